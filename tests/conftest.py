@@ -1,0 +1,36 @@
+import os
+
+# Before JAX is imported: compiled programs are shared between test processes and runs.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.path.dirname(__file__), "..", ".cache", "jax"))  # noqa: PTH118, PTH120
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import hypothesis
+import jaxtyping
+import pytest
+
+with jaxtyping.install_import_hook("gradatim", "beartype.beartype"):
+    import gradatim  # noqa: F401
+
+import jax
+
+# The first call of a property compiles, which is no fault of the property.
+hypothesis.settings.register_profile("gradatim", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("gradatim")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def getkey(request):
+    """A function that hands out fresh keys, the same ones each time the test runs."""
+    seed = sum(map(ord, request.node.nodeid))
+    keys = iter(jax.random.split(jax.random.key(seed), 1000))
+    return lambda: next(keys)
+
+
+@pytest.fixture
+def double():
+    """Double precision for one test."""
+    with jax.enable_x64(True):
+        yield
