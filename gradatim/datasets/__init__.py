@@ -1,0 +1,1 @@
+"""Real data sets: arrays with their provenance, offline where a package ships them."""

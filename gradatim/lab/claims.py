@@ -64,9 +64,8 @@ class Criterion:
                 if what not in ("ascending", "descending"):
                     raise ValueError(f"ordered must be 'ascending' or 'descending', got {what!r}")
                 return cls(order=what, text=f"{what} order")
-        raise ValueError(
-            f"a criterion must be one of at_least, at_most, between, within, ordered, got {kind!r}{_hint(kind, ('at_least', 'at_most', 'between', 'within', 'ordered'))}"
-        )
+        kinds = ("at_least", "at_most", "between", "within", "ordered")
+        raise ValueError(f"a criterion must be one of {', '.join(kinds)}, got {kind!r}{_hint(kind, kinds)}")
 
     def judge(self, measure: Measure) -> Verdict:
         """The verdict on one measure."""

@@ -1,0 +1,1 @@
+"""The loss landscape: spectra of curvature, what they consist of, what they mean."""

@@ -1,0 +1,1 @@
+"""The ground floor: numerical methods that several rooms share."""

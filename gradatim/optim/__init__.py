@@ -1,0 +1,1 @@
+"""Optimisers from the gradient literature, as optax gradient transformations."""

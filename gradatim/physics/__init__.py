@@ -1,0 +1,1 @@
+"""Simulators whose states are arrays and whose parameters are pytree leaves."""
