@@ -1,0 +1,305 @@
+"""The process of one run: `python -m gradatim.lab.child REQUEST.json` builds the configuration, runs, judges, draws and writes."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import dataclasses
+import datetime
+import difflib
+import faulthandler
+import importlib.util
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+from gradatim.lab import environment
+from gradatim.lab.config import validate
+from gradatim.lab.findings import Findings
+from gradatim.lab.paper import Paper
+from gradatim.lab.records import DATA, FIGURES, RECORD, jsonable
+from gradatim.lab.registry import find
+from gradatim.lab.run import CRASH, EXIT_CODES, OUTPUT, Cause
+from gradatim.lab.run_folder import StorageError, complete, is_storage, storage, sync_file, write_bytes, write_json
+
+DOTS_PER_INCH = 150
+
+
+class BadInputError(ValueError):
+    """What the user asked for cannot be run; nothing was."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one request and returns the exit code; the last line on the original standard output says what went wrong, as JSON."""
+    parser = argparse.ArgumentParser(prog="gradatim.lab.child")
+    parser.add_argument("request", type=Path)
+    parser.add_argument("--lifeline", type=int)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--progress", action="store_true")
+    options = parser.parse_args(arguments)
+    partial = options.request.parent
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if options.lifeline is not None:
+        threading.Thread(target=_watch, args=(options.lifeline,), daemon=True).start()
+    with _private_output() as answer, _crash_log(partial / CRASH):
+        cause, message, trace = _guarded(partial, quiet=not options.progress, resume=options.resume)
+        answer.write(json.dumps({"cause": cause, "message": message[:4000], "traceback": trace[-16000:]}))
+    return EXIT_CODES[cause]
+
+
+def configured(config: Any, changed: Mapping[str, Any], path: str = "") -> Any:
+    """A configuration with some fields replaced, by dotted name, from JSON values.
+
+    **Raises:** `ValueError` for an unknown field, with the closest name.
+
+    >>> from gradatim.lab.example import Config
+    >>> configured(Config(), {"steps": 7}).steps
+    7
+    """
+    names = [field.name for field in dataclasses.fields(config)]
+    hints = typing.get_type_hints(type(config))
+    inner: dict[str, dict[str, Any]] = {}
+    replaced: dict[str, Any] = {}
+    for dotted, value in changed.items():
+        name, _, rest = dotted.partition(".")
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f" (did you mean {path + close[0]!r}?)" if close else ""
+            raise ValueError(f"there is no field {path + name!r}{hint}; fields: {', '.join(path + entry for entry in names)}")
+        nested = dataclasses.is_dataclass(getattr(config, name))
+        if bool(rest) != nested and not isinstance(value, Mapping):
+            raise ValueError(f"{path + name} {'holds fields of its own, such as' if nested else 'holds no field'} {path + name}.{rest}")
+        if nested:
+            inner.setdefault(name, {}).update({rest: value} if rest else value)
+        else:
+            replaced[name] = _typed(value, hints[name])
+    for name, entries in inner.items():
+        replaced[name] = configured(getattr(config, name), entries, f"{path}{name}.")
+    return dataclasses.replace(config, **replaced)
+
+
+def differences(config: Any, reference: Any, path: str = "") -> dict[str, Any]:
+    """The fields of `config`, by dotted name, that differ from those of `reference`."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        ours, theirs = getattr(config, field.name), getattr(reference, field.name)
+        if dataclasses.is_dataclass(ours):
+            found |= differences(ours, theirs, f"{path}{field.name}.")
+        elif ours != theirs:
+            found[path + field.name] = ours
+    return found
+
+
+def _guarded(partial: Path, *, quiet: bool, resume: bool) -> tuple[Cause, str, str]:
+    """Runs, and sorts what goes wrong by who has to do something about it."""
+    try:
+        run(partial, quiet=quiet, resume=resume)
+    except KeyboardInterrupt:
+        return "interrupted", "", ""
+    except BadInputError as error:
+        return "bad-input", str(error), ""
+    except Exception as error:
+        trace = traceback.format_exc()
+        if isinstance(error, StorageError):
+            return "storage", str(error), trace
+        if isinstance(error, OSError) and is_storage(error, partial):
+            try:
+                with storage(partial):
+                    raise
+            except StorageError as clear:
+                return "storage", str(clear), trace
+        try:
+            draft = json.loads((partial / RECORD).read_text(encoding="utf-8"))
+            _finish(partial, {**draft, "status": "failed", "error": trace}, keep_checkpoints=True)
+        except StorageError as clear:
+            return "storage", str(clear), trace
+        return "error", "".join(traceback.format_exception_only(error)).strip(), trace
+    return "", "", ""
+
+
+def run(partial: Path, *, quiet: bool, resume: bool) -> Path:
+    """Runs the request in an unfinished folder to its end and returns the record's path.
+
+    **Raises:** `BadInputError` for what the user asked, `StorageError` where the folder cannot be written, and whatever the
+    experiment raises; its findings, if there were any, are in the folder by then.
+    """
+    begun = time.perf_counter()
+    draft = json.loads((partial / RECORD).read_text(encoding="utf-8"))
+    request = json.loads((partial / "request.json").read_text(encoding="utf-8"))
+    paper, module, config = _prepare(request)
+    reference = module.SCALES[request["scale"]]
+    entries = {"config": dataclasses.asdict(config), "changed": differences(config, reference), "precision": module.PRECISION}
+    if resume and draft["config"] and draft["config"] != jsonable(entries["config"]):
+        raise BadInputError(f"the configuration of scale {request['scale']} has changed since {partial.name}: run without --resume")
+    draft |= {**entries, "status": "running", "error": "", "machine": draft["machine"] | environment.devices()}
+    draft |= {"versions": environment.versions(), "commit": environment.commit()}
+    draft["resumed"] = [*draft["resumed"], _now()] if resume else []
+    with storage(partial):
+        write_json(partial / RECORD, draft)
+    import jax
+
+    from gradatim.lab.session import Session
+
+    session = Session(
+        jax.random.key(request["seed"]),
+        precision=module.PRECISION,
+        scale=request["scale"],
+        directory=partial,
+        quiet=quiet,
+        resume=resume,
+    )
+    findings = module.run(config, session)
+    draft |= {
+        "measures": findings.measures,
+        "untested": findings.untested,
+        "notes": list(session.notes),
+        "provenance": list(session.provenances),
+        "peak_memory": environment.peak_memory(),
+        "seconds": {**session.seconds, "total": time.perf_counter() - begun},
+    }
+    # Findings first: a mistake in judging or drawing must not cost what took minutes to measure.
+    _write_data(partial, findings)
+    with storage(partial):
+        write_json(partial / RECORD, draft)
+    draft["verdicts"] = _judge(paper, findings, request["scale"])
+    with storage(partial):
+        write_json(partial / RECORD, draft)
+    _write_figures(partial, module, findings)
+    draft["seconds"]["total"] = time.perf_counter() - begun
+    return _finish(partial, {**draft, "status": "ok"}, keep_checkpoints=False)
+
+
+def _prepare(request: Mapping[str, Any]) -> tuple[Paper, ModuleType, Any]:
+    try:
+        paper = find(request["slug"])
+        # Before JAX is imported: whatever a module makes at import time has the right precision too.
+        os.environ["JAX_ENABLE_X64"] = "1" if _declared_precision(paper) == "double" else "0"
+    except ValueError as error:
+        raise BadInputError(str(error)) from error
+    module = paper.module()
+    import jax
+
+    jax.config.update("jax_enable_x64", module.PRECISION == "double")
+    if request["scale"] not in module.SCALES:
+        raise BadInputError(f"{paper.slug} has no scale {request['scale']!r}, only {', '.join(module.SCALES)}")
+    try:
+        config = configured(module.SCALES[request["scale"]], request["changed"])
+        validate(config)
+    except (ValueError, TypeError) as error:
+        raise BadInputError(f"{paper.slug}: {error}") from error
+    needed, available = (module.memory(config) if hasattr(module, "memory") else 0), environment.available_memory()
+    if available is not None and needed > available:
+        raise BadInputError(
+            f"{paper.slug} at scale {request['scale']} would need about {needed / 2**30:.1f} GiB of memory, "
+            f"{available / 2**30:.1f} GiB are free: take a smaller scale or smaller sizes"
+        )
+    return paper, module, config
+
+
+def _judge(paper: Paper, findings: Findings, scale: str) -> dict[str, dict[str, Any]]:
+    parts = {f"{claim.id}.{part.name}" for claim in paper.claims for part in claim.parts}
+    claims = {claim.id for claim in paper.claims}
+    for name in [*(set(findings.measures) - parts), *(set(findings.untested) - parts - claims)]:
+        raise ValueError(f"{paper.slug}: the findings name {name!r}, which is no part of a claim; parts: {', '.join(sorted(parts))}")
+    return {claim.id: claim.judge(findings.measures, scale, findings.untested) for claim in paper.claims}
+
+
+def _write_data(partial: Path, findings: Findings) -> None:
+    file = partial / DATA
+    with storage(partial):
+        try:
+            findings.data.to_netcdf(file, engine="h5netcdf")
+        except RuntimeError as error:  # how HDF5 reports a full disk when it closes a file
+            raise StorageError(f"cannot write to {file}: {error}; make room there, or name another folder with --runs") from error
+        sync_file(file)
+
+
+def _write_figures(partial: Path, module: ModuleType, findings: Findings) -> None:
+    figures = module.draw(findings)
+    with storage(partial):
+        (partial / FIGURES).mkdir(exist_ok=True)
+        for name, figure in figures.items():
+            image = io.BytesIO()
+            # Without the library's version in it, the same picture is the same file.
+            figure.savefig(image, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+            write_bytes(partial / FIGURES / f"{name}.png", image.getvalue())
+
+
+def _finish(partial: Path, table: dict[str, Any], *, keep_checkpoints: bool) -> Path:
+    with storage(partial):
+        write_json(partial / RECORD, {**table, "finished": _now()})
+        for name in (OUTPUT, CRASH):
+            with contextlib.suppress(FileNotFoundError):
+                if (partial / name).stat().st_size == 0:
+                    (partial / name).unlink()
+        return complete(partial, keep_checkpoints=keep_checkpoints)
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """A JSON value as the field's type has it: a list is a tuple, and a whole number does for a float."""
+    kind = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(entry, typing.get_args(kind)[0]) for entry in value)
+    return float(value) if kind is float and type(value) is int else value
+
+
+def _declared_precision(paper: Paper) -> str | None:
+    """The module's `PRECISION`, read from its source."""
+    spec = importlib.util.find_spec(paper.module_name or "")
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        named = any(isinstance(target, ast.Name) and target.id == "PRECISION" for target in targets)
+        if named and isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
+            return str(node.value.value)
+    return None
+
+
+def _watch(lifeline: int) -> None:
+    """Interrupts this process once its supervisor is gone."""
+    with contextlib.suppress(OSError):
+        os.read(lifeline, 1)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _private_output() -> Iterator[IO[str]]:
+    """Standard output for the answer alone: what the experiment prints goes to standard error."""
+    with os.fdopen(os.dup(1), "w") as answer:
+        os.dup2(2, 1)
+        yield answer
+
+
+@contextlib.contextmanager
+def _crash_log(path: Path) -> Iterator[None]:
+    try:
+        file = path.open("w")
+    except OSError:
+        yield
+        return
+    with file:
+        faulthandler.enable(file)
+        try:
+            yield
+        finally:
+            faulthandler.disable()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A paper for gradatim in a package of its own."""
