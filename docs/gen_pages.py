@@ -18,11 +18,11 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 from readme_table import SYMBOLS, cell, interval, number, own_papers, read_scorecard  # noqa: E402
 
+from gradatim.cli.cards import card  # noqa: E402
 from gradatim.lab import Paper  # noqa: E402
 from gradatim.lab.claims import ClaimPart  # noqa: E402
 
 ROOMS = ("optim", "landscape", "physics", "nets", "numerics", "datasets", "lab")
-METHODS = ("gradatim.optim", "gradatim.landscape", "gradatim.physics", "gradatim.numerics", "gradatim.nets")
 GUIDE = (
     ("Start", "index.md"),
     ("Tutorial", "tutorial.md"),
@@ -31,13 +31,6 @@ GUIDE = (
     ("Add a paper", "add-a-paper.md"),
     ("Data", "data.md"),
 )
-
-
-def imports(source: str) -> Iterator[str]:
-    """The import statements of a paper's module that fetch methods from the library."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(METHODS):
-            yield ast.unparse(node)
 
 
 def public_names(package: Path) -> list[tuple[str, str]]:
@@ -118,13 +111,14 @@ def run_section(slug: str) -> Iterator[str]:
 def paper_page(paper: Paper, scorecard: Mapping[str, Any]) -> str:
     """The import, then the verdict, then the theory."""
     lines = [f"# {paper.title}\n", f"[arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}), {paper.date:%d %B %Y}. {', '.join(paper.tags)}.\n"]
+    judged = scorecard.get(paper.slug, {}).get("claims", {})
     if paper.implemented:
-        source = (ROOT / f"{str(paper.module_name).replace('.', '/')}.py").read_text(encoding="utf-8")
-        lines += ["```python", *imports(source), "```", "```bash", f"gradatim run {paper.slug} --scale laptop", "```\n"]
+        shown = card(paper, judged)
+        lines += ["```python", *shown["imports"], "```", "```bash", f"gradatim run {paper.slug} --scale laptop", "```\n"]
     lines += [f"{paper.summary}\n"]
     if not paper.implemented:
         lines += ["!!! note\n    Not yet: the claims are written down, the method and its experiment are not.\n"]
-    lines += verdict_section(paper, scorecard.get(paper.slug, {}).get("claims", {}))
+    lines += verdict_section(paper, judged)
     lines += figure_section(paper.slug)
     lines += run_section(paper.slug)
     if paper.implemented:

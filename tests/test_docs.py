@@ -1,0 +1,55 @@
+"""The documentation runs: its code, its links, its tables."""
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")])
+BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!`)\]\((?P<target>[^)\s#]+)(?:#[^)]*)?\)")
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+def generated():
+    """Pages that exist only in the built site."""
+    papers = {path.stem.replace("_", "-") for path in (ROOT / "gradatim/papers").glob("*.toml")}
+    rooms = {path.parent.name for path in (ROOT / "gradatim").glob("*/__init__.py")}
+    return {ROOT / "docs/bibliography.md"} | {ROOT / f"docs/papers/{p}.md" for p in papers} | {ROOT / f"docs/api/{r}.md" for r in rooms}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=name)
+def test_code_runs_and_prints_what_the_page_shows(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text, namespace = page.read_text(), {"__name__": "page"}
+    for block in BLOCK.finditer(text):
+        line = text.count("\n", 0, block.start()) + 1
+        # Blank lines in front, so that a traceback names the page's own line.
+        code = compile("\n" * line + block["code"], name(page), "exec")
+        with contextlib.redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            exec(code, namespace)
+        if block["output"] is not None:
+            assert printed.getvalue() == block["output"], f"{name(page)}, line {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_relative_links_lead_somewhere(page):
+    targets = [match["target"] for match in LINK.finditer(page.read_text())]
+    local = [target for target in targets if not re.match(r"https?:|mailto:", target)]
+    missing = [target for target in local if not (page.parent / target).exists() and (page.parent / target).resolve() not in generated()]
+    assert not missing
+
+
+def test_tables_are_those_of_the_scorecard():
+    done = subprocess.run([sys.executable, ROOT / "docs/readme_table.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
