@@ -7,7 +7,6 @@ import ast
 import contextlib
 import dataclasses
 import datetime
-import difflib
 import faulthandler
 import importlib.util
 import io
@@ -18,20 +17,20 @@ import sys
 import threading
 import time
 import traceback
-import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
 from gradatim.lab import environment
+from gradatim.lab.changes import configured, differences
 from gradatim.lab.config import validate
 from gradatim.lab.findings import Findings
 from gradatim.lab.paper import Paper
 from gradatim.lab.records import DATA, FIGURES, RECORD, jsonable
 from gradatim.lab.registry import find
-from gradatim.lab.run import CRASH, EXIT_CODES, OUTPUT, Cause
-from gradatim.lab.run_folder import StorageError, complete, is_storage, storage, sync_file, write_bytes, write_json
+from gradatim.lab.request import EXIT_CODES, Cause
+from gradatim.lab.run_folder import CRASH, REQUEST, StorageError, complete, is_storage, storage, sync_file, write_bytes, write_json
 
 DOTS_PER_INCH = 150
 
@@ -56,49 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
         cause, message, trace = _guarded(partial, quiet=not options.progress, resume=options.resume)
         answer.write(json.dumps({"cause": cause, "message": message[:4000], "traceback": trace[-16000:]}))
     return EXIT_CODES[cause]
-
-
-def configured(config: Any, changed: Mapping[str, Any], path: str = "") -> Any:
-    """A configuration with some fields replaced, by dotted name, from JSON values.
-
-    **Raises:** `ValueError` for an unknown field, with the closest name.
-
-    >>> from gradatim.lab.example import Config
-    >>> configured(Config(), {"steps": 7}).steps
-    7
-    """
-    names = [field.name for field in dataclasses.fields(config)]
-    hints = typing.get_type_hints(type(config))
-    inner: dict[str, dict[str, Any]] = {}
-    replaced: dict[str, Any] = {}
-    for dotted, value in changed.items():
-        name, _, rest = dotted.partition(".")
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f" (did you mean {path + close[0]!r}?)" if close else ""
-            raise ValueError(f"there is no field {path + name!r}{hint}; fields: {', '.join(path + entry for entry in names)}")
-        nested = dataclasses.is_dataclass(getattr(config, name))
-        if bool(rest) != nested and not isinstance(value, Mapping):
-            raise ValueError(f"{path + name} {'holds fields of its own, such as' if nested else 'holds no field'} {path + name}.{rest}")
-        if nested:
-            inner.setdefault(name, {}).update({rest: value} if rest else value)
-        else:
-            replaced[name] = _typed(value, hints[name])
-    for name, entries in inner.items():
-        replaced[name] = configured(getattr(config, name), entries, f"{path}{name}.")
-    return dataclasses.replace(config, **replaced)
-
-
-def differences(config: Any, reference: Any, path: str = "") -> dict[str, Any]:
-    """The fields of `config`, by dotted name, that differ from those of `reference`."""
-    found: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        ours, theirs = getattr(config, field.name), getattr(reference, field.name)
-        if dataclasses.is_dataclass(ours):
-            found |= differences(ours, theirs, f"{path}{field.name}.")
-        elif ours != theirs:
-            found[path + field.name] = ours
-    return found
 
 
 def _guarded(partial: Path, *, quiet: bool, resume: bool) -> tuple[Cause, str, str]:
@@ -136,7 +92,7 @@ def run(partial: Path, *, quiet: bool, resume: bool) -> Path:
     """
     begun = time.perf_counter()
     draft = json.loads((partial / RECORD).read_text(encoding="utf-8"))
-    request = json.loads((partial / "request.json").read_text(encoding="utf-8"))
+    request = json.loads((partial / REQUEST).read_text(encoding="utf-8"))
     paper, module, config = _prepare(request)
     reference = module.SCALES[request["scale"]]
     entries = {"config": dataclasses.asdict(config), "changed": differences(config, reference), "precision": module.PRECISION}
@@ -145,6 +101,9 @@ def run(partial: Path, *, quiet: bool, resume: bool) -> Path:
     draft |= {**entries, "status": "running", "error": "", "machine": draft["machine"] | environment.devices()}
     draft |= {"versions": environment.versions(), "commit": environment.commit()}
     draft["resumed"] = [*draft["resumed"], _now()] if resume else []
+    # What an earlier attempt found is found again.
+    draft |= {"measures": {}, "verdicts": {}, "untested": {}, "notes": [], "provenance": [], "seconds": {}}
+    (partial / DATA).unlink(missing_ok=True)
     with storage(partial):
         write_json(partial / RECORD, draft)
     import jax
@@ -164,7 +123,7 @@ def run(partial: Path, *, quiet: bool, resume: bool) -> Path:
         "measures": findings.measures,
         "untested": findings.untested,
         "notes": list(session.notes),
-        "provenance": list(session.provenances),
+        "provenance": list(session.provenance),
         "peak_memory": environment.peak_memory(),
         "seconds": {**session.seconds, "total": time.perf_counter() - begun},
     }
@@ -239,19 +198,7 @@ def _write_figures(partial: Path, module: ModuleType, findings: Findings) -> Non
 def _finish(partial: Path, table: dict[str, Any], *, keep_checkpoints: bool) -> Path:
     with storage(partial):
         write_json(partial / RECORD, {**table, "finished": _now()})
-        for name in (OUTPUT, CRASH):
-            with contextlib.suppress(FileNotFoundError):
-                if (partial / name).stat().st_size == 0:
-                    (partial / name).unlink()
         return complete(partial, keep_checkpoints=keep_checkpoints)
-
-
-def _typed(value: Any, hint: Any) -> Any:
-    """A JSON value as the field's type has it: a list is a tuple, and a whole number does for a float."""
-    kind = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
-    if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(entry, typing.get_args(kind)[0]) for entry in value)
-    return float(value) if kind is float and type(value) is int else value
 
 
 def _declared_precision(paper: Paper) -> str | None:

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +169,7 @@ def jsonable(value: Any) -> Any:
         case list() | tuple() | set() | frozenset():
             return [jsonable(entry) for entry in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return jsonable(asdict(value))
+        return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
         return jsonable(np.asarray(value).tolist())
     raise TypeError(f"a record cannot hold a {type(value).__name__}: {value!r}")

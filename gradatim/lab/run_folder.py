@@ -15,7 +15,7 @@ from typing import Any
 
 from gradatim.lab.records import FIGURES, PARTIAL, RECORD, jsonable
 
-REQUEST, CHECKPOINTS, SCRATCH = "request.json", "checkpoints", "scratch"
+REQUEST, CHECKPOINTS, SCRATCH, OUTPUT, CRASH = "request.json", "checkpoints", "scratch", "output.txt", "crash.txt"
 IDENTITY = ("slug", "scale", "seed", "changed")
 "What two requests must share for the one to go on from the other's checkpoints."
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
@@ -100,6 +100,9 @@ def complete(partial: Path, *, keep_checkpoints: bool = False) -> Path:
     """
     final = partial.with_name(partial.name.removesuffix(PARTIAL))
     with storage(partial):
+        for file in (partial / OUTPUT, partial / CRASH):
+            if file.exists() and file.stat().st_size == 0:
+                file.unlink()
         for folder in (partial / FIGURES, partial):
             if folder.exists():
                 sync_folder(folder)

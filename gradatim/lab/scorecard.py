@@ -15,7 +15,7 @@ from gradatim.lab.registry import find
 from gradatim.lab.run_folder import flock, write_json
 
 if TYPE_CHECKING:
-    from gradatim.lab.run import RunOutcome
+    from gradatim.lab.request import RunOutcome
 
 SCORECARD, RESULTS = "scorecard.json", "results"
 SCALE = "laptop"
