@@ -1,5 +1,7 @@
 """The laboratory: claims, runs and records."""
 
+from typing import TYPE_CHECKING, Any
+
 from .claims import Claim as Claim
 from .claims import ClaimPart as ClaimPart
 from .claims import Criterion as Criterion
@@ -25,3 +27,31 @@ from .scorecard import read_scorecard as read_scorecard
 from .scorecard import regressions as regressions
 from .scorecard import update_scorecard as update_scorecard
 from .template import new_paper as new_paper
+
+if TYPE_CHECKING:
+    from .loop import Loop as Loop
+    from .loop import NonFiniteError as NonFiniteError
+    from .session import Session as Session
+    from .sweeps import Sweep as Sweep
+    from .sweeps import epochs as epochs
+    from .sweeps import learning_rate_sweep as learning_rate_sweep
+    from .sweeps import time_to_target as time_to_target
+
+# What imports JAX comes when it is asked for: the command line reads claims and records without it.
+_WITH_JAX = {
+    "Loop": "loop",
+    "NonFiniteError": "loop",
+    "Session": "session",
+    "Sweep": "sweeps",
+    "epochs": "sweeps",
+    "learning_rate_sweep": "sweeps",
+    "time_to_target": "sweeps",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_JAX:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_WITH_JAX[name]}"), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import types
 import typing
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
@@ -55,23 +56,44 @@ def validate(config: Any, path: str = "") -> None:
     """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
-        name, value, hint = f"{path}{field.name}", getattr(config, field.name), hints[field.name]
-        if dataclasses.is_dataclass(value):
-            validate(value, f"{name}.")
+        name, value = f"{path}{field.name}", getattr(config, field.name)
+        kind, rules = _kind_and_rules(hints[field.name])
+        if get_origin(kind) is not tuple:
+            _check_entry(name, kind, rules, value, value)
             continue
-        kind, rules = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
-        many = get_origin(kind) is tuple
-        entries: tuple[Any, ...] = value if many and isinstance(value, tuple) else (value,)
-        if many and not isinstance(value, tuple):
+        if not isinstance(value, tuple):
             raise TypeError(f"{name} must be a tuple, got {value!r}")
-        if not entries:
+        if not value:
             raise ValueError(f"{name} must not be empty")
-        entry_kind = get_args(kind)[0] if many else kind
-        for entry in entries:
-            _check_type(name, entry_kind, entry)
-            for rule in rules:
-                if isinstance(rule, Between | OneOf) and not rule.allows(entry):
-                    raise ValueError(f"{name} must be {rule}, got {value!r}")
+        entry_hints = get_args(kind)
+        if entry_hints[-1] is Ellipsis:
+            entry_hints = entry_hints[:1] * len(value)
+        if len(entry_hints) != len(value):
+            raise ValueError(f"{name} must have {len(entry_hints)} entries, got {value!r}")
+        for entry_hint, entry in zip(entry_hints, value, strict=True):
+            entry_kind, entry_rules = _kind_and_rules(entry_hint)
+            _check_entry(name, entry_kind, rules + entry_rules, entry, value)
+
+
+def _kind_and_rules(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    if get_origin(hint) is not Annotated:
+        return hint, ()
+    kind, *rules = get_args(hint)
+    return kind, tuple(rules)
+
+
+def _check_entry(name: str, kind: Any, rules: tuple[Any, ...], entry: Any, whole: Any) -> None:
+    if get_origin(kind) in (typing.Union, types.UnionType):
+        kinds = get_args(kind)
+        if entry is None and type(None) in kinds:
+            return
+        kind = next((one for one in kinds if isinstance(one, type) and isinstance(entry, one)), kinds[0])
+    _check_type(name, kind, entry)
+    if dataclasses.is_dataclass(entry):
+        validate(entry, f"{name}.")
+    for rule in rules:
+        if isinstance(rule, Between | OneOf) and not rule.allows(entry):
+            raise ValueError(f"{name} must be {rule}, got {whole!r}")
 
 
 def _check_type(name: str, kind: Any, value: Any) -> None:
@@ -79,6 +101,7 @@ def _check_type(name: str, kind: Any, value: Any) -> None:
         if not math.isfinite(value):
             raise ValueError(f"{name} must be finite, got {value!r}")
         return
-    right = {int: isinstance(value, int) and not isinstance(value, bool)}.get(kind, not isinstance(kind, type) or isinstance(value, kind))
-    if not right:
+    # A bool is an int to Python, and a mistake in a field that counts.
+    is_stray_bool = isinstance(value, bool) and kind is not bool
+    if isinstance(kind, type) and (is_stray_bool or not isinstance(value, kind)):
         raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r}")

@@ -1,0 +1,329 @@
+"""The one loop that every training and every simulation goes through."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradatim.lab.ledger import LoopFile
+from gradatim.lab.progress import progress
+
+OnNonfinite = Literal["raise", "stop", "keep"]
+Step = Callable[[Any, Any, Any], Any]
+Watch = Callable[[Any, Any], dict[str, Any]]
+Row = dict[str, np.ndarray]
+ENOUGH_SECONDS = 0.25
+"A compiled call that takes this long is not made longer: the bar still moves and Ctrl-C is heard."
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The end of a loop.
+
+    **Arguments:** `state`: after the last step; `history`: what was watched, stacked along the first axis, and `"step"`, the
+    steps done at each row; `diverged_at`: the steps after which the state (or what was watched) was first not finite, or None.
+    """
+
+    state: Any
+    history: dict[str, np.ndarray]
+    diverged_at: int | None = None
+
+
+class NonFiniteError(FloatingPointError):
+    """A state, or a watched quantity, stopped being finite; `label`, `step` and `quantity` say where."""
+
+    def __init__(self, label: str, step: int, quantity: str) -> None:
+        super().__init__(
+            f"loop {label!r}: {quantity} is not finite after step {step}: shorten the step, or let the loop stop there "
+            "with on_nonfinite='stop'"
+        )
+        self.label, self.step, self.quantity = label, step, quantity
+
+
+def holds_convolution(step: Step, state: Any, args: Any) -> bool:
+    """Whether one step holds a convolution, which XLA's CPU backend runs about ten times slower inside any control flow."""
+    closed, *_ = eqx.filter_make_jaxpr(step)(state, jnp.zeros((), jnp.int32), args)
+    return any(equation.primitive.name == "conv_general_dilated" for equation in _equations(closed.jaxpr))
+
+
+def dispatched_on_this_device(step: Step, state: Any, args: Any) -> bool:
+    """Whether steps go to the device one by one: on a CPU, those that hold a convolution."""
+    return jax.default_backend() == "cpu" and holds_convolution(step, state, args)
+
+
+def run_loop(
+    step: Step,
+    state: Any,
+    args: Any,
+    watch: Watch | None,
+    file: LoopFile,
+    *,
+    label: str,
+    steps: int,
+    every: int,
+    chunk: int | None,
+    on_nonfinite: OnNonfinite,
+    quiet: bool,
+) -> Loop:
+    """The loop behind `Session.loop`, which documents it; `file` keeps its checkpoints."""
+    # Copied leaf by leaf: the caller keeps its arrays, and no two leaves share a buffer that is about to be donated.
+    state = jax.tree.map(_own, state)
+    resumed = file.load(state)
+    rows: list[Row] = []
+    done, diverged_at = 0, None
+    if resumed is not None:
+        header, state, history = resumed
+        done, diverged_at = header["step"], header["diverged_at"]
+        if header["finished"]:
+            return Loop(state, history, diverged_at)
+        rows = [{name: column[i] for name, column in history.items()} for i in range(len(history["step"]))]
+    one_by_one = chunk == 1 or (chunk is None and dispatched_on_this_device(step, state, args))
+    walk = _Walk(step, args, watch, label, one_by_one, chunk)
+    mark = _Mark(done, state, len(rows), file.log.n_bytes)
+    try:
+        with progress(label, total=steps, done=done, quiet=quiet) as report:
+            while True:
+                watched, faults, copy = walk.observe(state)
+                if faults and diverged_at is None:
+                    diverged_at, quantity, last = walk.first_fault(mark, done, copy, faults)
+                    if on_nonfinite == "raise":
+                        raise NonFiniteError(label, diverged_at, quantity)
+                    if on_nonfinite == "stop":
+                        done, copy = last
+                        watched, *_ = walk.observe(copy)
+                if not rows or done > rows[-1]["step"]:
+                    file.log.append(label, done, watched)
+                    rows.append({"step": np.asarray(done), **watched})
+                mark = _Mark(done, copy, len(rows), file.log.n_bytes)
+                if done == steps or (diverged_at is not None and on_nonfinite == "stop"):
+                    break
+                if file.due:
+                    _save(file, mark, rows, diverged_at, finished=False)
+                target = min((done // every + 1) * every, steps)
+                for now, moved in walk.advance(state, done, target):
+                    state = moved
+                    report(now)
+                done = target
+    except KeyboardInterrupt:
+        _save(file, mark, rows, diverged_at, finished=False)
+        raise
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if one_by_one and "EquinoxRuntimeError" in str(error):
+            walk.explain(mark, min((mark.step // every + 1) * every, steps))
+        raise
+    _save(file, mark, rows, diverged_at, finished=True)
+    return Loop(mark.state, _stack(rows), diverged_at)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """The last point at which everything was consistent: a state nobody donates, the rows and the log up to it."""
+
+    step: int
+    state: Any
+    n_rows: int
+    log_bytes: int
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Moves a state along one step function, by a compiled loop or step by step, and looks at it."""
+
+    step: Step
+    args: Any
+    watch: Watch | None
+    label: str
+    one_by_one: bool
+    chunk: int | None
+
+    def advance(self, state: Any, start: int, stop: int) -> Iterator[tuple[int, Any]]:
+        """Yields the steps done and the state after each compiled call; `state` is donated."""
+        n = 1 if self.chunk is None else self.chunk
+        while start < stop:
+            n = min(n, stop - start)
+            began = time.perf_counter()
+            state = self._dispatch(state, start, n) if self.one_by_one else self._compiled(state, start, n)
+            start += n
+            yield start, state
+            if self.chunk is None and time.perf_counter() - began < ENOUGH_SECONDS:
+                n *= 2
+
+    def _compiled(self, state: Any, start: int, n: int) -> Any:
+        return _advance((self.step, self.args, _int32(n)), (_int32(start), state))
+
+    def _dispatch(self, state: Any, start: int, n: int) -> Any:
+        fixed, fixed_static = _split((self.step, self.args))
+        moving, moving_static = _split(state)
+        i = _int32(start)
+        for _ in range(n):
+            i, moving = _one_step(fixed_static, moving_static, fixed, i, moving)
+        return moving_static.join(moving)
+
+    def observe(self, state: Any) -> tuple[Row, list[str], Any]:
+        """What is watched, the names of what is not finite, and a copy of the state."""
+        watched, finite, copy = _observe(self.watch, self.args, state)
+        watched, finite = jax.device_get((watched, finite))
+        faults = [f"state{name}" for name, is_finite in zip(_inexact_paths(state), finite, strict=True) if not is_finite]
+        return watched, faults + [f"watched {name!r}" for name, value in watched.items() if not _is_finite(value)], copy
+
+    def first_fault(self, mark: _Mark, done: int, state: Any, faults: list[str]) -> tuple[int, str, tuple[int, Any]]:
+        """The exact step after which a quantity is not finite, its name, and the last finite state with its step.
+
+        Found by going again from the last mark, one step at a time. Watched quantities are only known where they are watched.
+        """
+        if done == mark.step or not faults[0].startswith("state"):
+            return done, faults[0], (done, state)
+        blind = _Walk(self.step, self.args, None, self.label, self.one_by_one, 1)
+        _, _, start = blind.observe(mark.state)
+        last = (mark.step, mark.state)
+        for now, moving in blind.advance(start, mark.step, done):
+            _, found, copy = blind.observe(moving)
+            if found:
+                return now, found[0], last
+            last = (now, copy)
+        return done, faults[0], last
+
+    def explain(self, mark: _Mark, stop: int) -> None:
+        """Goes again from the mark through `eqx.filter_jit`, which words a run-time error for people."""
+        i, state = _int32(mark.step), mark.state
+        for _ in range(mark.step, stop):
+            i, state = _explained_step((self.step, self.args), (i, state))
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _advance(fixed: Any, moving: Any) -> Any:
+    (step, args, n), (start, state) = fixed, moving
+    dynamic, static = eqx.partition(state, eqx.is_array)
+
+    def body(i: Any, dynamic: Any) -> Any:
+        state = eqx.combine(dynamic, static)
+        return eqx.filter(_checked(state, step(state, i, args)), eqx.is_array)
+
+    # A traced number of steps: a short last stretch runs the same program.
+    return eqx.combine(jax.lax.fori_loop(start, start + n, body, dynamic), static)
+
+
+# Plain jit: eqx.filter_jit waits for each call to end, and these must queue up behind each other.
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(3, 4))
+def _one_step(fixed_static: _Static, moving_static: _Static, fixed: Any, i: Any, moving: Any) -> Any:
+    step, args = fixed_static.join(fixed)
+    state = moving_static.join(moving)
+    return i + 1, jax.tree.leaves(eqx.filter(_checked(state, step(state, i, args)), eqx.is_array))
+
+
+@eqx.filter_jit
+def _explained_step(fixed: Any, moving: Any) -> Any:
+    (step, args), (i, state) = fixed, moving
+    return i + 1, _checked(state, step(state, i, args))
+
+
+@eqx.filter_jit
+def _observe(watch: Watch | None, args: Any, state: Any) -> Any:
+    watched = {} if watch is None else watch(state, args)
+    if not isinstance(watched, dict) or "step" in watched:
+        raise ValueError(f"watch must return a dict of arrays without the name 'step', got {watched!r}")
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array))]
+    return jax.tree.map(jnp.asarray, watched), finite, jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, state)
+
+
+class _Static:
+    """What a pytree holds beside its arrays, hashed once."""
+
+    def __init__(self, treedef: Any, others: tuple[Any, ...]) -> None:
+        self.treedef, self.others = treedef, others
+        # The types too: 1, 1.0 and True are equal, and trace differently.
+        self._identity = (treedef, others, tuple(map(type, others)))
+        self._hash = hash(self._identity)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _Static) and self._identity == other._identity)
+
+    def join(self, arrays: list[Any]) -> Any:
+        rest = iter(arrays)
+        return self.treedef.unflatten([next(rest) if other is _ARRAY else other for other in self.others])
+
+
+_ARRAY = object()
+
+
+def _split(tree: Any) -> tuple[list[Any], _Static]:
+    leaves, treedef = jax.tree.flatten(tree)
+    arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
+    return arrays, _Static(treedef, tuple(_ARRAY if eqx.is_array(leaf) else leaf for leaf in leaves))
+
+
+def _checked(old: Any, new: Any) -> Any:
+    """The state that a step returned, once it is known to have the structure, shapes and dtypes of the one that it was given."""
+    structure, returned = jax.tree.structure(old), jax.tree.structure(new)
+    if structure != returned:
+        raise ValueError(f"step must return a state of the structure that it takes, got {returned} for {structure}")
+    return jax.tree_util.tree_map_with_path(_checked_leaf, old, new)
+
+
+def _checked_leaf(path: Any, old: Any, new: Any) -> Any:
+    name = f"state{jax.tree_util.keystr(path)}"
+    if not eqx.is_array(old):
+        if new is not old and (type(new) is not type(old) or new != old):
+            raise TypeError(f"{name} is a {type(old).__name__}, so it stays as it is, but step changes it: make it an array")
+        return old
+    if not isinstance(new, jax.Array):
+        new = jnp.asarray(new)
+    if (old.shape, old.dtype) != (new.shape, new.dtype):
+        raise ValueError(f"step must keep shape and dtype of {name}, got {new.dtype}{new.shape} for {old.dtype}{old.shape}")
+    # A weakly typed output would make the next call compile again.
+    return new if jnp.issubdtype(new.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(new, new.dtype)
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(inner):
+                yield from _equations(getattr(inner, "jaxpr", inner))
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(getattr(value, "jaxpr", value), "eqns")
+
+
+def _own(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray | np.generic):
+        return jnp.array(leaf)
+    if not eqx.is_array(leaf):
+        return leaf
+    # A strong dtype, as the step returns it: a weak one would compile the first call apart from the rest.
+    return jnp.copy(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.array(leaf, leaf.dtype, copy=True)
+
+
+def _inexact_paths(state: Any) -> list[str]:
+    leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(state, eqx.is_inexact_array))[0]
+    return [jax.tree_util.keystr(path) for path, _ in leaves]
+
+
+def _is_finite(value: Any) -> bool:
+    return not jnp.issubdtype(np.asarray(value).dtype, jnp.inexact) or bool(np.isfinite(value).all())
+
+
+def _int32(number: int) -> jax.Array:
+    return jnp.asarray(number, jnp.int32)
+
+
+def _stack(rows: list[Row]) -> dict[str, np.ndarray]:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
+
+
+def _save(file: LoopFile, mark: _Mark, rows: list[Row], diverged_at: int | None, *, finished: bool) -> None:
+    if mark.n_rows:
+        history = _stack(rows[: mark.n_rows])
+        file.save(mark.state, history, step=mark.step, log_bytes=mark.log_bytes, diverged_at=diverged_at, finished=finished)

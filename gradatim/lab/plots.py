@@ -1,0 +1,103 @@
+"""One look for all figures: colours that everyone can tell apart, clean axes, labels with units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+"Okabe and Ito's palette (Color Universal Design, 2008), dark colours first."
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"A second sign for each colour, for scatters printed in grey."
+DPI = 150
+PANEL = (4.2, 3.1)
+"Width and height of one panel, inches."
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The shared look, for figures that are made and saved inside."""
+    import matplotlib as mpl
+    from cycler import cycler
+
+    settings: dict[Any, Any] = {
+        "axes.prop_cycle": cycler(color=COLOURS),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.titlesize": "medium",
+        "axes.titlelocation": "left",
+        "grid.color": "#dddddd",
+        "grid.linewidth": 0.6,
+        "lines.linewidth": 1.6,
+        "lines.markersize": 4.5,
+        "legend.frameon": False,
+        "font.size": 9.5,
+        "image.cmap": "cividis",
+        "savefig.dpi": DPI,
+        "figure.dpi": DPI,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def figure(
+    n_rows: int = 1, n_columns: int = 1, *, panel: tuple[float, float] = PANEL, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """A figure in the shared look, known to nobody else (no pyplot), and its axes, always of shape `(n_rows, n_columns)`.
+
+    **Arguments:** `panel`: width and height of each panel, inches.
+    """
+    from matplotlib.figure import Figure
+
+    with style():
+        fig = Figure(figsize=(panel[0] * n_columns, panel[1] * n_rows), layout="constrained")
+        axes = fig.subplots(n_rows, n_columns, sharex=sharex, sharey=sharey, squeeze=False)
+    return fig, axes
+
+
+def label(ax: Axes, x: str, y: str, *, x_unit: str = "", y_unit: str = "", title: str = "") -> None:
+    """Names both axes, with their units in brackets."""
+    ax.set_xlabel(f"{x} [{x_unit}]" if x_unit else x)
+    ax.set_ylabel(f"{y} [{y_unit}]" if y_unit else y)
+    if title:
+        ax.set_title(title)
+
+
+def interval(ax: Axes, x: Any, values: Any, *, name: str = "", colour: str | None = None, marker: str = "") -> None:
+    """The mean of repetitions (the first axis of `values`) as a line, and its 95 % interval (Student's t) as a band.
+
+    Points at which a repetition is not finite are left out; a single repetition has no band.
+    """
+    from scipy import stats
+
+    x, values = np.asarray(x), np.asarray(values, np.float64)
+    if values.ndim != 2 or values.shape[1] != x.size:
+        raise ValueError(f"values must have shape (repetitions, {x.size}), got {values.shape}")
+    n = len(values)
+    whole = np.isfinite(values).all(axis=0)
+    mean = np.where(whole, np.where(whole, values, 0.0).mean(axis=0), np.nan)
+    (line,) = ax.plot(x, mean, label=name, color=colour, marker=marker)
+    if n > 1:
+        spread = np.where(whole, values, 0.0).std(axis=0, ddof=1)
+        half = float(stats.t.ppf(0.975, n - 1)) * spread / np.sqrt(n)
+        ax.fill_between(x, mean - half, mean + half, where=whole, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Writes each figure as `<name>.png` and says where; the same figure gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png" for name in figures]
+    with style():
+        for path, fig in zip(paths, figures.values(), strict=True):
+            fig.savefig(path, dpi=DPI, metadata={"Software": None})
+    return paths

@@ -1,0 +1,265 @@
+"""Learning-rate sweeps: the same grid for every arm, the same seeds for every arm and rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from gradatim.lab.loop import dispatched_on_this_device
+from gradatim.lab.measures import Measure
+from gradatim.lab.session import Session
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Arm = Callable[[Any], optax.GradientTransformation]
+"An optimiser from its learning rate, which may be traced."
+NEVER = -1
+"`diverged_at` of a run whose state stayed finite."
+
+
+def take_rows(data: Any, rows: Any) -> Any:
+    """The examples of a batch: the given rows of every array of `data`."""
+    return jax.tree.map(lambda array: array[rows], data)
+
+
+def epochs(key: PRNGKeyArray, n_examples: int, *, batch_size: int, steps: int) -> Int[Array, "steps batch_size"]:
+    """Rows of the batches of `steps` steps: a new permutation each epoch, a remainder too small for a batch left out."""
+    if not 1 <= batch_size <= n_examples:
+        raise ValueError(f"batch_size must lie in [1, {n_examples}], the number of examples, got {batch_size}")
+    per_epoch = n_examples // batch_size
+    keys = jax.random.split(key, -(-steps // per_epoch))
+    orders = jax.lax.map(lambda k: jax.random.permutation(k, n_examples)[: per_epoch * batch_size], keys)
+    return orders.reshape(-1, batch_size)[:steps]
+
+
+def time_to_target(curve: Any, steps: Any, target: float, *, maximise: bool = False) -> np.ndarray:
+    """The first of `steps` at which a curve (its last axis) is at the target or beyond, inf where it never is.
+
+    Nothing is interpolated between two steps; NaN is not at the target.
+
+    >>> time_to_target([[3.0, 2.0, 1.0], [3.0, 2.5, 2.2]], [0, 10, 20], 2.0).tolist()
+    [10.0, inf]
+    """
+    curve, steps = np.asarray(curve, np.float64), np.asarray(steps, np.float64)
+    reached = curve >= target if maximise else curve <= target
+    return np.where(reached.any(-1), steps[reached.argmax(-1)], np.inf)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Curves of every arm, rate and seed.
+
+    **Arguments:** `data`: each metric over `(arm, rate, seed, step)`, NaN from where a run diverged, and `diverged_at` over
+    `(arm, rate, seed)`: the steps after which its state was first not finite, or -1.
+    """
+
+    data: xr.Dataset
+
+    @property
+    def final(self) -> xr.Dataset:
+        """Each metric after the last step."""
+        return self.data.drop_vars("diverged_at").isel(step=-1)
+
+    def time_to_target(self, metric: str, target: float, *, maximise: bool = False) -> xr.DataArray:
+        """Steps of each run to the target, inf where it never gets there."""
+        curves = self.data[metric].transpose(..., "step")
+        return curves.isel(step=-1, drop=True).copy(data=time_to_target(curves, curves.step, target, maximise=maximise))
+
+    def best_rate(self, arm: str, metric: str, *, maximise: bool = False) -> float:
+        """The rate with the best mean of the final metric over seeds, among those at which no seed diverged.
+
+        **Raises:** `ValueError` if some seed diverges at every rate.
+        """
+        means = self._of(arm, self.final[metric]).mean("seed", skipna=False)
+        worse = np.inf if not maximise else -np.inf
+        ranked = means.where(np.isfinite(means), worse)
+        if not np.isfinite(ranked).any():
+            raise ValueError(f"{arm!r} diverges at every rate of {self.data.rate.values.tolist()}: sweep smaller ones")
+        best = ranked.values.argmax() if maximise else ranked.values.argmin()
+        return float(ranked.rate[best])
+
+    def at_best(self, arm: str, metric: str, *, maximise: bool = False) -> xr.DataArray:
+        """The curves of a metric over `(seed, step)` at the arm's best rate for it."""
+        return self._of(arm, self.data[metric]).sel(rate=self.best_rate(arm, metric, maximise=maximise))
+
+    def paired(
+        self, ours: str, control: str, metric: str, *, maximise: bool = False, kind: Literal["difference", "log-ratio"] = "difference"
+    ) -> Measure:
+        """The final metric of two arms, seed by seed, each at its own best rate."""
+        a, b = (self.at_best(arm, metric, maximise=maximise).isel(step=-1).values for arm in (ours, control))
+        return Measure.paired(a, b, kind)
+
+    def _of(self, arm: str, values: xr.DataArray) -> xr.DataArray:
+        arms = values.arm.values.tolist()
+        if arm not in arms:
+            raise ValueError(f"arm must be one of {', '.join(arms)}, got {arm!r}")
+        return values.sel(arm=arm)
+
+
+class _Run(eqx.Module):
+    params: Any
+    optimizer: Any
+    diverged_at: Array
+
+
+def learning_rate_sweep(
+    session: Session,
+    arms: Mapping[str, Arm],
+    rates: Sequence[float],
+    *,
+    init: Callable[[PRNGKeyArray], Any],
+    loss: Callable[[Any, Any], Any],
+    evaluate: Callable[[Any, Any], dict[str, Any]],
+    data: Any,
+    order: Callable[[PRNGKeyArray], Any],
+    batch: Callable[[Any, Any], Any] = take_rows,
+    steps: int,
+    n_seeds: int,
+    every: int | None = None,
+    label: str = "sweep",
+) -> Sweep:
+    """Trains every arm at every rate from every seed; arms and rates share a seed's first parameters and its batches.
+
+    Seeds and rates of an arm run together in one compiled loop, or, where a step with a convolution runs on a CPU, one after
+    another through one compiled step. A run that diverges is recorded, and the others go on.
+
+    **Arguments:** `arms`: each makes its optimiser from a learning rate, a traced scalar; `rates`: the grid; `init(key)`:
+    parameters; `loss(params, batch)`: a scalar; `evaluate(params, data)`: named scalars, every `every` steps (by default a
+    hundredth of `steps`); `data`: any pytree of arrays; `order(key)`: what tells batches apart, stacked over the `steps` steps:
+    rows ([`epochs`][]), or keys; `batch(data, entry)`: the batch of one step.
+
+    **Raises:** `ValueError` if there are no arms, no rates, or a rate twice.
+    """
+    import xarray as xr
+
+    if not arms or not rates or len(set(rates)) != len(rates):
+        raise ValueError(f"a sweep needs arms, and rates that differ, got arms {list(arms)} and rates {list(rates)}")
+    keys = jax.vmap(jax.random.split)(jax.random.split(session.key, n_seeds))
+    first = eqx.filter_eval_shape(init, keys[0, 0])
+    # In the parameters' dtype, so that a rate does not promote the updates.
+    grid = jnp.asarray(rates, jnp.result_type(*jax.tree.leaves(eqx.filter(first, _is_inexact))))
+    every = every or max(steps // 100, 1)
+    orders = eqx.filter_jit(jax.vmap(order))(keys[:, 1])
+    common = {"steps": steps, "every": every}
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    diverged_at: dict[str, np.ndarray] = {}
+    for name, arm in arms.items():
+        begin, step = _begin(arm, init), _step(arm, loss, batch)
+        one = begin(keys[0, 0], grid[0])
+        args = (grid[0], _seed(orders, 0), data)
+        run = _one_after_another if dispatched_on_this_device(step, one, args) else _together
+        curves[name], diverged_at[name] = run(session, begin, step, evaluate, keys[:, 0], grid, orders, data, f"{label} {name}", common)
+    n_rows = len(_watch_points(steps, every))
+    metrics = next(iter(curves.values()))
+    variables: dict[str, Any] = {
+        metric: (("arm", "rate", "seed", "step"), np.stack([curves[name][metric].reshape(len(rates), n_seeds, n_rows) for name in arms]))
+        for metric in metrics
+    }
+    variables["diverged_at"] = (("arm", "rate", "seed"), np.stack(list(diverged_at.values())))
+    coordinates = {"arm": list(arms), "rate": list(rates), "seed": np.arange(n_seeds), "step": _watch_points(steps, every)}
+    result = xr.Dataset(variables, coordinates)
+    ended = (result.diverged_at != NEVER) & (result.step >= result.diverged_at)
+    return Sweep(result.assign({metric: result[metric].where(~ended) for metric in metrics}))
+
+
+def _begin(arm: Arm, init: Callable[[PRNGKeyArray], Any]) -> Callable[[PRNGKeyArray, Any], _Run]:
+    @eqx.filter_jit
+    def begin(key: PRNGKeyArray, rate: Any) -> _Run:
+        params = init(key)
+        return _Run(params, arm(rate).init(eqx.filter(params, eqx.is_inexact_array)), jnp.asarray(NEVER, jnp.int32))
+
+    return begin
+
+
+def _step(arm: Arm, loss: Callable[[Any, Any], Any], batch: Callable[[Any, Any], Any]) -> Callable[[_Run, Any, Any], _Run]:
+    def step(run: _Run, i: Any, args: Any) -> _Run:
+        rate, order, data = args
+        examples = batch(data, jax.tree.map(lambda entries: entries[i], order))
+        gradient = eqx.filter_grad(loss)(run.params, examples)
+        updates, optimizer = arm(rate).update(gradient, run.optimizer, eqx.filter(run.params, eqx.is_inexact_array))
+        return _Run(eqx.apply_updates(run.params, updates), optimizer, run.diverged_at)
+
+    return step
+
+
+def _together(
+    session: Session, begin: Any, step: Any, evaluate: Any, keys: Any, grid: Any, orders: Any, data: Any, label: str, common: dict[str, int]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """All rates and seeds of an arm as one batch, rates slowest."""
+    n_rates, n_seeds = len(grid), len(keys)
+    rates = jnp.repeat(grid, n_seeds)
+    seeds = jnp.tile(jnp.arange(n_seeds), n_rates)
+    runs = eqx.filter_jit(eqx.filter_vmap(begin))(keys[seeds], rates)
+
+    def one(run: _Run, rate: Any, seed: Any, i: Any, orders: Any, data: Any) -> _Run:
+        after = step(run, i, (rate, _seed(orders, seed), data))
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter((after.params, after.optimizer), _is_inexact))])
+        first = jnp.where(finite.all() | (run.diverged_at != NEVER), run.diverged_at, i + 1)
+        return _Run(after.params, after.optimizer, first)
+
+    def all_of_them(runs: _Run, i: Any, args: Any) -> _Run:
+        rates, seeds, orders, data = args
+        axes = (eqx.if_array(0), 0, 0, None, None, None)
+        return eqx.filter_vmap(one, in_axes=axes)(runs, rates, seeds, i, orders, data)
+
+    def watch(runs: _Run, args: Any) -> dict[str, Any]:
+        return eqx.filter_vmap(evaluate, in_axes=(eqx.if_array(0), None))(runs.params, args[-1])
+
+    loop = session.loop(all_of_them, runs, args=(rates, seeds, orders, data), watch=watch, label=label, on_nonfinite="keep", **common)
+    history = {metric: values.T for metric, values in loop.history.items() if metric != "step"}
+    return history, np.asarray(loop.state.diverged_at).reshape(n_rates, n_seeds)
+
+
+def _one_after_another(
+    session: Session, begin: Any, step: Any, evaluate: Any, keys: Any, grid: Any, orders: Any, data: Any, label: str, common: dict[str, int]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """One run at a time: the rate and the seed's batches are arguments, so that all share one compiled step."""
+    n_rates, n_seeds = len(grid), len(keys)
+    points = _watch_points(**common)
+    diverged_at = np.full((n_rates, n_seeds), NEVER)
+    curves: dict[str, np.ndarray] = {}
+
+    def watch(run: _Run, args: Any) -> dict[str, Any]:
+        return evaluate(run.params, args[-1])
+
+    for r in range(n_rates):
+        for s in range(n_seeds):
+            loop = session.loop(
+                step,
+                begin(keys[s], grid[r]),
+                args=(grid[r], _seed(orders, s), data),
+                watch=watch,
+                label=f"{label} {float(grid[r]):.3g} seed {s}",
+                chunk=1,
+                on_nonfinite="stop",
+                **common,
+            )
+            on_grid = np.isin(points, loop.history["step"])
+            for metric, values in loop.history.items():
+                if metric != "step":
+                    rows = curves.setdefault(metric, np.full((n_rates * n_seeds, len(points)), np.nan))
+                    rows[r * n_seeds + s, on_grid] = values[np.isin(loop.history["step"], points)]
+            if loop.diverged_at is not None:
+                diverged_at[r, s] = loop.diverged_at
+    return curves, diverged_at
+
+
+def _seed(orders: Any, seed: Any) -> Any:
+    return jax.tree.map(lambda entries: entries[seed], orders)
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _watch_points(steps: int, every: int) -> np.ndarray:
+    return np.unique([*range(0, steps, every), steps])
