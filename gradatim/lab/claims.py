@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,25 +42,26 @@ class Criterion:
         (kind, what), *_ = table.items()
         match kind:
             case "at_least":
-                return cls(low=float(what), text=f"≥ {what:g}")
+                return cls(low=_number(kind, what), text=f"≥ {what:g}")
             case "at_most":
-                return cls(high=float(what), text=f"≤ {what:g}")
+                return cls(high=_number(kind, what), text=f"≤ {what:g}")
             case "between":
-                low, high = what
-                if not low <= high:
+                ends = [_number("between", end) for end in what] if isinstance(what, list | tuple) else []
+                if len(ends) != 2 or not ends[0] <= ends[1]:
                     raise ValueError(f"between must be [low, high] with low <= high, got {what}")
-                return cls(float(low), float(high), text=f"{low:g} … {high:g}")
+                return cls(*ends, text=f"{ends[0]:g} … {ends[1]:g}")
             case "within":
-                keys = set(what)
-                if keys == {"value", "rel"}:
-                    half, text = abs(what["value"]) * what["rel"], f"{what['value']:g} ± {100 * what['rel']:g} %"
-                elif keys == {"value", "abs"}:
-                    half, text = what["abs"], f"{what['value']:g} ± {what['abs']:g}"
+                if not isinstance(what, Mapping) or set(what) not in ({"value", "rel"}, {"value", "abs"}):
+                    raise ValueError(f"within must have the keys value and one of rel, abs, got {what}")
+                numbers = {name: _number(f"within.{name}", number) for name, number in what.items()}
+                value = numbers["value"]
+                if "rel" in numbers:
+                    half, text = abs(value) * numbers["rel"], f"{value:g} ± {100 * numbers['rel']:g} %"
                 else:
-                    raise ValueError(f"within must have the keys value and one of rel, abs, got {sorted(keys)}")
-                if not half >= 0:
+                    half, text = numbers["abs"], f"{value:g} ± {numbers['abs']:g}"
+                if half < 0:
                     raise ValueError(f"within must have a tolerance of at least 0, got {what}")
-                return cls(what["value"] - half, what["value"] + half, text=text)
+                return cls(value - half, value + half, text=text)
             case "ordered":
                 if what not in ("ascending", "descending"):
                     raise ValueError(f"ordered must be 'ascending' or 'descending', got {what!r}")
@@ -127,6 +129,8 @@ class Claim:
         if not re.fullmatch(r"C[1-9]\d*", table["id"]):
             raise ValueError(f"a claim's id must be C1, C2, …, got {table['id']!r}")
         scales = tuple(table.get("scales", ("laptop", "full")))
+        if not scales:
+            raise ValueError(f"{table['id']}: scales must not be empty; say why it cannot be judged in untested")
         for scale in scales:
             if scale not in SCALES:
                 raise ValueError(f"{table['id']}: scales must be among {', '.join(SCALES)}, got {scale!r}")
@@ -161,6 +165,12 @@ class Claim:
                 parts[part.name] = _verdict("untested", reason=reasons.get(key, "not measured"), **common)
         worst = min(parts, key=lambda name: _SEVERITY.index(parts[name]["verdict"]))
         return {**parts[worst], "part": worst, "parts": parts}
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return float(value)
 
 
 def _verdict(verdict: Verdict, **entries: Any) -> dict[str, Any]:

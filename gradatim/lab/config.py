@@ -18,6 +18,10 @@ class Between:
     low: float = -math.inf
     high: float = math.inf
 
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"a range must have low <= high, got {self.low} and {self.high}")
+
     def __str__(self) -> str:
         if self.high == math.inf:
             return f"at least {self.low:g}"

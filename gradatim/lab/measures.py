@@ -103,7 +103,15 @@ class Measure:
 
     @classmethod
     def sequence(cls, measures: Sequence[Measure]) -> Measure:
-        """Several plain measures as one, to be judged by their order."""
+        """Several plain measures as one, to be judged by their order.
+
+        **Raises:** `ValueError` for none, or for one that is a sequence already.
+        """
+        if not measures:
+            raise ValueError("a sequence must hold at least one measure, got none")
+        for measure in measures:
+            if len(measure.intervals()) != 1:
+                raise ValueError(f"a sequence must hold plain measures, got a sequence of {len(measure.intervals())} in it")
         rows = [m.intervals()[0] for m in measures]
         values, lows, highs = (tuple(column) for column in zip(*rows, strict=True))
         return cls(values, lows, highs, "; ".join(dict.fromkeys(m.method for m in measures)))
@@ -126,7 +134,8 @@ def _mean_interval(samples: np.ndarray, what: str) -> tuple[float, float, str]:
     from scipy import stats
 
     n, mean, spread = samples.size, float(samples.mean()), float(samples.std(ddof=1))
-    if spread == 0:
+    # Not spread == 0: the mean of equal numbers is rounded, and they then seem to differ from it.
+    if samples.min() == samples.max():
         return mean, mean, f"no spread over {n} {what}"
     if n < BOOTSTRAP_FROM:
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread / math.sqrt(n)
