@@ -11,6 +11,7 @@ from typing import Any
 
 import mkdocs_gen_files
 from mkdocs.structure.files import InclusionLevel
+from mkdocs_gen_files.editor import FilesEditor
 
 ROOT = Path(__file__).resolve().parents[1]
 # mkdocs runs this file by its path, without its folder on the way to modules.
@@ -18,7 +19,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 from readme_table import SYMBOLS, cell, interval, number, own_papers, read_scorecard  # noqa: E402
 
-from gradatim.cli.cards import card  # noqa: E402
+from gradatim.cli.cards import card, link  # noqa: E402
 from gradatim.lab import Paper  # noqa: E402
 from gradatim.lab.claims import ClaimPart  # noqa: E402
 
@@ -37,8 +38,9 @@ def public_names(package: Path) -> list[tuple[str, str]]:
     """`(module, name)` of everything that a room's `__init__.py` re-exports."""
     found = []
     for node in ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            module = ".".join(filter(None, (".".join(package.relative_to(ROOT).parts), node.module)))
+        # `from . import room` names a room within this one, which has a section of its own.
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            module = f"{'.'.join(package.relative_to(ROOT).parts)}.{node.module}"
             found += [(module, alias.asname or alias.name) for alias in node.names]
     return found
 
@@ -110,7 +112,10 @@ def run_section(slug: str) -> Iterator[str]:
 
 def paper_page(paper: Paper, scorecard: Mapping[str, Any]) -> str:
     """The import, then the verdict, then the theory."""
-    lines = [f"# {paper.title}\n", f"[arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}), {paper.date:%d %B %Y}. {', '.join(paper.tags)}.\n"]
+    lines = [
+        f"# {paper.title}\n",
+        f"[arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}), {paper.date:%d %B %Y}. {', '.join(paper.tags)}.\n",
+    ]
     judged = scorecard.get(paper.slug, {}).get("claims", {})
     if paper.implemented:
         shown = card(paper, judged)
@@ -136,11 +141,10 @@ def room_page(room: str) -> str:
         if folder != package:
             lines.append(f"## {'.'.join(folder.relative_to(ROOT).parts)}\n")
         for module, name in public_names(folder):
-            if not (ROOT / module.replace(".", "/") / name).with_suffix(".py").exists():
-                # The name that users import is an anchor too: docstrings refer to each other by it.
-                public = f"{'.'.join(folder.relative_to(ROOT).parts)}.{name}"
-                lines += [f"[](){{#{public}}}\n", f"::: {module}.{name}", "    options:"]
-                lines += [f"      heading_level: {2 if folder == package else 3}\n"]
+            # The name that users import is an anchor too: docstrings refer to each other by it.
+            public = f"{'.'.join(folder.relative_to(ROOT).parts)}.{name}"
+            lines += [f"[](){{#{public}}}\n", f"::: {module}.{name}", "    options:"]
+            lines += [f"      heading_level: {2 if folder == package else 3}\n"]
     return "\n".join(lines)
 
 
@@ -148,8 +152,8 @@ def bibliography(papers: Mapping[str, Paper]) -> str:
     """Every paper by date, newest last."""
     lines = ["# Bibliography\n", "The papers whose methods and claims live here, by date of their first version.\n"]
     for paper in sorted(papers.values(), key=lambda paper: paper.date):
-        link = f"[arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})"
-        lines.append(f"- *{paper.title}*. {link}, {paper.date:%Y-%m-%d}. [`{paper.slug}`](papers/{paper.slug}.md)")
+        source = f"[arXiv:{paper.arxiv}]({link(paper)})"
+        lines.append(f"- *{paper.title}*. {source}, {paper.date:%Y-%m-%d}. [`{paper.slug}`](papers/{paper.slug}.md)")
     return "\n".join(lines) + "\n"
 
 
@@ -173,7 +177,7 @@ def main() -> None:
     nav += ["* Reference", *(f"    * [gradatim.{room}](api/{room}.md)" for room in ROOMS)]
     nav += ["* [Glossary](glossary.md)", "* [Bibliography](bibliography.md)"]
     write("SUMMARY.md", "\n".join(nav) + "\n")
-    summary = mkdocs_gen_files.FilesEditor.current().files.get_file_from_path("SUMMARY.md")
+    summary = FilesEditor.current().files.get_file_from_path("SUMMARY.md")
     if summary is not None:
         # Read for the navigation, not a page of its own.
         summary.inclusion = InclusionLevel.EXCLUDED

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -53,3 +54,11 @@ def test_relative_links_lead_somewhere(page):
 def test_tables_are_those_of_the_scorecard():
     done = subprocess.run([sys.executable, ROOT / "docs/readme_table.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_site_builds_without_a_warning(tmp_path):
+    quiet = {"NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **quiet})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site/papers/diffgrad/index.html").exists()
