@@ -10,8 +10,8 @@ import hypothesis
 import jaxtyping
 import pytest
 
-with jaxtyping.install_import_hook("gradatim", "beartype.beartype"):
-    import gradatim  # noqa: F401
+# Stays installed: the rooms are imported when a test first asks for them.
+jaxtyping.install_import_hook("gradatim", "beartype.beartype")
 
 import jax
 
