@@ -1,1 +1,3 @@
 """Simulators whose states are arrays and whose parameters are pytree leaves."""
+
+from . import phase_field as phase_field

@@ -1,0 +1,32 @@
+"""Phase fields of a binary mixture under a temperature gradient."""
+
+from .analytics import critical_gradient as critical_gradient
+from .analytics import disc_velocity as disc_velocity
+from .analytics import gibbs_thomson as gibbs_thomson
+from .analytics import interface_energy as interface_energy
+from .analytics import interface_profile as interface_profile
+from .analytics import interface_width as interface_width
+from .analytics import matrix_flux as matrix_flux
+from .analytics import slab_velocity as slab_velocity
+from .analytics import soret_steady_state as soret_steady_state
+from .analytics import spinodal_growth_rate as spinodal_growth_rate
+from .flux import Convention as Convention
+from .free_energy import GAS_CONSTANT as GAS_CONSTANT
+from .free_energy import AbstractFreeEnergy as AbstractFreeEnergy
+from .free_energy import CustomFreeEnergy as CustomFreeEnergy
+from .free_energy import IdealSolution as IdealSolution
+from .free_energy import QuarticTwoPhase as QuarticTwoPhase
+from .heat_of_transport import HeatOfTransport as HeatOfTransport
+from .mobility import ArrheniusMobility as ArrheniusMobility
+from .mobility import PhaseMobility as PhaseMobility
+from .particles import Particles as Particles
+from .particles import centre_of_mass as centre_of_mass
+from .particles import elongation as elongation
+from .particles import heat_of_transport_from_profile as heat_of_transport_from_profile
+from .particles import indicator as indicator
+from .particles import interface_positions as interface_positions
+from .particles import label_particles as label_particles
+from .scales import Scales as Scales
+from .thermotransport import SemiImplicit as SemiImplicit
+from .thermotransport import Thermotransport as Thermotransport
+from .thermotransport import Trajectory as Trajectory

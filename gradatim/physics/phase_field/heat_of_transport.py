@@ -1,0 +1,29 @@
+"""The heat of transport Q*: which way, and how strongly, a temperature gradient drives the solute."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .free_energy import AbstractFreeEnergy, Field
+
+
+class HeatOfTransport(eqx.Module):
+    """Q* of the solute, constant or linear in composition between its values in the two phases.
+
+        Q* = Qₐ + (Q_b - Qₐ) φ,   φ = (c - cₐ)/(c_b - cₐ), cut off to [0, 1]
+
+    Sign: the flux is -M Q* ∇T/T, so **Q* < 0 drives solute to the hot side**. Unit: that of f (J/mol for `IdealSolution`).
+
+    **Arguments:** `matrix` Qₐ; `precipitate` Q_b, or None for the matrix's value everywhere.
+    """
+
+    matrix: Float[Array, ""] | float
+    precipitate: Float[Array, ""] | float | None = None
+
+    def __call__(self, c: Field, T: Field, free_energy: AbstractFreeEnergy) -> Field:
+        """Q*(c, T), a scalar if it is the same everywhere."""
+        if self.precipitate is None:
+            return jnp.asarray(self.matrix, c.dtype)
+        return self.matrix + (self.precipitate - self.matrix) * jnp.clip(free_energy.phase(c, T), 0, 1)
