@@ -11,7 +11,8 @@ import jaxtyping
 import pytest
 
 # Stays installed: the rooms are imported when a test first asks for them.
-jaxtyping.install_import_hook("gradatim", "beartype.beartype")
+# An int where a float is declared is right, as it is for Python's type checkers.
+jaxtyping.install_import_hook("gradatim", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import jax
 
