@@ -49,7 +49,7 @@ class Criterion:
                 ends = [_number("between", end) for end in what] if isinstance(what, list | tuple) else []
                 if len(ends) != 2 or not ends[0] <= ends[1]:
                     raise ValueError(f"between must be [low, high] with low <= high, got {what}")
-                return cls(*ends, text=f"{ends[0]:g} … {ends[1]:g}")
+                return cls(low=ends[0], high=ends[1], text=f"{ends[0]:g} … {ends[1]:g}")
             case "within":
                 if not isinstance(what, Mapping) or set(what) not in ({"value", "rel"}, {"value", "abs"}):
                     raise ValueError(f"within must have the keys value and one of rel, abs, got {what}")

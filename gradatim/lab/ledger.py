@@ -20,7 +20,7 @@ class Log:
     def __init__(self, path: Path | None, *, resume: bool) -> None:
         self.path = path
         self.n_bytes = 0
-        "Length that belongs to this run; a killed run may have left more."
+        "Length that belongs to this run. A killed run may have left more, which the next line replaces."
         if path is not None and not resume:
             path.unlink(missing_ok=True)
 
@@ -35,13 +35,6 @@ class Log:
             file.write(line)
         self.n_bytes += len(line)
 
-    def rewind(self, n_bytes: int) -> None:
-        """Forgets what was written after the first `n_bytes`, at the next line or now."""
-        self.n_bytes = n_bytes
-        if self.path is not None and self.path.exists() and self.path.stat().st_size > n_bytes:
-            with self.path.open("ab") as file:
-                file.truncate(n_bytes)
-
 
 class LoopFile:
     """The checkpoint of one loop; without a path, nothing is written."""
@@ -52,13 +45,10 @@ class LoopFile:
 
     def load(self, state: Any) -> tuple[dict[str, Any], Any, dict[str, np.ndarray]] | None:
         """Header, state and history of the last checkpoint if this run goes on from one; the log is cut back to it."""
-        if self.path is None or not self.resume:
-            return None
-        if not self.path.exists():
-            self.log.rewind(self.log.n_bytes)
+        if self.path is None or not self.resume or not self.path.exists():
             return None
         header, state, history = load_state(self.path, state, self.about)
-        self.log.rewind(header["log_bytes"])
+        self.log.n_bytes = header["log_bytes"]
         return header, state, history
 
     @property

@@ -84,7 +84,7 @@ def run_loop(
         done, diverged_at = header["step"], header["diverged_at"]
         if header["finished"]:
             return Loop(state, history, diverged_at)
-        rows = [{name: column[i] for name, column in history.items()} for i in range(len(history["step"]))]
+        rows = [{name: np.asarray(column[i]) for name, column in history.items()} for i in range(len(history["step"]))]
     one_by_one = chunk == 1 or (chunk is None and dispatched_on_this_device(step, state, args))
     walk = _Walk(step, args, watch, label, one_by_one, chunk)
     mark = _Mark(done, state, len(rows), file.log.n_bytes)

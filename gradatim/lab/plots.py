@@ -35,7 +35,6 @@ def style() -> Iterator[None]:
         "axes.grid": True,
         "axes.axisbelow": True,
         "axes.titlesize": "medium",
-        "axes.titlelocation": "left",
         "grid.color": "#dddddd",
         "grid.linewidth": 0.6,
         "lines.linewidth": 1.6,
@@ -70,7 +69,7 @@ def label(ax: Axes, x: str, y: str, *, x_unit: str = "", y_unit: str = "", title
     ax.set_xlabel(f"{x} [{x_unit}]" if x_unit else x)
     ax.set_ylabel(f"{y} [{y_unit}]" if y_unit else y)
     if title:
-        ax.set_title(title)
+        ax.set_title(title, loc="left")
 
 
 def interval(ax: Axes, x: Any, values: Any, *, name: str = "", colour: str | None = None, marker: str = "") -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +55,7 @@ class Session:
         self.provenances: list[Any] = []
         self.seconds = {"compile": 0.0, "run": 0.0}
         self._directory, self._resume, self._checkpoint_seconds = directory, resume, checkpoint_seconds
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: Path | None = None
         self._n_parts = 0
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
@@ -68,8 +69,9 @@ class Session:
         """A folder for files of this run; without a directory it goes with the session."""
         if self._directory is None:
             if self._temporary is None:
-                self._temporary = tempfile.TemporaryDirectory(prefix="gradatim-", ignore_cleanup_errors=True)
-            return Path(self._temporary.name)
+                self._temporary = Path(tempfile.mkdtemp(prefix="gradatim-"))
+                weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
+            return self._temporary
         folder = self._directory / "scratch"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
