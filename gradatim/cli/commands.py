@@ -6,6 +6,7 @@ import json as json_format
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] != ["run"]:
         words = [word for word in words if word != "--debug"]
     try:
-        app = _app(words)
-        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-        return command(*bound.args, **bound.kwargs) or OK
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            command, bound, _ = _app(words).parse_args(words, exit_on_error=False, print_error=False)
+            return command(*bound.args, **bound.kwargs) or OK
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -237,7 +239,7 @@ def _app(words: Sequence[str]) -> App:
         "With --debug, any command shows the traceback of an error.",
         help_format="plaintext",
         version=gradatim.__version__,
-        default_parameter=Parameter(negative=(), show_default=lambda value: str(value) if value not in (None, False) else None),
+        default_parameter=Parameter(negative=(), show_default=lambda value: None if value is None or value is False else str(value)),
         result_action="return_value",
     )
     app.command(list_papers, name="list")
@@ -245,6 +247,11 @@ def _app(words: Sequence[str]) -> App:
         app.command(command)
     app.command(running.command(words[1:]) if words[:1] == ["run"] else running.run, name="run")
     return app
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    """In one line, as errors are."""
+    print(f"gradatim: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _hyphenated(word: str) -> str:

@@ -106,9 +106,10 @@ def _convert(kind: Any, tokens: Sequence[cyclopts.Token]) -> Any:
 
 def _is_whole(text: str) -> bool:
     try:
-        return float(text).is_integer()
+        int(text)
     except ValueError:
         return False
+    return True
 
 
 def _shown(value: Any) -> str:

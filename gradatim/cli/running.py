@@ -202,9 +202,9 @@ def _chosen(slugs: Sequence[str], everything: bool) -> list[Paper]:
 
 
 def _value(arguments: Sequence[str], option: str) -> str | None:
-    for word, after in zip(arguments, [*arguments[1:], None], strict=True):
+    for i, word in enumerate(arguments):
         if word == option:
-            return after
+            return arguments[i + 1] if i + 1 < len(arguments) else None
         if word.startswith(f"{option}="):
             return word.partition("=")[2]
     return None

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gradatim.lab.paper import Paper
+
+if TYPE_CHECKING:
+    from wordllama import WordLlamaInference
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,18 @@ def _term_similarity(words: str, texts: list[str]) -> np.ndarray:
 
 
 def _meaning_similarity(words: str, texts: list[str]) -> np.ndarray | None:
+    model = _model()
+    if model is None:
+        return None
+    vectors = np.asarray(model.embed([*texts, words], norm=True))
+    return vectors[:-1] @ vectors[-1]
+
+
+@cache
+def _model() -> WordLlamaInference | None:
     try:
         import wordllama
     except ImportError:
         return None
     # The wheel of 0.4.0 ships its tokenizer where only a cache folder named explicitly is looked for.
-    model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
-    vectors = np.asarray(model.embed([*texts, words], norm=True))
-    return vectors[:-1] @ vectors[-1]
+    return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
