@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import cyclopts
-from cyclopts import App, Parameter
+from cyclopts import App
 
 import gradatim
 
-from . import running, tables
+from . import parsing, running, tables
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
 _USER_ERRORS = (cyclopts.CycloptsError, ValueError, TypeError, OSError)
@@ -239,7 +239,7 @@ def _app(words: Sequence[str]) -> App:
         "With --debug, any command shows the traceback of an error.",
         help_format="plaintext",
         version=gradatim.__version__,
-        default_parameter=Parameter(negative=(), show_default=lambda value: None if value is None or value is False else str(value)),
+        default_parameter=parsing.EVERY,
         result_action="return_value",
     )
     app.command(list_papers, name="list")
@@ -263,4 +263,4 @@ def _hyphenated(word: str) -> str:
 def _print_json(value: Any) -> None:
     from gradatim.lab.records import jsonable
 
-    print(json_format.dumps(jsonable(value), indent=2, ensure_ascii=False))
+    print(json_format.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False))

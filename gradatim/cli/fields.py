@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import textwrap
 import typing
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Annotated, Any, get_args, get_origin
 import cyclopts
 
 from gradatim.lab.config import Between, OneOf
+
+from .parsing import shown
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def leaves(config: Any, prefix: str = "") -> Iterator[Field]:
         kind, rules = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
         ranges = [str(rule) for rule in rules if isinstance(rule, Between | OneOf)]
         words = docstrings.get(field.name, "").rstrip(".")
-        yield Field(path, kind, value, f"{words} ({'; '.join(ranges)})" if ranges else words)
+        yield Field(path, kind, value, f"{words} ({'; '.join(ranges)})".strip() if ranges else words)
 
 
 def options(fields: Sequence[Field], *, title: str, reserved: Collection[str]) -> list[inspect.Parameter]:
@@ -72,8 +75,7 @@ def options(fields: Sequence[Field], *, title: str, reserved: Collection[str]) -
                     negative=f"--no-{field.option}" if field.kind is bool else (),
                     help=field.help,
                     group=group,
-                    converter=_convert,
-                    show_default=_shown,
+                    show_default=True if field.value is False else shown,
                     consume_multiple=True,
                 ),
             ],
@@ -83,8 +85,12 @@ def options(fields: Sequence[Field], *, title: str, reserved: Collection[str]) -
 
 
 def _field_docstrings(cls: type) -> dict[str, str]:
-    """The string that follows each field in the source."""
-    (definition,) = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body
+    """The string that follows each field in the source, where there is a source."""
+    try:
+        source = inspect.getsource(cls)
+    except (OSError, TypeError):
+        return {}
+    (definition,) = ast.parse(textwrap.dedent(source)).body
     found = {}
     body = definition.body if isinstance(definition, ast.ClassDef) else []
     for field, after in pairwise(body):
@@ -93,24 +99,3 @@ def _field_docstrings(cls: type) -> dict[str, str]:
             if isinstance(text, str):
                 found[field.target.id] = " ".join(text.split())
     return found
-
-
-def _convert(kind: Any, tokens: Sequence[cyclopts.Token]) -> Any:
-    whole = kind is int or (get_origin(kind) is tuple and int in get_args(kind))
-    for token in tokens:
-        # cyclopts rounds: 3.5 units would silently become 4.
-        if whole and not _is_whole(token.value):
-            raise ValueError(f"it must be a whole number, got {token.value!r}")
-    return cyclopts.convert(kind, tokens)
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        int(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json as json_format
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -103,20 +104,14 @@ def run(
 
     worse = regressions(outcomes)
     if json:
-        print(json_format.dumps(jsonable([outcome.summary() for outcome in outcomes]), indent=2, ensure_ascii=False))
+        print(json_format.dumps(jsonable([outcome.summary() for outcome in outcomes]), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _print(papers, outcomes)
-    errors = tables.console(stderr=True)
-    for outcome in outcomes:
-        if outcome.status == "failed":
-            trace = f"{outcome.traceback}\n" if debug and outcome.traceback else ""
-            errors.print(f"{trace}{outcome.slug} failed ({outcome.cause}): {outcome.message}", soft_wrap=True)
-    for slug, claim in worse:
-        errors.print(f"{slug} {claim} fails, and holds on the scorecard")
+    _print_failures(outcomes, worse, tracebacks=debug)
     if update_scorecard:
         for outcome in outcomes:
             if outcome.status == "ok" and outcome.record is not None:
-                errors.print(f"scorecard and {write_scorecard(outcome.record)} updated")
+                print(f"scorecard and {write_scorecard(outcome.record)} updated", file=sys.stderr)
     codes = {outcome.exit_code for outcome in outcomes}
     return next((code for code in (130, 3, 2) if code in codes), 1 if worse else 0)
 
@@ -193,7 +188,10 @@ def _chosen(slugs: Sequence[str], everything: bool) -> list[Paper]:
     if everything == bool(slugs):
         raise ValueError("name the papers to run, or --all and none; `gradatim list` shows them")
     if everything:
-        return [paper for paper in papers().values() if paper.implemented]
+        ready = [paper for paper in papers().values() if paper.implemented]
+        if not ready:
+            raise ValueError("no paper is implemented yet; `gradatim list` shows their claims")
+        return ready
     chosen = [find(slug) for slug in dict.fromkeys(slugs)]
     for paper in chosen:
         if not paper.implemented:
@@ -228,14 +226,14 @@ def _with_executor(cluster: str | None, work: Callable[[Executor | None], list[R
 
 
 def _reporter(total: int, *, silent: bool) -> Callable[[RunOutcome], None]:
-    errors, finished = tables.console(stderr=True), 0
+    finished = 0
 
     def report(outcome: RunOutcome) -> None:
         nonlocal finished
         finished += 1
         if not silent:
             seconds = f", {sum(outcome.seconds.get(part, 0.0) for part in ('compile', 'run')):.1f} s" if outcome.seconds else ""
-            errors.print(f"[{finished}/{total}] {outcome.slug}: {outcome.status}{seconds}")
+            print(f"[{finished}/{total}] {outcome.slug}: {outcome.status}{seconds}", file=sys.stderr)
 
     return report
 
@@ -249,3 +247,13 @@ def _print(papers: Sequence[Paper], outcomes: Sequence[RunOutcome]) -> None:
         if outcome.record is not None:
             figures = sorted((outcome.record / "figures").glob("*.png"))
             out.print("\n".join(["", f"{outcome.slug}: {outcome.record}", *(f"  {figure}" for figure in figures)]), soft_wrap=True)
+
+
+def _print_failures(outcomes: Sequence[RunOutcome], worse: Sequence[tuple[str, str]], *, tracebacks: bool) -> None:
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            if tracebacks and outcome.traceback:
+                print(outcome.traceback.rstrip(), file=sys.stderr)
+            print(f"{outcome.slug} failed ({outcome.cause}): {outcome.message}", file=sys.stderr)
+    for slug, claim in worse:
+        print(f"{slug} {claim} fails, and holds on the scorecard", file=sys.stderr)

@@ -23,11 +23,10 @@ WIDTH = 160
 SYMBOLS = {"holds": ("✓", "green"), "fails": ("✗", "bold red"), "undecided": ("?", "yellow"), "untested": ("–", "dim")}
 
 
-def console(*, stderr: bool = False) -> Console:
+def console() -> Console:
     """A console as wide as the terminal, or wide enough for the tables where there is none."""
-    stream = sys.stderr if stderr else sys.stdout
     # Brackets are intervals here, not markup.
-    return Console(file=stream, width=None if stream.isatty() else WIDTH, markup=False, emoji=False, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, emoji=False, highlight=False)
 
 
 def heading(text: str) -> Text:
