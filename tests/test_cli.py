@@ -112,6 +112,7 @@ def test_show_tells_claims_method_and_citation(capsys):
         "https://arxiv.org/abs/0000.00001",
         "every way in which a run can end badly",
         "0.5 ± 0.1",
+        "– untested",
         "for ever takes too long",
         "@misc{random-walk,",
     ):

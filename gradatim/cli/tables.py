@@ -95,7 +95,8 @@ def _claim(claim: Claim, entry: Mapping[str, Any] | None) -> tuple[Any, ...]:
     if entry is None:
         criteria = "; ".join(f"{part.criterion.text} {part.unit}".strip() for part in claim.parts)
         figures = "; ".join(_number(part.paper) for part in claim.parts if part.paper is not None)
-        return claim.id, claim.says, Text("not yet judged", style="dim"), claim.untested, criteria, figures
+        state = verdict("untested") if claim.untested else Text("not yet judged", style="dim")
+        return claim.id, claim.says, state, claim.untested, criteria, figures
     criterion = " ".join(filter(None, (entry["criterion"], entry["unit"])))
     paper = "" if entry["paper"] is None else _number(entry["paper"])
     return claim.id, claim.says, verdict(entry["verdict"]), _measured(entry), criterion, paper
