@@ -30,7 +30,7 @@ from gradatim.lab.paper import Paper
 from gradatim.lab.records import DATA, FIGURES, RECORD, jsonable
 from gradatim.lab.registry import find
 from gradatim.lab.request import EXIT_CODES, Cause
-from gradatim.lab.run_folder import CRASH, REQUEST, StorageError, complete, is_storage, storage, sync_file, write_bytes, write_json
+from gradatim.lab.run_folder import CRASH, REQUEST, StorageError, complete, refused, storage, sync_file, write_bytes, write_json
 
 DOTS_PER_INCH = 150
 
@@ -67,14 +67,9 @@ def _guarded(partial: Path, *, quiet: bool, resume: bool) -> tuple[Cause, str, s
         return "bad-input", str(error), ""
     except Exception as error:
         trace = traceback.format_exc()
-        if isinstance(error, StorageError):
-            return "storage", str(error), trace
-        if isinstance(error, OSError) and is_storage(error, partial):
-            try:
-                with storage(partial):
-                    raise
-            except StorageError as clear:
-                return "storage", str(clear), trace
+        refusal = refused(error, partial)
+        if refusal is not None:
+            return "storage", str(refusal), trace
         try:
             draft = json.loads((partial / RECORD).read_text(encoding="utf-8"))
             _finish(partial, {**draft, "status": "failed", "error": trace}, keep_checkpoints=True)
@@ -123,7 +118,7 @@ def run(partial: Path, *, quiet: bool, resume: bool) -> Path:
         "measures": findings.measures,
         "untested": findings.untested,
         "notes": list(session.notes),
-        "provenance": list(session.provenance),
+        "provenance": list(session.provenances),
         "peak_memory": environment.peak_memory(),
         "seconds": {**session.seconds, "total": time.perf_counter() - begun},
     }

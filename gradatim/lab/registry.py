@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import warnings
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from gradatim.lab.paper import Paper, read_paper
@@ -59,7 +59,7 @@ def _read_all() -> tuple[dict[str, Paper], dict[str, Exception]]:
     for point in entry_points(group=GROUP):
         # Whatever goes wrong in another package must not take ours down.
         try:
-            paper = _third_party(point)
+            paper = _third_party(point.name, point.module)
             if paper.slug in found:
                 raise ValueError(f"{point.value}: the slug {paper.slug!r} is taken by {found[paper.slug].module_name or GROUP}")
             found[paper.slug] = paper
@@ -68,18 +68,18 @@ def _read_all() -> tuple[dict[str, Paper], dict[str, Exception]]:
     return dict(sorted(found.items())), broken
 
 
-def _third_party(point: EntryPoint) -> Paper:
-    parent, _, stem = point.module.rpartition(".")
+def _third_party(slug: str, module: str) -> Paper:
+    parent, _, stem = module.rpartition(".")
     # The parent alone is looked up, so that the module (and JAX with it) stays unimported.
     spec = importlib.util.find_spec(parent or stem)
     if spec is None:
-        raise ValueError(f"{point.value}: there is no package {parent or stem!r}")
+        raise ValueError(f"{module}: there is no package {parent or stem!r}")
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if parent else [Path(spec.origin or "").parent]
     for folder in folders:
         toml = folder / f"{stem}.toml"
         if toml.exists():
-            paper = read_paper(toml, point.module)
-            if paper.slug != point.name:
-                raise ValueError(f"{toml.name}: the entry point is named {point.name!r} but the slug is {paper.slug!r}")
+            paper = read_paper(toml, module)
+            if paper.slug != slug:
+                raise ValueError(f"{toml.name}: the entry point is named {slug!r} but the slug is {paper.slug!r}")
             return paper
-    raise ValueError(f"{point.value}: there is no {stem}.toml beside the module")
+    raise ValueError(f"{module}: there is no {stem}.toml beside the module")

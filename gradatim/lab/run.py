@@ -35,6 +35,8 @@ def run_papers(
         # One thread each: two runs that both take all cores are slower than one after the other; and two progress bars clash.
         for i in shared:
             requests[i] = replace(requests[i], threads=1, quiet=True)
+    for i in alone:
+        requests[i] = replace(requests[i], threads=None)
     outcomes: dict[int, RunOutcome] = {}
     stopping.clear()
     own = ThreadPoolExecutor(workers, thread_name_prefix="supervisor") if executor is None else None

@@ -7,6 +7,7 @@ import datetime
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -155,18 +156,30 @@ def storage(folder: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        if not is_storage(error, folder):
+        refusal = refused(error, folder)
+        if refusal is None:
             raise
-        raise StorageError(
-            f"cannot write to {error.filename or folder}: {error.strerror or error}; "
-            "make room or grant access there, or name another folder with --runs"
-        ) from error
+        raise refusal from error
 
 
-def is_storage(error: OSError, folder: Path) -> bool:
-    """Whether an error is about writing to `folder`, and not the experiment's own."""
-    ours = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(Path(folder).absolute())
-    return error.errno in _CANNOT_WRITE or (error.errno in _IF_OURS and ours)
+def refused(error: BaseException | None, folder: Path) -> StorageError | None:
+    """The refusal to write below `folder` behind an error, which a library may have wrapped in its own; or None."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, StorageError):
+            return error
+        if isinstance(error, OSError):
+            ours = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(Path(folder).absolute())
+            # numpy says a short write without the system's number.
+            short = error.errno is None and re.search(r"\d+ requested and \d+ written", str(error))
+            if short or error.errno in _CANNOT_WRITE or (error.errno in _IF_OURS and ours):
+                return StorageError(
+                    f"cannot write to {error.filename or folder}: {error.strerror or error}; "
+                    "make room or grant access there, or name another folder with --runs"
+                )
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _dump(value: Any) -> str:

@@ -127,10 +127,16 @@ def _disagreements(record: Record, on_scorecard: dict[str, Any]) -> Iterator[str
     for claim in claims:
         # A criterion that was changed after the run shows here.
         now = claim.judge(record.measures, record.scale, record.untested)
-        if claim.id in record.verdicts and jsonable(now) != jsonable(record.verdicts[claim.id]):
-            yield f"{claim.id} judged by the card of today gives another verdict entry: run it again"
+        if claim.id in record.verdicts and _judgement(now) != _judgement(record.verdicts[claim.id]):
+            yield f"{claim.id} is judged otherwise by the card of today: run it again"
     if not record.figures or not (record.path / DATA).exists():
         yield "the result has no figures or no data"
+
+
+def _judgement(verdict: dict[str, Any]) -> dict[str, Any]:
+    """A verdict without its wording."""
+    parts = {name: _judgement(part) for name, part in verdict.get("parts", {}).items()}
+    return {name: verdict.get(name) for name in ("verdict", "value", "low", "high", "criterion", "unit", "part")} | {"parts": parts}
 
 
 def _checkout() -> Path | None:

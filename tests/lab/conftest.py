@@ -1,0 +1,31 @@
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1] / "third_party"
+
+
+@pytest.fixture
+def third_party(tmp_path, monkeypatch):
+    """A package of its own with papers in it, installed into a folder that is on the path for this test."""
+    site = tmp_path / "site-packages"
+    install(PROJECT, site)
+    monkeypatch.syspath_prepend(str(site))
+    yield site
+    for name in [name for name in sys.modules if name.partition(".")[0] == "gradatim_example_paper"]:
+        del sys.modules[name]
+
+
+def install(project, site):
+    """What pip leaves of a pure Python package, without the wait."""
+    table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    package = table["name"].replace("-", "_")
+    shutil.copytree(project / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    info = site / f"{package}-{table['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {table['name']}\nVersion: {table['version']}\n")
+    points = table["entry-points"]["gradatim.papers"].items()
+    (info / "entry_points.txt").write_text("[gradatim.papers]\n" + "".join(f"{name} = {value}\n" for name, value in points))

@@ -1,0 +1,317 @@
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Executor, Future
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradatim.lab import RunOutcome, RunRequest, latest, list_records, new_paper, open_record, run_papers, supervise
+from gradatim.lab.run_folder import RunFolder
+from gradatim.lab.supervisor import child_environment
+
+
+def request(runs, slug="random-walk", scale="smoke", **options):
+    return RunRequest(slug, scale, runs=runs, **options)
+
+
+def test_a_run_leaves_a_whole_record(third_party, tmp_path):
+    outcome = supervise(request(tmp_path / "runs", seed=3, changed={"walkers.n_walkers": 150, "steps": 100}))
+    assert (outcome.status, outcome.cause, outcome.exit_code, outcome.resumed) == ("ok", "", 0, False), outcome
+    record = open_record(outcome.record)
+    assert (record.slug, record.scale, record.seed, record.precision, record.status) == ("random-walk", "smoke", 3, "double", "ok")
+    assert record.config["walkers"] == {"n_walkers": 150, "stride": 1.0}
+    assert record.changed == {"walkers.n_walkers": 150}, "a field set to what it was is not changed"
+    assert {"compile", "run", "total"} <= set(record.seconds) and record.peak_memory > 1e7
+    assert {"system", "processor", "cpus", "platform", "device", "devices"} <= set(record.machine)
+    assert record.data["walks/spread"].dtype == np.float64 and record.data["walks/spread"].dims == ("walk", "step")
+    assert [path.name for path in record.figures] == ["spread.png"] and list(record.redraw()) == ["spread"]
+    assert list(record.notes) == ["they walked"]
+    assert {name: verdict["verdict"] for name, verdict in record.verdicts.items()} == {"C1": "holds", "C2": "untested", "C3": "holds"}
+    files = sorted(path.name for path in record.path.iterdir())
+    assert files == ["data.nc", "figures", "log.jsonl", "record.json", "request.json"]
+    summary = json.loads(json.dumps(outcome.summary(), allow_nan=False))
+    assert set(summary) == {"slug", "scale", "status", "record", "seconds", "verdicts"}
+    assert pickle.loads(pickle.dumps(outcome)) == outcome
+
+
+def test_a_new_paper_from_the_template_runs_as_it_is(third_party, tmp_path):
+    new_paper("my-idea", third_party / "gradatim_example_paper")
+    points = next(third_party.glob("*.dist-info")) / "entry_points.txt"
+    points.write_text(points.read_text() + "my-idea = gradatim_example_paper.my_idea\n")
+    outcome = supervise(request(tmp_path / "runs", "my-idea"))
+    assert outcome.status == "ok", outcome
+    assert outcome.verdicts["C1"]["verdict"] == "holds"
+
+
+def test_every_bad_ending_is_a_failed_record_and_the_others_go_on(third_party, tmp_path):
+    endings = ["raise", "exit", "segfault", "killed", "unknown-measure"]
+    requests = [request(tmp_path / "runs", changed={"ending": ending, "loops": 1}) for ending in endings]
+    seen = []
+    outcomes = run_papers([*requests, request(tmp_path / "runs", "random-clock")], workers=2, on_outcome=seen.append)
+    by_ending = dict(zip(endings, outcomes, strict=False))
+    expected = {
+        "raise": ("error", "RuntimeError: the walkers are lost"),
+        "exit": ("crash", "the run's process ended with exit code 7 before it was done"),
+        "segfault": ("crash", "the run's process was killed (SIGSEGV)"),
+        "killed": ("crash", "the run's process was killed (SIGKILL; the system does that when memory runs out"),
+        "unknown-measure": ("error", "ValueError: random-walk: the findings name 'C9.exponent', which is no part of a claim"),
+    }
+    for ending, (cause, message) in expected.items():
+        outcome = by_ending[ending]
+        assert (outcome.status, outcome.cause, outcome.exit_code) == ("failed", cause, 3)
+        assert outcome.message.startswith(message) and "\n" not in outcome.message
+        record = open_record(outcome.record)
+        assert record.status == "failed" and message in record.error and record.config["ending"] == ending
+        assert (record.path / "checkpoints").exists()
+    assert 'raise RuntimeError("the walkers are lost")' in by_ending["raise"].traceback
+    assert "random_walk.py" in open_record(by_ending["segfault"].record).error
+    assert open_record(by_ending["unknown-measure"].record).data["walks/spread"].size, "what was measured is kept"
+    assert outcomes[-1].status == "ok"
+    assert len(seen) == 6 and seen[-1].slug == "random-clock", "what is timed runs last"
+    assert latest("random-walk", tmp_path / "runs") is None and len(list_records(tmp_path / "runs")) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"slug": "randm-walk"}, r"there is no paper 'randm-walk' \(did you mean 'random-walk'"),
+        ({"changed": {"walkers.n_walker": 3}}, r"there is no field 'walkers.n_walker' \(did you mean 'walkers.n_walkers'\?\)"),
+        ({"changed": {"walkers.stride": 99}}, r"random-walk: walkers.stride must be between 0.001 and 10, got 99"),
+        ({"changed": {"walkers.n_walkers": 10**12}}, r"would need about 14901.2 GiB of memory, [\d.]+ GiB are free: take a smaller"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(third_party, tmp_path, options, message):
+    outcome = supervise(request(tmp_path / "runs", **options))
+    assert (outcome.status, outcome.cause, outcome.exit_code, outcome.record) == ("failed", "bad-input", 2, None)
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(outcome.message)
+    assert "\n" not in outcome.message and outcome.traceback == ""
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": "labtop"}, r"scale must be one of smoke, laptop, full, got 'labtop' \(did you mean 'laptop'\?\)"),
+        ({"seed": -1}, "seed must lie in"),
+        ({"timeout": 0.0}, "timeout must be a positive number"),
+        ({"threads": 3}, "threads must be 1 or None"),
+    ],
+)
+def test_bad_requests_are_refused_when_made(options, message):
+    with pytest.raises(ValueError, match=message):
+        RunRequest("random-walk", **options)
+
+
+def test_a_time_out_is_a_failed_record_that_can_be_taken_up_again(third_party, tmp_path):
+    slow = request(tmp_path / "runs", changed={"pause": 60.0, "loops": 1}, timeout=4.0)
+    outcome = supervise(slow)
+    assert (outcome.cause, outcome.exit_code) == ("timeout", 3)
+    assert outcome.message.startswith("timed out after 4 s; `gradatim run random-walk --scale smoke")
+    assert "timed out after 4 s" in open_record(outcome.record).error
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(third_party, tmp_path):
+    (tmp_path / "file").touch()
+    outcome = supervise(request(tmp_path / "file"))
+    assert (outcome.cause, outcome.exit_code, outcome.record) == ("storage", 2, None)
+    assert outcome.message.startswith("cannot write to ") and "\n" not in outcome.message
+
+
+def test_a_disk_that_fills_up_leaves_what_can_be_taken_up_again(third_party, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    many = request(tmp_path / "runs", changed={"walkers.n_walkers": 30_000})
+    try:
+        outcome = supervise(many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (outcome.cause, outcome.record) == ("storage", None), outcome
+    assert outcome.message.startswith("cannot write to ") and "make room" in outcome.message and "\n" not in outcome.message
+    assert len(list((tmp_path / "runs").glob("*/*.partial"))) == 1
+
+
+KILLED = {"loops": 8, "pause": 0.4}
+"Long enough to be killed in the middle."
+
+
+def findings(path):
+    record = open_record(path)
+    return record.measures, record.data["walks/spread"].values.tobytes(), (path / "log.jsonl").read_bytes()
+
+
+def start(site, runs, changed):
+    """A supervisor in a process of its own, to be killed."""
+    code = (
+        "import json, sys; from gradatim.lab import RunRequest, supervise;"
+        "supervise(RunRequest('random-walk', 'smoke', runs=sys.argv[1], changed=json.loads(sys.argv[2]), resume=True))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    return subprocess.Popen([sys.executable, "-c", code, str(runs), json.dumps(changed)], env=environment)
+
+
+def child_of(pid):
+    """The process that a supervisor started, once there is one."""
+    for _ in range(1000):
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
+                    return int(entry.parent.name)
+            except (OSError, IndexError):
+                continue
+        time.sleep(0.01)
+    raise AssertionError("no child")
+
+
+def kill_and_resume(site, runs, moments, whom):
+    """Kills a run again and again, at so many seconds after its start, and lets it end; returns the outcome."""
+    for moment, victims in zip(moments, whom, strict=True):
+        supervisor = start(site, runs, KILLED)
+        child = child_of(supervisor.pid)
+        time.sleep(moment)
+        # The first is not killed before there is something to go on from: a new run would start.
+        while not list(runs.glob("*/*/checkpoints/*/state.eqx")):
+            time.sleep(0.01)
+        for victim in {"child": [child], "both": [supervisor.pid, child], "supervisor": [supervisor.pid]}[victims]:
+            os.kill(victim, signal.SIGKILL)
+        supervisor.wait()
+        wait_for_end(child)
+    outcome = supervise(request(runs, changed=KILLED, resume=True))
+    assert outcome.status == "ok" and outcome.resumed, outcome
+    return outcome
+
+
+def wait_for_end(pid):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except OSError:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the child outlived its supervisor")
+
+
+@pytest.mark.parametrize(
+    "whom",
+    [["child", "both", "supervisor"], pytest.param(["child", "both"] * 5, marks=pytest.mark.laptop)],
+    ids=["three times", "ten times"],
+)
+def test_a_run_killed_at_random_moments_ends_in_the_same_bits(third_party, tmp_path, whom):
+    straight = supervise(request(tmp_path / "straight", changed=KILLED))
+    resumed = kill_and_resume(third_party, tmp_path / "killed", np.random.default_rng().uniform(0, 3.0, len(whom)), whom)
+    assert findings(resumed.record) == findings(straight.record)
+    assert [path.name for path in (tmp_path / "killed" / "random-walk").iterdir()] == [resumed.record.name]
+    assert not (resumed.record / "checkpoints").exists()
+
+
+def test_ctrl_c_stops_all_runs_and_says_how_to_go_on(third_party, tmp_path):
+    code = """
+import sys
+from gradatim.lab import RunRequest, run_papers
+requests = [RunRequest("random-walk", "smoke", seed, {"pause": 60.0}, runs=sys.argv[1]) for seed in (0, 1, 2)]
+for outcome in run_papers(requests, workers=2):
+    print(outcome.cause, outcome.message)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(third_party)}
+    arguments = [sys.executable, "-c", code, str(tmp_path / "runs")]
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+    while len(list((tmp_path / "runs").glob("*/*/checkpoints/*/state.eqx"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    lines = process.communicate(timeout=60)[0].splitlines()
+    assert [line.split()[0] for line in lines] == ["interrupted"] * 3
+    assert "`gradatim run random-walk --scale smoke" in lines[1] and "--seed 1" in lines[1] and "--resume`" in lines[1]
+    assert "not started" in lines[2]
+    partials = list((tmp_path / "runs").glob("*/*"))
+    assert len(partials) == 2 and all(path.name.endswith(".partial") for path in partials)
+
+
+def test_a_changed_configuration_is_not_mixed_with_old_checkpoints(third_party, tmp_path):
+    asked = request(tmp_path / "runs", resume=True)
+    folder = RunFolder.create(asked.runs, {"slug": asked.slug, "scale": asked.scale, "seed": 0, "changed": {}})
+    blank = {name: {} for name in ("machine", "seconds")}
+    (folder.path / "record.json").write_text(json.dumps({**blank, "config": {"steps": 99}, "resumed": []}))
+    folder.release()
+    outcome = supervise(asked)
+    assert outcome.cause == "bad-input" and "has changed since" in outcome.message
+    assert folder.path.exists(), "nothing is lost"
+
+
+class Inline(Executor):
+    """Any executor will do: this one runs what it is given at once."""
+
+    def __init__(self):
+        self.submitted = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.submitted.append(args[0])
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def pretended(monkeypatch, supervisor):
+    monkeypatch.setattr(sys.modules["gradatim.lab.run"], "supervise", supervisor)
+
+
+def test_the_executor_is_a_parameter_and_a_lost_supervisor_stops_no_other(third_party, monkeypatch):
+    def supervisor(request):
+        if request.seed == 1:
+            raise ConnectionError("worker gone")
+        return RunOutcome(request.slug, request.scale, "ok")
+
+    pretended(monkeypatch, supervisor)
+    requests = [RunRequest("random-clock"), RunRequest("random-walk", seed=1), RunRequest("random-walk", seed=2)]
+    executor = Inline()
+    outcomes = run_papers(requests, executor=executor)
+    assert [outcome.status for outcome in outcomes] == ["ok", "failed", "ok"]
+    assert outcomes[1].message == "the supervisor was lost: ConnectionError: worker gone"
+    assert [asked.slug for asked in executor.submitted] == ["random-walk", "random-walk", "random-clock"]
+
+
+def test_runs_about_time_have_the_machine_to_themselves(third_party, monkeypatch):
+    running, most, threads = [], {}, {}
+    lock = threading.Lock()
+
+    def supervisor(request):
+        with lock:
+            running.append(request)
+            most[request.seed] = len(running)
+            threads[request.seed] = request.threads
+        time.sleep(0.1)
+        with lock:
+            running.remove(request)
+            most[request.seed] = max(most[request.seed], len(running) + 1)
+        return RunOutcome(request.slug, request.scale, "ok")
+
+    pretended(monkeypatch, supervisor)
+    slugs = ["random-clock", "random-walk", "random-walk", "random-walk", "random-clock"]
+    run_papers([RunRequest(slug, seed=i) for i, slug in enumerate(slugs)], workers=3)
+    assert most[0] == most[4] == 1 and threads[0] is None
+    assert max(most[i] for i in (1, 2, 3)) > 1 and threads[1] == 1
+
+
+def test_the_childs_environment_respects_the_users(monkeypatch, tmp_path):
+    for name in ("JAX_COMPILATION_CACHE_DIR", "NPROC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    environment = child_environment(RunRequest("random-walk"))
+    assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "gradatim" / "jax")
+    assert environment["MPLBACKEND"] == "agg" and "NPROC" not in environment
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
+    pinned = child_environment(RunRequest("random-walk", threads=1))
+    assert pinned["JAX_COMPILATION_CACHE_DIR"] == "/mine" and pinned["NPROC"] == "1"

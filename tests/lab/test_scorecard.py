@@ -1,0 +1,136 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from gradatim.lab import (
+    Measure,
+    RunOutcome,
+    check_scorecard,
+    find,
+    open_record,
+    read_scorecard,
+    regressions,
+    update_scorecard,
+)
+from gradatim.lab.records import SCHEMA_VERSION
+from gradatim.lab.run_folder import RunFolder, complete, write_json
+
+MEASURES = {"C1.exponent": Measure(0.5, 0.48, 0.52, "error bound"), "C3.bound": Measure(2.0, 1.0, math.inf, "no bound above")}
+REQUEST = {"slug": "random-walk", "scale": "laptop", "seed": 0, "changed": {}}
+
+
+@pytest.fixture
+def root(tmp_path, third_party):
+    """A source checkout with an empty scorecard."""
+    (tmp_path / "scorecard.json").write_text("{}\n")
+    return tmp_path
+
+
+def finished(runs, measures=MEASURES, size=10, **changes):
+    """A finished run as the experiment would leave it."""
+    folder = RunFolder.create(runs, REQUEST)
+    table = {
+        **REQUEST,
+        "schema_version": SCHEMA_VERSION,
+        "status": "ok",
+        "measures": measures,
+        "verdicts": {claim.id: claim.judge(measures, "laptop") for claim in find("random-walk").claims},
+        "finished": "2026-01-02T00:00:00.000+00:00",
+        **dict.fromkeys(("precision", "error", "started"), ""),
+        **{name: {} for name in ("config", "machine", "seconds", "untested")},
+        **dict.fromkeys(("commit", "peak_memory")),
+        **{name: [] for name in ("notes", "provenance")},
+        "versions": {"jax": "1"},
+        **changes,
+    }
+    write_json(folder.path / "record.json", table)
+    xr.DataTree.from_dict({"/": xr.Dataset({"spread": ("step", np.ones(size))})}).to_netcdf(folder.path / "data.nc", engine="h5netcdf")
+    (folder.path / "figures").mkdir()
+    (folder.path / "figures" / "spread.png").write_bytes(b"a picture")
+    folder.release()
+    return complete(folder.path)
+
+
+def test_an_update_writes_verdicts_and_their_evidence(root):
+    folder = update_scorecard(finished(root / "runs"), root)
+    assert folder == root / "results" / "random-walk"
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == ["data.nc", "figures/spread.png", "record.json"]
+    entry = read_scorecard(root)["random-walk"]
+    assert (entry["scale"], entry["date"], entry["seed"], entry["versions"]) == ("laptop", "2026-01-02", 0, {"jax": "1"})
+    assert [entry["claims"][name]["verdict"] for name in ("C1", "C2", "C3")] == ["holds", "untested", "holds"]
+    assert {"verdict", "value", "low", "high", "unit", "criterion", "paper", "reason"} <= set(entry["claims"]["C1"])
+    assert entry["claims"]["C3"]["high"] == "inf"
+    assert open_record(folder).measures == MEASURES
+    assert check_scorecard(root) == []
+
+
+def test_a_second_update_replaces_the_first(root):
+    update_scorecard(finished(root / "runs"), root)
+    update_scorecard(finished(root / "runs", seed=5), root)
+    assert read_scorecard(root)["random-walk"]["seed"] == 5
+    assert [path.name for path in (root / "results").iterdir()] == ["random-walk"]
+    assert check_scorecard(root) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"status": "failed"}, "only a run that ended well"),
+        ({"scale": "smoke"}, "the scorecard holds runs at scale laptop, got smoke"),
+        ({"changed": {"steps": 3}}, "unchanged configurations, got steps changed"),
+        ({"size": 300_000}, r"has 2\.4 MB, at most 2 fit"),
+    ],
+)
+def test_what_is_no_evidence_is_refused(root, changes, message):
+    with pytest.raises(ValueError, match=message):
+        update_scorecard(finished(root / "runs", **changes), root)
+    assert read_scorecard(root) == {} and not (root / "results").exists()
+
+
+def edit(path, change):
+    table = json.loads(path.read_text())
+    change(table)
+    path.write_text(json.dumps(table))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda root: edit(root / "scorecard.json", lambda t: t["random-walk"].update(seed=3)), "the scorecard differs from the result"),
+        (lambda root: (root / "scorecard.json").write_text("{}"), "results that are not on the scorecard"),
+        (lambda root: edit(root / "scorecard.json", lambda t: t.update(other={})), "other: on the scorecard without results"),
+        (lambda root: edit(record(root), lambda t: t["verdicts"].pop("C2")), "the result judges C1, C3, the card has C1, C2, C3"),
+        (lambda root: edit(record(root), lambda t: t["verdicts"]["C1"].update(criterion="≥ 9")), "C1 is judged otherwise by the card"),
+        (lambda root: edit(record(root), lambda t: t.update(scale="smoke")), "an unchanged, finished run at scale laptop"),
+        (lambda root: (record(root).parent / "figures" / "spread.png").unlink(), "no figures or no data"),
+        (lambda root: record(root).write_text("{"), "is damaged"),
+    ],
+)
+def test_every_disagreement_is_seen(root, damage, sentence):
+    update_scorecard(finished(root / "runs"), root)
+    damage(root)
+    assert any(sentence in found for found in check_scorecard(root)), check_scorecard(root)
+
+
+def record(root):
+    return root / "results" / "random-walk" / "record.json"
+
+
+def test_a_claim_that_held_and_fails_is_a_regression(root):
+    update_scorecard(finished(root / "runs"), root)
+    fails = {"C1": {"verdict": "fails"}, "C2": {"verdict": "fails"}, "C3": {"verdict": "undecided"}}
+    outcomes = [RunOutcome("random-walk", "laptop", "ok", verdicts=fails), RunOutcome("other", "laptop", "ok", verdicts=fails)]
+    assert regressions(outcomes, root) == [("random-walk", "C1")]
+
+
+def test_a_damaged_scorecard_is_a_clear_error(root):
+    (root / "scorecard.json").write_text("{")
+    with pytest.raises(ValueError, match=r"scorecard.json is damaged .*restore it"):
+        read_scorecard(root)
+
+
+def test_the_projects_own_scorecard_agrees_with_its_results_and_claims():
+    assert check_scorecard() == []
