@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from gradatim.lab.clock import counted
 from gradatim.lab.loop import dispatched_on_this_device
 from gradatim.lab.measures import Measure
 from gradatim.lab.session import Session
@@ -144,20 +145,22 @@ def learning_rate_sweep(
     if not arms or not rates or len(set(rates)) != len(rates):
         raise ValueError(f"a sweep needs arms, and rates that differ, got arms {list(arms)} and rates {list(rates)}")
     keys = jax.vmap(jax.random.split)(jax.random.split(session.key, n_seeds))
-    first = eqx.filter_eval_shape(init, keys[0, 0])
+    # Before the arms: what draws random numbers takes longest to compile, and is the same for all.
+    with counted(session.seconds):
+        starts = eqx.filter_jit(eqx.filter_vmap(init))(keys[:, 0])
+        orders = eqx.filter_jit(eqx.filter_vmap(order))(keys[:, 1])
     # In the parameters' dtype, so that a rate does not promote the updates.
-    grid = jnp.asarray(rates, jnp.result_type(*jax.tree.leaves(eqx.filter(first, _is_inexact))))
+    grid = jnp.asarray(rates, jnp.result_type(*jax.tree.leaves(eqx.filter(starts, eqx.is_inexact_array))))
     every = every or max(steps // 100, 1)
-    orders = eqx.filter_jit(jax.vmap(order))(keys[:, 1])
     common = {"steps": steps, "every": every}
     curves: dict[str, dict[str, np.ndarray]] = {}
     diverged_at: dict[str, np.ndarray] = {}
     for name, arm in arms.items():
-        begin, step = _begin(arm, init), _step(arm, loss, batch)
-        one = begin(keys[0, 0], grid[0])
+        begin, step = _begin(arm), _step(arm, loss, batch)
+        one = eqx.filter_eval_shape(begin, _seed(starts, 0), grid[0])
         args = (grid[0], _seed(orders, 0), data)
         run = _one_after_another if dispatched_on_this_device(step, one, args) else _together
-        curves[name], diverged_at[name] = run(session, begin, step, evaluate, keys[:, 0], grid, orders, data, f"{label} {name}", common)
+        curves[name], diverged_at[name] = run(session, begin, step, evaluate, starts, grid, orders, data, f"{label} {name}", common)
     n_rows = len(_watch_points(steps, every))
     metrics = next(iter(curves.values()))
     variables: dict[str, Any] = {
@@ -171,10 +174,9 @@ def learning_rate_sweep(
     return Sweep(result.assign({metric: result[metric].where(~ended) for metric in metrics}))
 
 
-def _begin(arm: Arm, init: Callable[[PRNGKeyArray], Any]) -> Callable[[PRNGKeyArray, Any], _Run]:
+def _begin(arm: Arm) -> Callable[[Any, Any], _Run]:
     @eqx.filter_jit
-    def begin(key: PRNGKeyArray, rate: Any) -> _Run:
-        params = init(key)
+    def begin(params: Any, rate: Any) -> _Run:
         return _Run(params, arm(rate).init(eqx.filter(params, eqx.is_inexact_array)), jnp.asarray(NEVER, jnp.int32))
 
     return begin
@@ -192,17 +194,28 @@ def _step(arm: Arm, loss: Callable[[Any, Any], Any], batch: Callable[[Any, Any],
 
 
 def _together(
-    session: Session, begin: Any, step: Any, evaluate: Any, keys: Any, grid: Any, orders: Any, data: Any, label: str, common: dict[str, int]
+    session: Session,
+    begin: Any,
+    step: Any,
+    evaluate: Any,
+    starts: Any,
+    grid: Any,
+    orders: Any,
+    data: Any,
+    label: str,
+    common: dict[str, int],
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """All rates and seeds of an arm as one batch, rates slowest."""
-    n_rates, n_seeds = len(grid), len(keys)
+    n_rates, n_seeds = len(grid), _n_seeds(starts)
     rates = jnp.repeat(grid, n_seeds)
     seeds = jnp.tile(jnp.arange(n_seeds), n_rates)
-    runs = eqx.filter_jit(eqx.filter_vmap(begin))(keys[seeds], rates)
+    runs = eqx.filter_jit(eqx.filter_vmap(begin))(_seed(starts, seeds), rates)
 
     def one(run: _Run, rate: Any, seed: Any, i: Any, orders: Any, data: Any) -> _Run:
         after = step(run, i, (rate, _seed(orders, seed), data))
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter((after.params, after.optimizer), _is_inexact))])
+        finite = jnp.stack(
+            [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter((after.params, after.optimizer), eqx.is_inexact_array))]
+        )
         first = jnp.where(finite.all() | (run.diverged_at != NEVER), run.diverged_at, i + 1)
         return _Run(after.params, after.optimizer, first)
 
@@ -220,10 +233,19 @@ def _together(
 
 
 def _one_after_another(
-    session: Session, begin: Any, step: Any, evaluate: Any, keys: Any, grid: Any, orders: Any, data: Any, label: str, common: dict[str, int]
+    session: Session,
+    begin: Any,
+    step: Any,
+    evaluate: Any,
+    starts: Any,
+    grid: Any,
+    orders: Any,
+    data: Any,
+    label: str,
+    common: dict[str, int],
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """One run at a time: the rate and the seed's batches are arguments, so that all share one compiled step."""
-    n_rates, n_seeds = len(grid), len(keys)
+    n_rates, n_seeds = len(grid), _n_seeds(starts)
     points = _watch_points(**common)
     diverged_at = np.full((n_rates, n_seeds), NEVER)
     curves: dict[str, np.ndarray] = {}
@@ -235,7 +257,7 @@ def _one_after_another(
         for s in range(n_seeds):
             loop = session.loop(
                 step,
-                begin(keys[s], grid[r]),
+                begin(_seed(starts, s), grid[r]),
                 args=(grid[r], _seed(orders, s), data),
                 watch=watch,
                 label=f"{label} {float(grid[r]):.3g} seed {s}",
@@ -253,12 +275,12 @@ def _one_after_another(
     return curves, diverged_at
 
 
-def _seed(orders: Any, seed: Any) -> Any:
-    return jax.tree.map(lambda entries: entries[seed], orders)
+def _seed(per_seed: Any, seed: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[seed] if eqx.is_array(leaf) else leaf, per_seed)
 
 
-def _is_inexact(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+def _n_seeds(starts: Any) -> int:
+    return len(jax.tree.leaves(eqx.filter(starts, eqx.is_array))[0])
 
 
 def _watch_points(steps: int, every: int) -> np.ndarray:

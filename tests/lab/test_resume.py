@@ -15,7 +15,7 @@ from gradatim.lab import Session
 from gradatim.lab.ledger import Log
 
 PROGRAM = Path(__file__).with_name("resumable_run.py")
-N_KILLS = 6
+N_KILLS = 5
 
 
 def _start(directory, mode):
