@@ -106,6 +106,8 @@ def complete(partial: Path, *, keep_checkpoints: bool = False) -> Path:
                 file.unlink()
         for folder in (partial / FIGURES, partial):
             if folder.exists():
+                for leftover in folder.glob(".*"):  # of an attempt that was killed while it wrote
+                    leftover.unlink()
                 sync_folder(folder)
         partial.rename(final)
         sync_folder(final.parent)

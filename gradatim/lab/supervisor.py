@@ -18,7 +18,7 @@ from gradatim.lab import environment
 from gradatim.lab.records import RECORD, SCHEMA_VERSION, open_record
 from gradatim.lab.registry import find
 from gradatim.lab.request import Cause, RunOutcome, RunRequest
-from gradatim.lab.run_folder import CRASH, OUTPUT, REQUEST, RunFolder, StorageError, complete, write_json
+from gradatim.lab.run_folder import CRASH, OUTPUT, REQUEST, RunFolder, StorageError, complete, storage, write_json
 
 GRACE = 20.0
 "Seconds that a run has to write a last checkpoint once it was told to stop."
@@ -80,8 +80,9 @@ def _open_folder(request: RunRequest) -> RunFolder:
     table = {name: getattr(request, name) for name in ("slug", "scale", "seed", "changed", "quiet", "threads")}
     folder = RunFolder.resume(request.runs, table) if request.resume else None
     folder = folder or RunFolder.create(request.runs, table)
-    if not folder.resumed:
-        write_json(folder.path / RECORD, _draft(request))
+    if not (folder.path / RECORD).exists():
+        with storage(request.runs):
+            write_json(folder.path / RECORD, _draft(request))
     return folder
 
 
@@ -99,7 +100,7 @@ def _draft(request: RunRequest) -> dict[str, Any]:
         "changed": request.changed,
         "versions": environment.versions(),
         "machine": environment.machine(),
-        "commit": environment.commit(),
+        "commit": None,
         "started": _now(),
         "finished": "",
         "resumed": [],
@@ -141,6 +142,8 @@ def _run_child(request: RunRequest, folder: RunFolder) -> RunOutcome:
             _children.discard(child)
             if child.poll() is None:
                 _kill(child)
+            if child.stdout is not None:
+                child.stdout.close()
     finally:
         for end in (lifeline, alive):
             if end >= 0:
@@ -175,8 +178,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 def _reply(child: subprocess.Popen[bytes]) -> dict[str, str]:
     assert child.stdout is not None
-    with child.stdout:
-        text = child.stdout.read()
+    text = child.stdout.read()
     try:
         return dict(json.loads(text))
     except ValueError:
@@ -186,7 +188,9 @@ def _reply(child: subprocess.Popen[bytes]) -> dict[str, str]:
 def _outcome(request: RunRequest, folder: RunFolder, code: int, reply: dict[str, str], why: Cause) -> RunOutcome:
     if folder.final.is_dir():  # complete, whatever happened afterwards
         return _from_record(request, folder.final, reply, folder.resumed)
-    cause: Cause = why or reply.get("cause", "")  # pyright: ignore[reportAssignmentType]
+    # A child that is told to stop while it starts has no answer yet.
+    told: Cause = "interrupted" if stopping.is_set() else ""
+    cause: Cause = why or reply.get("cause", told)  # pyright: ignore[reportAssignmentType]
     message, trace = reply.get("message", ""), reply.get("traceback", "")
     match cause:
         case "bad-input":
