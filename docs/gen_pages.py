@@ -46,17 +46,16 @@ def public_names(package: Path) -> list[tuple[str, str]]:
 
 
 def measure_row(claim: str, part: ClaimPart, entry: Mapping[str, Any] | None) -> str:
-    """One row of the table of measures."""
-    value, span, verdict = "", "", "not yet judged"
-    if entry is not None:
-        verdict = f"{SYMBOLS[entry['verdict']]} {entry['verdict']}"
-        if entry["value"] is None:
-            value = entry["reason"]
-        else:
-            value, span = " ".join(filter(None, (number(entry["value"]), part.unit))), interval(entry)
+    """One row of the table of measures; without the measured columns for a paper that has no judged run."""
     paper = "" if part.paper is None else number(part.paper)
-    name = part.name.replace("_", " ")
-    return "| " + " | ".join(cell(x) for x in (claim, name, value, span, part.criterion.text, paper, part.control, verdict)) + " |"
+    cells = [claim, part.name.replace("_", " "), f"{part.criterion.text} {part.unit}", paper, part.control]
+    if entry is not None:
+        value, span = entry["reason"], ""
+        if entry["value"] is not None:
+            value, span = f"{number(entry['value'])} {part.unit}", interval(entry)
+        cells[2:2] = [value, span]
+        cells.append(f"{SYMBOLS[entry['verdict']]} {entry['verdict']}")
+    return f"| {' | '.join(map(cell, cells))} |"
 
 
 def verdict_section(paper: Paper, judged: Mapping[str, Any]) -> Iterator[str]:
@@ -71,11 +70,13 @@ def verdict_section(paper: Paper, judged: Mapping[str, Any]) -> Iterator[str]:
             verdict = f"{SYMBOLS['untested']} untested: {claim.untested}" if claim.untested else "not yet judged"
         yield f"| {claim.id} | {cell(claim.says)} | {cell(verdict)} |"
     yield "\n### Measures\n"
-    yield "| claim | quantity | measured | 95 % interval | criterion | paper | control | verdict |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    columns = ["claim", "quantity", *(["measured", "95 % interval"] if judged else []), "criterion", "paper", "control"]
+    columns += ["verdict"] if judged else []
+    yield f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}"
     for claim in paper.claims:
         parts = judged.get(claim.id, {}).get("parts", {})
-        yield from (measure_row(claim.id, part, parts.get(part.name)) for part in claim.parts)
+        # A claim that was left out as a whole has no parts in its verdict; its reason stands in the table above.
+        yield from (measure_row(claim.id, part, parts.get(part.name) if judged else None) for part in claim.parts if parts or not judged)
     yield ""
 
 
