@@ -1,0 +1,144 @@
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import lineax as lx
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from gradatim.landscape import (
+    bulk_edge,
+    count_outliers,
+    hessian_spectrum,
+    hessian_trace,
+    spectral_density,
+    top_eigenpairs,
+)
+from gradatim.numerics import HessianOperator, marchenko_pastur_edges
+
+ROUND_OFF = 1e-10
+
+
+def test_o2_deep_linear_net_through_lanczos(double):
+    operator = HessianOperator(lambda w, _: 0.5 * (jnp.prod(w) - 1) ** 2, jnp.array([2.0, 0.5, 1.0, 1.0]), None)
+    spectrum = hessian_spectrum(operator, key=jax.random.key(0))
+    assert jnp.allclose(spectrum.eigenvalues, jnp.array([6.25, 0, 0, 0]), atol=ROUND_OFF)
+    assert int(count_outliers(spectrum.eigenvalues)) == 1
+
+
+def test_o5_a_spike_leaves_the_bulk_where_theory_says(getkey, double):
+    n, m, strength = 1000, 200, 4.0
+    aspect = m / n
+    direction = jnp.zeros(m).at[0].set(jnp.sqrt(strength))
+    signs = jax.random.rademacher(getkey(), (n, 1), jnp.float64)
+    rows = signs * direction[None] + jax.random.normal(getkey(), (n, m))
+    values = jnp.linalg.eigvalsh(rows.T @ rows / n)[::-1]
+    assert abs(values[0] - (1 + strength) * (1 + aspect / strength)) < 0.5  # 5.25; finite size ± 0.25
+    edge = bulk_edge(values, n_samples=n)
+    assert abs(edge - 2.094) < 0.1 and jnp.isclose(marchenko_pastur_edges(aspect)[1], 2.094, atol=1e-3)
+    assert abs(values[1] - edge) < 0.15
+    assert int(count_outliers(values, "edge", edge=edge + 0.15)) == 1
+
+
+def test_o6_density_has_mass_one_and_moments_are_traces(getkey, double):
+    values = jnp.linspace(-1, 2, 60)
+    operator = lx.DiagonalLinearOperator(values)
+    spectrum = hessian_spectrum(operator, key=getkey(), steps=20, n_probes=200)
+    grid = jnp.linspace(-2, 3, 2001)
+    density = spectral_density(operator, grid, key=getkey(), sigma=0.05, n_probes=4, steps=20)
+    assert abs(jnp.trapezoid(density.value, grid) - 1) < 1e-6
+    for power in range(4):
+        moment = spectrum.moment(power)
+        assert abs(moment.value - jnp.mean(values**power)) <= 4 * moment.standard_error + ROUND_OFF
+    dense = hessian_spectrum(operator, method="dense")
+    assert jnp.allclose(dense.eigenvalues, values[::-1], atol=ROUND_OFF)
+    assert abs(dense.moment(2).value - jnp.mean(values**2)) < ROUND_OFF
+    assert jnp.isnan(dense.density(grid, sigma=0.1).standard_error).all()
+
+
+def test_lanczos_and_dense_agree_on_a_network(getkey, double):
+    def loss(params, batch):
+        return jnp.mean((jnp.tanh(batch @ params["w"]) @ params["v"] - 1) ** 2)
+
+    params = {"w": jax.random.normal(getkey(), (4, 10)), "v": jax.random.normal(getkey(), (10,))}
+    operator = HessianOperator(loss, params, jax.random.normal(getkey(), (30, 4)))
+    dense = hessian_spectrum(operator, method="dense").eigenvalues
+    whole = hessian_spectrum(operator, key=getkey(), steps=100)
+    assert whole.eigenvalues.shape == (50,) and jnp.allclose(whole.eigenvalues, dense, atol=1e-8)
+    for which, expected in (("largest", dense[:3]), ("smallest", dense[::-1][:3])):
+        pairs = top_eigenpairs(operator, 3, key=getkey(), steps=45, which=which)
+        assert jnp.allclose(pairs.values, expected, atol=1e-8)
+        first = jax.tree.map(lambda x: x[0], pairs.vectors)
+        product = ravel_pytree(operator.mv(first))[0]
+        assert jnp.linalg.norm(product - pairs.values[0] * ravel_pytree(first)[0]) <= pairs.residuals[0] + 1e-8
+    estimate = hessian_trace(operator, key=getkey(), n_probes=100)
+    assert abs(estimate.value - dense.sum()) < 4 * estimate.standard_error
+
+
+def test_count_outliers_by_the_three_rules():
+    values = jnp.array([10.0, 9.0, 8.0, 1.5, 0.9, 0.2, 0.1, 0.01, 1e-6, -0.1])
+    assert int(count_outliers(values)) == 4
+    assert int(count_outliers(values, fraction=0.2)) == 3
+    assert int(count_outliers(values, "gap", n_classes=2)) == 3
+    assert int(count_outliers(values, "edge", edge=0.5)) == 5
+    shuffled = jnp.asarray(np.random.default_rng(0).permutation(np.asarray(values)))
+    assert int(jax.jit(count_outliers)(shuffled)) == 4
+
+
+def test_t6_the_fraction_rule_depends_on_training_time():
+    # Late in training one direction outlives the others, and the same outliers count for fewer.
+    early, late = jnp.array([1.0, 0.8, 0.5, 0.01]), jnp.array([0.1, 0.008, 0.005, 0.0001])
+    assert int(count_outliers(early)) == 3 and int(count_outliers(late)) == 1
+
+
+def test_t9_single_precision_makes_small_negative_eigenvalues_of_none():
+    # A positive semi-definite matrix of rank 3: in single precision its zeros come out negative too, at the size of round-off.
+    rows = jax.random.normal(jax.random.key(0), (3, 40))
+    values = jnp.linalg.eigvalsh(rows.T @ rows)
+    assert values[0] < 0 and abs(values[0]) < 1e-5 * values[-1]
+
+
+def test_spectra_of_a_batch_of_networks(double):
+    diagonals = jnp.stack([jnp.arange(1.0, 21.0), 2 * jnp.arange(1.0, 21.0)])
+
+    def top(diagonal):
+        return hessian_spectrum(lx.DiagonalLinearOperator(diagonal), key=jax.random.key(0), steps=20).eigenvalues[0]
+
+    assert jnp.allclose(jax.jit(jax.vmap(top))(diagonals), jnp.array([20.0, 40.0]), atol=ROUND_OFF)
+
+
+@pytest.fixture
+def unchecked():
+    """Without the type checks that only the tests have: a user meets the library's own messages."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def test_bad_input(unchecked):
+    operator = lx.DiagonalLinearOperator(jnp.arange(5.0))
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match="method must be 'dense' or 'lanczos', got 'qr'"):
+        hessian_spectrum(operator, method="qr")
+    with pytest.raises(ValueError, match="key must be given"):
+        hessian_spectrum(operator)
+    with pytest.raises(ValueError, match="at most max_size=4 columns"):
+        hessian_spectrum(operator, method="dense", max_size=4)
+    with pytest.raises(ValueError, match="n_probes must be at least 1, got 0"):
+        hessian_spectrum(operator, key=key, n_probes=0)
+    with pytest.raises(ValueError, match="k must lie between 1 and steps=3, got 4"):
+        top_eigenpairs(operator, 4, key=key, steps=3)
+    with pytest.raises(ValueError, match="steps must lie between 1 and the operator's dimension 5, got 6"):
+        top_eigenpairs(operator, 2, key=key, steps=6)
+    with pytest.raises(ValueError, match="which must be"):
+        top_eigenpairs(operator, 2, key=key, steps=3, which="middle")
+    values = jnp.arange(5.0)
+    with pytest.raises(ValueError, match="fraction must lie in"):
+        count_outliers(values, fraction=1.5)
+    with pytest.raises(ValueError, match="needs n_classes"):
+        count_outliers(values, "gap")
+    with pytest.raises(ValueError, match="needs edge"):
+        count_outliers(values, "edge")
+    with pytest.raises(ValueError, match="rule must be"):
+        count_outliers(values, "elbow")

@@ -1,0 +1,96 @@
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import hessian_spectrum as paper
+
+TOML = Path(paper.__file__).with_suffix(".toml")
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    with jax.enable_x64(True):
+        session = Session(jax.random.key(0), precision="double", scale="smoke")
+        return paper.run(paper.SCALES["smoke"], session), session
+
+
+def test_every_part_is_measured(smoke):
+    findings, _ = smoke
+    claims = read_paper(TOML).claims
+    assert [claim.id for claim in claims] == ["C1", "C2", "C3", "C4", "C5", "C6"]
+    parts = {f"{claim.id}.{part.name}" for claim in claims for part in claim.parts}
+    # The smoke run stops at a loss of 1e-2, where a network does not count as fitted.
+    assert parts - set(findings.measures) <= {"C4.residual_norm", "C4.top_of_gauss_newton"}
+    assert set(findings.measures) <= parts
+
+
+def test_the_parts_of_the_hessian_add_up_in_the_record(smoke):
+    findings, _ = smoke
+    for width in findings.data["width"].children:
+        data = findings.data[f"width/{width}"]
+        traces = {name: data[f"{name}_end"].values.sum(axis=1) for name in ("hessian", "gauss_newton", "residual")}
+        assert np.allclose(traces["hessian"], traces["gauss_newton"] + traces["residual"], atol=1e-10)
+        assert data["gauss_newton_end"].values.min() > -1e-12
+
+
+def test_quadrature_agrees_with_all_eigenvalues(smoke):
+    data = smoke[0].data["density"]
+    gap = np.abs(data["quadrature"].values - data["dense"].values)
+    # The probes' own spread, and the smoothing of a few nodes, are all that lies between them.
+    assert np.mean(gap <= 5 * data["standard_error"].values + 0.02 * data["dense"].values.max()) > 0.95
+
+
+def test_the_same_seed_gives_the_same_findings(smoke):
+    with jax.enable_x64(True):
+        again = paper.run(paper.SCALES["smoke"], Session(jax.random.key(0), precision="double", scale="smoke"))
+    assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"spectra", "density", "outliers", "gauss_newton", "lines"}
+    assert all(ax.get_xlabel() and ax.get_ylabel() for figure in figures.values() for ax in figure.axes)
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+    assert paper.memory(paper.SCALES["laptop"]) < 3e9 < paper.memory(paper.SCALES["full"]) < 16e9
+    with pytest.raises(ValueError, match="width.data must be one of clusters, mnist"):
+        validate(dataclasses.replace(paper.SCALES["smoke"], width=paper.WidthConfig(data="digits")))
+
+
+def test_blobs_are_standardised_and_separate_as_told(getkey, double):
+    inputs, labels = paper.blobs(getkey(), n=200, dimensions=5, clusters=4, overlap=0.1)
+    assert jnp.allclose(inputs.mean(0), 0, atol=1e-12) and jnp.allclose(inputs.std(0), 1, atol=1e-12)
+    assert jnp.array_equal(jnp.bincount(labels, length=4), jnp.full(4, 50))
+    centres = jnp.stack([inputs[labels == k].mean(0) for k in range(4)])
+    within = jnp.linalg.norm(inputs - centres[labels], axis=1).mean()
+    assert within < 0.3 * jnp.linalg.norm(centres, axis=1).mean()
+
+
+def test_t7_initial_deviation_is_one_number_for_every_layer(getkey, double):
+    template, _ = paper.network(10, 2, 40)
+    params = paper.initialised(template, jax.random.split(getkey(), 3), std=0.1)
+    assert all(abs(float(jnp.std(layer.weight)) - 0.1) < 0.02 for layer in params.layers[:2])
+    he = paper.initialised(template, jax.random.split(getkey(), 3), std=None)
+    assert abs(float(jnp.std(he.layers[1].weight)) - (2 / 40) ** 0.5) < 0.02 and not he.layers[1].bias.any()
+
+
+def test_a_run_stops_at_its_target(double):
+    session = Session(jax.random.key(0), precision="double")
+    problem, start = paper._cluster_problem(paper.SCALES["smoke"], jax.random.key(1), 2, 0.5)
+    loop = paper.descend(session, problem, start, steps=400, rate=0.5, target=0.1, label="stop")
+    losses = loop.history["loss"]
+    assert (losses[-1] <= 0.1).all() and (losses[-1] > 0.05).all()
+    assert np.array_equal(losses[-1], losses[-2])
+
+
+def test_rank_correlation():
+    values = np.array([[1.0, 4.0, 2.0], [2.0, 3.0, 2.0], [3.0, 2.0, 2.0], [4.0, 1.0, 2.0]])
+    assert np.allclose(paper._spearman((2, 3, 5, 8), values), [1, -1, 0])
