@@ -43,7 +43,7 @@ def inverse_cosine_transform(coefficients: Float[Array, "*shape"], *, axis: int 
 
 def cosine_transform_2d(x: Float[Array, "nx ny"]) -> Float[Array, "nx ny"]:
     """Type-II cosine transform along both axes, in the normalisation of `scipy.fft.dctn`, through one `rfft2`."""
-    nx, ny = x.shape
+    ny = x.shape[1]
     half = _cosine_fourier(_fold(x, 1))
     turned = _phase(ny, half.dtype)[None, : ny // 2 + 1] * half
     upper = -jnp.flip(turned[:, 1 : (ny + 1) // 2].imag, 1)
@@ -162,9 +162,8 @@ def _fold(x: Array, axis: int) -> Array:
 def _unfold(x: Array, axis: int) -> Array:
     n, axis = x.shape[axis], axis % x.ndim
     even, odd = jnp.split(x, [(n + 1) // 2], axis)
-    if n % 2:  # an odd count has one even-numbered entry more
-        odd = jnp.concatenate([jnp.flip(odd, axis), jax.lax.slice_in_dim(even, 0, 1, axis=axis)], axis)
-    else:
-        odd = jnp.flip(odd, axis)
+    # An odd count has one even-numbered entry more; what fills the gap is cut off again.
+    filling = jax.lax.slice_in_dim(even, 0, n % 2, axis=axis)
+    odd = jnp.concatenate([jnp.flip(odd, axis), filling], axis)
     pairs = jnp.stack([even, odd], axis + 1).reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
     return jax.lax.slice_in_dim(pairs, 0, n, axis=axis)

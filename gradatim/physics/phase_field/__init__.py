@@ -10,7 +10,7 @@ from .analytics import matrix_flux as matrix_flux
 from .analytics import slab_velocity as slab_velocity
 from .analytics import soret_steady_state as soret_steady_state
 from .analytics import spinodal_growth_rate as spinodal_growth_rate
-from .flux import Convention as Convention
+from .flux import CONVENTIONS as CONVENTIONS
 from .free_energy import GAS_CONSTANT as GAS_CONSTANT
 from .free_energy import AbstractFreeEnergy as AbstractFreeEnergy
 from .free_energy import CustomFreeEnergy as CustomFreeEnergy

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import faces
-from .free_energy import AbstractFreeEnergy, Field
+from .free_energy import AbstractFreeEnergy, Field, Scalar
 
-Convention = Literal["isothermal", "total"]
+CONVENTIONS = ("isothermal", "total")
 "Which part of ∇μ drives the solute beside Q*: the part at fixed T (de Groot's reduced heat of transport), or all of it."
 
 
 def check_convention(convention: str) -> None:
     """Raises `ValueError` for any other word."""
-    if convention not in get_args(Convention):
+    if convention not in CONVENTIONS:
         raise ValueError(f"convention must be 'isothermal' or 'total', got {convention!r}")
 
 
@@ -29,7 +27,7 @@ def inner_flux(
     free_energy: AbstractFreeEnergy,
     mobility: Field,
     heat_of_transport: Field,
-    convention: Convention,
+    convention: str,
     dx: float,
 ) -> Float[Array, ...]:
     """J on the faces between cells along one axis.
@@ -49,7 +47,7 @@ def inner_flux(
     return -faces.mean(mobility, axis) * force
 
 
-def divergence(fluxes: tuple[Float[Array, ...], ...], wall_flux: tuple[Field, Field], dx: float) -> Float[Array, ...]:
+def divergence(fluxes: tuple[Float[Array, ...], ...], wall_flux: tuple[Scalar, Scalar], dx: float) -> Float[Array, ...]:
     """∇·J of fluxes on inner faces, with the given flux through the walls at the low and the high end of the first axis."""
     across = fluxes[0]
     left, right = (jnp.broadcast_to(jnp.asarray(flux, across.dtype), across[:1].shape) for flux in wall_flux)

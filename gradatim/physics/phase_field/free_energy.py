@@ -14,6 +14,7 @@ GAS_CONSTANT = 8.31446261815324
 "R in J/(mol K), exact in the SI of 2019."
 
 Field = Float[Array, "..."]
+Scalar = Float[Array, ""] | float
 
 
 class AbstractFreeEnergy(eqx.Module):
@@ -60,7 +61,7 @@ class IdealSolution(AbstractFreeEnergy):
     **Arguments:** `reference` g₀ in J/mol.
     """
 
-    reference: Float[Array, ""] | float = 0.0
+    reference: Scalar = 0.0
     edge: float = eqx.field(default=1e-8, static=True)
 
     def __call__(self, c: Field, T: Field) -> Field:
@@ -111,19 +112,20 @@ class QuarticTwoPhase(AbstractFreeEnergy):
 
     a is the matrix, b the precipitate. Both wells have f = 0 and ∂²f/∂c² = 2 W (c_b - cₐ)². c may leave [0, 1].
 
-    **Arguments:** `barrier` W > 0; `matrix` cₐ₀ < `precipitate` c_b₀; `matrix_slope` sₐ, `precipitate_slope` s_b; `reference_temperature` T₀ > 0.
+    **Arguments:** `barrier` W > 0; `matrix` cₐ₀ < `precipitate` c_b₀; `matrix_slope` sₐ, `precipitate_slope` s_b;
+    `reference_temperature` T₀ > 0.
 
     >>> f = QuarticTwoPhase(matrix_slope=0.1)
     >>> print(f"{f.curvature(jnp.array(0.1), jnp.array(1.0)):.2f}, {f.thermal_slope(jnp.array(0.1), jnp.array(1.0)):.3f}")
     1.28, -0.128
     """
 
-    barrier: Float[Array, ""] | float = 1.0
-    matrix: Float[Array, ""] | float = 0.1
-    precipitate: Float[Array, ""] | float = 0.9
-    matrix_slope: Float[Array, ""] | float = 0.0
-    precipitate_slope: Float[Array, ""] | float = 0.0
-    reference_temperature: Float[Array, ""] | float = 1.0
+    barrier: Scalar = 1.0
+    matrix: Scalar = 0.1
+    precipitate: Scalar = 0.9
+    matrix_slope: Scalar = 0.0
+    precipitate_slope: Scalar = 0.0
+    reference_temperature: Scalar = 1.0
 
     def matrix_composition(self, T: Field) -> Field:
         """cₐ(T)."""
@@ -183,8 +185,8 @@ class CustomFreeEnergy(AbstractFreeEnergy):
     """
 
     density: Callable[[Field, Field], Field]
-    matrix: Float[Array, ""] | float
-    precipitate: Float[Array, ""] | float
+    matrix: Scalar
+    precipitate: Scalar
     domain: tuple[float, float] = eqx.field(default=(-float("inf"), float("inf")), static=True)
 
     def __call__(self, c: Field, T: Field) -> Field:

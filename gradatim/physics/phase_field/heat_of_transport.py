@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from .free_energy import AbstractFreeEnergy, Field
+from .free_energy import AbstractFreeEnergy, Field, Scalar
 
 
 class HeatOfTransport(eqx.Module):
@@ -19,8 +18,8 @@ class HeatOfTransport(eqx.Module):
     **Arguments:** `matrix` Qₐ; `precipitate` Q_b, or None for the matrix's value everywhere.
     """
 
-    matrix: Float[Array, ""] | float
-    precipitate: Float[Array, ""] | float | None = None
+    matrix: Scalar
+    precipitate: Scalar | None = None
 
     def __call__(self, c: Field, T: Field, free_energy: AbstractFreeEnergy) -> Field:
         """Q*(c, T), a scalar if it is the same everywhere."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from .free_energy import GAS_CONSTANT, AbstractFreeEnergy, Field
+from .free_energy import GAS_CONSTANT, AbstractFreeEnergy, Field, Scalar
 
 
 class PhaseMobility(eqx.Module):
@@ -15,8 +14,8 @@ class PhaseMobility(eqx.Module):
     **Arguments:** `matrix` > 0; `precipitate` > 0, or None for the matrix's value everywhere.
     """
 
-    matrix: Float[Array, ""] | float
-    precipitate: Float[Array, ""] | float | None = None
+    matrix: Scalar
+    precipitate: Scalar | None = None
 
     def __call__(self, c: Field, T: Field, free_energy: AbstractFreeEnergy) -> Field:
         """M(c, T), a scalar if it is the same everywhere."""
@@ -35,8 +34,8 @@ class ArrheniusMobility(eqx.Module):
     **Arguments:** `diffusivity` D₀ in m²/s; `activation_energy` E in J/mol; f must be in J/mol and T in K.
     """
 
-    diffusivity: Float[Array, ""] | float
-    activation_energy: Float[Array, ""] | float
+    diffusivity: Scalar
+    activation_energy: Scalar
 
     def __call__(self, c: Field, T: Field, free_energy: AbstractFreeEnergy) -> Field:
         """M(c, T)."""

@@ -71,7 +71,7 @@ def label_particles(phase: np.ndarray | Float[Array, "nx ny"], *, dx: float = 1.
     **Returns:** areas ∫`indicator`, centroids (x, y) with y wrapped into the box, labels. On the host, in NumPy.
     """
     phase = np.asarray(phase)
-    nx, ny = phase.shape
+    ny = phase.shape[1]
     labels = np.asarray(ndimage.label(phase > 0.5)[0])
     # Merge what touches across the periodic edge, following chains of merges to their least label.
     parent = np.arange(labels.max() + 1)

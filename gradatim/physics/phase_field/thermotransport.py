@@ -20,8 +20,8 @@ from gradatim.numerics import fourier
 from gradatim.numerics.rollout import rollout
 
 from . import faces
-from .flux import Convention, check_convention, divergence, inner_flux
-from .free_energy import AbstractFreeEnergy, Field
+from .flux import check_convention, divergence, inner_flux
+from .free_energy import AbstractFreeEnergy, Field, Scalar
 from .heat_of_transport import HeatOfTransport
 from .mobility import PhaseMobility
 
@@ -62,10 +62,10 @@ class Thermotransport(eqx.Module):
     temperature: Float[Array, ...]
     heat_of_transport: Coefficient
     mobility: Coefficient
-    kappa: Float[Array, ""] | float
-    wall_flux: tuple[Float[Array, ""] | float, Float[Array, ""] | float]
+    kappa: Scalar
+    wall_flux: tuple[Scalar, Scalar]
     dx: float = eqx.field(static=True)
-    convention: Convention = eqx.field(static=True)
+    convention: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -75,10 +75,10 @@ class Thermotransport(eqx.Module):
         *,
         heat_of_transport: Coefficient | None = None,
         mobility: Coefficient | None = None,
-        kappa: Float[Array, ""] | float = 1.0,
+        kappa: Scalar = 1.0,
         dx: float = 1.0,
-        convention: Convention = "isothermal",
-        wall_flux: tuple[Float[Array, ""] | float, Float[Array, ""] | float] = (0.0, 0.0),
+        convention: str = "isothermal",
+        wall_flux: tuple[Scalar, Scalar] = (0.0, 0.0),
     ):
         check_convention(convention)
         temperature = jnp.asarray(temperature, jnp.result_type(float, temperature))
@@ -133,10 +133,10 @@ class Thermotransport(eqx.Module):
 
     def stepper(
         self,
-        dt: Float[Array, ""] | float,
+        dt: Scalar,
         *,
         order: Literal[1, 2] = 1,
-        stabilisation: Float[Array, ""] | float | None = None,
+        stabilisation: Scalar | None = None,
     ) -> SemiImplicit:
         """The time step as a function c → c; its response in transform space is worked out here, once.
 
@@ -165,7 +165,7 @@ class Thermotransport(eqx.Module):
         response = _first_order(dt, decay) if order == 1 else _second_order(dt, decay)
         return SemiImplicit(self, tuple(fourier.FoldedResponse(r) for r in response))
 
-    def step(self, c: Float[Array, ...], dt: Float[Array, ""] | float, *, order: Literal[1, 2] = 1) -> Float[Array, ...]:
+    def step(self, c: Float[Array, ...], dt: Scalar, *, order: Literal[1, 2] = 1) -> Float[Array, ...]:
         """One step of length dt. In a loop use `stepper(dt)`, which prepares it once."""
         return self.stepper(dt, order=order)(c)
 
