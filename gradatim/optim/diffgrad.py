@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Inexact, Int, Real
-from jaxtyping import PyTree as Tree
+from jaxtyping import Array, Int, PyTree, Real
 
 Friction = Callable[[Real[Array, "..."]], Real[Array, "..."]]
 
@@ -18,9 +17,9 @@ class ScaleByDiffgradState(NamedTuple):
     """Adam's state and the gradient before."""
 
     count: Int[Array, ""]  # t
-    mu: optax.Updates  # mₜ
-    nu: optax.Updates  # vₜ
-    previous: optax.Updates  # gₜ₋₁
+    mu: Any  # mₜ
+    nu: Any  # vₜ
+    previous: Any  # gₜ₋₁
 
 
 def scale_by_diffgrad(
@@ -43,15 +42,13 @@ def scale_by_diffgrad(
     _check_ranges(b1, b2, eps, eps_root)
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
 
-    def init(params: optax.Params) -> ScaleByDiffgradState:
+    def init(params: Any) -> ScaleByDiffgradState:
         _check_leaves(params)
         count, mu, nu = adam.init(params)
         # A tree of its own, not mu a second time: a buffer that two fields share cannot be donated.
         return ScaleByDiffgradState(count, mu, nu, optax.tree.zeros_like(params, mu_dtype))
 
-    def update(
-        updates: optax.Updates, state: ScaleByDiffgradState, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, ScaleByDiffgradState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ScaleByDiffgradState]:
         coefficient = diffgrad_friction(state, updates, friction=friction)
         direction, (count, mu, nu) = adam.update(updates, optax.ScaleByAdamState(*state[:3]), params)
         direction = jax.tree.map(lambda ξ, step: (ξ * step).astype(step.dtype), coefficient, direction)
@@ -70,7 +67,7 @@ def diffgrad(
     *,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     decoupled: bool = False,
-    mask: Tree[bool] | Callable[[optax.Params], Tree[bool]] | None = None,
+    mask: PyTree[bool] | Callable[[optax.Params], PyTree[bool]] | None = None,
     nesterov: bool = False,
     friction: Friction | None = None,
 ) -> optax.GradientTransformation:
@@ -116,7 +113,7 @@ def diffgrad(
     return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
 
 
-def diffgrad_friction(state: optax.OptState, grads: optax.Updates, *, friction: Friction | None = None) -> Tree[Inexact[Array, "..."], "T"]:
+def diffgrad_friction(state: Any, grads: Any, *, friction: Friction | None = None) -> PyTree[Real[Array, "..."]]:
     """The factor ξ of every parameter that the next update with `grads` will use: stuck at ½, diffGrad is Adam at half the rate.
 
     **Arguments:** `state`: of `scale_by_diffgrad`, or any optax state with just one of it inside; `grads`: the gradients (with
@@ -157,7 +154,7 @@ def _check_ranges(b1: float | Array, b2: float | Array, eps: float | Array, eps_
             raise ValueError(f"{name} must be at least 0, got {value}")
 
 
-def _check_leaves(params: optax.Params) -> None:
+def _check_leaves(params: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.inexact):
