@@ -48,7 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--progress", action="store_true")
     options = parser.parse_args(arguments)
     partial = options.request.parent
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell that starts a job in the background makes its children deaf to it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     if options.lifeline is not None:
         threading.Thread(target=_watch, args=(options.lifeline,), daemon=True).start()
     with _private_output() as answer, _crash_log(partial / CRASH):
@@ -75,7 +77,8 @@ def _guarded(partial: Path, *, quiet: bool, resume: bool) -> tuple[Cause, str, s
             _finish(partial, {**draft, "status": "failed", "error": trace}, keep_checkpoints=True)
         except StorageError as clear:
             return "storage", str(clear), trace
-        return "error", "".join(traceback.format_exception_only(error)).strip(), trace
+        first, *_ = str(error).strip().splitlines() or [""]
+        return "error", f"{type(error).__name__}: {first}", trace
     return "", "", ""
 
 
@@ -94,7 +97,7 @@ def run(partial: Path, *, quiet: bool, resume: bool) -> Path:
     if resume and draft["config"] and draft["config"] != jsonable(entries["config"]):
         raise BadInputError(f"the configuration of scale {request['scale']} has changed since {partial.name}: run without --resume")
     draft |= {**entries, "status": "running", "error": "", "machine": draft["machine"] | environment.devices()}
-    draft |= {"versions": environment.versions(), "commit": environment.commit()}
+    draft |= {"versions": environment.versions(*environment.distributions(module)), "commit": environment.commit()}
     draft["resumed"] = [*draft["resumed"], _now()] if resume else []
     # What an earlier attempt found is found again.
     draft |= {"measures": {}, "verdicts": {}, "untested": {}, "notes": [], "provenance": [], "seconds": {}}

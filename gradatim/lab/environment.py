@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 _PACKAGES = ("gradatim", "jax", "jaxlib", "numpy", "optax", "equinox", "xarray")
@@ -21,6 +22,12 @@ def versions(*others: str) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
+
+
+def distributions(module: ModuleType) -> list[str]:
+    """The installed distributions that a module's package comes from."""
+    package = module.__name__.partition(".")[0]
+    return [] if package == "gradatim" else metadata.packages_distributions().get(package, [])
 
 
 def machine() -> dict[str, Any]:

@@ -196,6 +196,8 @@ def _outcome(request: RunRequest, folder: RunFolder, code: int, reply: dict[str,
         case "bad-input":
             if not folder.resumed:
                 folder.discard()
+            elif json.loads((folder.path / RECORD).read_text(encoding="utf-8"))["status"] == "failed":
+                complete(folder.path, keep_checkpoints=True)  # as it was
             return failed(request, cause, message)
         case "storage":
             return failed(request, cause, f"{message} (then `{request.command()} --resume`)", trace)

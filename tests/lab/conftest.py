@@ -27,5 +27,7 @@ def install(project, site):
     info = site / f"{package}-{table['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {table['name']}\nVersion: {table['version']}\n")
+    files = [path.relative_to(site).as_posix() for path in (site / package).iterdir()]
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
     points = table["entry-points"]["gradatim.papers"].items()
     (info / "entry_points.txt").write_text("[gradatim.papers]\n" + "".join(f"{name} = {value}\n" for name, value in points))

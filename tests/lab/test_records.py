@@ -4,11 +4,11 @@ import math
 import multiprocessing
 import os
 import resource
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from gradatim.lab import Measure, latest, list_records, open_record
 from gradatim.lab.environment import available_memory, commit, peak_memory, versions
@@ -58,6 +58,8 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
 
 
 def test_data_keep_names_units_and_values(tmp_path):
+    import xarray as xr  # here: the eight writers of another test import this module
+
     path = write(tmp_path)
     temperature = ("time", np.array([1.0, np.nan, np.inf]), {"units": "seconds"})
     xr.DataTree.from_dict({"/a": xr.Dataset({"temperature": temperature})}).to_netcdf(path / "data.nc", engine="h5netcdf")
@@ -136,6 +138,7 @@ def test_eight_processes_write_two_hundred_records_and_lose_none(tmp_path):
     # Read all the while: whatever is listed must be whole.
     while any(writer.is_alive() for writer in writers):
         list_records(tmp_path)
+        time.sleep(0.2)
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0

@@ -34,6 +34,7 @@ def test_a_run_leaves_a_whole_record(third_party, tmp_path):
     assert record.data["walks/spread"].dtype == np.float64 and record.data["walks/spread"].dims == ("walk", "step")
     assert [path.name for path in record.figures] == ["spread.png"] and list(record.redraw()) == ["spread"]
     assert list(record.notes) == ["they walked"]
+    assert {"python", "gradatim", "jax", "gradatim-example-paper"} <= set(record.versions)
     assert {name: verdict["verdict"] for name, verdict in record.verdicts.items()} == {"C1": "holds", "C2": "untested", "C3": "holds"}
     files = sorted(path.name for path in record.path.iterdir())
     assert files == ["data.nc", "figures", "log.jsonl", "record.json", "request.json"]
@@ -83,7 +84,6 @@ def test_every_bad_ending_is_a_failed_record_and_the_others_go_on(third_party, t
     ("options", "message"),
     [
         ({"slug": "randm-walk"}, r"there is no paper 'randm-walk' \(did you mean 'random-walk'"),
-        ({"changed": {"walkers.n_walker": 3}}, r"there is no field 'walkers.n_walker' \(did you mean 'walkers.n_walkers'\?\)"),
         ({"changed": {"walkers.stride": 99}}, r"random-walk: walkers.stride must be between 0.001 and 10, got 99"),
         ({"changed": {"walkers.n_walkers": 10**12}}, r"would need about 14901.2 GiB of memory, [\d.]+ GiB are free: take a smaller"),
     ],
@@ -139,7 +139,7 @@ def test_a_disk_that_fills_up_leaves_what_can_be_taken_up_again(third_party, tmp
     assert len(list((tmp_path / "runs").glob("*/*.partial"))) == 1
 
 
-KILLED = {"loops": 6, "pause": 0.25}
+KILLED = {"loops": 5, "pause": 0.2}
 "Long enough to be killed in the middle."
 
 
@@ -209,7 +209,7 @@ def wait_for_end(pid):
 )
 def test_a_run_killed_at_random_moments_ends_in_the_same_bits(third_party, tmp_path, whom):
     straight = supervise(request(tmp_path / "straight", changed=KILLED))
-    resumed = kill_and_resume(third_party, tmp_path / "killed", np.random.default_rng().uniform(0, 2.5, len(whom)), whom)
+    resumed = kill_and_resume(third_party, tmp_path / "killed", np.random.default_rng().uniform(0, 2.0, len(whom)), whom)
     assert findings(resumed.record) == findings(straight.record)
     assert [path.name for path in (tmp_path / "killed" / "random-walk").iterdir()] == [resumed.record.name]
     assert not (resumed.record / "checkpoints").exists()
@@ -241,12 +241,14 @@ for outcome in run_papers(requests, workers=2):
 def test_a_changed_configuration_is_not_mixed_with_old_checkpoints(third_party, tmp_path):
     asked = request(tmp_path / "runs", resume=True)
     folder = RunFolder.create(asked.runs, {"slug": asked.slug, "scale": asked.scale, "seed": 0, "changed": {}})
-    blank = {name: {} for name in ("machine", "seconds")}
-    (folder.path / "record.json").write_text(json.dumps({**blank, "config": {"steps": 99}, "resumed": []}))
+    draft = {"machine": {}, "config": {"steps": 99}, "resumed": [], "status": "failed"}
+    (folder.path / "record.json").write_text(json.dumps(draft))
+    (folder.path / "checkpoints" / "000").mkdir(parents=True)
     folder.release()
+    failed = folder.path.rename(folder.final)
     outcome = supervise(asked)
     assert outcome.cause == "bad-input" and "has changed since" in outcome.message
-    assert folder.path.exists(), "nothing is lost"
+    assert (failed / "checkpoints" / "000").exists() and json.loads((failed / "record.json").read_text()) == draft, "nothing is lost"
 
 
 class Inline(Executor):
