@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,21 @@ GUIDE = (
 def public_names(package: Path) -> list[tuple[str, str]]:
     """`(module, name)` of everything that a room's `__init__.py` re-exports."""
     found = []
-    for node in ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body:
+    # Names that are imported late stand under `if TYPE_CHECKING`.
+    for node in ast.walk(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))):
         # `from . import room` names a room within this one, which has a section of its own.
         if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
             module = f"{'.'.join(package.relative_to(ROOT).parts)}.{node.module}"
             found += [(module, alias.asname or alias.name) for alias in node.names]
     return found
+
+
+def references(imports: Iterable[str]) -> Iterator[str]:
+    """A link into the reference for each imported name."""
+    for line in imports:
+        for node in ast.parse(line).body:
+            if isinstance(node, ast.ImportFrom):
+                yield from (f"[`{alias.name}`][{node.module}.{alias.name}]" for alias in node.names)
 
 
 def measure_row(claim: str, part: ClaimPart, entry: Mapping[str, Any] | None) -> str:
@@ -101,7 +110,8 @@ def run_section(slug: str) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     seconds = record["seconds"]
     yield "## The run\n"
-    yield f"- scale `{record['scale']}`, seed {record['seed']}, {record['precision']} precision, finished {record['finished']}"
+    yield f"- scale `{record['scale']}`, seed {record['seed']}, {record['precision']} precision, {record['finished'][:10]}"
+    yield f"- {record['machine']['processor']}, {record['machine']['cpus']} cores"
     yield f"- {seconds['run']:.0f} s of computing and {seconds['compile']:.0f} s of compiling"
     yield f"- {versions}"
     for note in record.get("notes", ()):
@@ -128,7 +138,8 @@ def paper_page(paper: Paper, scorecard: Mapping[str, Any]) -> str:
     lines += figure_section(paper.slug)
     lines += run_section(paper.slug)
     if paper.implemented:
-        lines += ["## Theory and experiment\n", f"::: {paper.module_name}", "    options:", "      show_root_heading: false"]
+        lines += ["## Theory and experiment\n", f"The method in the reference: {', '.join(references(card(paper, judged)['imports']))}.\n"]
+        lines += [f"::: {paper.module_name}", "    options:", "      show_root_heading: false"]
         lines += ["      show_root_toc_entry: false", "      heading_level: 3", "      members: [Config, run, draw, memory]\n"]
     return "\n".join(lines)
 
@@ -140,7 +151,8 @@ def room_page(room: str) -> str:
     inner = sorted(path.parent for path in package.glob("*/__init__.py"))
     for folder in [package, *inner]:
         if folder != package:
-            lines.append(f"## {'.'.join(folder.relative_to(ROOT).parts)}\n")
+            name = ".".join(folder.relative_to(ROOT).parts)
+            lines.append(f"[](){{#{name}}}\n\n## {name}\n")
         for module, name in public_names(folder):
             # The name that users import is an anchor too: docstrings refer to each other by it.
             public = f"{'.'.join(folder.relative_to(ROOT).parts)}.{name}"
