@@ -136,7 +136,7 @@ def learning_rate_sweep(
     **Arguments:** `arms`: each makes its optimiser from a learning rate, a traced scalar; `rates`: the grid; `init(key)`:
     parameters; `loss(params, batch)`: a scalar; `evaluate(params, data)`: named scalars, every `every` steps (by default a
     hundredth of `steps`); `data`: any pytree of arrays; `order(key)`: what tells batches apart, stacked over the `steps` steps:
-    rows ([`epochs`][]), or keys; `batch(data, entry)`: the batch of one step.
+    rows ([`epochs`][gradatim.lab.epochs]), or keys; `batch(data, entry)`: the batch of one step.
 
     **Raises:** `ValueError` if there are no arms, no rates, or a rate twice.
     """
