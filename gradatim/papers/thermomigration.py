@@ -599,7 +599,7 @@ def _arrangement(config: Many, rng: np.random.Generator) -> tuple[np.ndarray, np
     """Centres and radii of discs that do not touch, by random sequential addition."""
     nx, ny = config.shape
     centres, radii = np.zeros((0, 2)), np.zeros(0)
-    for radius in np.sort(rng.uniform(*config.radii, config.particles))[::-1]:
+    for radius in np.sort(rng.uniform(min(config.radii), max(config.radii), config.particles))[::-1]:
         for _ in range(2000):
             centre = rng.uniform((radius + 4, 0), (nx - radius - 4, ny))
             apart = centres - centre

@@ -42,9 +42,8 @@ class AbstractFreeEnergy(eqx.Module):
 
     @abc.abstractmethod
     def stable_compositions(self, T: Field) -> tuple[Field, ...]:
-        """C of each stable phase: where the time step's bounds on mobility and diffusivity are taken."""
+        """Composition of each stable phase: where the time step's bounds on mobility and diffusivity are taken."""
 
-    @property
     @abc.abstractmethod
     def domain(self) -> tuple[float, float]:
         """The open interval in which c must start."""
@@ -90,7 +89,6 @@ class IdealSolution(AbstractFreeEnergy):
         """The middle; a mobility of Arrhenius type gives the same diffusivity at every composition."""
         return (jnp.full_like(T, 0.5),)
 
-    @property
     def domain(self) -> tuple[float, float]:
         """Between empty and full."""
         return 0.0, 1.0
@@ -165,7 +163,6 @@ class QuarticTwoPhase(AbstractFreeEnergy):
         """cₐ(T) and c_b(T)."""
         return self.matrix_composition(T), self.precipitate_composition(T)
 
-    @property
     def domain(self) -> tuple[float, float]:
         """Any composition."""
         return -float("inf"), float("inf")
@@ -181,13 +178,13 @@ class CustomFreeEnergy(AbstractFreeEnergy):
     """Any density `f(c, T)` that JAX can trace, for instance a fit to a CALPHAD assessment; its derivatives by automatic differentiation.
 
     **Arguments:** `density`: a function of arrays, cell by cell; `matrix` < `precipitate`: compositions of the two stable phases, which
-    define `phase`; `domain`: the open interval in which c must start.
+    define `phase`; `limits`: the open interval in which c must start.
     """
 
     density: Callable[[Field, Field], Field]
     matrix: Scalar
     precipitate: Scalar
-    domain: tuple[float, float] = eqx.field(default=(-float("inf"), float("inf")), static=True)
+    limits: tuple[float, float] = eqx.field(default=(-float("inf"), float("inf")), static=True)
 
     def __call__(self, c: Field, T: Field) -> Field:
         """f(c, T)."""
@@ -213,3 +210,7 @@ class CustomFreeEnergy(AbstractFreeEnergy):
     def stable_compositions(self, T: Field) -> tuple[Field, ...]:
         """The two given compositions."""
         return self.matrix * jnp.ones_like(T), self.precipitate * jnp.ones_like(T)
+
+    def domain(self) -> tuple[float, float]:
+        """The given limits."""
+        return self.limits

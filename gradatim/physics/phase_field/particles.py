@@ -72,7 +72,8 @@ def label_particles(phase: np.ndarray | Float[Array, "nx ny"], *, dx: float = 1.
     """
     phase = np.asarray(phase)
     ny = phase.shape[1]
-    labels = np.asarray(ndimage.label(phase > 0.5)[0])
+    labels = np.zeros(phase.shape, np.int32)
+    ndimage.label(phase > 0.5, output=labels)
     # Merge what touches across the periodic edge, following chains of merges to their least label.
     parent = np.arange(labels.max() + 1)
     for a, b in zip(labels[:, 0], labels[:, -1], strict=True):

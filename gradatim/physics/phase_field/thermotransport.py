@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from gradatim.numerics import fourier
@@ -177,7 +177,7 @@ class Thermotransport(eqx.Module):
         **Raises:** `ValueError` if c0 has another shape or leaves the free energy's domain, or t_end is no multiple of dt.
         """
         self._check_shape(c0)
-        low, high = self.free_energy.domain
+        low, high = self.free_energy.domain()
         if _known(c0) and not bool(((c0 > low) & (c0 < high)).all()):
             raise ValueError(f"c0 must lie in ({low:g}, {high:g}), got values from {c0.min()} to {c0.max()}")
         n_steps = round(t_end / dt)
@@ -240,4 +240,4 @@ def _second_order(dt: Array | float, decay: Array) -> tuple[Array, ...]:
 
 
 def _known(x: object) -> bool:
-    return not isinstance(x, jax.core.Tracer)
+    return not isinstance(x, Tracer)

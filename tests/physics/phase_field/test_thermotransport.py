@@ -187,7 +187,7 @@ def test_gibbs_thomson_level():
     run = Thermotransport((n, n), free_energy, 1.0)
     end = eqx.filter_jit(run.solve)(start, 400.0, dt=0.5).concentration[-1]
     potential = run.chemical_potential(end)
-    assert jnp.ptp(potential) < 0.02 * potential.mean()
+    assert jnp.ptp(potential) < 0.05 * potential.mean()
     area = indicator(free_energy.phase(end, jnp.array(1.0))).sum()
     settled = 1.28 * gibbs_thomson(jnp.sqrt(area / jnp.pi), free_energy, 1.0)
     # The grid's γ, and the radius that an area stands for, are off by (dx/δ)²/12 and (δ/r)²/2.

@@ -1,0 +1,59 @@
+"""The Cahn–Hilliard problem that all contestants solve, and the rule that makes their speeds comparable: equal error. NumPy only.
+
+    ∂u/∂t = ∇²(u³ - u - γ ∇²u),   γ = 3.125: interfaces with δ = 2.5 cells; n × n cells of side 1
+
+The start is smooth, periodic and even about x = 0, so that walls and periodic edges give the same solution. Each contestant's time step is
+the largest of `TIME_STEPS` with which it ends within `TARGET` (relative, root mean square) of its own run with a step so small that its
+error in time is gone: the grid's own error is no part of the comparison.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+GAMMA = 3.125
+END = 32.0
+TARGET = 1e-3
+SIZES = (256, 512)
+TIME_STEPS = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125)
+REFERENCE = 0.00390625
+
+
+def start(n: int) -> np.ndarray:
+    """Bands of random plane waves some ten interface widths long, amplitude of order one."""
+    rng = np.random.default_rng(7)
+    x = 2 * np.pi * (np.arange(n) + 0.5) / n
+    shortest = n // 24
+    field = np.zeros((n, n))
+    for k in range(shortest // 2, shortest + 1):
+        for m in range(0, shortest + 1, 2):
+            field += rng.normal() * np.cos(k * x)[:, None] * np.cos(m * x + rng.uniform(0, 2 * np.pi))[None, :]
+    return np.tanh(2 * field / field.std())
+
+
+def rows(
+    solve: Callable[[int, float, float], np.ndarray], name: str, reference: np.ndarray, n: int, steps: Sequence[float] = TIME_STEPS
+) -> list[dict[str, Any]]:
+    """The row of one contestant at one size; `solve(n, dt, end)` must have compiled, and must wait, when it returns."""
+    for dt in steps:
+        end = solve(n, dt, END)
+        error = float(np.linalg.norm(end - reference) / np.linalg.norm(reference)) if np.isfinite(end).all() else np.inf
+        if error <= TARGET:
+            return [row(name, n, dt, min(_seconds(solve, n, dt) for _ in range(3)), error)]
+    return []
+
+
+def row(name: str, n: int, dt: float, seconds: float, error: float | None) -> dict[str, Any]:
+    """One row: seconds for `END` units of time."""
+    info = {"time units a second": END / seconds, "dt": dt, "error in time": "not measured" if error is None else error}
+    return {"group": f"cahn-hilliard {n}²", "name": name, "seconds": seconds, "info": info}
+
+
+def _seconds(solve: Callable[[int, float, float], np.ndarray], n: int, dt: float) -> float:
+    began = time.perf_counter()
+    solve(n, dt, END)
+    return time.perf_counter() - began
