@@ -87,24 +87,26 @@ def run_loop(
         rows = [{name: np.asarray(column[i]) for name, column in history.items()} for i in range(len(history["step"]))]
     one_by_one = chunk == 1 or (chunk is None and dispatched_on_this_device(step, state, args))
     walk = _Walk(step, args, watch, label, one_by_one, chunk)
-    mark = _Mark(done, state, len(rows), file.log.n_bytes)
+    mark: _Mark | None = None
     try:
         with progress(label, total=steps, done=done, quiet=quiet) as report:
             while True:
-                watched, faults, copy = walk.observe(state)
+                watched, faults = walk.look(state)
                 if faults and diverged_at is None:
-                    diverged_at, quantity, last = walk.first_fault(mark, done, copy, faults)
+                    diverged_at, quantity, last = walk.first_fault(mark, done, state, faults)
                     if on_nonfinite == "raise":
                         raise NonFiniteError(label, diverged_at, quantity)
                     if on_nonfinite == "stop":
-                        done, copy = last
-                        watched, *_ = walk.observe(copy)
+                        done, state = last
+                        watched, _ = walk.look(state)
                 if not rows or done > rows[-1]["step"]:
                     file.log.append(label, done, watched)
                     rows.append({"step": np.asarray(done), **watched})
-                mark = _Mark(done, copy, len(rows), file.log.n_bytes)
                 if done == steps or (diverged_at is not None and on_nonfinite == "stop"):
+                    mark = _Mark(done, state, len(rows), file.log.n_bytes)
                     break
+                copy = _copy(state) if mark is None else _copy_from(state, mark.state)
+                mark = _Mark(done, copy, len(rows), file.log.n_bytes)
                 if file.due:
                     _save(file, mark, rows, diverged_at, finished=False)
                 target = min((done // every + 1) * every, steps)
@@ -113,10 +115,11 @@ def run_loop(
                     report(now)
                 done = target
     except KeyboardInterrupt:
-        _save(file, mark, rows, diverged_at, finished=False)
+        if mark is not None and mark.is_whole:
+            _save(file, mark, rows, diverged_at, finished=False)
         raise
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if one_by_one and "EquinoxRuntimeError" in str(error):
+        if mark is not None and one_by_one and "EquinoxRuntimeError" in str(error):
             walk.explain(mark, min((mark.step // every + 1) * every, steps))
         raise
     _save(file, mark, rows, diverged_at, finished=True)
@@ -131,6 +134,11 @@ class _Mark:
     state: Any
     n_rows: int
     log_bytes: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the state is still there: for a moment, its buffers belong to the next mark."""
+        return not any(leaf.is_deleted() for leaf in jax.tree.leaves(eqx.filter(self.state, eqx.is_array)))
 
 
 @dataclass(frozen=True)
@@ -167,28 +175,26 @@ class _Walk:
             i, moving = _one_step(fixed_static, moving_static, fixed, i, moving)
         return moving_static.join(moving)
 
-    def observe(self, state: Any) -> tuple[Row, list[str], Any]:
-        """What is watched, the names of what is not finite, and a copy of the state."""
-        watched, finite, copy = _observe(self.watch, self.args, state)
-        watched, finite = jax.device_get((watched, finite))
+    def look(self, state: Any) -> tuple[Row, list[str]]:
+        """What is watched, and the names of what is not finite."""
+        watched, finite = jax.device_get(_look(self.watch, self.args, state))
         faults = [f"state{name}" for name, is_finite in zip(_inexact_paths(state), finite, strict=True) if not is_finite]
-        return watched, faults + [f"watched {name!r}" for name, value in watched.items() if not _is_finite(value)], copy
+        return watched, faults + [f"watched {name!r}" for name, value in watched.items() if not _is_finite(value)]
 
-    def first_fault(self, mark: _Mark, done: int, state: Any, faults: list[str]) -> tuple[int, str, tuple[int, Any]]:
+    def first_fault(self, mark: _Mark | None, done: int, state: Any, faults: list[str]) -> tuple[int, str, tuple[int, Any]]:
         """The exact step after which a quantity is not finite, its name, and the last finite state with its step.
 
         Found by going again from the last mark, one step at a time. Watched quantities are only known where they are watched.
         """
-        if done == mark.step or not faults[0].startswith("state"):
+        if mark is None or not faults[0].startswith("state"):
             return done, faults[0], (done, state)
         blind = _Walk(self.step, self.args, None, self.label, self.one_by_one, 1)
-        _, _, start = blind.observe(mark.state)
         last = (mark.step, mark.state)
-        for now, moving in blind.advance(start, mark.step, done):
-            _, found, copy = blind.observe(moving)
+        for now, moving in blind.advance(_copy(mark.state), mark.step, done):
+            _, found = blind.look(moving)
             if found:
                 return now, found[0], last
-            last = (now, copy)
+            last = (now, _copy(moving))
         return done, faults[0], last
 
     def explain(self, mark: _Mark, stop: int) -> None:
@@ -226,12 +232,30 @@ def _explained_step(fixed: Any, moving: Any) -> Any:
 
 
 @eqx.filter_jit
-def _observe(watch: Watch | None, args: Any, state: Any) -> Any:
+def _look(watch: Watch | None, args: Any, state: Any) -> Any:
     watched = {} if watch is None else watch(state, args)
     if not isinstance(watched, dict) or "step" in watched:
         raise ValueError(f"watch must return a dict of arrays without the name 'step', got {watched!r}")
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array))]
-    return jax.tree.map(jnp.asarray, watched), finite, jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, state)
+    return jax.tree.map(jnp.asarray, watched), finite
+
+
+@eqx.filter_jit
+def _copy(state: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, state)
+
+
+# Into buffers that are there already: the pages of new ones take longer to come by than the copy itself.
+@eqx.filter_jit(donate="all-except-first")
+def _copy_from(state: Any, old: Any) -> Any:
+    def copy(leaf: Any, old: Any) -> Any:
+        if not eqx.is_array(leaf):
+            return leaf
+        if leaf.ndim == 0 or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.copy(leaf)
+        return jax.lax.dynamic_update_slice(old, leaf, (0,) * leaf.ndim)
+
+    return jax.tree.map(copy, state, old)
 
 
 class _Static:
