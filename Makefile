@@ -51,7 +51,7 @@ bench: env
 	$(BIN)/python benchmarks/run.py
 
 docs: env
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
 # Needs uv; writes what pyproject.toml asks for, for all supported Pythons at once, without naming an index.
 lock:
