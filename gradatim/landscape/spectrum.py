@@ -220,7 +220,7 @@ def _probe_all(operator: lx.AbstractLinearOperator, keys: Array, *, steps: int) 
     return jax.lax.map(one, keys)
 
 
-def _mean_over_probes(samples: Float[Array, probes * shape]) -> Estimate:
+def _mean_over_probes(samples: Array) -> Estimate:
     n = samples.shape[0]
     error = samples.std(axis=0, ddof=1) / jnp.sqrt(n) if n > 1 else jnp.full(samples.shape[1:], jnp.nan, samples.dtype)
     return Estimate(samples.mean(axis=0), error)

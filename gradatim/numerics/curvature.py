@@ -128,7 +128,7 @@ class GaussNewtonOperator(AbstractCurvatureOperator):
     model: Callable[[PyTree, Any], PyTree]
     loss: Callable[[PyTree, Any], Float[Array, ""]]
     params: PyTree
-    batch: tuple[Any, Any]
+    batch: Any
     batch_size: int | None = eqx.field(static=True)
 
     def __init__(
@@ -136,7 +136,7 @@ class GaussNewtonOperator(AbstractCurvatureOperator):
         model: Callable[[PyTree, Any], PyTree],
         loss: Callable[[PyTree, Any], Float[Array, ""]],
         params: PyTree,
-        batch: tuple[Any, Any],
+        batch: Any,
         *,
         batch_size: int | None = None,
     ) -> None:
@@ -161,7 +161,7 @@ class ResidualOperator(AbstractCurvatureOperator):
     model: Callable[[PyTree, Any], PyTree]
     loss: Callable[[PyTree, Any], Float[Array, ""]]
     params: PyTree
-    batch: tuple[Any, Any]
+    batch: Any
     batch_size: int | None = eqx.field(static=True)
 
     def __init__(
@@ -169,7 +169,7 @@ class ResidualOperator(AbstractCurvatureOperator):
         model: Callable[[PyTree, Any], PyTree],
         loss: Callable[[PyTree, Any], Float[Array, ""]],
         params: PyTree,
-        batch: tuple[Any, Any],
+        batch: Any,
         *,
         batch_size: int | None = None,
     ) -> None:

@@ -40,7 +40,7 @@ class Krylov(eqx.Module):
     blocks: tuple[Float[Array, "_ n"], ...]
     "Rows of Q."
     overlap: Float[Array, ""]
-    "Largest |⟨qᵢ, w⟩|/‖w‖ that was met, and removed, before a new vector was accepted; harmless below √ε."
+    "Largest |⟨qᵢ, w⟩|/‖w‖ that was met, and removed, in a new vector that was not orthogonalised again; harmless below √ε."
 
     @property
     def basis(self) -> Float[Array, "steps n"]:
@@ -186,13 +186,15 @@ def _step(
         norm, beta, following = state.norm, before, w / jnp.where(before > 0, before, 1)
     else:
         norm = jnp.maximum(state.norm, jnp.abs(alpha) + before)
-        scale = 1 / jnp.where(before > 0, before, 1)
+        scale, overlap = 1 / jnp.where(before > 0, before, 1), state.overlap
         for index, rows in enumerate(blocks):
             w, state = _visit(state, w, rows, index, scale, always=mode == "full")
         after = jnp.sqrt(w @ w)
         exhausted = after <= 8 * eps * norm
+        repeat = exhausted | (after < before / 2)
+        state = eqx.tree_at(lambda s: s.overlap, state, jnp.where(repeat, overlap, state.overlap))
         beta, following = jax.lax.cond(
-            exhausted | (after < before / 2),
+            repeat,
             lambda: _again(w, blocks, exhausted, j),
             lambda: (after, w / jnp.where(after > 0, after, 1)),
         )

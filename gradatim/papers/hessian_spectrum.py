@@ -30,6 +30,8 @@ NEAR_ZERO = 1e-3
 "Below this share of λmax an eigenvalue counts as near zero."
 ROUND_OFF = 1e-9
 "Negative eigenvalues smaller than this share of λmax are not counted (float64 leaves about 1e-15)."
+LOOKS = 40
+"Points at which each loop's losses are recorded."
 FITTED = 1e-3
 "Loss at which a network counts as fitted."
 RULES = ("above 20 %", "above 10 %", "largest gap", "bulk edge")
@@ -225,36 +227,42 @@ def initialised(params: PyTree, keys: PRNGKeyArray, *, std: float | None) -> PyT
 
 def descend(session: Session, problem: Problem, params: PyTree, *, steps: int, rate: float, target: float = 0.0, label: str) -> Any:
     """Full-batch gradient descent of all repetitions at once, each held still once its loss has reached the target."""
-
-    def step(params: PyTree, i: Array, args: Problem) -> PyTree:
-        def one(params: PyTree, inputs: Array, labels: Array) -> PyTree:
-            loss, gradient = jax.value_and_grad(args.loss)(params, (inputs, labels))
-            return jax.tree.map(lambda p, g: p - jnp.where(loss > target, rate, 0.0) * g, params, gradient)
-
-        return jax.vmap(one)(params, args.inputs, args.labels)
-
-    return session.loop(step, params, steps=steps, args=problem, watch=lambda p, args: {"loss": args.losses(p)}, label=label)
+    args = (problem, jnp.asarray(rate), jnp.asarray(target))
+    return session.loop(_full_step, params, steps=steps, args=args, every=max(steps // LOOKS, 1), watch=_watched, label=label)
 
 
 def descend_in_batches(
     session: Session, problem: Problem, params: PyTree, keys: PRNGKeyArray, *, batch: int, steps: int, rate: float, label: str
 ) -> Any:
     """Stochastic gradient descent of all repetitions at once, on batches drawn with replacement."""
+    args = (problem, jnp.asarray(rate), keys, batch)
+    return session.loop(_batch_step, params, steps=steps, args=args, every=max(steps // LOOKS, 1), watch=_watched, label=label)
 
-    def step(params: PyTree, i: Array, args: tuple[Problem, PRNGKeyArray]) -> PyTree:
-        problem, keys = args
 
-        def one(params: PyTree, key: PRNGKeyArray, inputs: Array, labels: Array) -> PyTree:
-            rows = jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, labels.shape[0])
-            gradient = jax.grad(problem.loss)(params, (inputs[rows], labels[rows]))
-            return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+# One function each for all loops, with the data in `args`: equal shapes are then compiled once.
+def _full_step(params: PyTree, i: Array, args: tuple[Problem, Array, Array]) -> PyTree:
+    problem, rate, target = args
 
-        return jax.vmap(one)(params, keys, problem.inputs, problem.labels)
+    def one(params: PyTree, inputs: Array, labels: Array) -> PyTree:
+        loss, gradient = jax.value_and_grad(problem.loss)(params, (inputs, labels))
+        return jax.tree.map(lambda p, g: p - jnp.where(loss > target, rate, 0.0) * g, params, gradient)
 
-    def watch(params: PyTree, args: tuple[Problem, PRNGKeyArray]) -> dict[str, Array]:
-        return {"loss": args[0].losses(params)}
+    return jax.vmap(one)(params, problem.inputs, problem.labels)
 
-    return session.loop(step, params, steps=steps, args=(problem, keys), watch=watch, label=label)
+
+def _batch_step(params: PyTree, i: Array, args: tuple[Problem, Array, Array, int]) -> PyTree:
+    problem, rate, keys, batch = args
+
+    def one(params: PyTree, key: PRNGKeyArray, inputs: Array, labels: Array) -> PyTree:
+        rows = jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, labels.shape[0])
+        gradient = jax.grad(problem.loss)(params, (inputs[rows], labels[rows]))
+        return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+
+    return jax.vmap(one)(params, keys, problem.inputs, problem.labels)
+
+
+def _watched(params: PyTree, args: tuple[Any, ...]) -> dict[str, Array]:
+    return {"loss": args[0].losses(params)}
 
 
 @eqx.filter_jit
@@ -358,11 +366,11 @@ def _widths(config: Config, session: Session, key: PRNGKeyArray) -> _Part:
         measures["C4.residual_norm"] = Measure.over_seeds((_norm(end["residual"]) / _norm(wide))[fitted])
         measures["C4.top_of_gauss_newton"] = Measure.over_seeds((end["gauss_newton"][:, 0] / wide[:, 0])[fitted])
     session.note(f"C4: {fitted.sum()} of {fitted.size} repetitions reached a loss of {FITTED:g}")
-    before = start_values["hessian"]
+    before, floor = start_values["hessian"], -end["gauss_newton"][:, -1] / end["gauss_newton"][:, 0]
     session.note(
         f"C4: residual norm over the Hessian's at initialisation {np.mean(_norm(start_values['residual']) / _norm(before)):.3f}; "
         f"C5: |λmin|/λmax at initialisation {np.mean(-before[:, -1] / before[:, 0]):.3f}; "
-        f"most negative of the Gauss-Newton part over its largest, round-off, {np.max(-end['gauss_newton'][:, -1] / end['gauss_newton'][:, 0]):.1e}"
+        f"most negative of the Gauss-Newton part over its largest (round-off) {floor.max():.1e}"
     )
     tree["/width"] = _dataset(
         {"count": (("width", "rule", "seed"), np.stack(list(counts.values())))}, {"width": list(c.widths), "rule": list(RULES)}, unit=""

@@ -23,7 +23,9 @@ def test_barrier_is_measured_from_the_chord_and_crest_from_the_higher_end():
 
 
 def test_jit_vmap_and_gradient():
-    loss = lambda w: (w**2 - 1) ** 2
+    def loss(w):
+        return (w**2 - 1) ** 2
+
     ends = jnp.array([1.0, 0.5])
     batched = jax.jit(jax.vmap(lambda end: line_loss(loss, -end, end).barrier))(ends)
     assert jnp.allclose(batched, jnp.array([line_loss(loss, -end, end).barrier for end in ends]))

@@ -44,7 +44,10 @@ def random_like(operator, key):
 def test_o1_softmax_regression_is_gauss_newton_with_the_null_space_of_the_shift(getkey):
     inputs, labels = jax.random.normal(getkey(), (200, 5)), jax.random.randint(getkey(), (200,), 0, 3)
     params = (jax.random.normal(getkey(), (5, 3)), jax.random.normal(getkey(), (3,)))
-    model = lambda p, x: x @ p[0] + p[1][None]
+
+    def model(p, x):
+        return x @ p[0] + p[1][None]
+
     h = dense_matrix(HessianOperator(lambda p, b: cross_entropy(model(p, b[0]), b[1]), params, (inputs, labels)))
     g = dense_matrix(GaussNewtonOperator(model, cross_entropy, params, (inputs, labels)))
     assert jnp.allclose(h, g, atol=ROUND_OFF)
@@ -80,13 +83,19 @@ def test_o3_interpolation_has_the_spectrum_of_the_tangent_kernel(getkey):
 def test_o4_rescaling_two_relu_layers_is_a_zero_mode_as_the_gradient_vanishes(getkey):
     inputs = jax.random.normal(getkey(), (20, 3))
     params = {"first": jax.random.normal(getkey(), (3, 5)), "second": jax.random.normal(getkey(), (5, 2))}
-    model = lambda p, x: jax.nn.relu(x @ p["first"]) @ p["second"]
+
+    def model(p, x):
+        return jax.nn.relu(x @ p["first"]) @ p["second"]
+
     # Along (aW₁, W₂/a) the loss is constant, so H v = -(second derivative of the curve) · ∇L: |H v| = O(|∇L|), and H v ≠ 0 off the minimum.
     direction = {"first": params["first"], "second": -params["second"]}
     sizes = []
     for offset in (1e-1, 1e-3, 0.0):
         targets = model(params, inputs) + offset
-        loss = lambda p, b: square(model(p, b[0]), b[1])
+
+        def loss(p, b):
+            return square(model(p, b[0]), b[1])
+
         gradient = ravel_pytree(jax.grad(loss)(params, (inputs, targets)))[0]
         product = ravel_pytree(HessianOperator(loss, params, (inputs, targets)).mv(direction))[0]
         assert jnp.linalg.norm(product) <= 1.001 * jnp.linalg.norm(gradient) + ROUND_OFF
@@ -98,7 +107,10 @@ def test_o7_product_is_linear_symmetric_and_equals_the_dense_matrix(getkey):
     for operator in operators(getkey):
         u, v = (random_like(operator, getkey()) for _ in range(2))
         hu, hv = operator.mv(u), operator.mv(v)
-        dot = lambda a, b: ravel_pytree(a)[0] @ ravel_pytree(b)[0]
+
+        def dot(a, b):
+            return ravel_pytree(a)[0] @ ravel_pytree(b)[0]
+
         assert abs(dot(u, hv) - dot(v, hu)) < ROUND_OFF
         both = operator.mv(jax.tree.map(lambda a, b: 2 * a - 3 * b, u, v))
         assert jnp.allclose(ravel_pytree(both)[0], 2 * ravel_pytree(hu)[0] - 3 * ravel_pytree(hv)[0], atol=ROUND_OFF)
@@ -117,7 +129,10 @@ def test_o8_the_parts_add_up_and_hidden_units_may_be_permuted(getkey):
     assert jnp.linalg.norm(dense_matrix(residual)) > 1e-3
     order = jax.random.permutation(getkey(), 6)
     first, second = hessian.params.layers
-    where = lambda p: (p.layers[0].weight, p.layers[0].bias, p.layers[1].weight)
+
+    def where(p):
+        return (p.layers[0].weight, p.layers[0].bias, p.layers[1].weight)
+
     permuted = eqx.tree_at(where, hessian.params, (first.weight[order], first.bias[order], second.weight[:, order]))
     values = jnp.linalg.eigvalsh(dense_matrix(HessianOperator(hessian.loss, permuted, hessian.batch)))
     assert jnp.allclose(values, jnp.linalg.eigvalsh(h), atol=ROUND_OFF)
@@ -138,24 +153,36 @@ def test_t3_chunks_give_the_hessian_of_all_examples(getkey, batch_size):
 
 def test_t4_kinks_carry_no_curvature_smooth_units_do():
     # Along a line across a kink of relu(w)² the slope jumps; its second derivative there is one-sided: 2 on the right, 0 on the left.
-    second = lambda w: dense_matrix(HessianOperator(lambda p, _: jax.nn.relu(p[0] * 3.0), jnp.array([w]), None))[0, 0]
+    def second(w):
+        return dense_matrix(HessianOperator(lambda p, _: jax.nn.relu(p[0] * 3.0), jnp.array([w]), None))[0, 0]
+
     assert second(1e-9) == 0 and second(-1e-9) == 0
-    smooth = lambda w: jax.nn.softplus(3.0 * w)
+
+    def smooth(w):
+        return jax.nn.softplus(3.0 * w)
+
     found = dense_matrix(HessianOperator(lambda p, _: smooth(p[0]), jnp.array([0.1]), None))[0, 0]
     step = 1e-4
     assert jnp.allclose(found, (smooth(0.1 + step) - 2 * smooth(0.1) + smooth(0.1 - step)) / step**2, rtol=1e-5)
 
 
 def test_t5_a_clipped_loss_has_no_curvature_where_the_clip_bites():
-    clipped = lambda w, _: -jnp.log(jnp.clip(jax.nn.sigmoid(w[0]), 1e-15, 1 - 1e-15))
-    exact = lambda w, _: jax.nn.softplus(-w[0])
+    def clipped(w, _):
+        return -jnp.log(jnp.clip(jax.nn.sigmoid(w[0]), 1e-15, 1 - 1e-15))
+
+    def exact(w, _):
+        return jax.nn.softplus(-w[0])
+
     at = jnp.array([-36.0])
     assert jax.grad(clipped)(at, None)[0] == 0 and jax.grad(exact)(at, None)[0] < -0.99
 
 
 def test_t8_weight_decay_shifts_every_eigenvalue(getkey):
     hessian = operators(getkey)[0]
-    decayed = lambda p, b: hessian.loss(p, b) + 0.05 * ravel_pytree(p)[0] @ ravel_pytree(p)[0]
+
+    def decayed(p, b):
+        return hessian.loss(p, b) + 0.05 * ravel_pytree(p)[0] @ ravel_pytree(p)[0]
+
     shifted = dense_matrix(HessianOperator(decayed, hessian.params, hessian.batch))
     assert jnp.allclose(jnp.linalg.eigvalsh(shifted), jnp.linalg.eigvalsh(dense_matrix(hessian)) + 0.1, atol=ROUND_OFF)
 
@@ -212,6 +239,6 @@ def test_bad_input(getkey):
     with pytest.raises(ValueError, match="one number of examples along axis 0"):
         HessianOperator(lambda w, b: jnp.sum(w), x, (x, jnp.ones(4)), batch_size=2)
     with pytest.raises(ValueError, match="must be a pair"):
-        GaussNewtonOperator(lambda w, b: w, lambda f, y: jnp.sum(f), x, [x, x])
+        GaussNewtonOperator(lambda w, b: w, lambda f, y: jnp.sum(f), x, (x, x, x))
     with pytest.raises(ValueError, match="at most max_size=10 columns to be made dense, got 51"):
         dense_matrix(operators(getkey)[0], max_size=10)

@@ -61,7 +61,7 @@ def test_scales_are_valid_and_fit_in_memory():
     for config in paper.SCALES.values():
         validate(config)
     assert paper.memory(paper.SCALES["laptop"]) < 3e9 < paper.memory(paper.SCALES["full"]) < 16e9
-    with pytest.raises(ValueError, match="width.data must be one of clusters, mnist"):
+    with pytest.raises(ValueError, match=r"width\.data must be one of clusters, mnist"):
         validate(dataclasses.replace(paper.SCALES["smoke"], width=paper.WidthConfig(data="digits")))
 
 
