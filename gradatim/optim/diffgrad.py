@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree, Real
 
 Friction = Callable[[Real[Array, "..."]], Real[Array, "..."]]
@@ -16,7 +17,7 @@ Friction = Callable[[Real[Array, "..."]], Real[Array, "..."]]
 class ScaleByDiffgradState(NamedTuple):
     """Adam's state and the gradient before."""
 
-    count: Int[Array, ""]  # t
+    count: Int[Array, ""]  # t  # pyright: ignore[reportIncompatibleMethodOverride]: optax's name for it
     mu: Any  # mₜ
     nu: Any  # vₜ
     previous: Any  # gₜ₋₁
@@ -40,7 +41,8 @@ def scale_by_diffgrad(
     floating point; on `update`, JAX's `ValueError` for gradients whose tree differs from that of the parameters.
     """
     _check_ranges(b1, b2, eps, eps_root)
-    adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    # Any: optax's types let a tree be a number.
+    adam: Any = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
 
     def init(params: Any) -> ScaleByDiffgradState:
         _check_leaves(params)
@@ -113,7 +115,7 @@ def diffgrad(
     return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
 
 
-def diffgrad_friction(state: Any, grads: Any, *, friction: Friction | None = None) -> PyTree[Real[Array, "..."]]:
+def diffgrad_friction(state: Any, grads: Any, *, friction: Friction | None = None) -> PyTree[Array]:
     """The factor ξ of every parameter that the next update with `grads` will use: stuck at ½, diffGrad is Adam at half the rate.
 
     **Arguments:** `state`: of `scale_by_diffgrad`, or any optax state with just one of it inside; `grads`: the gradients (with
@@ -141,7 +143,7 @@ def _is_state(node: object) -> bool:
 
 
 def _is_traced(value: object) -> bool:
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def _check_ranges(b1: float | Array, b2: float | Array, eps: float | Array, eps_root: float | Array) -> None:
