@@ -121,8 +121,8 @@ SCALES = {
         n_starts=201,
         online_rounds=1000,
         images=Images(
-            "digits", 512, 64, 256, 8, (8,), stem_stride=2, batch_size=64, optimizers=("adam", "adam_half", "diffgrad"),
-            factors=(3.0,), epochs=2, activations=("relu", "elu"), activation_epochs=1,
+            "digits", 512, 64, 256, 8, (8,), stem_stride=1, batch_size=128, optimizers=("adam", "adam_half", "diffgrad"),
+            factors=(10.0,), epochs=6, activations=("elu",), activation_epochs=1,
         ),
     ),
     "laptop": Config(),
@@ -215,7 +215,9 @@ def _descend(config: Config, session: Session) -> xr.Dataset:
     arms: dict[str, tuple[Any, Any]] = {"adam": (adam, rates), "diffgrad": (ours, rates), "adam_half": (adam, rates / 2)}
     gradients = {name: jax.vmap(jax.vmap(jax.grad(objective))) for name, objective in OBJECTIVES.items()}
     first = jnp.broadcast_to(starts, (len(config.rates), config.n_starts))
-    state = {arm: {name: (first, optimizer.init(first)) for name in OBJECTIVES} for arm, (optimizer, _) in arms.items()}
+    state: dict[str, Any] = {arm: {name: (first, optimizer.init(first)) for name in OBJECTIVES} for arm, (optimizer, _) in arms.items()}
+    # Of the first start at the first rate, every step: kept in the state, for a look at each step would take longer than the step.
+    state["path"] = jnp.full((len(arms), len(OBJECTIVES), config.descent_steps + 1), starts[0])
 
     def step(state: Any, i: Any, args: Any) -> Any:
         moved: dict[str, Any] = {}
@@ -225,18 +227,15 @@ def _descend(config: Config, session: Session) -> xr.Dataset:
                 x, inner = state[arm][name]
                 direction, inner = optimizer.update(gradient(x), inner)
                 moved[arm][name] = (x - rate * direction, inner)
-        return moved
+        now = jnp.stack([jnp.stack([moved[arm][name][0][0, 0] for name in OBJECTIVES]) for arm in arms])
+        return moved | {"path": state["path"].at[:, :, i + 1].set(now)}
 
-    def watch(state: Any, args: Any) -> dict[str, jax.Array]:
-        return {f"{arm} {name}": state[arm][name][0][0, 0] for arm in arms for name in OBJECTIVES}
-
-    loop = session.loop(step, state, steps=config.descent_steps, every=1, watch=watch, label="descent in one dimension")
-    path = [[loop.history[f"{arm} {name}"] for name in OBJECTIVES] for arm in arms]
+    loop = session.loop(step, state, steps=config.descent_steps, every=config.descent_steps, label="descent in one dimension")
     end = [[np.asarray(loop.state[arm][name][0]) for name in OBJECTIVES] for arm in arms]
     there = [[abs(x - objective.minima[0]) < AT_MINIMUM for x, objective in zip(row, OBJECTIVES.values(), strict=True)] for row in end]
     return xr.Dataset(
         {
-            "x": (("arm", "function", "step"), np.array(path)),
+            "x": (("arm", "function", "step"), np.asarray(loop.state["path"])),
             "at_global_minimum": (("arm", "function", "rate", "start"), np.array(there).astype(np.float64)),
         },
         {
@@ -244,7 +243,7 @@ def _descend(config: Config, session: Session) -> xr.Dataset:
             "function": list(OBJECTIVES),
             "rate": list(config.rates),
             "start": np.asarray(starts),
-            "step": loop.history["step"],
+            "step": np.arange(config.descent_steps + 1),
         },
     )
 
@@ -456,7 +455,8 @@ def _friction(images: _Images, factor: float, session: Session) -> xr.Dataset:
     c = images.config
     per_epoch, steps = images.steps(images.judging, c.epochs)
     key = jax.random.fold_in(session.key, FRICTION)
-    rows = epochs(key, c.n_train, batch_size=c.batch_size, steps=steps)
+    # One batch more than there are steps: at the end, too, the friction is that of a step to come.
+    rows = epochs(key, c.n_train, batch_size=c.batch_size, steps=steps + 1)
     optimizer = OPTIMIZERS["diffgrad"](factor)
     net = images.net(key)
 
@@ -471,8 +471,7 @@ def _friction(images: _Images, factor: float, session: Session) -> xr.Dataset:
 
     def watch(state: Any, args: Any) -> dict[str, Any]:
         net, inner, now = state
-        # The batch after the last does not exist: at the end the last one is looked at again.
-        factors = diffgrad_friction(inner, gradient(net, jnp.minimum(now, steps - 1), args))
+        factors = diffgrad_friction(inner, gradient(net, now, args))
         return {_layer(path): leaf.mean() for path, leaf in jax.tree_util.tree_leaves_with_path(factors) if leaf.ndim > 1}
 
     state = (net, optimizer.init(eqx.filter(net, eqx.is_inexact_array)), jnp.zeros((), jnp.int32))
@@ -491,16 +490,17 @@ def _layer(path: Any) -> str:
 def draw(findings: Findings) -> dict[str, Figure]:
     """Paths and basins in one dimension, regret, accuracy by optimiser, by rate and by activation, friction by layer."""
     data = {name: node.to_dataset() for name, node in findings.data.children.items()}
-    figures = {
-        "descent": _draw_descent(data["descent"]),
-        "basins": _draw_basins(data["descent"]),
-        "regret": _draw_regret(data["regret"]),
-        "accuracy": _draw_accuracy(data["accuracy"]),
-        "activations": _draw_activations(data["activations"]),
-        "friction": _draw_friction(data["friction"]),
-    }
-    if "tuning" in data:
-        figures["rates"] = _draw_rates(data["tuning"])
+    with plots.style():
+        figures = {
+            "descent": _draw_descent(data["descent"]),
+            "basins": _draw_basins(data["descent"]),
+            "regret": _draw_regret(data["regret"]),
+            "accuracy": _draw_accuracy(data["accuracy"]),
+            "activations": _draw_activations(data["activations"]),
+            "friction": _draw_friction(data["friction"]),
+        }
+        if "tuning" in data:
+            figures["rates"] = _draw_rates(data["tuning"])
     return figures
 
 
@@ -526,7 +526,7 @@ def _draw_basins(data: xr.Dataset) -> Figure:
         ax.set_xticks(places, [f"{rate:g}" for rate in data.rate.values])
         plots.label(ax, "learning rate", "starts that end at the global minimum" if name == "f1" else "", title=name.upper())
         ax.set_ylim(0, 1)
-    axes[0, 0].legend(loc="upper left")
+    axes[0, 1].legend(loc="upper right")
     return fig
 
 
