@@ -35,6 +35,9 @@ def scale_by_diffgrad(
 ) -> optax.GradientTransformation:
     """The direction of [`diffgrad`][gradatim.optim.diffgrad], without its learning rate and weight decay.
 
+    The gradient becomes the next gₜ₋₁. For a step without a copy of it (1.5 times Adam's seconds instead of 2.5), donate both, the
+    gradient as an argument ahead of `state.previous`: JAX pairs donated inputs with outputs of one shape in their order.
+
     **Arguments:** as in [`diffgrad`][gradatim.optim.diffgrad].
 
     **Raises:** `ValueError` for a number out of its range; on `init`, `TypeError` for a leaf that is not real or complex

@@ -34,7 +34,8 @@ def test_the_factor_does_what_it_says(verdicts):
 
 def test_the_descents_reproduce(verdicts):
     parts = verdicts["C2"]["parts"]
-    assert all(part["verdict"] == "holds" for name, part in parts.items() if name != "advantage_over_adam_at_half_rate")
+    assert all(part["verdict"] == "holds" for name, part in parts.items() if not name.startswith("advantage"))
+    assert parts["advantage_over_adam"]["verdict"] == "fails"
 
 
 def test_the_counter_example_refutes_the_bound(verdicts):
@@ -62,7 +63,7 @@ def test_figures(findings):
 
 def test_a_grid_of_rates_is_chosen_from_on_images_kept_back():
     images = dataclasses.replace(
-        paper.SCALES["smoke"].images, optimizers=("diffgrad",), factors=(1e-4, 10.0), tuning_epochs=12, widths=(4,), n_validation=128
+        paper.SCALES["smoke"].images, optimizers=("diffgrad",), factors=(1e-4, 10.0), tuning_epochs=6, batch_size=16, n_validation=128
     )
     session = Session(jax.random.key(1), scale="smoke")
     loaded = paper._Images.load(images, session)
