@@ -129,7 +129,7 @@ def diffgrad_friction(state: Any, grads: Any, *, friction: Friction | None = Non
     >>> import jax.numpy as jnp
     >>> state = diffgrad(0.1).init(jnp.zeros(3))
     >>> print(diffgrad_friction(state, jnp.array([0.0, 1e-3, 3.0])))
-    [0.5       0.50025   0.9525741]
+    [0.5        0.50025    0.95257413]
     """
     if not isinstance(state, ScaleByDiffgradState):
         states = [s for s in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(s)]
