@@ -30,7 +30,8 @@ REPEATS = 50  # inside one compiled loop: a call's own overhead is no part of a 
 def solver(n, dt, end, order, dtype):
     free_energy = QuarticTwoPhase(barrier=0.25, matrix=-1.0, precipitate=1.0)
     model = Thermotransport((n, n), free_energy, 1.0, mobility=PhaseMobility(1.0), kappa=spinodal.GAMMA / 2)
-    step = model.stepper(dt, order=order)
+    # Half way to the spinodal middle, M ∂²f/∂c² = -1, where exponax linearises; the first order needs more to be stable.
+    step = model.stepper(dt, order=order, stabilisation=-0.5 if order == 2 else 0.0)
     run = jax.jit(lambda u: jax.lax.fori_loop(0, round(end / dt), lambda _, v: step(v), u))
     return run.lower(jax.ShapeDtypeStruct((n, n), dtype)).compile()
 
@@ -53,7 +54,11 @@ def test_cahn_hilliard(benchmark, name, n):
     exact = reference(n)
     with jax.enable_x64(dtype == "float64"):
         for dt in spinodal.TIME_STEPS:
-            error = float(np.linalg.norm(solve(n, dt, spinodal.END, order, dtype) - exact) / np.linalg.norm(exact))
+            try:
+                end = solve(n, dt, spinodal.END, order, dtype)
+            except ValueError:  # the time step is refused as unstable
+                continue
+            error = float(np.linalg.norm(end - exact) / np.linalg.norm(exact))
             if error <= spinodal.TARGET:
                 break
         assert error <= spinodal.TARGET

@@ -34,17 +34,18 @@ def soret_steady_state(temperature: Float[Array, ...], heat_of_transport: Scalar
     """
     exponent = heat_of_transport / (GAS_CONSTANT * temperature)
 
-    def excess(constant: Array, args: tuple[Array, Array]) -> Array:
-        exponent, mean = args
-        # In logarithms the dilute limit is linear, and Newton's method is exact there.
-        return jax.nn.logsumexp(jax.nn.log_sigmoid(exponent + constant)) - jnp.log(exponent.size * mean)
-
     mean = jnp.asarray(mean, exponent.dtype)
     guess = jnp.log(mean / (1 - mean)) - exponent.mean()
     # Round-off of logarithms of 1e-12 and less; convergence is quadratic, so what is left is far smaller.
     tolerance = 1e3 * float(jnp.finfo(exponent.dtype).eps)
-    constant = optx.root_find(excess, optx.Newton(rtol=tolerance, atol=tolerance), guess, args=(exponent, mean), max_steps=64).value
+    constant = optx.root_find(_excess, optx.Newton(rtol=tolerance, atol=tolerance), guess, args=(exponent, mean), max_steps=64).value
     return jax.nn.sigmoid(exponent + constant)
+
+
+def _excess(constant: Array, args: tuple[Array, Array]) -> Array:
+    exponent, mean = args
+    # In logarithms the dilute limit is linear, and Newton's method is exact there.
+    return jax.nn.logsumexp(jax.nn.log_sigmoid(exponent + constant)) - jnp.log(exponent.size * mean)
 
 
 def interface_width(free_energy: QuarticTwoPhase, kappa: Scalar) -> Float[Array, ""]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,10 +22,22 @@ def mean(u: Float[Array, ...], axis: int) -> Float[Array, ...]:
     return (jnp.roll(u, -1, axis) + u) / 2 if axis == PERIODIC else (u[1:] + u[:-1]) / 2
 
 
-def laplacian(u: Float[Array, ...], dx: float) -> Float[Array, ...]:
-    """The three- or five-point ∇²u with no gradient at the walls."""
-    ghosts = jnp.concatenate([u[:1], u, u[-1:]])
-    total = ghosts[2:] + ghosts[:-2] - 2 * u
+def with_ghosts(u: Float[Array, ...], width: int) -> Float[Array, ...]:
+    """The field with so many cells more on every side, mirrored at the walls and wrapped along the periodic axis."""
+    u = jnp.concatenate([u[:width][::-1], u, u[-width:][::-1]])
     if u.ndim == 2:
-        total = total + (jnp.roll(u, 1, 1) + jnp.roll(u, -1, 1) - 2 * u)
-    return total / dx**2
+        u = jnp.concatenate([u[:, -width:], u, u[:, :width]], PERIODIC)
+    # Stencils read slices of one array in memory; fused with the copy above, they take three times as long on a CPU.
+    return jax.lax.optimization_barrier(u)
+
+
+def inner_laplacian(u: Float[Array, ...], dx: float) -> Float[Array, ...]:
+    """The three- or five-point ∇²u in all cells but the outermost."""
+    if u.ndim == 1:
+        return (u[2:] + u[:-2] - 2 * u[1:-1]) / dx**2
+    return (u[2:, 1:-1] + u[:-2, 1:-1] + u[1:-1, 2:] + u[1:-1, :-2] - 4 * u[1:-1, 1:-1]) / dx**2
+
+
+def laplacian(u: Float[Array, ...], dx: float) -> Float[Array, ...]:
+    """∇²u in every cell, with no gradient at the walls."""
+    return inner_laplacian(with_ghosts(u, 1), dx)
