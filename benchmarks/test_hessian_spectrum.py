@@ -4,7 +4,6 @@ import importlib.util
 import resource
 import time
 from pathlib import Path
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -92,15 +91,19 @@ def _product(linear, v, unravel):
     return ravel_pytree(linear.mv(unravel(v)))[0]
 
 
+class _ForScipy(scipy.sparse.linalg.LinearOperator):
+    def __init__(self, operator):
+        flat, self.unravel = ravel_pytree(operator.params)
+        self.linear = eqx.filter_jit(lx.linearise)(operator)
+        super().__init__(np.dtype(flat.dtype), (flat.size, flat.size))
+
+    def _matvec(self, x):
+        return np.asarray(_product(self.linear, x.ravel(), self.unravel))
+
+
 def with_scipy(operator):
     """SciPy's implicitly restarted Lanczos over the linearised product: eigenvalues alone."""
-    linear = eqx.filter_jit(lx.linearise)(operator)
-    flat, unravel = ravel_pytree(operator.params)
-    shape = (flat.size, flat.size)
-    product: Any = scipy.sparse.linalg.LinearOperator(
-        shape, matvec=lambda v: np.asarray(_product(linear, v.ravel(), unravel)), dtype=flat.dtype
-    )  # pyright: ignore[reportCallIssue]
-    return scipy.sparse.linalg.eigsh(product, k=mlp.TOP, which="LA", return_eigenvectors=False)[::-1], None
+    return np.asarray(scipy.sparse.linalg.eigsh(_ForScipy(operator), k=mlp.TOP, which="LA", return_eigenvectors=False))[::-1], None
 
 
 PEERS = {

@@ -37,4 +37,4 @@ def trained(width: int, *, steps: int = 100, rate: float = 0.1) -> list[tuple[np
             weight, bias = layers[i]
             layers[i] = (weight - rate * slope.T @ activations[i], bias - rate * slope.sum(0))
             slope = (slope @ weight) * (activations[i] > 0)
-    return [(np.float32(weight), np.float32(bias)) for weight, bias in layers]
+    return [(np.asarray(weight, np.float32), np.asarray(bias, np.float32)) for weight, bias in layers]

@@ -200,7 +200,7 @@ def blobs(
     centres = jax.random.uniform(key_centres, (clusters, dimensions), minval=-10, maxval=10)
     labels = jnp.arange(n) % clusters
     inputs = centres[labels] + overlap * jax.random.normal(key_noise, (n, dimensions))
-    return (inputs - inputs.mean(0)) / inputs.std(0), labels
+    return (inputs - inputs.mean(0, keepdims=True)) / inputs.std(0, keepdims=True), labels
 
 
 def network(features: int, classes: int, width: int) -> tuple[PyTree, PyTree]:
@@ -209,7 +209,7 @@ def network(features: int, classes: int, width: int) -> tuple[PyTree, PyTree]:
     return eqx.partition(model, eqx.is_inexact_array)
 
 
-def initialised(params: PyTree, keys: PRNGKeyArray, *, std: float | None) -> PyTree:
+def initialised(params: PyTree, keys: Array, *, std: float | None) -> PyTree:
     """One network for each key: normal weights and biases of one standard deviation; None: He's weights, zero biases."""
 
     def draw(key: PRNGKeyArray, leaf: Array) -> Array:
@@ -232,7 +232,7 @@ def descend(session: Session, problem: Problem, params: PyTree, *, steps: int, r
 
 
 def descend_in_batches(
-    session: Session, problem: Problem, params: PyTree, keys: PRNGKeyArray, *, batch: int, steps: int, rate: float, label: str
+    session: Session, problem: Problem, params: PyTree, keys: Array, *, batch: int, steps: int, rate: float, label: str
 ) -> Any:
     """Stochastic gradient descent of all repetitions at once, on batches drawn with replacement."""
     args = (problem, jnp.asarray(rate), keys, batch)
@@ -634,7 +634,8 @@ def _draw_outliers(tree: xr.DataTree) -> Figure:
     for rule, marker, colour in zip(RULES, plots.MARKERS, plots.COLOURS, strict=False):
         plots.interval(left, clusters, count.sel(rule=rule).values.T, name=rule, marker=marker, colour=colour)
     left.plot(clusters, clusters, ":", color="black", label="one each")
-    left.set_ylim(bottom=0)
+    left.set_yscale("log", base=2)
+    left.set_ylim(bottom=0.5)
     left.legend(fontsize="small")
     plots.label(left, "clusters", "outliers", title="More clusters, equal loss")
     overlap = _group(tree, "overlap")
