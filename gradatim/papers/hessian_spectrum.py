@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from gradatim import datasets
 from gradatim.lab import Between, Findings, Measure, OneOf, Session, plots
@@ -52,9 +52,9 @@ class WidthConfig:
     initial_std: Annotated[float, Between(1e-4, 10)] = 0.1
     "Standard deviation of all initial weights and biases."
     steps: Annotated[int, Between(1)] = 20000
-    "Steps of gradient descent at most."
+    "Steps of gradient descent."
     target: Annotated[float, Between(1e-8, 10)] = 5e-4
-    "Training loss at which a run stops."
+    "Training loss at which widths are compared."
 
 
 @dataclass(frozen=True)
@@ -225,10 +225,19 @@ def initialised(params: PyTree, keys: Array, *, std: float | None) -> PyTree:
     return jax.vmap(one)(keys)
 
 
+class Descent(eqx.Module):
+    """Where gradient descent is, and where each repetition was when its loss first reached the target."""
+
+    now: PyTree
+    at_target: PyTree
+    reached: Bool[Array, " seeds"]
+
+
 def descend(session: Session, problem: Problem, params: PyTree, *, steps: int, rate: float, target: float = 0.0, label: str) -> Any:
-    """Full-batch gradient descent of all repetitions at once, each held still once its loss has reached the target."""
+    """Full-batch gradient descent of all repetitions at once; the loop's state is a `Descent`."""
     args = (problem, jnp.asarray(rate), jnp.asarray(target))
-    return session.loop(_full_step, params, steps=steps, args=args, every=max(steps // LOOKS, 1), watch=_watched, label=label)
+    state = Descent(params, params, jnp.zeros(problem.labels.shape[0], bool))
+    return session.loop(_full_step, state, steps=steps, args=args, every=max(steps // LOOKS, 1), watch=_watched_descent, label=label)
 
 
 def descend_in_batches(
@@ -240,14 +249,21 @@ def descend_in_batches(
 
 
 # One function each for all loops, with the data in `args`: equal shapes are then compiled once.
-def _full_step(params: PyTree, i: Array, args: tuple[Problem, Array, Array]) -> PyTree:
+def _full_step(state: Descent, i: Array, args: tuple[Problem, Array, Array]) -> Descent:
     problem, rate, target = args
 
-    def one(params: PyTree, inputs: Array, labels: Array) -> PyTree:
-        loss, gradient = jax.value_and_grad(problem.loss)(params, (inputs, labels))
-        return jax.tree.map(lambda p, g: p - jnp.where(loss > target, rate, 0.0) * g, params, gradient)
+    def one(now: PyTree, held: PyTree, reached: Array, inputs: Array, labels: Array) -> Descent:
+        loss, gradient = jax.value_and_grad(problem.loss)(now, (inputs, labels))
+        moved = jax.tree.map(lambda p, g: p - rate * g, now, gradient)
+        # Until then both move together, and then the one stays for good: the loss may rise again.
+        reached = reached | (loss <= target)
+        return Descent(moved, jax.tree.map(lambda p, q: jnp.where(reached, p, q), held, moved), reached)
 
-    return jax.vmap(one)(params, problem.inputs, problem.labels)
+    return jax.vmap(one)(state.now, state.at_target, state.reached, problem.inputs, problem.labels)
+
+
+def _watched_descent(state: Descent, args: tuple[Any, ...]) -> dict[str, Array]:
+    return {"loss": args[0].losses(state.now), "held_loss": args[0].losses(state.at_target)}
 
 
 def _batch_step(params: PyTree, i: Array, args: tuple[Problem, Array, Array, int]) -> PyTree:
@@ -320,10 +336,10 @@ def _widths(config: Config, session: Session, key: PRNGKeyArray) -> _Part:
     for width in c.widths:
         template, static = network(inputs.shape[2], classes, width)
         problem = Problem(inputs, labels, static, classes)
-        start = initialised(template, jax.random.split(key_initial, config.seeds), std=c.initial_std)
+        initial = initialised(template, jax.random.split(key_initial, config.seeds), std=c.initial_std)
         label = f"width {width}"
-        loop = descend(session, problem, start, steps=c.steps, rate=config.learning_rate, target=c.target, label=label)
-        points = {"start": start, "end": loop.state}
+        loop = descend(session, problem, initial, steps=c.steps, rate=config.learning_rate, target=c.target, label=label)
+        points = {"start": initial, "equal": loop.state.at_target, "end": loop.state.now}
         spectra[width] = {
             when: _numpy(session.once(f"{label} {when}", dense_spectra, problem, p, config.max_size)) for when, p in points.items()
         }
@@ -336,41 +352,42 @@ def _widths(config: Config, session: Session, key: PRNGKeyArray) -> _Part:
         history = {"loss": (("step", "seed"), loop.history["loss"])}
         tree[f"/width/{width}"] = _dataset({**variables, **losses, **history}, {"step": loop.history["step"]}, unit="loss")
         if width == c.widths[-1]:
-            density = session.once("density", _density, problem, loop.state, spectra[width]["end"], key_probe, config)
+            density = session.once("density", _density, problem, loop.state.now, spectra[width]["end"], key_probe, config)
             tree["/density"] = _dataset({name: ("eigenvalue", values) for name, values in density.items()}, {}, unit="1/loss")
-    narrow, wide = (spectra[width]["end"]["hessian"] for width in (c.widths[0], c.widths[-1]))
-    end, start_values = spectra[c.widths[-1]]["end"], spectra[c.widths[-1]]["start"]
-    size = wide.shape[1]
-    n_directions = config.examples * (classes - 1)
+    start, equal, end = (spectra[c.widths[-1]][when] for when in ("start", "equal", "end"))
+    before, wide, after = (values["hessian"] for values in (start, equal, end))
+    narrow = spectra[c.widths[0]]["equal"]["hessian"]
+    size, n_directions = wide.shape[1], config.examples * (classes - 1)
     session.note(
         f"C1: of {size} eigenvalues the rank of the Gauss-Newton part alone forces {max(0.0, 1 - n_directions / size):.3f} to zero; a "
-        f"random symmetric matrix of that size has {2 * NEAR_ZERO * 2 / np.pi:.4f} of them below {NEAR_ZERO:g} of the largest"
+        f"random symmetric matrix of that size has {2 * NEAR_ZERO * 2 / np.pi:.4f} of them below {NEAR_ZERO:g} of the largest; share near "
+        f"zero when the loss first reached {c.target:g}: {_near_zero(wide).mean():.3f}"
     )
-    counts = {w: _counts(spectra[w]["end"], classes, config.examples) for w in c.widths}
-    reached = {w: float(spectra[w]["end"]["loss"].max()) for w in c.widths}
+    counts = {w: _counts(spectra[w]["equal"], classes, config.examples) for w in c.widths}
+    reached = {w: float(spectra[w]["equal"]["loss"].max()) for w in c.widths}
     means = {w: n.mean(1).tolist() for w, n in counts.items()}
-    session.note(f"C2: highest loss at the end, by width: {reached}; mean counts {RULES}: {means}")
-    above_tenth = RULES.index("above 10 %")
+    session.note(f"C2: highest loss at which networks are compared, by width: {reached}; mean counts {RULES}: {means}")
+    tenth = RULES.index("above 10 %")
     measures = {
-        "C1.near_zero_at_end": Measure.over_seeds(_near_zero(wide)),
-        "C1.near_zero_at_start": Measure.over_seeds(_near_zero(start_values["hessian"])),
-        "C1.outlier_share": Measure.over_seeds(counts[c.widths[-1]][above_tenth] / size),
+        "C1.near_zero_at_end": Measure.over_seeds(_near_zero(after)),
+        "C1.near_zero_at_start": Measure.over_seeds(_near_zero(before)),
+        "C1.outlier_share": Measure.over_seeds((after > 0.1 * after[:, :1]).mean(axis=1)),
         "C2.near_zero_gain": Measure.paired(_near_zero(wide), _near_zero(narrow)),
-        "C2.outlier_ratio": Measure.paired(counts[c.widths[-1]][above_tenth], counts[c.widths[0]][above_tenth], "log-ratio"),
+        "C2.outlier_ratio": Measure.paired(counts[c.widths[-1]][tenth], counts[c.widths[0]][tenth], "log-ratio"),
         "C2.top_ratio": Measure.paired(wide[:, 0], narrow[:, 0], "log-ratio"),
-        "C5.negative_count": Measure.over_seeds((wide < -ROUND_OFF * wide[:, :1]).sum(1)),
-        "C5.negative_size": Measure.over_seeds(np.maximum(-wide[:, -1], 0) / wide[:, 0]),
+        "C5.negative_count": Measure.over_seeds((after < -ROUND_OFF * after[:, :1]).sum(1)),
+        "C5.negative_size": Measure.over_seeds(np.maximum(-after[:, -1], 0) / after[:, 0]),
     }
     fitted = end["loss"] <= FITTED
     if fitted.sum() >= 3:
-        measures["C4.residual_norm"] = Measure.over_seeds((_norm(end["residual"]) / _norm(wide))[fitted])
-        measures["C4.top_of_gauss_newton"] = Measure.over_seeds((end["gauss_newton"][:, 0] / wide[:, 0])[fitted])
-    session.note(f"C4: {fitted.sum()} of {fitted.size} repetitions reached a loss of {FITTED:g}")
-    before, floor = start_values["hessian"], -end["gauss_newton"][:, -1] / end["gauss_newton"][:, 0]
+        measures["C4.residual_norm"] = Measure.over_seeds((_norm(end["residual"]) / _norm(after))[fitted])
+        measures["C4.top_of_gauss_newton"] = Measure.over_seeds((end["gauss_newton"][:, 0] / after[:, 0])[fitted])
+    rest = {when: float(np.mean(_norm(v["residual"]) / _norm(v["hessian"]))) for when, v in spectra[c.widths[-1]].items()}
+    below = {when: float(np.mean(-v["hessian"][:, -1] / v["hessian"][:, 0])) for when, v in spectra[c.widths[-1]].items()}
     session.note(
-        f"C4: residual norm over the Hessian's at initialisation {np.mean(_norm(start_values['residual']) / _norm(before)):.3f}; "
-        f"C5: |λmin|/λmax at initialisation {np.mean(-before[:, -1] / before[:, 0]):.3f}; "
-        f"most negative of the Gauss-Newton part over its largest (round-off) {floor.max():.1e}"
+        f"C4: {fitted.sum()} of {fitted.size} repetitions end at a loss of at most {FITTED:g}, the highest at {end['loss'].max():.2g}; "
+        f"residual norm over the Hessian's at the start, at a loss of {c.target:g}, at the end: {rest}; C5: |λmin|/λmax there: {below}; "
+        f"most negative of the Gauss-Newton part over its largest (round-off) {np.max(-end['gauss_newton'][:, -1] / end['gauss_newton'][:, 0]):.1e}"
     )
     tree["/width"] = _dataset(
         {"count": (("width", "rule", "seed"), np.stack(list(counts.values())))}, {"width": list(c.widths), "rule": list(RULES)}, unit=""
@@ -398,7 +415,7 @@ def _clusters(config: Config, session: Session, key: PRNGKeyArray) -> _Part:
     for clusters in c.clusters:
         problem, start = _cluster_problem(config, key, clusters, 1.0)
         label = f"{clusters} clusters"
-        end = descend(session, problem, start, steps=c.steps, rate=config.learning_rate, target=c.target, label=label).state
+        end = descend(session, problem, start, steps=c.steps, rate=config.learning_rate, target=c.target, label=label).state.at_target
         values = _numpy(session.once(f"{label} spectra", dense_spectra, problem, end, config.max_size))
         counts.append(_counts(values, clusters, config.examples))
         variables[f"top_{clusters}"] = (("seed", "rank"), values["hessian"][:, : 3 * max(c.clusters)])
@@ -422,7 +439,7 @@ def _overlaps(config: Config, session: Session, key: PRNGKeyArray) -> _Part:
     for overlap in c.overlaps:
         # One key for all: the same centres and noise, only wider.
         problem, start = _cluster_problem(config, key, 2, overlap)
-        end = descend(session, problem, start, steps=c.overlap_steps, rate=config.learning_rate, label=f"overlap {overlap:g}").state
+        end = descend(session, problem, start, steps=c.overlap_steps, rate=config.learning_rate, label=f"overlap {overlap:g}").state.now
         label = f"overlap {overlap:g} top"
         found.append(_numpy(session.once(label, lanczos_tops, problem, end, key, config.density_steps)))
     top = np.stack([values["hessian"][:, 0] for values in found])
@@ -445,7 +462,7 @@ def _switch(config: Config, session: Session, key: PRNGKeyArray) -> _Part:
         template, static = network(inputs.shape[2], 10, width)
         problem = Problem(inputs, labels, static, 10)
         start = initialised(template, jax.random.split(key_initial, n_seeds), std=None)
-        large = descend(session, problem, start, steps=c.large_steps, rate=c.large_rate, label=f"{regime}: large batch").state
+        large = descend(session, problem, start, steps=c.large_steps, rate=c.large_rate, label=f"{regime}: large batch").state.now
         ends = {
             name: descend_in_batches(
                 session, problem, origin, jax.random.split(k, n_seeds), batch=c.small_batch, steps=c.small_steps, rate=rate, label=label
@@ -593,7 +610,7 @@ def _by_width(tree: xr.DataTree) -> dict[str, xr.Dataset]:
 
 def _draw_spectra(tree: xr.DataTree) -> Figure:
     fig, ((left, right),) = plots.figure(1, 2)
-    for ax, when, title in ((left, "start", "At initialisation"), (right, "end", "After training, equal loss")):
+    for ax, when, title in ((left, "start", "At initialisation"), (right, "end", "After training")):
         for colour, (width, node) in zip(plots.COLOURS, _by_width(tree).items(), strict=False):
             values = node[f"hessian_{when}"].values
             name = f"{width} units, {values.shape[1]} parameters"
