@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from environments import python_of
 from rich.console import Console
 from rich.table import Table
 
@@ -51,7 +52,7 @@ def _with_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _ours(path: Path) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "testpaths=benchmarks"]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=prepend"]
         subprocess.run([*command, f"--benchmark-json={report}", str(path)], check=True, cwd=HERE.parent)
         benchmarks = json.loads(report.read_text())["benchmarks"]
     return [
@@ -67,23 +68,9 @@ def _ours(path: Path) -> list[dict[str, Any]]:
 
 def _peer(path: Path) -> list[dict[str, Any]]:
     environment = path.stem.partition("_")[0]
-    python = _environment(environment)
+    python = python_of(environment)
     done = subprocess.run([python, str(path)], stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _environment(name: str) -> str:
-    requirements = HERE / "peers" / f"{name}.txt"
-    folder = HERE.parent / f".venv-peers-{name}"
-    python = folder / "bin" / "python"
-    stamp = folder / ".complete"
-    if not stamp.exists() or stamp.read_text() != requirements.read_text():
-        print(f"installing the peers of {requirements.name} into {folder.name}", file=sys.stderr)
-        if not python.exists():
-            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements)], check=True)
-        stamp.write_text(requirements.read_text())
-    return str(python)
 
 
 def _print(groups: dict[str, Any]) -> None:

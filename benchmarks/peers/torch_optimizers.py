@@ -18,6 +18,7 @@ import pytorch_optimizer  # pyright: ignore[reportMissingImports]: of the peers'
 import torch  # pyright: ignore[reportMissingImports]
 import torch_optimizer  # pyright: ignore[reportMissingImports]
 
+GROUP = "diffGrad, update of 10 million parameters"
 SHAPES = ((4000, 1000), (2000, 2000), (1000, 2000))
 RATE = 1e-3
 PEERS: dict[str, Callable[[Any], Any]] = {
@@ -57,7 +58,7 @@ def trajectory(gradients: np.ndarray) -> list[list[float]]:
 
 
 def main() -> None:
-    """Prints one JSON object."""
+    """Prints the timings, or the trajectory, as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--gradients", help="a .npy file (steps, n) of float64 gradients")
     arguments = parser.parse_args()
@@ -65,8 +66,11 @@ def main() -> None:
     if arguments.gradients:
         print(json.dumps({"parameters": trajectory(np.load(arguments.gradients))}))
         return
-    times = {name: seconds(make) for name, make in PEERS.items()}
-    print(json.dumps({name: {"median": statistics.median(t), "min": min(t), "samples": t} for name, t in times.items()}))
+    print(
+        json.dumps(
+            [{"group": GROUP, "name": name, "seconds": statistics.median(seconds(make)), "info": {}} for name, make in PEERS.items()]
+        )
+    )
 
 
 if __name__ == "__main__":

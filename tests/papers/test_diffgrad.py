@@ -35,7 +35,8 @@ def test_the_factor_does_what_it_says(verdicts):
 def test_the_descents_reproduce(verdicts):
     parts = verdicts["C2"]["parts"]
     assert all(part["verdict"] == "holds" for name, part in parts.items() if not name.startswith("advantage"))
-    assert parts["advantage_over_adam"]["verdict"] == "fails"
+    # Starts spread over the whole domain show no such advantage as the one start does.
+    assert abs(parts["advantage_over_adam_at_half_rate"]["value"]) < 0.03
 
 
 def test_the_counter_example_refutes_the_bound(verdicts):
