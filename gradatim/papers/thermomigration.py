@@ -267,7 +267,7 @@ def _evolve(
 
 
 @eqx.filter_jit
-def _stepper(model: pf.Thermotransport, dt: float) -> pf.SemiImplicit:
+def _stepper(model: pf.Thermotransport, dt: float | Array) -> pf.SemiImplicit:
     return model.stepper(dt)
 
 
