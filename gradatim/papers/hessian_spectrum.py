@@ -384,10 +384,11 @@ def _widths(config: Config, session: Session, key: PRNGKeyArray) -> _Part:
         measures["C4.top_of_gauss_newton"] = Measure.over_seeds((end["gauss_newton"][:, 0] / after[:, 0])[fitted])
     rest = {when: float(np.mean(_norm(v["residual"]) / _norm(v["hessian"]))) for when, v in spectra[c.widths[-1]].items()}
     below = {when: float(np.mean(-v["hessian"][:, -1] / v["hessian"][:, 0])) for when, v in spectra[c.widths[-1]].items()}
+    floor = -end["gauss_newton"][:, -1] / end["gauss_newton"][:, 0]
     session.note(
         f"C4: {fitted.sum()} of {fitted.size} repetitions end at a loss of at most {FITTED:g}, the highest at {end['loss'].max():.2g}; "
         f"residual norm over the Hessian's at the start, at a loss of {c.target:g}, at the end: {rest}; C5: |λmin|/λmax there: {below}; "
-        f"most negative of the Gauss-Newton part over its largest (round-off) {np.max(-end['gauss_newton'][:, -1] / end['gauss_newton'][:, 0]):.1e}"
+        f"most negative of the Gauss-Newton part over its largest (round-off) {floor.max():.1e}"
     )
     tree["/width"] = _dataset(
         {"count": (("width", "rule", "seed"), np.stack(list(counts.values())))}, {"width": list(c.widths), "rule": list(RULES)}, unit=""
