@@ -18,8 +18,8 @@ def rollout(step: Callable[[Any], Any], state: PyTree, *, n_steps: int, every: i
 
     **Raises:** `ValueError` if `every` does not divide `n_steps`.
 
-    >>> rollout(lambda x: 2 * x, jnp.array(1.0), n_steps=4, every=2)
-    Array([ 1.,  4., 16.], dtype=float32)
+    >>> rollout(lambda x: 2 * x, jnp.array(1.0), n_steps=4, every=2).tolist()
+    [1.0, 4.0, 16.0]
     """
     if every < 1 or n_steps < 1 or n_steps % every:
         raise ValueError(f"every must divide n_steps, got {every} and {n_steps}")
