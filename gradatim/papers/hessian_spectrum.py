@@ -230,7 +230,7 @@ class Descent(eqx.Module):
 
     now: PyTree
     at_target: PyTree
-    reached: Bool[Array, " seeds"]
+    reached: Bool[Array, "*seeds"]
 
 
 def descend(session: Session, problem: Problem, params: PyTree, *, steps: int, rate: float, target: float = 0.0, label: str) -> Any:
