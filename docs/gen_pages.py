@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 from readme_table import SYMBOLS, cell, interval, number, own_papers, read_scorecard  # noqa: E402
 
-from gradatim.cli.cards import card, link  # noqa: E402
+from gradatim.cli.entries import full_entry, link  # noqa: E402
 from gradatim.lab import Paper  # noqa: E402
 from gradatim.lab.claims import ClaimPart  # noqa: E402
 
@@ -129,7 +129,7 @@ def paper_page(paper: Paper, scorecard: Mapping[str, Any]) -> str:
     ]
     judged = scorecard.get(paper.slug, {}).get("claims", {})
     if paper.implemented:
-        shown = card(paper, judged)
+        shown = full_entry(paper, judged)
         lines += ["```python", *shown["imports"], "```", "```bash", f"gradatim run {paper.slug} --scale laptop", "```\n"]
     lines += [f"{paper.summary}\n"]
     if not paper.implemented:
@@ -138,7 +138,10 @@ def paper_page(paper: Paper, scorecard: Mapping[str, Any]) -> str:
     lines += figure_section(paper.slug)
     lines += run_section(paper.slug)
     if paper.implemented:
-        lines += ["## Theory and experiment\n", f"The method in the reference: {', '.join(references(card(paper, judged)['imports']))}.\n"]
+        lines += [
+            "## Theory and experiment\n",
+            f"The method in the reference: {', '.join(references(full_entry(paper, judged)['imports']))}.\n",
+        ]
         lines += [f"::: {paper.module_name}", "    options:", "      show_root_heading: false"]
         lines += ["      show_root_toc_entry: false", "      heading_level: 3", "      members: [Config, run, draw, memory]\n"]
     return "\n".join(lines)

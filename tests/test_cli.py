@@ -11,7 +11,7 @@ import pytest
 
 import gradatim
 from gradatim.cli import main, running
-from gradatim.cli.cards import card
+from gradatim.cli.entries import full_entry
 from gradatim.lab.registry import papers
 from gradatim.lab.request import RunOutcome
 
@@ -138,7 +138,7 @@ def test_show_names_what_to_import(capsys, tmp_path, monkeypatch):
     module.write_text('"""Steps."""\nfrom gradatim.lab import Findings\nfrom gradatim.optim import diffgrad\n')
     monkeypatch.syspath_prepend(str(tmp_path))
     paper = dataclasses.replace(papers()["random-walk"], module_name="paper_that_imports")
-    assert card(paper, {})["imports"] == ["from gradatim.optim import diffgrad"]
+    assert full_entry(paper, {})["imports"] == ["from gradatim.optim import diffgrad"]
 
 
 def test_cite_is_bibtex(capsys):

@@ -65,7 +65,7 @@ def list_papers(*, json: bool = False) -> None:
     from gradatim.lab.registry import papers
     from gradatim.lab.scorecard import read_scorecard
 
-    from .cards import entry
+    from .entries import entry
 
     found = list(papers().values())
     if json:
@@ -91,11 +91,11 @@ def show(slug: str, /, *, json: bool = False) -> None:
     from gradatim.lab.registry import find
     from gradatim.lab.scorecard import read_scorecard
 
-    from .cards import card, link
+    from .entries import full_entry, link
 
     paper = find(slug)
     judged = read_scorecard().get(slug, {}).get("claims", {})
-    shown = card(paper, judged)
+    shown = full_entry(paper, judged)
     if json:
         _print_json(shown)
         return
@@ -126,7 +126,7 @@ def search(*words: str, limit: int = 5, json: bool = False) -> None:
     from gradatim.lab.registry import papers
     from gradatim.lab.search import search
 
-    from .cards import entry
+    from .entries import entry
 
     hits = search(" ".join(words), list(papers().values()), limit=limit)
     if json:
@@ -175,7 +175,7 @@ def cite(slug: str, /, *, json: bool = False) -> None:
     """
     from gradatim.lab.registry import find
 
-    from .cards import citation
+    from .entries import citation
 
     paper = find(slug)
     if json:

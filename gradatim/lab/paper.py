@@ -1,4 +1,4 @@
-"""A paper: its card of claims, read from TOML without importing JAX, and the module that runs it."""
+"""A paper: its claims, read from TOML without importing JAX, and the module that runs it."""
 
 from __future__ import annotations
 

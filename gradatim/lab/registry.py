@@ -31,7 +31,7 @@ def papers() -> dict[str, Paper]:
 def find(slug: str) -> Paper:
     """The paper of one slug.
 
-    **Raises:** `ValueError` if there is none, with the closest names, or if its card cannot be read.
+    **Raises:** `ValueError` if there is none, with the closest names, or if its file cannot be read.
     """
     found, broken = _read_all()
     if slug in found:

@@ -121,14 +121,14 @@ def _disagreements(record: Record, on_scorecard: dict[str, Any]) -> Iterator[str
     if (record.status, record.scale, dict(record.changed)) != ("ok", SCALE, {}):
         yield f"the result must be an unchanged, finished run at scale {SCALE}"
     if list(record.verdicts) != [claim.id for claim in claims]:
-        yield f"the result judges {', '.join(record.verdicts)}, the card has {', '.join(claim.id for claim in claims)}"
+        yield f"the result judges {', '.join(record.verdicts)}, the paper's file has {', '.join(claim.id for claim in claims)}"
     if on_scorecard != entry(record):
         yield "the scorecard differs from the result"
     for claim in claims:
         # A criterion that was changed after the run shows here.
         now = claim.judge(record.measures, record.scale, record.untested)
         if claim.id in record.verdicts and _judgement(now) != _judgement(record.verdicts[claim.id]):
-            yield f"{claim.id} is judged otherwise by the card of today: run it again"
+            yield f"{claim.id} is judged otherwise by the paper's file of today: run it again"
     if not record.figures or not (record.path / DATA).exists():
         yield "the result has no figures or no data"
 

@@ -11,7 +11,7 @@ from gradatim.lab.search import search
 
 searching = importlib.import_module("gradatim.lab.search")
 
-# None of these is a sentence of the card it is to find.
+# None of these is a sentence of the paper's file that it is to find.
 PARAPHRASES = {
     "decomposed-diffusion-sampler": "reconstruct a medical scan with a generative model as the prior",
     "deep-conjugate-direction": "let a neural network propose the search direction of a Krylov method",

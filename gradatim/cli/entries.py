@@ -1,4 +1,4 @@
-"""A paper as the commands show it: its entry in a list, its card, its citation."""
+"""A paper as the commands show it: its entry in a list, its full entry, its citation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def entry(paper: Paper) -> dict[str, Any]:
     }
 
 
-def card(paper: Paper, judged: Mapping[str, Any]) -> dict[str, Any]:
+def full_entry(paper: Paper, judged: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON form of `gradatim show`; `judged` holds the verdicts of its claims on the scorecard."""
     method, imports = _method(paper)
     claims = [
