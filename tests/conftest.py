@@ -14,7 +14,7 @@ import pytest
 # An int where a float is declared is right, as it is for Python's type checkers.
 jaxtyping.install_import_hook("gradatim", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-import jax
+import jax  # noqa: E402
 
 # The first call of a property compiles, which is no fault of the property.
 hypothesis.settings.register_profile("gradatim", deadline=None, print_blob=True)

@@ -50,7 +50,9 @@ def _read_all() -> tuple[dict[str, Paper], dict[str, Exception]]:
     package = importlib.util.find_spec(GROUP)
     for folder in (package.submodule_search_locations or ()) if package else ():
         for path in sorted(Path(folder).glob("*.toml")):
-            module = f"{GROUP}.{path.stem}" if path.with_suffix(".py").exists() else None
+            # A module beside its claims, or a package for an experiment of several parts.
+            code = (path.with_suffix(".py"), path.with_suffix("") / "__init__.py")
+            module = f"{GROUP}.{path.stem}" if any(candidate.exists() for candidate in code) else None
             try:
                 paper = read_paper(path, module)
                 found[paper.slug] = paper

@@ -103,7 +103,10 @@ def edit(path, change):
         (lambda root: (root / "scorecard.json").write_text("{}"), "results that are not on the scorecard"),
         (lambda root: edit(root / "scorecard.json", lambda t: t.update(other={})), "other: on the scorecard without results"),
         (lambda root: edit(record(root), lambda t: t["verdicts"].pop("C2")), "the result judges C1, C3, the paper's file has C1, C2, C3"),
-        (lambda root: edit(record(root), lambda t: t["verdicts"]["C1"].update(criterion="≥ 9")), "C1 is judged otherwise by the paper's file"),
+        (
+            lambda root: edit(record(root), lambda t: t["verdicts"]["C1"].update(criterion="≥ 9")),
+            "C1 is judged otherwise by the paper's file",
+        ),
         (lambda root: edit(record(root), lambda t: t.update(scale="smoke")), "an unchanged, finished run at scale laptop"),
         (lambda root: (record(root).parent / "figures" / "spread.png").unlink(), "no figures or no data"),
         (lambda root: record(root).write_text("{"), "is damaged"),
