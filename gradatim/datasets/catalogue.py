@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
+from .corpus import Corpus
 from .dataset import Dataset, Source
 from .digits import digits
 from .fashion_mnist import fashion_mnist
 from .mnist import mnist_5k
+from .shakespeare import shakespeare
 
 CATALOGUE: dict[str, Callable[[str], Source]] = {"fashion-mnist": fashion_mnist, "mnist-5k": mnist_5k, "digits": digits}
+TEXTS: dict[str, Callable[[str], Corpus]] = {"shakespeare": shakespeare}
 
 
 def load(
@@ -41,3 +44,22 @@ def load(
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     return CATALOGUE[name](split).dataset(n=n, seed=seed, pool=pool)
+
+
+def load_text(name: str, *, split: str = "train") -> Corpus:
+    """A real text as numbers, with its symbols and provenance; the parts are contiguous, the validation part at the end.
+
+    **Arguments:** `name`: `"shakespeare"`; `split`: `"train"` or `"validation"`.
+
+    **Raises:** `ValueError` for an unknown name or split; `DatasetError` if the text is corrupt or not to be had. No other text ever
+    takes its place.
+
+    >>> text = load_text("shakespeare")
+    >>> len(text), text.vocabulary_size, text.decode(text.tokens[:25])
+    (4532260, 84, "ALL'S WELL THAT ENDS WELL")
+    """
+    if name not in TEXTS:
+        raise ValueError(f"name must be one of {', '.join(TEXTS)}, got {name!r}")
+    if split not in ("train", "validation"):
+        raise ValueError(f"split must be 'train' or 'validation', got {split!r}")
+    return TEXTS[name](split)
