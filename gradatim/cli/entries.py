@@ -68,13 +68,21 @@ def citation(paper: Paper) -> str:
 
 
 def _method(paper: Paper) -> tuple[str, list[str]]:
-    """What the experiment's module says in its head, and what it imports of the methods, read without importing it."""
+    """What the experiment says in its head, and what it imports of the methods, read without importing it."""
     spec = importlib.util.find_spec(paper.module_name) if paper.module_name else None
     if spec is None or spec.origin is None:
         return "", []
-    module = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    imports = [ast.unparse(line) for line in module.body if isinstance(line, ast.ImportFrom) and _is_method(line.module)]
-    return ast.get_docstring(module) or "", imports
+    head = Path(spec.origin)
+    # An experiment of several parts is a package, and each part names what it uses.
+    files = sorted(head.parent.glob("*.py")) if spec.submodule_search_locations else [head]
+    modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
+    found: dict[str, set[str]] = {}
+    for module in modules.values():
+        for line in module.body:
+            if isinstance(line, ast.ImportFrom) and line.module and _is_method(line.module):
+                found.setdefault(line.module, set()).update(ast.unparse(name) for name in line.names)
+    imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(found.items())]
+    return ast.get_docstring(modules[head]) or "", imports
 
 
 def _is_method(module: str | None) -> bool:

@@ -8,8 +8,9 @@ import pytest
 from gradatim.lab import Session, validate
 from gradatim.lab.paper import read_paper
 from gradatim.papers import diffgrad as paper
+from gradatim.papers.diffgrad import figures, training
 
-TOML = Path(paper.__file__).with_name("diffgrad.toml")
+TOML = Path(paper.__file__).parents[1] / "diffgrad.toml"
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +68,13 @@ def test_a_grid_of_rates_is_chosen_from_on_images_kept_back():
         paper.SCALES["smoke"].images, optimizers=("diffgrad",), factors=(1e-4, 10.0), tuning_epochs=6, batch_size=16, n_validation=128
     )
     session = Session(jax.random.key(1), scale="smoke")
-    loaded = paper._Images.load(images, session)
-    factors, tuning = paper._tune(loaded, session)
+    loaded = training.TrainingData.load(images, session)
+    factors, tuning = training.tune(loaded, session)
     assert factors == {"diffgrad": 10.0}
     assert tuning["accuracy"].dims == ("arm", "rate", "seed", "step")
     assert len(loaded.tuning["train"][1]) == images.n_train - images.n_validation
     assert {p.source for p in session.provenances} == {session.provenances[0].source}
-    assert [ax.get_xlabel() for ax in paper._draw_rates(tuning).axes] == ["rate over the optimiser's customary rate"]
+    assert [ax.get_xlabel() for ax in figures._draw_rates(tuning).axes] == ["rate over the optimiser's customary rate"]
 
 
 @pytest.mark.parametrize("scale", paper.SCALES)
