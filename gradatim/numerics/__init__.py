@@ -16,6 +16,15 @@ from .fourier import inverse_cosine_fourier_transform as inverse_cosine_fourier_
 from .fourier import inverse_cosine_transform as inverse_cosine_transform
 from .fourier import inverse_cosine_transform_2d as inverse_cosine_transform_2d
 from .fourier import unfold_spectrum as unfold_spectrum
+from .polar import NEWTON_SCHULZ as NEWTON_SCHULZ
+from .polar import NORMS as NORMS
+from .polar import dual_norm as dual_norm
+from .polar import lmo as lmo
+from .polar import newton_schulz_singular_map as newton_schulz_singular_map
+from .polar import nuclear_norm as nuclear_norm
+from .polar import polar_factor as polar_factor
+from .polar import primal_norm as primal_norm
+from .polar import sharp as sharp
 from .rollout import rollout as rollout
 from .spectra import Estimate as Estimate
 from .spectra import Krylov as Krylov
