@@ -18,73 +18,18 @@ optax takes a callable for a function of the parameters, and equinox modules are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
-from gradatim.nets import cnn
+from .parameters import LINEAR, MatrixAxes, Parameter, is_parameter, parameters_of
 
 Classify = Callable[[str, Any], Any]
 Selection = Any
 """A part of the model (a sub-module or an array of it), a function from the model to such a part, or a sequence of these."""
-
-READOUT_NAMES = frozenset({"readout", "lm_head"})
-"Fields whose matrices are the read-out if none is selected."
-ROUTER_NAMES = frozenset({"router"})
-"Fields whose matrices choose between experts."
-
-
-@dataclass(frozen=True)
-class MatrixAxes:
-    """Which axes of an array are the inputs of a linear map (summed over) and which its outputs; all others are a batch of maps.
-
-    The fields mean what those of `optax.contrib.MuonDimensionNumbers` do; axes may count from the end.
-    """
-
-    reduction: tuple[int, ...]
-    output: tuple[int, ...]
-
-    def of(self, ndim: int) -> MatrixAxes:
-        """The same axes, counted from the front of an array of `ndim` axes.
-
-        **Raises:** `ValueError` for an axis that the array lacks, or one that is named twice.
-        """
-        axes = (*self.reduction, *self.output)
-        if not self.reduction or not self.output or any(not -ndim <= axis < ndim for axis in axes):
-            raise ValueError(f"reduction and output axes must be axes of an array of rank {ndim}, got {self}")
-        if len({axis % ndim for axis in axes}) < len(axes):
-            raise ValueError(f"no axis may be named twice, got {self} for rank {ndim}")
-        return MatrixAxes(tuple(axis % ndim for axis in self.reduction), tuple(axis % ndim for axis in self.output))
-
-    def fold(self, array: Float[Array, ...]) -> Float[Array, "batch out in"]:
-        """The array as a batch of matrices, outputs first."""
-        order, batch, (out, into) = self._layout(array.shape)
-        return array.transpose(order).reshape(batch, out, into)
-
-    def unfold(self, matrices: Float[Array, "batch out in"], shape: tuple[int, ...]) -> Float[Array, ...]:
-        """The array of that shape whose `fold` these are."""
-        order, _, _ = self._layout(shape)
-        return matrices.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
-
-    def _layout(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, tuple[int, int]]:
-        axes = self.of(len(shape))
-        batch = [axis for axis in range(len(shape)) if axis not in axes.reduction + axes.output]
-        sizes = (math.prod(shape[axis] for axis in group) for group in (axes.output, axes.reduction))
-        out, into = sizes
-        return (*batch, *axes.output, *axes.reduction), math.prod(shape[axis] for axis in batch), (out, into)
-
-
-Kind = MatrixAxes | Literal["embedding", "router", "vector", "readout"]
-"What a module says of its arrays in `parameter_kinds`."
-# equinox: (out, in), and (out, in, height, width).
-_LINEAR = MatrixAxes((-1,), (-2,))
 
 
 def label_parameters(
@@ -108,7 +53,7 @@ def label_parameters(
     """
     chosen = _readout(model, readout)
 
-    def rule(parameter: _Parameter) -> str | None:
+    def rule(parameter: Parameter) -> str | None:
         if parameter.index in chosen:
             return "output"
         return "matrix" if parameter.axes is not None else parameter.kind and "vector"
@@ -129,10 +74,10 @@ def label_by_growth(
 
     **Raises:** `ValueError`, with the path, if the models differ in more than width, or a dimension shrinks, or none grows.
     """
-    parameters, others = _parameters(small), _parameters(large)
-    _check_same_paths([p.path for p in parameters], [p.path for p in others], "small", "large")
+    ours, theirs = parameters_of(small), parameters_of(large)
+    _check_same_paths([p.path for p in ours], [p.path for p in theirs], "small", "large")
     growing: dict[int, tuple[int, ...]] = {}
-    for before, after in zip(parameters, others, strict=True):
+    for before, after in zip(ours, theirs, strict=True):
         if len(before.leaf.shape) != len(after.leaf.shape) or any(a > b for a, b in zip(before.leaf.shape, after.leaf.shape, strict=True)):
             raise ValueError(f"no dimension of {before.path} may shrink or vanish, got {before.leaf.shape} and {after.leaf.shape}")
         growing[before.index] = tuple(axis for axis, n in enumerate(before.leaf.shape) if n < after.leaf.shape[axis])
@@ -140,10 +85,10 @@ def label_by_growth(
         raise ValueError("small and large must differ in width, got the same shapes for every parameter")
     chosen = _readout(small, readout)
     if readout is None and not chosen:
-        narrowing = [p for p in parameters if p.axes is not None and growing[p.index] and set(growing[p.index]) <= set(p.axes.reduction)]
+        narrowing = [p for p in ours if p.axes is not None and growing[p.index] and set(growing[p.index]) <= set(p.axes.reduction)]
         chosen = {p.index for p in narrowing[-1:]}
 
-    def rule(parameter: _Parameter) -> str:
+    def rule(parameter: Parameter) -> str:
         if parameter.index in chosen:
             return "output"
         return "matrix" if len(growing[parameter.index]) > 1 else "vector"
@@ -166,7 +111,7 @@ def norm_groups(
     """
     chosen = _readout(model, readout)
 
-    def rule(parameter: _Parameter) -> str | None:
+    def rule(parameter: Parameter) -> str | None:
         if parameter.index in chosen or parameter.kind in ("embedding", "router"):
             return "embed"
         return "hidden" if parameter.axes is not None else parameter.kind
@@ -189,7 +134,7 @@ def muon_roles(model: PyTree, *, classify: Classify | None = None, readout: Sele
     """
     chosen = _readout(model, readout)
 
-    def rule(parameter: _Parameter) -> str | None:
+    def rule(parameter: Parameter) -> str | None:
         if parameter.axes is not None and parameter.index not in chosen:
             return "muon"
         return parameter.kind and "adam"
@@ -209,10 +154,10 @@ def matrix_axes(model: PyTree, labels: PyTree, label: str) -> PyTree[MatrixAxes]
     MatrixAxes(reduction=(1, 2, 3), output=(0,))
     """
     given = _labels_by_path(model, labels)
-    parameters = [p for p in _parameters(model) if given[p.path] == label]
+    parameters = [p for p in parameters_of(model) if given[p.path] == label]
     for p in parameters:
         _check_rank(p, label)
-    return _tree(model, {p.index: (p.axes or _LINEAR.of(len(p.leaf.shape))) for p in parameters})
+    return _tree(model, {p.index: (p.axes or LINEAR.of(len(p.leaf.shape))) for p in parameters})
 
 
 def layer_indices(model: PyTree, layers: Sequence[Selection]) -> PyTree[int]:
@@ -226,7 +171,7 @@ def layer_indices(model: PyTree, layers: Sequence[Selection]) -> PyTree[int]:
     """
     if not layers:
         raise ValueError("layers must hold at least one selection, got none")
-    paths = {p.index: p.path for p in _parameters(model)}
+    paths = {p.index: p.path for p in parameters_of(model)}
     numbers: dict[int, int] = {}
     for number, selection in enumerate(layers, 1):
         selected = _selected(model, selection) & paths.keys()
@@ -266,85 +211,12 @@ def check_labels(model: PyTree, labels: PyTree, allowed: Collection[Any], *, mat
     **Raises:** `ValueError`, with the path of the first leaf that is wrong.
     """
     given = _labels_by_path(model, labels)
-    for parameter in _parameters(model):
+    for parameter in parameters_of(model):
         _check_label(parameter, given[parameter.path], allowed, matrices)
 
 
-@dataclass(frozen=True)
-class _Parameter:
-    index: int  # among all leaves of the model
-    path: str
-    leaf: Any
-    kind: str | None  # None: no rule knows it
-    axes: MatrixAxes | None  # of a linear map, counted from the front
-    named_readout: bool
-
-
-def _parameters(model: PyTree) -> list[_Parameter]:
-    found = []
-    for index, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(model)):
-        if not _is_parameter(leaf):
-            continue
-        name = jax.tree_util.keystr(path) or "the parameter"
-        names = {getattr(key, "name", getattr(key, "key", None)) for key in path}
-        kind = _kind(*_owner(model, path), leaf)
-        is_matrix = isinstance(kind, MatrixAxes)
-        try:
-            axes = kind.of(leaf.ndim) if is_matrix and not names & ROUTER_NAMES else None
-        except ValueError as error:
-            raise ValueError(f"{name} of shape {leaf.shape}: {error}") from None
-        is_readout = kind == "readout" or (bool(names & READOUT_NAMES) and leaf.ndim > 1 and kind != "vector")
-        word = ("router" if names & ROUTER_NAMES else "matrix") if is_matrix else kind
-        found.append(_Parameter(index, name, leaf, "matrix" if word == "readout" else word, axes, is_readout))
-    return found
-
-
-def _is_parameter(leaf: Any) -> bool:
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return jnp.issubdtype(leaf.dtype, jnp.inexact)
-    return eqx.is_inexact_array(leaf)
-
-
-def _owner(model: PyTree, path: Sequence[Any]) -> tuple[Any, str]:
-    """The innermost module on the way to a leaf, and its field on that way."""
-    node, owner, field = model, None, ""
-    for key in path:
-        if isinstance(key, jax.tree_util.GetAttrKey):
-            if isinstance(node, eqx.Module):
-                owner, field = node, key.name
-            node = getattr(node, key.name)
-        elif isinstance(key, jax.tree_util.SequenceKey):
-            node = node[key.idx]
-        elif isinstance(key, jax.tree_util.DictKey):
-            node = node[key.key]
-        else:
-            return None, ""
-    return owner, field
-
-
-_NORMS = (eqx.nn.LayerNorm, eqx.nn.RMSNorm, eqx.nn.GroupNorm, eqx.nn.BatchNorm, eqx.nn.PReLU, cnn.GroupNorm)
-
-
-def _kind(owner: Any, field: str, leaf: Any) -> Kind | None:
-    declared = getattr(type(owner), "parameter_kinds", {})
-    if field in declared:
-        return declared[field]
-    if isinstance(owner, eqx.nn.Linear):
-        return _LINEAR if field == "weight" else "vector"
-    if isinstance(owner, eqx.nn.Conv | eqx.nn.ConvTranspose):
-        inputs = range(-owner.num_spatial_dims - 1, 0)
-        return MatrixAxes(tuple(inputs), (inputs[0] - 1,)) if field == "weight" else "vector"
-    if isinstance(owner, cnn.Convolution):
-        return MatrixAxes((-4, -3, -2), (-1,))
-    if isinstance(owner, eqx.nn.Embedding):
-        return "embedding"
-    if isinstance(owner, _NORMS) or leaf.ndim < 2:
-        return "vector"
-    return None
-
-
 def _readout(model: PyTree, selection: Selection | None) -> set[int]:
-    parameters = _parameters(model)
+    parameters = parameters_of(model)
     if selection is None:
         return {p.index for p in parameters if p.named_readout}
     selected = _selected(model, selection)
@@ -377,7 +249,7 @@ def _selected(model: PyTree, selection: Selection) -> set[int]:
     places: dict[int, list[int]] = {}
     for index, leaf in enumerate(leaves):
         places.setdefault(id(leaf), []).append(index)
-    parts = [leaf for leaf in jax.tree.leaves(selection) if _is_parameter(leaf)]
+    parts = [leaf for leaf in jax.tree.leaves(selection) if is_parameter(leaf)]
     for leaf in parts:
         if id(leaf) not in places:
             raise ValueError(f"a selection must be part of the model, got an array of shape {leaf.shape} that is not in it")
@@ -385,10 +257,10 @@ def _selected(model: PyTree, selection: Selection) -> set[int]:
 
 
 def _label(
-    model: PyTree, classify: Classify | None, rule: Callable[[_Parameter], Any], *, allowed: Collection[Any], matrices: Collection[Any]
+    model: PyTree, classify: Classify | None, rule: Callable[[Parameter], Any], *, allowed: Collection[Any], matrices: Collection[Any]
 ) -> PyTree:
     labels = {}
-    for parameter in _parameters(model):
+    for parameter in parameters_of(model):
         label = None if classify is None else classify(parameter.path, parameter.leaf)
         label = rule(parameter) if label is None else label
         if label is None:
@@ -401,21 +273,21 @@ def _label(
     return _tree(model, labels)
 
 
-def _check_label(parameter: _Parameter, label: Any, allowed: Collection[Any], matrices: Collection[Any]) -> None:
+def _check_label(parameter: Parameter, label: Any, allowed: Collection[Any], matrices: Collection[Any]) -> None:
     if label not in allowed:
         raise ValueError(f"the label of {parameter.path} must be one of {', '.join(map(str, allowed))}, got {label!r}")
     if label in matrices:
         _check_rank(parameter, label)
 
 
-def _check_rank(parameter: _Parameter, label: Any) -> None:
+def _check_rank(parameter: Parameter, label: Any) -> None:
     if len(parameter.leaf.shape) < 2:
         raise ValueError(f"{parameter.path} must have two axes or more to be labelled {label!r}, got shape {parameter.leaf.shape}")
 
 
 def _labels_by_path(model: PyTree, labels: PyTree) -> dict[str, Any]:
     given = {jax.tree_util.keystr(path) or "the parameter": label for path, label in jax.tree_util.tree_leaves_with_path(labels)}
-    _check_same_paths([p.path for p in _parameters(model)], list(given), "model", "labels")
+    _check_same_paths([p.path for p in parameters_of(model)], list(given), "model", "labels")
     return given
 
 

@@ -16,6 +16,8 @@ from .fourier import inverse_cosine_fourier_transform as inverse_cosine_fourier_
 from .fourier import inverse_cosine_transform as inverse_cosine_transform
 from .fourier import inverse_cosine_transform_2d as inverse_cosine_transform_2d
 from .fourier import unfold_spectrum as unfold_spectrum
+from .nuclear import nuclear_norm_by_quadrature as nuclear_norm_by_quadrature
+from .nuclear import nuclear_norm_by_sketch as nuclear_norm_by_sketch
 from .polar import NEWTON_SCHULZ as NEWTON_SCHULZ
 from .polar import NORMS as NORMS
 from .polar import dual_norm as dual_norm
@@ -26,6 +28,8 @@ from .polar import polar_factor as polar_factor
 from .polar import primal_norm as primal_norm
 from .polar import sharp as sharp
 from .rollout import rollout as rollout
+from .singular_values import TopSingularValue as TopSingularValue
+from .singular_values import top_singular_value as top_singular_value
 from .spectra import Estimate as Estimate
 from .spectra import Krylov as Krylov
 from .spectra import Ritz as Ritz

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from gradatim.nets import ResNet
-from gradatim.nets.labels import (
+from gradatim.nets import (
     MatrixAxes,
+    ResNet,
     check_labels,
     count_layers,
     label_by_growth,
