@@ -1,0 +1,57 @@
+"""Local rules of plasticity: Hebb, Oja, reward-modulated Hebbian learning, eligibility traces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+
+def hebbian(pre: Float[Array, " in"], post: Float[Array, " out"]) -> Float[Array, "out in"]:
+    """Hebb's change ΔW = y xᵀ: what fires together wires together, and grows without end, as e^(η λ₁ t) along the main direction."""
+    return post[:, None] * pre[None, :]
+
+
+def oja(weights: Float[Array, "out in"], pre: Float[Array, " in"], post: Float[Array, " out"]) -> Float[Array, "out in"]:
+    """Oja's change ΔW = y xᵀ - y yᵀ W: Hebb's with a decay that ends at the leading unit eigenvector of ⟨x xᵀ⟩, or, for several units, in
+    its leading subspace.
+
+    >>> pre = jnp.array([1.0, 0.0])
+    >>> print(oja(jnp.array([[1.0, 0.0]]), pre, jnp.array([1.0])))
+    [[0. 0.]]
+
+    Source: Oja, J. Math. Biology 15 (1982) 267-273.
+    """
+    return hebbian(pre, post) - post[:, None] * (post @ weights)[None, :]
+
+
+def reward_modulated_hebbian(
+    pre: Float[Array, " in"], noise: Float[Array, " out"], reward: Any, baseline: Any = 0.0
+) -> Float[Array, "out in"]:
+    """The three-factor change ΔW = (R - R̄) ξ xᵀ of a unit that fired by ξ more than it was driven to: uphill in R.
+
+    Its mean is σ² ∂E[R]/∂W where ξ has variance σ²: a one-point zeroth-order estimate, made of the synapse's input, the unit's own
+    noise and one scalar for all. A `baseline` that does not know the noise leaves the mean as it is.
+
+    >>> change = reward_modulated_hebbian(jnp.array([1.0, 2.0]), jnp.array([0.5]), reward=1.0, baseline=0.8)
+    >>> print(change.round(2))
+    [[0.1 0.2]]
+
+    Source: Legenstein, Chase, Schwartz and Maass, J. Neuroscience 30 (2010) 8400-8410.
+    """
+    return (reward - baseline) * hebbian(pre, noise)
+
+
+def eligibility_trace(
+    trace: Float[Array, "out in"], pre: Float[Array, " in"], post: Float[Array, " out"], *, decay: Any
+) -> Float[Array, "out in"]:
+    """E ← γ e + y xᵀ: what a synapse did lately, waiting for a reward that comes late; ΔW = M e with the modulator M.
+
+    **Arguments:** `decay` γ in [0, 1): e^(-dt/τ) for a trace of time constant τ.
+
+    **Raises:** `ValueError` for a decay out of its range.
+    """
+    if not isinstance(decay, Tracer) and not 0 <= float(decay) < 1:
+        raise ValueError(f"decay must lie in [0, 1), got {decay}")
+    return decay * trace + hebbian(pre, post)

@@ -1,0 +1,254 @@
+"""Evolution strategies, and MeZO's steps that draw their direction again."""
+
+import math
+
+import hypothesis
+import hypothesis.extra.numpy
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gradatim.optim import (
+    best_half_directions,
+    centered_ranks,
+    evolution_strategy,
+    mezo_step,
+    random_directions,
+    raw_losses,
+    replay_updates,
+    standardized,
+    without_mean,
+)
+
+KEY = jax.random.key(11)
+SIGMAS = 4.5  # of a standard error
+LOSSES = hypothesis.extra.numpy.arrays(np.float32, 9, elements=st.integers(-1000, 1000).map(float), unique=True)
+
+
+def bowl(x):
+    return ((x - 1) ** 2).sum()
+
+
+@hypothesis.given(LOSSES)
+def test_centred_ranks_sum_to_zero_and_ignore_monotone_maps(losses):
+    ranks = centered_ranks(jnp.asarray(losses))
+    assert float(ranks.min()) == -0.5 and float(ranks.max()) == 0.5 and abs(float(ranks.sum())) < 1e-6
+    assert jnp.array_equal(ranks, centered_ranks(jnp.asarray(3 * losses + 7)))
+    assert jnp.array_equal(ranks, centered_ranks(jnp.asarray(np.arctan(losses / 1000) * 5)))
+    assert jnp.array_equal(jnp.argsort(ranks), jnp.argsort(jnp.asarray(losses)))
+
+
+@hypothesis.given(LOSSES, st.integers(1, 8), st.integers(-100, 100))
+def test_standardized_losses_ignore_affine_maps(losses, scale, shift):
+    plain = standardized(jnp.asarray(losses))
+    np.testing.assert_allclose(plain, standardized(jnp.asarray(scale * losses + shift)), atol=1e-4)
+    np.testing.assert_allclose((plain**2).mean(), 1, rtol=1e-4)
+    assert (standardized(jnp.full(4, 3.0)) == 0).all()
+
+
+def test_a_loss_that_is_nan_ranks_worst():
+    assert centered_ranks(jnp.array([1.0, jnp.nan, 0.0]))[1] == 0.5
+
+
+def test_the_best_half_of_the_directions():
+    losses = jnp.array([1.0, 5.0, 2.0, 9.0, 4.0, 7.0, 3.0, 8.0])  # pairs (1, 4), (5, 7), (2, 3), (9, 8)
+    shaped = best_half_directions(losses)
+    np.testing.assert_allclose(shaped, 2 * jnp.array([1.0, 0, 2, 0, 4, 0, 3, 0]) / np.std([1, 4, 2, 3]), rtol=1e-6)
+
+
+def test_unshaped_and_mirrored_it_is_central_differences():
+    x = jnp.linspace(-1.0, 1.0, 5)
+    value, estimate = evolution_strategy(bowl, radius=0.1, population=12, shaping=raw_losses)(x, key=KEY)
+    expected_value, expected = random_directions(bowl, radius=0.1, n_probes=6)(x, key=KEY)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-5)
+    np.testing.assert_allclose(estimate, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_unbiased_with_the_other_losses_as_baseline(mirrored):
+    x = jnp.array([0.0, 0.5, 2.0])
+    make = evolution_strategy(bowl, radius=0.3, population=8, mirrored=mirrored, shaping=without_mean)
+    run = jax.jit(jax.vmap(lambda k: make(x, key=k)[1]))
+    draws = run(jax.random.split(KEY, 8000))
+    assert (
+        abs(draws.mean(0) - jax.grad(bowl)(x)) < SIGMAS * draws.std(0) / math.sqrt(8000) * (8 / 7 if mirrored else 1) + mirrored * 0.6
+    ).all()
+
+
+def test_ranks_follow_a_growing_transform_of_the_loss():
+    x = jnp.linspace(-1.0, 1.0, 5)
+    plain, warped = (evolution_strategy(f, radius=0.1, population=16)(x, key=KEY)[1] for f in (bowl, lambda x: jnp.exp(bowl(x) / 5)))
+    assert jnp.array_equal(plain, warped)
+
+
+@pytest.mark.parametrize("shaping", [None, standardized, best_half_directions], ids=["ranks", "standardized", "best half"])
+def test_minimises_inside_a_scan(shaping):
+    value_and_grad, optimizer = evolution_strategy(bowl, radius=0.1, population=32, shaping=shaping), optax.adam(0.1)
+
+    def step(carry, key):
+        x, state = carry
+        value, estimate = value_and_grad(x, key=key)
+        updates, state = optimizer.update(estimate, state)
+        return (optax.apply_updates(x, updates), state), value
+
+    start = jnp.full(6, -2.0)
+    (x, _), values = jax.jit(lambda x: jax.lax.scan(step, (x, optimizer.init(x)), jax.random.split(KEY, 150)))(start)
+    assert bowl(x) < 1e-2 * bowl(start) and values[-1] < values[0]
+
+
+def test_parts_of_a_population_change_nothing():
+    x = jnp.linspace(-1.0, 1.0, 5)
+    whole, parts = (evolution_strategy(bowl, radius=0.1, population=16, batch_size=b)(x, key=KEY)[1] for b in (None, 3))
+    np.testing.assert_allclose(whole, parts, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"population": 7}, "population must be even to be mirrored, got 7"),
+        ({"population": 1}, "population must be at least 2, got 1"),
+        ({"radius": 0.0}, "radius must be positive and finite, got 0.0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ],
+)
+def test_bad_populations_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        evolution_strategy(bowl, **({"radius": 0.1, "population": 8} | wrong))
+
+
+def test_bad_losses_and_parameters_are_refused():
+    make = evolution_strategy(lambda x: x, radius=0.1, population=4)
+    with pytest.raises(ValueError, match=r"fun must return a scalar, got shape \(3,\)"):
+        make(jnp.ones(3), key=KEY)
+    with pytest.raises(TypeError, match="must be real floating point, got int32"):
+        make(jnp.arange(3), key=KEY)
+    with pytest.raises(TypeError, match="key must be a JAX random key"):
+        make(jnp.ones(3), key=3)
+    with pytest.raises(ValueError, match=r"shaping must keep the shape \(4,\), got \(\)"):
+        evolution_strategy(bowl, radius=0.1, population=4, shaping=jnp.sum)(jnp.ones(3), key=KEY)
+
+
+# MeZO
+
+
+def net(params, x):
+    for weight, bias in params:
+        # A sort is never fused away with the products, so that what inference needs is seen.
+        x = x @ weight + bias[None]
+        x = jnp.sin(x) + 0.1 * jnp.sort(x, 1)
+    return (x**2).mean()
+
+
+def weights(depth, width=8, key=KEY):
+    return [(jax.random.normal(k, (width, width)) / math.sqrt(width), jnp.ones(width) / 10) for k in jax.random.split(key, depth)]
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_step_is_central_spsa(in_place, distribution):
+    params, x = weights(3), jax.random.normal(KEY, (4, 8))
+    after, value, slope = mezo_step(net, learning_rate=0.1, radius=1e-2, in_place=in_place, distribution=distribution)(params, x, key=KEY)
+    expected_value, estimate = random_directions(net, radius=1e-2, distribution=distribution)(params, x, key=KEY)
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, estimate)
+    # In place, the second point lies three roundings off, and the difference is divided by the radius.
+    tolerance = 1e-4 if in_place else 1e-6
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), after, expected)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-6)
+    assert slope.shape == ()
+
+
+def test_drift_of_the_way_back():
+    """θ + hz - 2hz + hz is not θ: in place the parameters wander with the roundings, apart from θ they stay."""
+    params = jax.random.normal(KEY, (1000,))
+
+    def run(in_place):
+        step = mezo_step(bowl, learning_rate=0.0, radius=1e-3, in_place=in_place)
+        walk = jax.jit(lambda p: jax.lax.scan(lambda p, k: (step(p, key=k).params, None), p, jax.random.split(KEY, 100))[0])
+        return float(abs(walk(params) - params).max())
+
+    assert run(False) == 0.0
+    assert 1e-8 < run(True) < 1e-5
+
+
+def test_memory_is_that_of_inference_whatever_the_depth():
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    ratios, temporary = {}, {}
+    for depth in (2, 6):
+        params = jax.eval_shape(lambda depth=depth: weights(depth, 256))
+        x = jax.ShapeDtypeStruct((128, 256), jnp.float32)
+        step = mezo_step(net, learning_rate=1e-3, weight_decay=0.1)
+        inference = jax.jit(net).lower(params, x).compile().memory_analysis()
+        replayed = jax.jit(lambda p, x, k, step=step: step(p, x, key=k), donate_argnums=0).lower(params, x, key).compile().memory_analysis()
+        ratios[depth] = peak(replayed) / peak(inference)
+        temporary[depth] = replayed.temp_size_in_bytes
+    assert all(ratio <= 1.05 for ratio in ratios.values()), ratios
+    assert temporary[6] <= 1.1 * temporary[2], temporary
+
+
+def peak(memory):
+    return memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+
+
+def test_decay_spares_biases():
+    params = [(jnp.ones((2, 2)), jnp.ones(2))]
+    still = lambda p: 0.0 * p[0][0].sum()  # noqa: E731
+    for in_place in (True, False):
+        ((weight, bias),) = mezo_step(still, learning_rate=0.1, weight_decay=0.5, in_place=in_place)(params, key=KEY).params
+        np.testing.assert_allclose(weight, 0.95, rtol=1e-5)
+        np.testing.assert_allclose(bias, 1.0, rtol=1e-5)
+    chosen = mezo_step(still, learning_rate=0.1, weight_decay=0.5, decays=lambda p: jax.tree.map(lambda leaf: leaf.ndim == 1, p))
+    np.testing.assert_allclose(chosen(params, key=KEY).params[0][1], 0.95, rtol=1e-5)
+
+
+def test_keys_and_slopes_are_the_whole_run():
+    params, x, keys = weights(2), jax.random.normal(KEY, (4, 8)), jax.random.split(KEY, 5)
+    step = mezo_step(net, learning_rate=0.05, radius=1e-2, in_place=False)
+
+    def body(p, k):
+        p, _, slope = step(p, x, key=k)
+        return p, slope
+
+    end, slopes = jax.jit(lambda p: jax.lax.scan(body, p, keys))(params)
+    again = jax.jit(lambda p, s: replay_updates(p, keys, s, learning_rate=0.05))(params, slopes)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), end, again)
+
+
+def test_it_descends_with_donated_buffers():
+    # Rate below 2/(L (d + 2)), L = 2.
+    step = jax.jit(lambda p, k: mezo_step(bowl, learning_rate=0.02, radius=1e-2)(p, key=k), donate_argnums=0)
+    params = jnp.zeros(20)
+    for key in jax.random.split(KEY, 100):
+        params, _, _ = step(params, key)
+    assert bowl(params) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"radius": 0.0}, "radius must be positive and finite, got 0.0"),
+        ({"learning_rate": -1.0}, "learning_rate must be at least 0, got -1.0"),
+        ({"weight_decay": float("nan")}, "weight_decay must be at least 0, got nan"),
+    ],
+)
+def test_bad_settings_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        mezo_step(bowl, **({"learning_rate": 0.1} | wrong))
+
+
+def test_half_precision_keeps_its_dtype():
+    params = jnp.linspace(-1.0, 1.0, 8).astype(jnp.bfloat16)
+    step = mezo_step(lambda p: (p.astype(jnp.float32) ** 2).sum(), learning_rate=0.01, radius=0.25)
+    assert step(params, key=KEY).params.dtype == jnp.bfloat16
+
+
+def test_integers_and_missing_keys_are_refused():
+    step = mezo_step(bowl, learning_rate=0.1)
+    with pytest.raises(TypeError, match="the parameter must be real floating point, got int32"):
+        step(jnp.arange(3), key=KEY)
+    with pytest.raises(TypeError, match="key must be a JAX random key"):
+        step(jnp.ones(3), key=None)
+    with pytest.raises(ValueError, match="fun must return a scalar"):
+        mezo_step(lambda x: x, learning_rate=0.1)(jnp.ones(3), key=KEY)
