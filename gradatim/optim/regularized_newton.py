@@ -1,0 +1,363 @@
+"""Gradient-regularised Newton's method with a doubled and halved radius (Semenov, Jaggi and Doikov, arXiv:2506.13710)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import optimistix as optx
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .hessian_approximations import ASYMMETRY, AbstractHessian, ExactHessian, LowRankOperator, MatrixHessian
+from .regularized_solves import Scalar, Solve, Vector, conjugate_gradients, direct, dual_norm, primal_norm, woodbury
+
+
+class Trace(eqx.Module):
+    """The course of a solve, step k at index k, NaN beyond the last; the last value and gradient stand one further."""
+
+    value: Float[Array, " steps_and_one"]
+    gradient_norm: Float[Array, " steps_and_one"]
+    radius: Float[Array, " steps"]
+    regularization: Float[Array, " steps"]
+    step_norm: Float[Array, " steps"]
+    halvings: Float[Array, " steps"]
+
+
+class GradientNormalizedNewton(optx.AbstractMinimiser):
+    """Newton's method, regularised by the gradient's norm over a radius γ that adapts to the objective.
+
+        λ = ‖∇f(x)‖⁎ / γ,     x⁺ = x - (H(x) + λ B)⁻¹ ∇f(x)
+        accepted if f(x) - f(x⁺) ≥ ‖∇f(x⁺)‖⁎² / (8 λ):   γ ← 2 γ;     else γ ← γ/2, again from x
+
+    with ‖h‖² = ⟨Bh, h⟩ and its dual ‖g‖⁎² = ⟨g, B⁻¹g⟩. One rule for objectives whose gradient, Hessian or third derivative is Hölder,
+    or that are quasi-self-concordant, without knowing which; H may be any approximation from `gradatim.optim` whose error shrinks
+    with the gradient. Each step costs one H and, on average, about two factorisations and gradients; all trials share the H.
+
+    **Where it pays:** if a Hessian (n gradients) costs less than the iterations it saves a quasi-Newton method, below some thousand
+    unknowns; beyond, `linear_solver="cg"` needs Hessian–vector products only. A nearby minimum is approached quadratically, a saddle
+    is not escaped: where H + λB cannot be factorised the trial counts as refused, and λ grows. With an indefinite H an accepted step
+    may be longer than γ; with a semidefinite one it never is. In single precision the test drowns in the rounding of f near the
+    minimum: take double precision, or `test="gradient"`, which subtracts no values, for convex objectives.
+
+    Stops where the step and the change of f are both below `atol + rtol · |…|`, as optimistix's solvers do, or at `gradient_tol` or
+    `value_target`; with `rtol = atol = 0` the latter two alone. The result is `nonlinear_divergence` where no trial was accepted, and
+    `nonfinite` for a value, a gradient or a Hessian that is.
+
+    **Arguments:** `rtol`, `atol` ≥ 0; `norm`: of the step, for these two; `hessian`: an approximation, or a function `(y, args) ↦
+    matrix`; `metric`: B, a symmetric positive definite matrix over the entries of `y` in the order of its leaves, None for the
+    identity; `gamma0` > 0: the first radius (the paper's 1 has a unit of length: with the distance to the minimum the doubling need
+    not begin from below); `gamma_min` > 0: its least value after a success; `jitter` ≥ 0: added to γ in λ; `max_trials`: trials a
+    step; `test`: `"value"`, or `"gradient"`: ⟨∇f(x⁺), x - x⁺⟩ ≥ ‖∇f(x⁺)‖⁎²/(4 λ), which for convex f implies the other;
+    `linear_solver`: `"cholesky"` (low-rank matrices are solved by Woodbury's identity) or `"cg"`; `forcing` in (0, 1): θ, for
+    conjugate gradients, ‖residual‖⁎ ≤ θ λ ‖step‖; `max_products`: their Hessian–vector products a trial; `gradient_tol`: stop at
+    ‖∇f‖⁎ below it; `value_target`: stop at f below it; `record`: steps to keep in `stats["trace"]`, 0 for none.
+
+    `stats` has `num_steps`, `num_solves`, `num_failed_solves` (indefinite, or residual too large), `num_gradients`, `num_products`
+    (of conjugate gradients), `trace`.
+
+    **Raises:** `ValueError` for a number or a metric's shape that is out of range; `TypeError` for complex unknowns; a warning for
+    single precision with a tolerance below 1e-6.
+
+    >>> def rosenbrock(y, args):
+    ...     return (1 - y[0]) ** 2 + 100 * (y[1] - y[0] ** 2) ** 2
+    >>> solver = GradientNormalizedNewton(rtol=1e-3, atol=1e-6)
+    >>> solution = optx.minimise(rosenbrock, solver, jnp.array([-2.0, 2.0]))
+    >>> print(solution.value.round(3), int(solution.stats["num_failed_solves"]))
+    [1. 1.] 0
+
+    From the authors' code it differs where a factorisation fails or the trials run out: neither is ever accepted. A value may exceed
+    what the test allows by four units of rounding of f(x), without which it fails at the minimum. Source: Algorithm 3 of the paper's
+    appendix.
+    """
+
+    rtol: float
+    atol: float
+    norm: Callable[[PyTree], Scalar]
+    hessian: AbstractHessian
+    metric: Float[Array, "n n"] | None
+    gamma0: float | Float[Array, ""]
+    gamma_min: float
+    jitter: float
+    max_trials: int = eqx.field(static=True)
+    test: str = eqx.field(static=True)
+    linear_solver: str = eqx.field(static=True)
+    forcing: float
+    max_products: int = eqx.field(static=True)
+    gradient_tol: float | Float[Array, ""] | None
+    value_target: float | Float[Array, ""] | None
+    record: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        rtol: float,
+        atol: float,
+        norm: Callable[[PyTree], Scalar] = optx.max_norm,
+        *,
+        hessian: AbstractHessian | Callable[[PyTree, Any], Array] | None = None,
+        metric: Float[Array, "n n"] | None = None,
+        gamma0: float | Float[Array, ""] = 1.0,
+        gamma_min: float = 1e-9,
+        jitter: float = 1e-8,
+        max_trials: int = 41,
+        test: Literal["value", "gradient"] = "value",
+        linear_solver: Literal["cholesky", "cg"] = "cholesky",
+        forcing: float = 0.1,
+        max_products: int = 1000,
+        gradient_tol: float | Float[Array, ""] | None = None,
+        value_target: float | Float[Array, ""] | None = None,
+        record: int = 0,
+    ) -> None:
+        for name, value in (("gamma0", gamma0), ("gamma_min", gamma_min)):
+            if not isinstance(value, Tracer) and not 0 < float(value) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {value}")
+        for name, value in (("rtol", rtol), ("atol", atol), ("jitter", jitter), ("record", record)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
+        for name, value in (("max_trials", max_trials), ("max_products", max_products)):
+            if not value >= 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 < forcing < 1:
+            raise ValueError(f"forcing must lie in (0, 1), got {forcing}")
+        for name, value, allowed in (("test", test, ("value", "gradient")), ("linear_solver", linear_solver, ("cholesky", "cg"))):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        if metric is not None and (metric.ndim != 2 or metric.shape[0] != metric.shape[1]):
+            raise ValueError(f"metric must be a square matrix, got shape {metric.shape}")
+        if hessian is None:
+            hessian = ExactHessian()
+        elif not isinstance(hessian, AbstractHessian):
+            hessian = MatrixHessian(hessian)
+        self.rtol, self.atol, self.norm, self.hessian, self.metric = rtol, atol, norm, hessian, metric
+        self.gamma0, self.gamma_min, self.jitter, self.max_trials, self.test = gamma0, gamma_min, jitter, max_trials, test
+        self.linear_solver, self.forcing, self.max_products = linear_solver, forcing, max_products
+        self.gradient_tol, self.value_target, self.record = gradient_tol, value_target, record
+
+    def init(self, fn: Any, y: Any, args: Any, options: Any, f_struct: Any, aux_struct: Any, tags: Any) -> _State:
+        """The state at `y`, evaluated there; part of optimistix's interface."""
+        del options, f_struct, aux_struct, tags
+        if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(y)):
+            raise TypeError("y must be real, got a complex leaf: minimise over its real and imaginary parts")
+        x, unravel = ravel_pytree(y)
+        self._warn_of_single_precision(x.dtype)
+        root = None if self.metric is None else _root_of_metric(self.metric, x)
+        (value, aux), gradient = _evaluate(fn, unravel, args, x)
+        gradient_norm = dual_norm(root, gradient)
+        nothing = jnp.zeros((), jnp.int32)
+        is_finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
+        return _State(
+            value,
+            gradient,
+            gradient_norm,
+            jnp.asarray(self.gamma0, x.dtype),
+            aux,
+            root,
+            self._is_target_met(value, gradient_norm),
+            optx.RESULTS.where(is_finite, optx.RESULTS.successful, optx.RESULTS.nonfinite),
+            _Counts(*(nothing for _ in _Counts._fields)),
+            _empty_trace(self.record, value, gradient_norm),
+        )
+
+    def step(self, fn: Any, y: Any, args: Any, options: Any, state: _State, tags: Any) -> tuple[Any, _State, Any]:
+        """One accepted step, or none and a result that says so; part of optimistix's interface."""
+        del options, tags
+        x, unravel = ravel_pytree(y)
+        operator = self.hessian(lambda y, args: fn(y, args)[0], y, args)
+        solve, is_finite = self._solver(operator, state, unravel)
+        # Under vmap the lanes that have finished come along.
+        is_active = is_finite & ~state.terminate & (state.result == optx.RESULTS.successful)
+        nothing = jnp.zeros_like(state.value)
+        start = _Trial(
+            jnp.array(False), state.gamma, nothing, nothing, x, state.value, state.gradient, state.gradient_norm, state.aux, state.counts
+        )
+        first = state.counts.trials
+
+        def is_searching(trial: _Trial) -> Bool[Array, ""]:
+            return is_active & ~trial.is_accepted & (trial.counts.trials - first < self.max_trials)
+
+        def attempt(trial: _Trial) -> _Trial:
+            gamma = jnp.where(trial.counts.trials == first, trial.gamma, trial.gamma / 2)
+            regularization = state.gradient_norm / (gamma + self.jitter)
+            step, is_solved, products = solve(regularization)
+            candidate = jnp.where(is_solved, x + step, x)
+            (value, aux), gradient = _evaluate(fn, unravel, args, candidate)
+            gradient_norm = dual_norm(state.root, gradient)
+            is_accepted = is_solved & self._passes(state.value, value, gradient, gradient_norm, step, regularization)
+            before = trial.counts
+            counts = _Counts(before.trials + 1, before.failures + jnp.where(is_solved, 0, 1), before.products + products, before.steps)
+            return _Trial(
+                is_accepted, gamma, regularization, primal_norm(state.root, step), candidate, value, gradient, gradient_norm, aux, counts
+            )
+
+        trial = jax.lax.while_loop(is_searching, attempt, start)
+        kept = jax.tree.map(lambda new, old: jnp.where(trial.is_accepted, new, old), trial, start)
+        result = optx.RESULTS.where(trial.is_accepted, optx.RESULTS.successful, optx.RESULTS.nonlinear_divergence)
+        result = optx.RESULTS.where(is_finite, result, optx.RESULTS.nonfinite)
+        is_still = self._is_still(x, kept.x - x, kept.value, kept.value - state.value, unravel)
+        gamma = jnp.where(trial.is_accepted, jnp.maximum(2 * trial.gamma, self.gamma_min), trial.gamma)
+        trace = None if state.trace is None else _recorded(state.trace, trial, kept, trial.gamma + self.jitter, first)
+        counts = trial.counts._replace(steps=state.counts.steps + 1)
+        new = _State(
+            kept.value,
+            kept.gradient,
+            kept.gradient_norm,
+            gamma,
+            kept.aux,
+            state.root,
+            trial.is_accepted & (is_still | self._is_target_met(kept.value, kept.gradient_norm)),
+            result,
+            counts,
+            trace,
+        )
+        return unravel(kept.x), new, kept.aux
+
+    def terminate(self, fn: Any, y: Any, args: Any, options: Any, state: _State, tags: Any) -> tuple[Bool[Array, ""], optx.RESULTS]:
+        """Whether it has converged or failed; part of optimistix's interface."""
+        del fn, y, args, options, tags
+        return state.terminate, state.result
+
+    def postprocess(
+        self, fn: Any, y: Any, aux: Any, args: Any, options: Any, state: _State, tags: Any, result: Any
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        """The counts and the trace; part of optimistix's interface."""
+        del fn, aux, args, options, tags, result
+        counts = state.counts
+        stats = {
+            "num_solves": counts.trials,
+            "num_failed_solves": counts.failures,
+            "num_gradients": counts.trials + 1,
+            "num_products": counts.products,
+            "trace": state.trace,
+        }
+        return y, state.aux, stats
+
+    def _solver(
+        self, operator: lx.AbstractLinearOperator, state: _State, unravel: Callable[[Vector], PyTree]
+    ) -> tuple[Solve, Bool[Array, ""]]:
+        size = state.gradient.size
+        if operator.in_size() != size:
+            raise ValueError(f"hessian must act on {size} unknowns, got an operator on {operator.in_size()}")
+        if not lx.is_symmetric(operator):
+            raise ValueError("hessian must be a symmetric operator: give it lineax's symmetric_tag, or return an array")
+        if isinstance(operator, LowRankOperator) and operator.flat().shape[0] < size:
+            rows = operator.flat()
+            return woodbury(rows, state.gradient, state.root), jnp.isfinite(rows).all()
+        if self.linear_solver == "cg":
+            return conjugate_gradients(
+                operator, state.gradient, state.root, unravel, forcing=self.forcing, max_products=self.max_products
+            ), jnp.array(True)
+        matrix = operator.as_matrix()
+        return direct(matrix, state.gradient, self.metric), jnp.isfinite(matrix).all()
+
+    def _passes(
+        self, old: Scalar, new: Scalar, gradient: Vector, gradient_norm: Scalar, step: Vector, regularization: Scalar
+    ) -> Bool[Array, ""]:
+        is_finite = jnp.isfinite(new) & jnp.isfinite(gradient_norm)
+        if self.test == "gradient":
+            return is_finite & (-(gradient @ step) >= gradient_norm**2 / (4 * regularization))
+        # Near the minimum both values agree but for the rounding of either.
+        rounding = 4 * jnp.finfo(old.dtype).eps * jnp.abs(old)
+        return is_finite & (old - new >= gradient_norm**2 / (8 * regularization) - rounding)
+
+    def _is_target_met(self, value: Scalar, gradient_norm: Scalar) -> Bool[Array, ""]:
+        is_met = gradient_norm == 0
+        if self.gradient_tol is not None:
+            is_met |= gradient_norm < self.gradient_tol
+        if self.value_target is not None:
+            is_met |= value < self.value_target
+        return is_met
+
+    def _is_still(self, x: Vector, step: Vector, value: Scalar, change: Scalar, unravel: Callable[[Vector], PyTree]) -> Bool[Array, ""]:
+        if self.rtol == 0 and self.atol == 0:
+            return jnp.array(False)
+        shares = jnp.abs(step) / (self.atol + self.rtol * jnp.abs(x))
+        return (self.norm(unravel(shares)) < 1) & (jnp.abs(change) < self.atol + self.rtol * jnp.abs(value))
+
+    def _warn_of_single_precision(self, dtype: Any) -> None:
+        if jnp.finfo(dtype).bits > 32:
+            return
+        tolerances = {"rtol": self.rtol, "atol": self.atol, "gradient_tol": self.gradient_tol}
+        for name, value in tolerances.items():
+            if value is not None and not isinstance(value, Tracer) and 0 < float(value) < 1e-6:
+                warnings.warn(
+                    f"{name} = {float(value):g} is below what {dtype} can resolve: the method may stop with nonlinear_divergence; "
+                    "take 64 bits, or a tolerance of 1e-6 or more",
+                    stacklevel=3,
+                )
+
+
+class _Counts(NamedTuple):
+    trials: Int[Array, ""]
+    failures: Int[Array, ""]
+    products: Int[Array, ""]
+    steps: Int[Array, ""]
+
+
+class _Trial(NamedTuple):
+    is_accepted: Bool[Array, ""]
+    gamma: Scalar  # γ
+    regularization: Scalar  # λ
+    step_norm: Scalar  # ‖x⁺ - x‖
+    x: Vector
+    value: Scalar
+    gradient: Vector
+    gradient_norm: Scalar  # ‖∇f‖⁎
+    aux: Any
+    counts: _Counts
+
+
+class _State(eqx.Module):
+    value: Scalar
+    gradient: Vector
+    gradient_norm: Scalar
+    gamma: Scalar
+    aux: Any
+    root: Float[Array, "n n"] | None  # L, B = L Lᵀ
+    terminate: Bool[Array, ""]
+    result: optx.RESULTS
+    counts: _Counts
+    trace: Trace | None
+
+
+def _evaluate(fn: Any, unravel: Callable[[Vector], PyTree], args: Any, x: Vector) -> tuple[tuple[Scalar, Any], Vector]:
+    return jax.value_and_grad(lambda x: fn(unravel(x), args), has_aux=True)(x)
+
+
+def _root_of_metric(metric: Float[Array, "n n"], x: Vector) -> Float[Array, "n n"]:
+    if metric.shape != (x.size, x.size):
+        raise ValueError(f"metric must have shape {(x.size, x.size)} for {x.size} unknowns, got {metric.shape}")
+    metric = jnp.asarray(metric, x.dtype)
+    root = jax.lax.linalg.cholesky(metric, symmetrize_input=False)
+    is_lopsided = jnp.max(jnp.abs(metric - metric.T)) > ASYMMETRY * jnp.max(jnp.abs(metric))
+    return eqx.error_if(root, is_lopsided | ~jnp.isfinite(root).all(), "metric must be symmetric and positive definite")
+
+
+def _empty_trace(steps: int, value: Scalar, gradient_norm: Scalar) -> Trace | None:
+    if steps == 0:
+        return None
+    longer, shorter = jnp.full(steps + 1, jnp.nan, value.dtype), jnp.full(steps, jnp.nan, value.dtype)
+    return Trace(longer.at[0].set(value), longer.at[0].set(gradient_norm), shorter, shorter, shorter, shorter)
+
+
+def _recorded(trace: Trace, trial: _Trial, kept: _Trial, radius: Scalar, first: Int[Array, ""]) -> Trace:
+    # What lies beyond the room is dropped; a step that was refused leaves NaN.
+    k, halvings = trial.counts.steps, trial.counts.trials - first - 1
+
+    def put(into: Array, at: Array, entry: Array) -> Array:
+        return into.at[at].set(jnp.where(trial.is_accepted, entry, jnp.nan).astype(into.dtype), mode="drop")
+
+    return Trace(
+        put(trace.value, k + 1, kept.value),
+        put(trace.gradient_norm, k + 1, kept.gradient_norm),
+        put(trace.radius, k, radius),
+        put(trace.regularization, k, trial.regularization),
+        put(trace.step_norm, k, trial.step_norm),
+        put(trace.halvings, k, halvings),
+    )
