@@ -8,8 +8,9 @@ import pytest
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import hessian_spectrum as paper
+from gradatim.papers.hessian_spectrum import spectra, training
 
-TOML = Path(paper.__file__).with_suffix(".toml")
+TOML = Path(paper.__file__).parents[1] / "hessian_spectrum.toml"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_scales_are_valid_and_fit_in_memory():
 
 
 def test_blobs_are_standardised_and_separate_as_told(getkey, double):
-    inputs, labels = paper.blobs(getkey(), n=200, dimensions=5, clusters=4, overlap=0.1)
+    inputs, labels = training.blobs(getkey(), n=200, dimensions=5, clusters=4, overlap=0.1)
     assert jnp.allclose(inputs.mean(0), 0, atol=1e-12) and jnp.allclose(inputs.std(0), 1, atol=1e-12)
     assert jnp.array_equal(jnp.bincount(labels, length=4), jnp.full(4, 50))
     centres = jnp.stack([inputs[labels == k].mean(0) for k in range(4)])
@@ -75,17 +76,17 @@ def test_blobs_are_standardised_and_separate_as_told(getkey, double):
 
 
 def test_t7_initial_deviation_is_one_number_for_every_layer(getkey, double):
-    template, _ = paper.network(10, 2, 40)
-    params = paper.initialised(template, jax.random.split(getkey(), 3), std=0.1)
+    template, _ = training.network(10, 2, 40)
+    params = training.initialised(template, jax.random.split(getkey(), 3), std=0.1)
     assert all(abs(float(jnp.std(layer.weight)) - 0.1) < 0.02 for layer in params.layers[:2])
-    he = paper.initialised(template, jax.random.split(getkey(), 3), std=None)
+    he = training.initialised(template, jax.random.split(getkey(), 3), std=None)
     assert abs(float(jnp.std(he.layers[1].weight)) - (2 / 40) ** 0.5) < 0.02 and not he.layers[1].bias.any()
 
 
 def test_a_run_is_held_where_it_first_reaches_its_target(double):
     session = Session(jax.random.key(0), precision="double")
-    problem, start = paper._cluster_problem(paper.SCALES["smoke"], jax.random.key(1), 2, 0.5)
-    loop = paper.descend(session, problem, start, steps=400, rate=0.5, target=0.1, label="hold")
+    problem, start = training.cluster_problem(paper.SCALES["smoke"], jax.random.key(1), 2, 0.5)
+    loop = training.descend(session, problem, start, steps=400, rate=0.5, target=0.1, label="hold")
     held, losses = loop.history["held_loss"], loop.history["loss"]
     assert (held[-1] <= 0.1).all() and (held[-1] > 0.05).all() and (losses[-1] < held[-1]).all()
     assert np.array_equal(held[-1], held[-2]) and np.array_equal(held[0], losses[0])
@@ -93,4 +94,4 @@ def test_a_run_is_held_where_it_first_reaches_its_target(double):
 
 def test_rank_correlation():
     values = np.array([[1.0, 4.0, 2.0], [2.0, 3.0, 2.0], [3.0, 2.0, 2.0], [4.0, 1.0, 2.0]])
-    assert np.allclose(paper._spearman((2, 3, 5, 8), values), [1, -1, 0])
+    assert np.allclose(spectra.rank_correlation((2, 3, 5, 8), values), [1, -1, 0])

@@ -9,6 +9,7 @@ import gradatim.papers
 from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import thermomigration
+from gradatim.papers.thermomigration import many, simulation
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +55,14 @@ def test_configurations_are_in_range_and_fit(scale):
 
 def test_arrangements_do_not_touch_and_are_a_function_of_the_seed():
     config = thermomigration.Many()
-    (centres, radii), again = (thermomigration._arrangement(config, np.random.default_rng(3)) for _ in range(2))
+    (centres, radii), again = (many._arrangement(config, np.random.default_rng(3)) for _ in range(2))
     assert (centres == again[0]).all() and radii.size == config.particles
     apart = centres[:, None] - centres[None]
     apart[..., 1] = (apart[..., 1] + 64) % 128 - 64
     gaps = np.hypot(*np.moveaxis(apart, -1, 0)) - radii[:, None] - radii[None] + 1e9 * np.eye(radii.size)
-    assert gaps.min() > 2 * thermomigration.DELTA
+    assert gaps.min() > 2 * simulation.DELTA
 
 
 def test_too_many_particles_are_refused():
     with pytest.raises(ValueError, match=r"many\.particles must fit into many\.shape"):
-        thermomigration._arrangement(replace(thermomigration.Many(), particles=400), np.random.default_rng(0))
+        many._arrangement(replace(thermomigration.Many(), particles=400), np.random.default_rng(0))

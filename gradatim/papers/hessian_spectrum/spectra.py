@@ -1,0 +1,100 @@
+"""Spectra of all repetitions, and what is read off them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from gradatim.lab import Measure
+from gradatim.landscape import bulk_edge, count_outliers, hessian_spectrum
+from gradatim.numerics import GaussNewtonOperator, HessianOperator, ResidualOperator, dense_matrix
+
+from .training import Problem, cross_entropy
+
+Part = tuple[dict[str, Measure], dict[str, xr.Dataset]]
+NEAR_ZERO = 1e-3
+"Below this share of λmax an eigenvalue counts as near zero."
+RULES = ("above 20 %", "above 10 %", "largest gap", "bulk edge")
+
+
+@eqx.filter_jit
+def dense_spectra(problem: Problem, params: PyTree, max_size: int) -> dict[str, Array]:
+    """All eigenvalues of H, G and R = H - G for each repetition, largest first, and the loss."""
+
+    def one(args: tuple[PyTree, Array, Array]) -> dict[str, Array]:
+        params, inputs, labels = args
+        h = dense_matrix(HessianOperator(problem.loss, params, (inputs, labels)), max_size=max_size)
+        composed = (problem.outputs, cross_entropy, params, (inputs, labels))
+        g = dense_matrix(GaussNewtonOperator(*composed), max_size=max_size)
+        values = {"hessian": h, "gauss_newton": g, "residual": dense_matrix(ResidualOperator(*composed), max_size=max_size)}
+        return {name: jnp.linalg.eigvalsh(matrix)[::-1] for name, matrix in values.items()}
+
+    return {**jax.lax.map(one, (params, problem.inputs, problem.labels)), "loss": problem.losses(params)}
+
+
+@eqx.filter_jit
+def lanczos_tops(problem: Problem, params: PyTree, key: PRNGKeyArray, steps: int) -> dict[str, Array]:
+    """The twenty largest Ritz values of H and the largest of G for each repetition, and the loss."""
+
+    def one(args: tuple[PyTree, Array, Array]) -> dict[str, Array]:
+        params, inputs, labels = args
+        hessian = HessianOperator(problem.loss, params, (inputs, labels))
+        gauss_newton = GaussNewtonOperator(problem.outputs, cross_entropy, params, (inputs, labels))
+        h, g = (hessian_spectrum(operator, key=key, steps=steps).eigenvalues for operator in (hessian, gauss_newton))
+        return {"hessian": h[: min(20, steps)], "gauss_newton": g[0]}
+
+    return {**jax.lax.map(one, (params, problem.inputs, problem.labels)), "loss": problem.losses(params)}
+
+
+def outlier_counts(values: dict[str, np.ndarray], classes: int, examples: int) -> np.ndarray:
+    """Outliers by each rule, for each seed."""
+
+    def one(h: Array, g: Array) -> list[Array]:
+        edge = bulk_edge(g, n_samples=examples * (classes - 1))
+        return [
+            count_outliers(h, fraction=0.2),
+            count_outliers(h, fraction=0.1),
+            count_outliers(h, "gap", n_classes=classes),
+            count_outliers(h, "edge", edge=edge),
+        ]
+
+    return np.asarray(jax.vmap(one)(jnp.asarray(values["hessian"]), jnp.asarray(values["gauss_newton"])))
+
+
+def near_zero_share(values: np.ndarray) -> np.ndarray:
+    """The share of eigenvalues near zero in each row, largest first."""
+    return (np.abs(values) < NEAR_ZERO * values[:, :1]).mean(axis=1)
+
+
+def spectral_norm(values: np.ndarray) -> np.ndarray:
+    """The largest eigenvalue of each row in size."""
+    return np.abs(values).max(axis=1)
+
+
+def rank_correlation(x: tuple[float, ...], values: np.ndarray) -> np.ndarray:
+    """The rank correlation of each column with x; zero for a column without order."""
+    from scipy import stats
+
+    a = stats.rankdata(x) - (len(x) + 1) / 2
+    b = stats.rankdata(values, axis=0) - (len(x) + 1) / 2
+    spread = np.sqrt((a**2).sum() * (b**2).sum(axis=0))
+    return np.where(spread > 0, a @ b / np.where(spread > 0, spread, 1), 0.0)
+
+
+def as_numpy(values: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays of JAX as arrays of NumPy."""
+    return {name: np.asarray(value) for name, value in values.items()}
+
+
+def labelled(variables: dict[str, Any], coordinates: dict[str, Any], *, unit: str) -> xr.Dataset:
+    """A dataset whose variables carry their unit."""
+    data = xr.Dataset(variables, {name: (name, values) for name, values in coordinates.items()})
+    for name in data.data_vars:
+        data[name].attrs["units"] = "" if str(name).startswith("count") else unit
+    return data

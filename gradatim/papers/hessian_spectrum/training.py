@@ -1,0 +1,160 @@
+"""Networks of two hidden layers on clusters and on MNIST, all repetitions of a training at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from gradatim import datasets
+from gradatim.lab import Session
+
+from .config import Config
+
+LOOKS = 40
+"Points at which each loop's losses are recorded."
+
+
+class Problem(eqx.Module):
+    """A network of two hidden ReLU layers and the data of each repetition, with the repetitions along axis 0."""
+
+    inputs: Float[Array, "seeds n features"]
+    labels: Int[Array, "seeds n"]
+    network: PyTree
+    classes: int = eqx.field(static=True)
+
+    def outputs(self, params: PyTree, inputs: Float[Array, "n features"]) -> Float[Array, "n classes"]:
+        """Logits."""
+        return jax.vmap(eqx.combine(params, self.network))(inputs)
+
+    def losses(self, params: PyTree) -> Float[Array, " seeds"]:
+        """The training loss of each repetition."""
+        return jax.vmap(self.loss)(params, (self.inputs, self.labels))
+
+    def loss(self, params: PyTree, batch: tuple[Array, Array]) -> Float[Array, ""]:
+        """Mean softmax cross-entropy."""
+        return cross_entropy(self.outputs(params, batch[0]), batch[1])
+
+
+def cross_entropy(outputs: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Array, ""]:
+    """Mean softmax cross-entropy."""
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
+
+
+def network(features: int, classes: int, width: int) -> tuple[PyTree, PyTree]:
+    """Parameters (to be overwritten) and the rest of a network with two hidden ReLU layers."""
+    model = eqx.nn.MLP(features, classes, width, 2, jax.nn.relu, key=jax.random.key(0))
+    return eqx.partition(model, eqx.is_inexact_array)
+
+
+def initialised(params: PyTree, keys: Array, *, std: float | None) -> PyTree:
+    """One network for each key: normal weights and biases of one standard deviation; None: He's weights, zero biases."""
+
+    def draw(key: PRNGKeyArray, leaf: Array) -> Array:
+        if std is not None:
+            return std * jax.random.normal(key, leaf.shape)
+        return jnp.sqrt(2 / leaf.shape[1]) * jax.random.normal(key, leaf.shape) if leaf.ndim == 2 else jnp.zeros(leaf.shape)
+
+    leaves, structure = jax.tree.flatten(params)
+
+    def one(key: PRNGKeyArray) -> PyTree:
+        return structure.unflatten([draw(k, leaf) for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)])
+
+    return jax.vmap(one)(keys)
+
+
+def blobs(
+    key: PRNGKeyArray, *, n: int, dimensions: int, clusters: int, overlap: float
+) -> tuple[Float[Array, "n features"], Int[Array, " n"]]:
+    """Gaussian clusters of standard deviation `overlap` about centres uniform in [-10, 10]ᵈ, then each feature standardised."""
+    key_centres, key_noise = jax.random.split(key)
+    centres = jax.random.uniform(key_centres, (clusters, dimensions), minval=-10, maxval=10)
+    labels = jnp.arange(n) % clusters
+    inputs = centres[labels] + overlap * jax.random.normal(key_noise, (n, dimensions))
+    return (inputs - inputs.mean(0, keepdims=True)) / inputs.std(0, keepdims=True), labels
+
+
+def cluster_data(config: Config, key: PRNGKeyArray, clusters: int, overlap: float) -> tuple[Array, Array]:
+    """Clusters for every repetition."""
+
+    def one(key: PRNGKeyArray) -> tuple[Array, Array]:
+        return blobs(key, n=config.examples, dimensions=config.dimensions, clusters=clusters, overlap=overlap)
+
+    return jax.vmap(one)(jax.random.split(key, config.seeds))
+
+
+def mnist_data(session: Session, examples: int, seeds: int) -> tuple[Array, Array]:
+    """MNIST at 7 x 7 pixels, another choice of images for every repetition."""
+    sets = [datasets.load("mnist-5k", n=examples, pool=7, seed=seed) for seed in range(seeds)]
+    session.uses(sets[0].provenance)
+    inputs = jnp.stack([jnp.asarray(one.images.reshape(examples, -1), float) for one in sets])
+    return inputs, jnp.stack([jnp.asarray(one.labels) for one in sets])
+
+
+def cluster_problem(config: Config, key: PRNGKeyArray, clusters: int, overlap: float) -> tuple[Problem, PyTree]:
+    """Clusters and initial networks for every repetition."""
+    key_data, key_initial = jax.random.split(key)
+    inputs, labels = cluster_data(config, key_data, clusters, overlap)
+    template, static = network(config.dimensions, clusters, config.cluster.width)
+    start = initialised(template, jax.random.split(key_initial, config.seeds), std=config.cluster.initial_std)
+    return Problem(inputs, labels, static, clusters), start
+
+
+class Descent(eqx.Module):
+    """Where gradient descent is, and where each repetition was when its loss first reached the target."""
+
+    now: PyTree
+    at_target: PyTree
+    reached: Bool[Array, "*seeds"]
+
+
+def descend(session: Session, problem: Problem, params: PyTree, *, steps: int, rate: float, target: float = 0.0, label: str) -> Any:
+    """Full-batch gradient descent of all repetitions at once; the loop's state is a `Descent`."""
+    args = (problem, jnp.asarray(rate), jnp.asarray(target))
+    state = Descent(params, params, jnp.zeros(problem.labels.shape[0], bool))
+    return session.loop(_full_step, state, steps=steps, args=args, every=max(steps // LOOKS, 1), watch=_watched_descent, label=label)
+
+
+def descend_in_batches(
+    session: Session, problem: Problem, params: PyTree, keys: Array, *, batch: int, steps: int, rate: float, label: str
+) -> Any:
+    """Stochastic gradient descent of all repetitions at once, on batches drawn with replacement."""
+    args = (problem, jnp.asarray(rate), keys, batch)
+    return session.loop(_batch_step, params, steps=steps, args=args, every=max(steps // LOOKS, 1), watch=_watched, label=label)
+
+
+# One function each for all loops, with the data in `args`: equal shapes are then compiled once.
+def _full_step(state: Descent, i: Array, args: tuple[Problem, Array, Array]) -> Descent:
+    problem, rate, target = args
+
+    def one(now: PyTree, held: PyTree, reached: Array, inputs: Array, labels: Array) -> Descent:
+        loss, gradient = jax.value_and_grad(problem.loss)(now, (inputs, labels))
+        moved = jax.tree.map(lambda p, g: p - rate * g, now, gradient)
+        # Until then both move together, and then the one stays for good: the loss may rise again.
+        reached = reached | (loss <= target)
+        return Descent(moved, jax.tree.map(lambda p, q: jnp.where(reached, p, q), held, moved), reached)
+
+    return jax.vmap(one)(state.now, state.at_target, state.reached, problem.inputs, problem.labels)
+
+
+def _watched_descent(state: Descent, args: tuple[Any, ...]) -> dict[str, Array]:
+    return {"loss": args[0].losses(state.now), "held_loss": args[0].losses(state.at_target)}
+
+
+def _batch_step(params: PyTree, i: Array, args: tuple[Problem, Array, Array, int]) -> PyTree:
+    problem, rate, keys, batch = args
+
+    def one(params: PyTree, key: PRNGKeyArray, inputs: Array, labels: Array) -> PyTree:
+        rows = jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, labels.shape[0])
+        gradient = jax.grad(problem.loss)(params, (inputs[rows], labels[rows]))
+        return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+
+    return jax.vmap(one)(params, keys, problem.inputs, problem.labels)
+
+
+def _watched(params: PyTree, args: tuple[Any, ...]) -> dict[str, Array]:
+    return {"loss": args[0].losses(params)}
