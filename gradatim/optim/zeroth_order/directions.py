@@ -65,7 +65,7 @@ def random_directions(
     parameter that is not real floating point, or no key.
 
     >>> import jax
-    >>> value_and_grad = random_directions(lambda x: x @ x / 2, n_probes=64, distribution="orthogonal")
+    >>> value_and_grad = random_directions(lambda x: x @ x / 2, radius=1.0, n_probes=64, distribution="orthogonal")
     >>> value, gradient = value_and_grad(jax.numpy.arange(64.0), key=jax.random.key(0))
     >>> print(f"{gradient[3]:.2f}")
     3.00

@@ -65,8 +65,8 @@ def ornstein_uhlenbeck_adaptation(
 
     >>> found = ornstein_uhlenbeck_adaptation(
     ...     lambda t, x: -((x[0] - 1) ** 2), jnp.zeros(1), key=jax.random.key(0), duration=200.0, noise=0.3, first_reward_average=-1.0)
-    >>> print(f"{found.means[-1, 0]:.1f}")
-    1.0
+    >>> print(f"{found.means[-1, 0]:.0f}")
+    1
 
     Source: García Fernández, Ahmad and van Gerven, *Ornstein–Uhlenbeck Adaptation as a Mechanism for Learning in Brains and Machines*.
     """

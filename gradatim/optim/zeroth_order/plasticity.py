@@ -17,6 +17,7 @@ def oja(weights: Float[Array, "out in"], pre: Float[Array, " in"], post: Float[A
     """Oja's change ΔW = y xᵀ - y yᵀ W: Hebb's with a decay that ends at the leading unit eigenvector of ⟨x xᵀ⟩, or, for several units, in
     its leading subspace.
 
+    >>> import jax.numpy as jnp
     >>> pre = jnp.array([1.0, 0.0])
     >>> print(oja(jnp.array([[1.0, 0.0]]), pre, jnp.array([1.0])))
     [[0. 0.]]
@@ -34,6 +35,7 @@ def reward_modulated_hebbian(
     Its mean is σ² ∂E[R]/∂W where ξ has variance σ²: a one-point zeroth-order estimate, made of the synapse's input, the unit's own
     noise and one scalar for all. A `baseline` that does not know the noise leaves the mean as it is.
 
+    >>> import jax.numpy as jnp
     >>> change = reward_modulated_hebbian(jnp.array([1.0, 2.0]), jnp.array([0.5]), reward=1.0, baseline=0.8)
     >>> print(change.round(2))
     [[0.1 0.2]]

@@ -1,0 +1,221 @@
+"""A perceptron trained by every estimator on the same grid of rates, and the variance of the estimates at its start (C3, C4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+
+from gradatim import datasets
+from gradatim.lab import Measure, Session
+from gradatim.lab.sweeps import epochs, learning_rate_sweep, time_to_target
+from gradatim.optim import activity_perturbation, forward_gradient, node_perturbation, spsa, weight_perturbation, with_estimated_gradient
+
+from .config import Networks
+
+NAMES = {
+    "backpropagation": "backpropagation",
+    "node": "node perturbation",
+    "activity": "activity perturbation",
+    "forward_gradient": "forward gradient",
+    "weight": "weight perturbation",
+    "spsa": "SPSA",
+    "spsa_16": "SPSA, 16 directions",
+}
+EVALUATIONS = {"backpropagation": 3.0, "node": 2.0, "activity": 2.0, "forward_gradient": 2.5, "weight": 2.0, "spsa": 2.0, "spsa_16": 32.0}
+"Cost of a step in forward passes: a backward pass counts two, a forward derivative one and a half beside its own."
+SHORT = ("backpropagation", "spsa_16")
+"Arms that take the shorter number of steps."
+TARGET = 0.9
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The images, flat, and the pieces of every run on them."""
+
+    config: Networks
+    images: dict[str, Any]
+
+    @classmethod
+    def load(cls, config: Networks, session: Session) -> Digits:
+        """Training, validation and test images."""
+        parts = {}
+        for split, n in (("train", config.n_train), ("test", config.n_test)):
+            data = datasets.load(config.dataset, split=split, n=n, pool=config.pool)
+            session.uses(data.provenance)
+            parts[split] = (jnp.asarray(data.images).reshape(len(data), -1), jnp.asarray(data.labels))
+        kept = config.n_validation
+        parts["validation"] = jax.tree.map(lambda a: a[-kept:], parts["train"])
+        parts["train"] = jax.tree.map(lambda a: a[:-kept], parts["train"])
+        return cls(config, parts)
+
+    def net(self, key: Any) -> eqx.nn.MLP:
+        """He's initialisation, no biases at the start."""
+        net = eqx.nn.MLP(self.config.pool**2, 10, self.config.width, 1, key=key)
+        keys = jax.random.split(key, len(net.layers))
+        weights = [
+            jax.random.normal(k, layer.weight.shape) * jnp.sqrt(2 / layer.weight.shape[1])
+            for k, layer in zip(keys, net.layers, strict=True)
+        ]
+        biases = [jnp.zeros_like(layer.bias) for layer in net.layers]
+        return eqx.tree_at(lambda n: [x.weight for x in n.layers] + [x.bias for x in n.layers], net, weights + biases)
+
+    def estimators(self) -> dict[str, Callable[..., Any]]:
+        """Functions `(net, images, labels, key=key) -> (value, estimate)`."""
+        h = self.config.radius
+        return {
+            "backpropagation": lambda net, images, labels, *, key: eqx.filter_value_and_grad(batch_loss)(net, images, labels),
+            "node": node_perturbation(cross_entropy, radius=h),
+            "activity": activity_perturbation(cross_entropy, radius=h),
+            "forward_gradient": on_network(lambda fun: forward_gradient(fun)),
+            "weight": weight_perturbation(cross_entropy, radius=h),
+            "spsa": on_network(lambda fun: spsa(fun, radius=h)),
+            "spsa_16": on_network(lambda fun: spsa(fun, radius=h, n_probes=16)),
+        }
+
+
+def cross_entropy(logits: Any, label: Any) -> Any:
+    """Of one example."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+
+
+def batch_loss(net: Any, images: Any, labels: Any) -> Any:
+    """The mean cross-entropy of a batch."""
+    return jax.vmap(cross_entropy)(jax.vmap(net)(images), labels).mean()
+
+
+def on_network(make: Callable[[Any], Any]) -> Callable[..., Any]:
+    """An estimator of a function of arrays, for the mean loss of a network."""
+
+    def value_and_grad(net: Any, images: Any, labels: Any, *, key: Any) -> Any:
+        arrays, rest = eqx.partition(net, eqx.is_inexact_array)
+        return make(lambda arrays, images, labels: batch_loss(eqx.combine(arrays, rest), images, labels))(arrays, images, labels, key=key)
+
+    return value_and_grad
+
+
+def train(data: Digits, session: Session) -> xr.Dataset:
+    """Accuracy of every arm at every rate from every seed, on validation and test images, over steps."""
+    c = data.config
+    parts = []
+    for name, estimator in data.estimators().items():
+        steps = c.backpropagation_steps if name in SHORT else c.steps
+        estimated = with_estimated_gradient(estimator)
+
+        def loss(net: Any, batch: Any, estimated: Any = estimated) -> Any:
+            images, labels, key = batch
+            return estimated(net, images, labels, key=key)
+
+        def order(key: Any, steps: int = steps) -> Any:
+            rows = epochs(key, c.n_train - c.n_validation, batch_size=c.batch_size, steps=steps)
+            return rows, jax.random.key_data(jax.random.split(jax.random.fold_in(key, 1), steps))
+
+        sweep = learning_rate_sweep(
+            session,
+            {name: optax.adam},
+            c.rates,
+            init=data.net,
+            loss=loss,
+            evaluate=_evaluate,
+            data=data.images,
+            order=order,
+            batch=_batch,
+            steps=steps,
+            n_seeds=c.n_seeds,
+            every=max(steps // 40, 1),
+            label="train by",
+        )
+        best = sweep.best_rate(name, "validation", maximise=True)
+        if len(c.rates) > 1 and best in (min(c.rates), max(c.rates)):
+            session.note(f"{NAMES[name]} does best at the edge of the grid of rates, {best:g}")
+        chosen = sweep.data.sel(rate=best, arm=name, drop=True).drop_vars("diverged_at").rename(step="look")
+        looks = chosen.look.values * EVALUATIONS[name]
+        chosen = chosen.assign(evaluations=("look", looks.astype(float), {"units": "forward passes"})).assign(rate=best)
+        parts.append(chosen.assign_coords(look=np.arange(chosen.sizes["look"])))
+    together = xr.concat(parts, xr.DataArray(list(data.estimators()), dims="arm", name="arm"), join="outer")
+    for name in ("accuracy", "validation"):
+        together[name].attrs["units"] = "1"
+    return together
+
+
+def _batch(data: Any, entry: Any) -> Any:
+    rows, key = entry
+    images, labels = data["train"]
+    return images[rows], labels[rows], jax.random.wrap_key_data(key)
+
+
+def _evaluate(net: Any, data: Any) -> dict[str, Any]:
+    def accuracy(split: str) -> Any:
+        images, labels = data[split]
+        return (jax.vmap(net)(images).argmax(1) == labels).mean()
+
+    return {"accuracy": accuracy("test"), "validation": accuracy("validation")}
+
+
+def training_measures(training: xr.Dataset, session: Session) -> tuple[dict[str, Measure], dict[str, str]]:
+    """What backpropagation has ahead of the others, each at its best rate, the worse of each kind."""
+    final = training["accuracy"].ffill("look").isel(look=-1)
+    measures, untested = {}, {}
+    for part, arms in {"node_deficit": ("node", "activity"), "weight_deficit": ("weight", "forward_gradient")}.items():
+        values = {arm: (final.sel(arm="backpropagation") - final.sel(arm=arm)).values for arm in arms}
+        if not all(np.isfinite(v).all() for v in values.values()):
+            untested[f"C3.{part}"] = "a run diverged at its best rate"
+            continue
+        worse = max(arms, key=lambda arm: values[arm].mean())
+        measures[f"C3.{part}"] = Measure.paired(final.sel(arm="backpropagation").values, final.sel(arm=worse).values)
+    for arm in training.arm.values:
+        curves = training.sel(arm=arm)
+        looks = np.where(np.isfinite(curves.evaluations.values), curves.evaluations.values, np.inf)
+        reached = time_to_target(curves["accuracy"].transpose("seed", "look").values, looks, TARGET, maximise=True)
+        when = f"{np.median(reached):.3g} forward passes" if np.isfinite(np.median(reached)) else "not reached"
+        session.note(
+            f"{NAMES[str(arm)]}: rate {float(curves.rate):g}, test accuracy {float(final.sel(arm=arm).mean()):.3f}, 90 % after {when} (median)"
+        )
+    return measures, untested
+
+
+def estimate_quality(data: Digits, session: Session, key: Any) -> tuple[xr.Dataset, Measure]:
+    """Second moments of estimates over the squared gradient, and mean cosines, at the start of training: one batch a network."""
+    c = data.config
+    arms = {name: f for name, f in data.estimators().items() if name not in SHORT}
+    images, labels = (a[: c.batch_size] for a in data.images["train"])
+
+    def quality(estimator: Any) -> Any:
+        def of_net(key: Any, images: Any, labels: Any) -> Any:
+            net = data.net(key)
+            gradient = _flat(eqx.filter_grad(batch_loss)(net, images, labels))
+
+            def one(k: Any) -> Any:
+                estimate = _flat(estimator(net, images, labels, key=k)[1])
+                squared = estimate @ estimate
+                return squared / (gradient @ gradient), estimate @ gradient / jnp.sqrt(squared * (gradient @ gradient))
+
+            keys = jax.random.split(jax.random.fold_in(key, 1), c.quality_draws)
+            ratios, cosines = jax.lax.map(one, keys, batch_size=min(c.quality_draws, 50))
+            return ratios.mean(), cosines.mean()
+
+        return eqx.filter_jit(lambda keys, images, labels: jax.lax.map(lambda k: of_net(k, images, labels), keys))
+
+    keys = jax.random.split(key, c.quality_seeds)
+    found = {name: session.once(f"quality of {name}", quality(f), keys, images, labels) for name, f in arms.items()}
+    ratios, cosines = (np.stack([np.asarray(pair[i]) for pair in found.values()]) for i in (0, 1))
+    described = {"second_moment": (("arm", "net"), ratios, {"units": "1"}), "cosine": (("arm", "net"), cosines, {"units": "1"})}
+    quality_data = xr.Dataset(described, {"arm": list(arms)})
+    for name in arms:
+        mean = quality_data.sel(arm=name).mean("net")
+        session.note(
+            f"{NAMES[name]} at the start: second moment {float(mean.second_moment):.3g} × squared gradient, cosine {float(mean.cosine):.3g}"
+        )
+    moment = quality_data.second_moment
+    return quality_data, Measure.paired(moment.sel(arm="weight").values, moment.sel(arm="node").values, kind="log-ratio")
+
+
+def _flat(tree: Any) -> Any:
+    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)])

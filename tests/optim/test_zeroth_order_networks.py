@@ -1,0 +1,329 @@
+"""Perturbed weights, nodes and activities; plasticity; Ornstein–Uhlenbeck adaptation."""
+
+import math
+
+import diffrax
+import equinox as eqx
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.optim import (
+    DecorrelatedMLP,
+    activity_perturbation,
+    decorrelated,
+    eligibility_trace,
+    hebbian,
+    layer_pass,
+    node_perturbation,
+    oja,
+    ornstein_uhlenbeck_adaptation,
+    reward_modulated_hebbian,
+    weight_perturbation,
+)
+
+KEY = jax.random.key(5)
+SIGMAS = 4.5  # of a standard error
+NET = eqx.nn.MLP(4, 3, 6, 2, key=KEY)
+INPUTS = jax.random.normal(jax.random.key(6), (10, 4))
+TARGETS = jax.random.normal(jax.random.key(7), (10, 3))
+ESTIMATORS = {"weight": weight_perturbation, "node": node_perturbation, "activity": activity_perturbation}
+every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
+
+
+def squared(output, target):
+    return ((output - target) ** 2).sum() / 2
+
+
+def batch_loss(net):
+    return jax.vmap(squared)(jax.vmap(net)(INPUTS), TARGETS).mean()
+
+
+def flat(tree):
+    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))])
+
+
+def draws_of(value_and_grad, net, *batch, n=4000):
+    arrays, rest = eqx.partition(net, eqx.is_inexact_array)
+
+    @jax.jit
+    def run(arrays, batch, keys):
+        return jax.vmap(lambda key: flat(value_and_grad(eqx.combine(arrays, rest), *batch, key=key)[1]))(keys)
+
+    return run(arrays, batch, jax.random.split(KEY, n))
+
+
+def cosine(a, b):
+    return float(a @ b / jnp.linalg.norm(a) / jnp.linalg.norm(b))
+
+
+@pytest.mark.parametrize("one_layer", [False, True])
+def test_node_perturbation_is_unbiased(one_layer):
+    draws = draws_of(node_perturbation(squared, radius=1e-2, one_layer=one_layer), NET, INPUTS, TARGETS)
+    error = draws.mean(0) - flat(eqx.filter_grad(batch_loss)(NET))
+    assert (abs(error) <= SIGMAS * draws.std(0) / math.sqrt(len(draws)) + 5e-3).all()
+
+
+def test_weight_perturbation_is_unbiased():
+    draws = draws_of(weight_perturbation(squared, radius=1e-2), NET, INPUTS, TARGETS)
+    error = draws.mean(0) - flat(eqx.filter_grad(batch_loss)(NET))
+    assert (abs(error) <= SIGMAS * draws.std(0) / math.sqrt(len(draws)) + 5e-2).all()
+
+
+def test_activity_perturbation_points_downhill():
+    """Where noise passes through layers its mean is not the gradient, but near it."""
+    draws = draws_of(activity_perturbation(squared, radius=1e-2), NET, INPUTS, TARGETS)
+    assert cosine(draws.mean(0), flat(eqx.filter_grad(batch_loss)(NET))) > 0.8
+
+
+def test_perturbing_one_layer_at_a_time_has_less_variance():
+    together, apart = (
+        draws_of(node_perturbation(squared, radius=1e-2, one_layer=one), NET, INPUTS, TARGETS, n=1000).var(0).sum() for one in (False, True)
+    )
+    assert apart < together
+
+
+def test_second_moments_of_one_linear_layer():
+    """One example: E‖NP‖² = (n_out + 2) ‖g‖², E‖WP‖² = (n_out n_in + 2) ‖g‖²."""
+    n_in, n_out = 5, 3
+    layer = eqx.nn.MLP(n_in, n_out, 0, 0, use_final_bias=False, key=KEY)
+    x, t = jax.random.normal(KEY, (1, n_in)), jnp.ones((1, n_out))
+    gradient = flat(eqx.filter_grad(lambda net: squared(net(x[0]), t[0]))(layer))
+    for estimator, factor in ((node_perturbation, n_out + 2), (weight_perturbation, n_out * n_in + 2)):
+        moments = (draws_of(estimator(squared, radius=1e-2), layer, x, t, n=40_000) ** 2).sum(1) / (gradient @ gradient)
+        assert abs(moments.mean() - factor) <= SIGMAS * moments.std() / math.sqrt(moments.size) + 0.01 * factor
+
+
+def test_activity_is_node_perturbation_up_to_a_factor_for_one_layer():
+    layer = eqx.nn.MLP(4, 3, 0, 0, key=KEY)
+    h = 0.1
+    x, t = INPUTS[:1], TARGETS[:1]
+    node = node_perturbation(squared, radius=h)(layer, x, t, key=KEY)[1].layers[0].weight
+    activity = activity_perturbation(squared, radius=h)(layer, x, t, key=KEY)[1].layers[0].weight
+    # N da/‖da‖² against ξ/h with da = h ξ: the factor is N/‖ξ‖².
+    factor = activity / node
+    np.testing.assert_allclose(factor, float(factor[0, 0]), rtol=1e-3)
+    clean, noisy = squared(layer(x[0]), t[0]), node / x / 3  # node = change/h ξ xᵀ
+    xi = (node / x)[:, 0]
+    direction = xi / jnp.linalg.norm(xi)
+    assert jnp.isfinite(clean) and noisy.shape == (3, 4)
+    np.testing.assert_allclose(abs(direction @ (activity / x)[:, 0]), jnp.linalg.norm((activity / x)[:, 0]), rtol=1e-4)
+
+
+def test_noise_is_each_examples_own():
+    """The same example ten times: with one noise for the batch the estimate would be that of one example, with own noise it averages."""
+    same = jnp.broadcast_to(INPUTS[:1], INPUTS.shape), jnp.broadcast_to(TARGETS[:1], TARGETS.shape)
+    one = draws_of(node_perturbation(squared, radius=1e-2), NET, INPUTS[:1], TARGETS[:1], n=1000).var(0).sum()
+    ten = draws_of(node_perturbation(squared, radius=1e-2), NET, *same, n=1000).var(0).sum()
+    assert 7 < one / ten < 14
+    weight_one, weight_ten = (
+        draws_of(weight_perturbation(squared, radius=1e-2), NET, *batch, n=1000).var(0).sum() for batch in ((INPUTS[:1], TARGETS[:1]), same)
+    )
+    assert 0.8 < weight_one / weight_ten < 1.25
+
+
+def test_inputs_are_those_of_the_clean_pass():
+    value_and_grad = node_perturbation(squared, radius=1e-2)
+    _, estimate = value_and_grad(NET, INPUTS[:1], TARGETS[:1], key=KEY)
+    for layer, x in zip(estimate.layers, layer_pass(NET, INPUTS[:1]).inputs, strict=True):
+        # Rank one, with the clean input as its row space.
+        np.testing.assert_allclose(layer.weight, layer.bias[:, None] * x, rtol=1e-5, atol=1e-7)
+
+
+def test_the_pass_is_the_networks_own():
+    np.testing.assert_allclose(layer_pass(NET, INPUTS).output, jax.vmap(NET)(INPUTS), rtol=1e-6)
+    model = DecorrelatedMLP(NET)
+    np.testing.assert_allclose(jax.vmap(model)(INPUTS), jax.vmap(NET)(INPUTS), rtol=1e-6)
+
+
+@every_estimator
+def test_value_is_the_clean_loss_and_the_estimate_is_like_the_model(estimator):
+    value, estimate = estimator(squared, n_probes=3)(NET, INPUTS, TARGETS, key=KEY)
+    np.testing.assert_allclose(value, batch_loss(NET), rtol=1e-5)
+    assert jax.tree.structure(estimate) == jax.tree.structure(eqx.filter(NET, eqx.is_inexact_array))
+
+
+@every_estimator
+def test_decorrelated_networks_learn_their_weights_alone(estimator):
+    model = decorrelated(DecorrelatedMLP(NET), INPUTS, rate=0.01)
+    _, estimate = estimator(squared)(model, INPUTS, TARGETS, key=KEY)
+    assert all((matrix == 0).all() for matrix in estimate.mixing)
+    assert all((abs(layer.weight) > 0).any() for layer in estimate.mlp.layers)
+
+
+def test_decorrelation_takes_correlations_away_and_keeps_variances_apart():
+    x = jax.random.normal(KEY, (500, 4)) @ jnp.array([[1.0, 0.9, 0, 0], [0, 0.4, 0.3, 0], [0, 0, 1.0, 0], [0.5, 0, 0, 0.6]])
+    model = DecorrelatedMLP(NET)
+    step = eqx.filter_jit(lambda m: decorrelated(m, x, rate=0.05))
+
+    def correlation(m):
+        seen = layer_pass(m, x).inputs[0]
+        products = seen.T @ seen / len(x)
+        return float(abs(products - jnp.diag(jnp.diag(products))).max())
+
+    before = correlation(model)
+    for _ in range(300):
+        model = step(model)
+    assert correlation(model) < 1e-2 * before
+    assert bool((jnp.diag(model.mixing[0]) > 0.1).all())
+
+
+@every_estimator
+def test_bad_networks_and_batches_are_refused(estimator):
+    value_and_grad = estimator(squared)
+    with pytest.raises(ValueError, match="inputs and targets must be of one length, got 10 and 3"):
+        value_and_grad(NET, INPUTS, TARGETS[:3], key=KEY)
+    with pytest.raises(ValueError, match=r"inputs must have shape \(batch, features\), got \(4,\)"):
+        value_and_grad(NET, INPUTS[0], TARGETS, key=KEY)
+    with pytest.raises(ValueError, match=r"fun must return a scalar, got shape \(3,\)"):
+        estimator(lambda y, t: y - t)(NET, INPUTS, TARGETS, key=KEY)
+    with pytest.raises(ValueError, match="radius must be positive and finite, got -0.1"):
+        estimator(squared, radius=-0.1)
+    with pytest.raises(ValueError, match="n_probes must be at least 1, got 0"):
+        estimator(squared, n_probes=0)
+    with pytest.raises(TypeError, match="key must be a JAX random key"):
+        value_and_grad(NET, INPUTS, TARGETS, key=None)
+    whole = jax.tree.map(lambda leaf: leaf.astype(jnp.int32) if eqx.is_array(leaf) else leaf, NET)
+    with pytest.raises(TypeError, match="must be real floating point, got int32"):
+        value_and_grad(whole, INPUTS, TARGETS, key=KEY)
+
+
+@every_estimator
+def test_a_loss_that_is_nan_shows(estimator):
+    _, estimate = estimator(lambda y, t: jnp.nan * y.sum())(NET, INPUTS, TARGETS, key=KEY)
+    assert jnp.isnan(flat(estimate)).any()
+
+
+# plasticity
+
+
+def test_oja_finds_the_leading_eigenvector_and_hebb_diverges():
+    covariance = jnp.array([[2.0, 0.5], [0.5, 1.0]])
+    eigenvalues, vectors = jnp.linalg.eigh(covariance)
+    rate = 0.01
+    root = jnp.linalg.cholesky(covariance)
+    # The mean change over a cloud of points that has just this covariance.
+    cloud = jnp.sqrt(2.0) * jnp.concatenate([root.T, -root.T])
+
+    def walk(rule):
+        def step(w, _):
+            return w + rate * jax.vmap(lambda x: rule(w, x, w @ x))(cloud).mean(0), None
+
+        return jax.jit(lambda w: jax.lax.scan(step, w, None, length=2000)[0])(jnp.array([[0.3, 0.1]]))
+
+    learnt = walk(oja)[0]
+    np.testing.assert_allclose(abs(learnt @ vectors[:, 1]), 1.0, rtol=1e-3)
+    grown = walk(lambda w, x, y: hebbian(x, y))[0]
+    start = abs(jnp.array([0.3, 0.1]) @ vectors[:, 1])
+    np.testing.assert_allclose(jnp.log(jnp.linalg.norm(grown) / start), 2000 * jnp.log1p(rate * eigenvalues[1]), rtol=1e-2)
+
+
+def test_reward_modulated_learning_follows_the_gradient():
+    """A linear Gaussian unit: E ΔW = σ² ∂R/∂W."""
+    w, x, sigma, target = jnp.array([[0.5, -1.0]]), jnp.array([1.0, 2.0]), 0.3, 1.0
+
+    def reward(y):
+        return -((y - target) ** 2).sum()
+
+    def change(key, baseline):
+        xi = sigma * jax.random.normal(key, (1,))
+        return reward_modulated_hebbian(x, xi, reward(w @ x + xi), baseline)
+
+    expected = sigma**2 * jax.grad(lambda w: reward(w @ x))(w)
+    spreads = []
+    for baseline in (0.0, reward(w @ x)):
+        draws = jax.jit(jax.vmap(lambda k, b=baseline: change(k, b)))(jax.random.split(KEY, 100_000))
+        assert (abs(draws.mean(0) - expected) <= SIGMAS * draws.std(0) / math.sqrt(len(draws))).all()
+        spreads.append(float(draws.std()))
+    assert spreads[1] < spreads[0]
+
+
+@hypothesis.given(st.floats(0, 0.99), st.integers(1, 20))
+@hypothesis.settings(max_examples=20)
+def test_traces_decay(decay, n):
+    trace = jnp.zeros((1, 1))
+    for _ in range(n):
+        trace = eligibility_trace(trace, jnp.ones(1), jnp.ones(1), decay=decay)
+    np.testing.assert_allclose(trace, (1 - decay**n) / (1 - decay), rtol=1e-4)
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
+def test_bad_decays_are_refused(decay):
+    with pytest.raises(ValueError, match=rf"decay must lie in \[0, 1\), got {decay}"):
+        eligibility_trace(jnp.zeros((1, 1)), jnp.ones(1), jnp.ones(1), decay=decay)
+
+
+# Ornstein–Uhlenbeck adaptation
+
+
+def adapt(reward, start, keys, **settings):
+    return jax.jit(jax.vmap(lambda key: ornstein_uhlenbeck_adaptation(reward, start, key=key, **settings)))(keys)
+
+
+def test_without_learning_it_is_an_ornstein_uhlenbeck_process():
+    """θ has mean μ + (θ₀ - μ) e^(-λt) and variance σ² (1 - e^(-2λt))/(2λ); λ dt = 0.01 of discretisation."""
+    n, rate, sigma, dt = 4000, 2.0, 0.5, 0.005
+    settings = {"duration": 1.0, "dt": dt, "noise": sigma, "reversion_rate": rate, "learning_rate": 0.0, "n_saved": 4}
+    found = adapt(lambda t, x: x.sum(), jnp.array([0.7]), jax.random.split(KEY, n), **settings)
+    theta, times = np.asarray(found.parameters[..., 0]), np.asarray(found.times[0])
+    variance = sigma**2 * (1 - np.exp(-2 * rate * times)) / (2 * rate)
+    np.testing.assert_allclose(theta.var(0)[1:], variance[1:], rtol=SIGMAS * math.sqrt(2 / n) + rate * dt)
+    assert (abs(theta.mean(0) - 0.7)[1:] <= SIGMAS * np.sqrt(variance[1:] / n)).all()
+    assert (found.means == 0.7).all()
+
+
+def test_means_learn_at_the_stated_rate():
+    """Linear reward cθ with the mean held: E[dμ/dt] = η c σ²/(2 (λ + ε)) = 0.125."""
+    # So slow a mean that it is held; its drift over the time tells the rate.
+    n, slow = 2000, 1e-3
+    settings = {"duration": 30.0, "dt": 0.02, "noise": 0.5, "learning_rate": slow, "first_reward_average": 0.0, "n_saved": 2}
+    found = adapt(lambda t, x: 2 * x[0], jnp.zeros(1), jax.random.split(KEY, n), **settings)
+    rates = (found.means[:, 2, 0] - found.means[:, 1, 0]) / 15.0 / slow
+    assert abs(rates.mean() - 0.125) <= SIGMAS * rates.std() / math.sqrt(n) + 0.01 * 0.125
+
+
+def test_without_noise_nothing_is_learnt():
+    found = ornstein_uhlenbeck_adaptation(lambda t, x: -((x[0] - 1) ** 2), jnp.zeros(1), key=KEY, duration=5.0, noise=0.0)
+    assert (found.means == 0).all() and (found.parameters == 0).all()
+    np.testing.assert_allclose(found.cumulative_reward[-1], -5.0, rtol=1e-4)
+
+
+def test_solvers_agree_where_noise_is_additive():
+    settings = {"duration": 2.0, "dt": 0.01, "n_saved": 2}
+    reward = lambda t, x: -((x[0] - 1) ** 2)  # noqa: E731
+    heun, euler = (
+        ornstein_uhlenbeck_adaptation(reward, jnp.zeros(1), key=KEY, solver=s, **settings) for s in (None, diffrax.Euler())
+    )
+    np.testing.assert_allclose(heun.means, euler.means, atol=1e-5)
+
+
+def test_adaptation_can_be_differentiated():
+    def last(start):
+        return ornstein_uhlenbeck_adaptation(lambda t, x: -(x[0] ** 2), start, key=KEY, duration=1.0, n_saved=1).means[-1, 0]
+
+    slope = jax.grad(last)(jnp.ones(1))[0]
+    np.testing.assert_allclose(slope, (last(jnp.array([1.01])) - last(jnp.array([0.99]))) / 0.02, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dt": 0.0}, "dt must be positive and finite, got 0.0"),
+        ({"duration": -1.0}, "duration must be positive and finite, got -1.0"),
+        ({"duration": 0.01}, "duration must be at least one step of 0.05, got 0.01"),
+        ({"noise": -0.5}, "noise must be at least 0 and finite, got -0.5"),
+        ({"reversion_rate": float("nan")}, "reversion_rate must be at least 0 and finite, got nan"),
+        ({"n_saved": 0}, "n_saved must be at least 1, got 0"),
+    ],
+)
+def test_bad_numbers_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        ornstein_uhlenbeck_adaptation(lambda t, x: x.sum(), jnp.zeros(1), key=KEY, **({"duration": 1.0} | wrong))
+
+
+def test_a_reward_that_is_no_scalar_is_refused():
+    with pytest.raises(ValueError, match=r"reward must return a scalar, got shape \(1,\)"):
+        ornstein_uhlenbeck_adaptation(lambda t, x: x, jnp.zeros(1), key=KEY, duration=1.0)

@@ -1,0 +1,93 @@
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gradatim.lab import Session, validate
+from gradatim.lab.paper import read_paper
+from gradatim.papers import zeroth_order as paper
+
+TOML = Path(paper.__file__).parent.with_suffix(".toml")
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session(jax.random.key(0), scale="smoke")
+
+
+@pytest.fixture(scope="module")
+def findings(session):
+    return paper.run(paper.SCALES["smoke"], session)
+
+
+@pytest.fixture(scope="module")
+def verdicts(findings):
+    return {claim.id: claim.judge(findings.measures, "laptop", findings.untested) for claim in read_paper(TOML).claims}
+
+
+def test_every_part_is_measured_or_says_why_not(findings):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert parts == set(findings.measures) | set(findings.untested)
+    assert not set(findings.measures) & set(findings.untested)
+
+
+@pytest.mark.parametrize("claim", ["C1", "C5", "C6"])
+def test_what_is_exact_or_cheap_holds_already(verdicts, claim):
+    assert verdicts[claim]["verdict"] == "holds"
+
+
+def test_figures_of_the_rest_are_near_theory(findings):
+    assert abs(findings.measures["C2.variance_ratio"].value - 22) < 0.5
+    assert abs(findings.measures["C2.dimension_slope"].value - 1) < 0.1
+    assert findings.measures["C4.variance_ratio"].value > 10
+    assert abs(findings.measures["C7.flat_share"].value - 5 / 6) < 0.08
+
+
+def test_signs_and_the_sphere_have_d_as_their_moment(findings):
+    moments = findings.data["moments"].second_moment.mean("group")
+    np.testing.assert_allclose(moments.sel(distribution=["rademacher", "sphere"]), 20, rtol=0.02)
+
+
+def test_without_noise_walkers_stay(findings):
+    assert (findings.data["wells"].flat_share.sel(arm="silent") == 0.5).all()
+
+
+def test_the_tuned_rate_is_that_of_the_validation_images():
+    networks = dataclasses.replace(paper.SCALES["smoke"].networks, rates=(1e-5, 1e-2), steps=40, backpropagation_steps=40)
+    session = Session(jax.random.key(1), scale="smoke")
+    data = paper.Digits.load(networks, session)
+    assert len(data.images["train"][1]) == networks.n_train - networks.n_validation
+    only = {"backpropagation": data.estimators()["backpropagation"]}
+    object.__setattr__(data, "estimators", lambda: only)
+    training = paper.train(data, session)
+    assert float(training.rate.sel(arm="backpropagation")) == 1e-2
+    assert any("edge of the grid" in note for note in session.notes)
+
+
+def test_data_are_finite_and_named(findings):
+    for name, node in findings.data.children.items():
+        for variable in node.to_dataset().data_vars.values():
+            # Arms with fewer looks than others end in NaN.
+            values = variable.values.astype(float)
+            assert np.isfinite(values).all() or name == "training", name
+
+
+def test_same_seed_same_findings(findings):
+    again = paper.run(paper.SCALES["smoke"], Session(jax.random.key(0), scale="smoke"))
+    assert again.measures == findings.measures and again.data.identical(findings.data)
+
+
+def test_figures(findings):
+    figures = paper.draw(findings)
+    assert set(figures) == {"training", "dimensions", "quality", "learners", "wells"}
+    for figure in figures.values():
+        assert all(ax.get_xlabel() for ax in figure.axes)
+
+
+@pytest.mark.parametrize("scale", paper.SCALES)
+def test_scales_are_valid_and_estimated(scale):
+    config = paper.SCALES[scale]
+    validate(config)
+    assert 0 < paper.memory(config) < 8 * 2**30
