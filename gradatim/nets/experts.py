@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .feed_forward import SwiGLU, of_rows
-from .labels import MatrixAxes
+from .parameters import MatrixAxes
 
-Dispatch = Literal["dense", "sorted"]
 DENSE_UP_TO = 8
-"Routed experts up to which all of them are evaluated, by default: then one dense product is cheaper than sorting."
+"Routed experts up to which all of them are evaluated, by default: then one dense product is cheaper than grouping."
+LARGEST_BLOCK = 64
+"Rows of a block of tokens: enough for a fast product, few enough that the last block of each expert wastes little."
+
+
+class Routing(NamedTuple):
+    """Where each token goes: gates sum to one, before those beyond an expert's capacity are set to zero."""
+
+    experts: Int[Array, "tokens top_k"]
+    gates: Float[Array, "tokens top_k"]
+    places: Int[Array, "tokens top_k"]  # among the tokens of the expert, from 0
+    load: Int[Array, " routed"]  # tokens of each expert
 
 
 class MixtureOfExperts(eqx.Module):
@@ -30,8 +40,10 @@ class MixtureOfExperts(eqx.Module):
     **Arguments:** `width` of tokens; `hidden`: units of each expert; `n_routed`: experts to choose from; `n_shared`: experts for
     every token, evaluated as one of `n_shared * hidden` units, which is the same; `top_k`: experts a token is routed to;
     `capacity`: tokens of one call that an expert takes, those after them lose its share of y (None: all); `bias_rate`: u;
-    `dispatch`: `"dense"` evaluates all experts and weighs them, `"sorted"` sorts tokens by expert and multiplies ragged groups
-    (None: dense up to 8 routed experts); both give the same; `key`. No biases in the networks.
+    `dispatch`: `"dense"` evaluates all experts and weighs them, `"grouped"` lays tokens in blocks by expert (None: dense up to 8
+    routed experts); both give the same; `key`. No biases in the networks.
+
+    `jax.lax.ragged_dot` would group without filling up, but on a CPU it multiplies every row by every expert.
 
     **Raises:** `ValueError` for a size below 1 (`n_shared`: below 0), a `top_k` above `n_routed`, or an unknown `dispatch`.
 
@@ -52,7 +64,7 @@ class MixtureOfExperts(eqx.Module):
     bias_rate: float = eqx.field(static=True)
     top_k: int = eqx.field(static=True)
     capacity: int | None = eqx.field(static=True)
-    dispatch: Dispatch = eqx.field(static=True)
+    dispatch: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -64,7 +76,7 @@ class MixtureOfExperts(eqx.Module):
         top_k: int,
         capacity: int | None = None,
         bias_rate: float = 1e-3,
-        dispatch: Dispatch | None = None,
+        dispatch: str | None = None,
         key: PRNGKeyArray,
     ) -> None:
         for name, size in (("width", width), ("hidden", hidden), ("n_routed", n_routed), ("top_k", top_k), ("capacity", capacity)):
@@ -76,8 +88,8 @@ class MixtureOfExperts(eqx.Module):
             raise ValueError(f"top_k must be at most the number of routed experts, {n_routed}, got {top_k}")
         if not bias_rate >= 0:
             raise ValueError(f"bias_rate must be at least 0, got {bias_rate}")
-        if dispatch not in (None, "dense", "sorted"):
-            raise ValueError(f"dispatch must be 'dense', 'sorted' or None, got {dispatch!r}")
+        if dispatch not in (None, "dense", "grouped"):
+            raise ValueError(f"dispatch must be 'dense', 'grouped' or None, got {dispatch!r}")
         router, gate, up, down, shared = jax.random.split(key, 5)
         self.router = eqx.nn.Linear(width, n_routed, use_bias=False, key=router)
         self.gate, self.up = (_uniform(each, (n_routed, hidden, width)) for each in (gate, up))
@@ -85,56 +97,52 @@ class MixtureOfExperts(eqx.Module):
         self.shared = SwiGLU(width, n_shared * hidden, key=shared) if n_shared else None
         self.bias_steps, self.bias_rate = jnp.zeros(n_routed, jnp.int32), bias_rate
         self.top_k, self.capacity = top_k, capacity
-        self.dispatch = dispatch or ("dense" if n_routed <= DENSE_UP_TO else "sorted")
+        self.dispatch = dispatch or ("dense" if n_routed <= DENSE_UP_TO else "grouped")
 
     def __call__(self, x: Float[Array, "tokens width"]) -> tuple[Float[Array, "tokens width"], Int[Array, " routed"]]:
         """The output, and how many tokens each routed expert was chosen by."""
-        chosen, gates, load = self.route(x)
-        routed = self._dense(x, chosen, gates) if self.dispatch == "dense" else self._sorted(x, chosen, gates)
-        return routed if self.shared is None else routed + self.shared(x), load
+        routing = self.route(x)
+        routed = self._dense(x, routing) if self.dispatch == "dense" else self._grouped(x, routing)
+        return routed if self.shared is None else routed + self.shared(x), routing.load
 
-    def route(
-        self, x: Float[Array, "tokens width"]
-    ) -> tuple[Int[Array, "tokens top_k"], Float[Array, "tokens top_k"], Int[Array, " routed"]]:
-        """The experts of each token, their gates, and the load.
-
-        The gates of a token sum to one, before those beyond an expert's capacity are set to zero.
-        """
+    def route(self, x: Float[Array, "tokens width"]) -> Routing:
+        """Which experts each token passes through, and with which weights."""
         affinity = jax.nn.log_sigmoid(of_rows(self.router, x))
         bias = (self.bias_rate * self.bias_steps).astype(x.dtype)
-        _, chosen = jax.lax.top_k(jax.lax.stop_gradient(jnp.exp(affinity)) + bias[None], self.top_k)
+        _, experts = jax.lax.top_k(jax.lax.stop_gradient(jnp.exp(affinity)) + bias[None], self.top_k)
         # A softmax of log σ is σ over the sum of those chosen, and finite where all of these are tiny.
-        gates = jax.nn.softmax(jnp.take_along_axis(affinity, chosen, axis=1), axis=1)
-        is_chosen = self._is_chosen(chosen)
+        gates = jax.nn.softmax(jnp.take_along_axis(affinity, experts, axis=1), axis=1)
+        # A token chooses an expert once at most, so that counting down the tokens gives each a place of its own.
+        counts = jnp.cumsum((experts[:, :, None] == jnp.arange(len(self.gate))[None, None]).any(1), axis=0, dtype=jnp.int32)
+        places = jnp.take_along_axis(counts, experts, axis=1) - 1
         if self.capacity is not None:
-            place = jnp.take_along_axis(jnp.cumsum(is_chosen, axis=0), chosen, axis=1)
-            gates = jnp.where(place <= self.capacity, gates, 0.0)
-        return chosen, gates, is_chosen.sum(0, dtype=jnp.int32)
+            gates = jnp.where(places < self.capacity, gates, 0.0)
+        return Routing(experts, gates, places, counts[-1])
 
-    def _is_chosen(self, chosen: Int[Array, "tokens top_k"]) -> Bool[Array, "tokens routed"]:
-        return (chosen[:, :, None] == jnp.arange(len(self.gate))[None, None]).any(1)
-
-    def _dense(
-        self, x: Float[Array, "tokens width"], chosen: Int[Array, "tokens top_k"], gates: Float[Array, "tokens top_k"]
-    ) -> Float[Array, "tokens width"]:
+    def _dense(self, x: Float[Array, "tokens width"], routing: Routing) -> Float[Array, "tokens width"]:
+        """All experts as one wide network whose units are weighed."""
         n_routed, hidden, width = self.gate.shape
-        is_this = chosen[:, :, None] == jnp.arange(n_routed)[None, None]
-        weights = jnp.where(is_this, gates[:, :, None], 0.0).sum(1)
+        is_this = routing.experts[:, :, None] == jnp.arange(n_routed)[None, None]
+        weights = jnp.where(is_this, routing.gates[:, :, None], 0.0).sum(1)
         gate, up = (x @ each.reshape(-1, width).T for each in (self.gate, self.up))
         units = (jax.nn.silu(gate) * up).reshape(-1, n_routed, hidden) * weights[:, :, None]
         return units.reshape(len(x), -1) @ self.down.transpose(0, 2, 1).reshape(-1, width)
 
-    def _sorted(
-        self, x: Float[Array, "tokens width"], chosen: Int[Array, "tokens top_k"], gates: Float[Array, "tokens top_k"]
-    ) -> Float[Array, "tokens width"]:
-        experts = chosen.ravel()
-        order = jnp.argsort(experts, stable=True)
-        sizes = (experts[:, None] == jnp.arange(len(self.gate))[None]).sum(0, dtype=jnp.int32)
-        rows = x[order // self.top_k]
-        gate, up = (jax.lax.ragged_dot(rows, each.transpose(0, 2, 1), sizes) for each in (self.gate, self.up))
-        out = jax.lax.ragged_dot(jax.nn.silu(gate) * up, self.down.transpose(0, 2, 1), sizes)
-        back = jnp.argsort(order)
-        return (out[back].reshape(len(x), self.top_k, -1) * gates[:, :, None]).sum(1)
+    def _grouped(self, x: Float[Array, "tokens width"], routing: Routing) -> Float[Array, "tokens width"]:
+        """Tokens laid in blocks of one expert each, the last of an expert filled up with zeros: one batched product."""
+        n_routed, n_rows = len(self.gate), routing.experts.size
+        rows = max(1, min(LARGEST_BLOCK, n_rows // n_routed))
+        n_blocks = n_rows // rows + min(n_routed, n_rows)
+        ends = jnp.cumsum(-(-routing.load // rows))
+        first = jnp.concatenate([jnp.zeros_like(ends[:1]), ends[:-1]])
+        slots = first[routing.experts] * rows + routing.places
+        tokens = jnp.broadcast_to(jnp.arange(len(x))[:, None], slots.shape)
+        source = jnp.full(n_blocks * rows, len(x)).at[slots].set(tokens)
+        blocks = x.at[source].get(mode="fill", fill_value=0).reshape(n_blocks, rows, -1)
+        expert = jnp.minimum(jnp.searchsorted(ends, jnp.arange(n_blocks), side="right"), n_routed - 1)
+        gate, up = (jnp.einsum("brw,bhw->brh", blocks, each[expert]) for each in (self.gate, self.up))
+        out = jnp.einsum("brh,bwh->brw", jax.nn.silu(gate) * up, self.down[expert]).reshape(n_blocks * rows, -1)
+        return (out[slots] * routing.gates[:, :, None]).sum(1)
 
 
 def balanced(experts: MixtureOfExperts, load: Int[Array, " routed"]) -> MixtureOfExperts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,7 +13,6 @@ from .experts import MixtureOfExperts, balanced
 from .feed_forward import SwiGLU
 
 Cache = KeyValueCache | LatentCache
-Attention = Literal["multi_head", "latent"]
 
 
 class DecoderBlock(eqx.Module):
@@ -78,7 +77,7 @@ class DecoderLM(eqx.Module):
         n_heads: int,
         context: int,
         *,
-        attention: Attention = "multi_head",
+        attention: str = "multi_head",
         latent_dim: int | None = None,
         rope_dim: int | None = None,
         hidden: int | None = None,

@@ -1,0 +1,223 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.nets import MixtureOfExperts, SwiGLU, balanced, matrix_axes, muon_roles
+
+WIDTH, HIDDEN, TOKENS = 8, 4, 20
+SAME = 1e-5
+"Another order of the same products, single precision."
+
+
+def mixture(key, **sizes):
+    return MixtureOfExperts(WIDTH, HIDDEN, **{"n_routed": 6, "n_shared": 2, "top_k": 2} | sizes, key=key)
+
+
+@eqx.filter_jit
+def applied(experts, x):
+    return experts(x)
+
+
+@eqx.filter_jit
+def routed(experts, x):
+    return experts.route(x)
+
+
+def expert(experts, i):
+    """The i-th routed expert by itself."""
+    parts = [experts.gate[i], experts.up[i], experts.down[i]]
+    return eqx.tree_at(lambda f: [f.gate.weight, f.up.weight, f.down.weight], SwiGLU(WIDTH, HIDDEN, key=jax.random.key(0)), parts)
+
+
+@pytest.mark.parametrize(("n_tokens", "top_k"), [(1, 6), (3, 1), (130, 2)])
+def test_groups_of_any_size_are_laid_out_without_loss(n_tokens, top_k, getkey):
+    """A token alone, fewer tokens than experts, and more than a block of one expert beside experts without any."""
+    experts = mixture(getkey(), top_k=top_k, dispatch="grouped")
+    experts = eqx.tree_at(lambda e: e.bias_steps, experts, jnp.array([0, 0, 0, 2000, 0, 0], jnp.int32))
+    x = jax.random.normal(getkey(), (n_tokens, WIDTH))
+    dense = MixtureOfExperts(WIDTH, HIDDEN, n_routed=6, n_shared=2, top_k=top_k, dispatch="dense", key=jax.random.key(0))
+    parts = lambda e: [e.router, e.gate, e.up, e.down, e.shared, e.bias_steps]  # noqa: E731
+    dense = eqx.tree_at(parts, dense, parts(experts))
+    np.testing.assert_allclose(applied(experts, x)[0], applied(dense, x)[0], atol=SAME)
+    assert applied(experts, x)[1][3] == n_tokens
+
+
+@pytest.mark.parametrize("dispatch", ["dense", "grouped"])
+def test_the_output_is_that_of_the_formula(dispatch, getkey):
+    experts, x = mixture(getkey(), dispatch=dispatch), jax.random.normal(getkey(), (TOKENS, WIDTH))
+    experts = eqx.tree_at(lambda e: e.bias_steps, experts, jnp.array([0, 100, -200, 300, 0, 0], jnp.int32))
+    affinity = np.asarray(jax.nn.sigmoid(x @ experts.router.weight.T))
+    outputs = np.stack([np.asarray(expert(experts, i)(x)) for i in range(6)], axis=1)
+    expected = np.array(experts.shared(x))
+    for t in range(TOKENS):
+        chosen = np.argsort(-(affinity[t] + 1e-3 * np.asarray(experts.bias_steps)))[:2]
+        expected[t] += (affinity[t, chosen, None] * outputs[t, chosen]).sum(0) / affinity[t, chosen].sum()
+    np.testing.assert_allclose(applied(experts, x)[0], expected, atol=SAME)
+
+
+@pytest.mark.parametrize("capacity", [None, 4])
+@pytest.mark.parametrize(("n_routed", "top_k"), [(6, 2), (62, 6), (3, 3)])
+def test_both_dispatches_agree(n_routed, top_k, capacity, getkey):
+    key, x = getkey(), jax.random.normal(getkey(), (TOKENS, WIDTH))
+    (dense, load), (grouped, same) = (
+        applied(mixture(key, n_routed=n_routed, top_k=top_k, capacity=capacity, dispatch=d), x) for d in ("dense", "grouped")
+    )
+    np.testing.assert_allclose(grouped, dense, atol=SAME)
+    np.testing.assert_array_equal(load, same)
+    assert load.sum() == TOKENS * top_k
+    assert mixture(key, n_routed=n_routed, top_k=top_k).dispatch == ("dense" if n_routed <= 8 else "grouped")
+
+
+def test_both_dispatches_have_one_gradient_under_vmap(getkey):
+    key, x = getkey(), jax.random.normal(getkey(), (3, TOKENS, WIDTH))
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def gradient(experts, x):
+        return (jax.vmap(lambda x: experts(x)[0])(x) ** 2).sum()
+
+    dense, grouped = (gradient(mixture(key, dispatch=dispatch), x) for dispatch in ("dense", "grouped"))
+    for a, b in zip(jax.tree.leaves(dense), jax.tree.leaves(grouped), strict=True):
+        np.testing.assert_allclose(b, a, atol=20 * SAME)  # summed over 60 tokens
+
+
+def test_o7_all_experts_at_equal_logits_are_the_mean_and_the_shared(getkey):
+    experts = mixture(getkey(), top_k=6)
+    experts = eqx.tree_at(lambda e: e.router.weight, experts, jnp.zeros((6, WIDTH)))
+    x = jax.random.normal(getkey(), (TOKENS, WIDTH))
+    mean = sum(expert(experts, i)(x) for i in range(6)) / 6
+    np.testing.assert_allclose(applied(experts, x)[0], experts.shared(x) + mean, atol=SAME)
+
+
+def test_o7_the_order_of_experts_does_not_matter(getkey):
+    experts, x, order = mixture(getkey()), jax.random.normal(getkey(), (TOKENS, WIDTH)), jnp.array([3, 0, 5, 1, 4, 2])
+    experts = eqx.tree_at(lambda e: e.bias_steps, experts, jnp.arange(6, dtype=jnp.int32) * 50)
+    parts = lambda e: [e.router.weight, e.gate, e.up, e.down, e.bias_steps]  # noqa: E731
+    permuted = eqx.tree_at(parts, experts, [part[order] for part in parts(experts)])
+    (y, load), (same, moved) = applied(experts, x), applied(permuted, x)
+    np.testing.assert_allclose(same, y, atol=SAME)
+    np.testing.assert_array_equal(moved, load[order])
+
+
+def test_o7_gates_sum_to_one_even_where_all_affinities_vanish(getkey):
+    experts, x = mixture(getkey(), top_k=3), jax.random.normal(getkey(), (TOKENS, WIDTH))
+    for scale in (1.0, 1e4):
+        _, gates, _, _ = routed(eqx.tree_at(lambda e: e.router.weight, experts, scale * experts.router.weight), x)
+        np.testing.assert_allclose(gates.sum(1), 1.0, atol=SAME)
+
+
+def test_o7_the_bias_chooses_and_does_not_weigh(getkey):
+    experts, x = mixture(getkey()), jax.random.normal(getkey(), (TOKENS, WIDTH))
+    pushed = eqx.tree_at(lambda e: e.bias_steps, experts, jnp.array([2000, 0, 0, 0, 0, 2000], jnp.int32))
+    chosen, gates, _, load = routed(pushed, x)
+    assert load.tolist() == [TOKENS, 0, 0, 0, 0, TOKENS] and not np.array_equal(load, routed(experts, x).load)
+    affinity = jnp.take_along_axis(jax.nn.sigmoid(x @ experts.router.weight.T), chosen, axis=1)
+    np.testing.assert_allclose(gates, affinity / affinity.sum(1, keepdims=True), atol=SAME)
+
+
+def test_o7_no_gradient_moves_the_bias_and_no_optimiser_sees_it(getkey):
+    experts, x = mixture(getkey()), jax.random.normal(getkey(), (TOKENS, WIDTH))
+    gradient = eqx.filter_jit(eqx.filter_grad(lambda e, x: (e(x)[0] ** 2).sum()))(experts, x)
+    assert gradient.bias_steps is None and eqx.filter(experts, eqx.is_inexact_array).bias_steps is None
+    # Gates depend on the router through the chosen affinities alone: the same with any bias that chooses the same.
+    shifted = eqx.tree_at(lambda e: e.bias_steps, experts, experts.bias_steps + 7)
+    same = eqx.filter_jit(eqx.filter_grad(lambda e, x: (e(x)[0] ** 2).sum()))(shifted, x)
+    np.testing.assert_array_equal(gradient.router.weight, same.router.weight)
+    assert abs(gradient.router.weight).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("n_routed", "top_k", "rate", "steps", "least_before", "most_after"),
+    # Measured where the paper's rule was tried: 2.61 -> 1.07, 2.57 -> 1.03, 7.8 -> 1.22 (a ripple that stays).
+    [(6, 2, 1e-2, 100, 2.3, 1.15), (6, 2, 1e-3, 1000, 2.3, 1.1), (62, 6, 1e-2, 100, 6.0, 1.4)],
+)
+def test_o7_the_bias_evens_a_skewed_load(n_routed, top_k, rate, steps, least_before, most_after, getkey):
+    width, n_tokens = 32, 4000
+    experts = MixtureOfExperts(width + 1, 1, n_routed=n_routed, top_k=top_k, bias_rate=rate, key=getkey())
+    skew = jnp.zeros((n_routed, 1)).at[0].set(2.0).at[1].set(1.0)
+    logits = jax.random.normal(getkey(), (n_routed, width)) / np.sqrt(width)
+    experts = eqx.tree_at(lambda e: e.router.weight, experts, jnp.concatenate([logits, skew], 1))
+
+    @eqx.filter_jit
+    def run(experts, key):
+        def step(bias_steps, key):
+            now = eqx.tree_at(lambda e: e.bias_steps, experts, bias_steps)
+            x = jnp.concatenate([jax.random.normal(key, (n_tokens, width)), jnp.ones((n_tokens, 1))], 1)
+            load = now.route(x).load
+            return balanced(now, load).bias_steps, load.max() / load.mean()
+
+        return jax.lax.scan(step, experts.bias_steps, jax.random.split(key, steps))[1]
+
+    ratio = run(experts, getkey())
+    assert ratio[0] > least_before and ratio[-10:].mean() < most_after
+
+
+def test_equal_affinities_choose_the_first_experts(getkey):
+    experts = eqx.tree_at(lambda e: e.router.weight, mixture(getkey()), jnp.zeros((6, WIDTH)))
+    assert routed(experts, jnp.ones((3, WIDTH))).experts.tolist() == [[0, 1]] * 3
+
+
+def test_o8_experts_without_tokens_have_no_gradient(getkey):
+    experts, x = mixture(getkey()), jax.random.normal(getkey(), (TOKENS, WIDTH))
+    experts = eqx.tree_at(lambda e: e.bias_steps, experts, jnp.array([2000, 0, 0, 0, 0, 2000], jnp.int32))
+    for dispatch in ("dense", "grouped"):
+        now = eqx.tree_at(lambda e: e.bias_steps, mixture(jax.random.key(3), dispatch=dispatch), experts.bias_steps)
+        gradient = eqx.filter_jit(eqx.filter_grad(lambda e, x: (e(x)[0] ** 2).sum()))(now, x)
+        for part in (gradient.gate, gradient.up, gradient.down):
+            np.testing.assert_array_equal(part[1:5], 0.0)
+            assert (abs(part[jnp.array([0, 5])]).max((1, 2)) > 0).all()
+        np.testing.assert_array_equal(gradient.router.weight[1:5], 0.0)
+
+
+def test_tokens_beyond_the_capacity_lose_that_experts_share(getkey):
+    experts, x = mixture(getkey(), capacity=3, n_shared=0), jax.random.normal(getkey(), (TOKENS, WIDTH))
+    experts = eqx.tree_at(lambda e: e.bias_steps, experts, jnp.array([2000, 0, 0, 0, 0, 2000], jnp.int32))
+    _, gates, _, load = routed(experts, x)
+    assert (gates[:3] > 0).all() and not gates[3:].any() and load.tolist() == [TOKENS, 0, 0, 0, 0, TOKENS]
+    np.testing.assert_array_equal(applied(experts, x)[0][3:], 0.0)
+
+
+def test_shared_experts_are_one_wide_expert(getkey):
+    experts = mixture(getkey(), n_shared=3)
+    assert experts.shared.gate.weight.shape == (3 * HIDDEN, WIDTH)
+    assert mixture(getkey(), n_shared=0).shared is None
+
+
+def test_each_expert_is_a_matrix_of_its_own_and_the_router_is_none(getkey):
+    experts = mixture(getkey())
+    roles = muon_roles(experts)
+    assert (roles.gate, roles.up, roles.down, roles.shared.gate.weight) == ("muon",) * 4 and roles.router.weight == "adam"
+    axes = matrix_axes(experts, roles, "muon")
+    assert {(a.reduction, a.output) for a in (axes.gate, axes.up, axes.down)} == {((2,), (1,))}
+
+
+def test_the_load_to_balance_is_that_of_the_batch(getkey):
+    with pytest.raises(ValueError, match=r"load must have shape \(6,\), got \(18,\); sum it over the batch first"):
+        balanced(mixture(getkey()), jnp.ones(18, jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"top_k": 7}, "top_k must be at most the number of routed experts, 6, got 7"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"n_routed": 0}, "n_routed must be at least 1, got 0"),
+        ({"n_shared": -1}, "n_shared must be at least 0, got -1"),
+        ({"capacity": 0}, "capacity must be at least 1, got 0"),
+        ({"dispatch": "ragged"}, "dispatch must be 'dense', 'grouped' or None, got 'ragged'"),
+        ({"bias_rate": -1.0}, r"bias_rate must be at least 0, got -1\.0"),
+        ({"bias_rate": float("nan")}, "bias_rate must be at least 0, got nan"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        mixture(jax.random.key(0), **wrong)
+
+
+def test_sizes_of_the_networks_are_checked():
+    with pytest.raises(ValueError, match="hidden must be at least 1, got 0"):
+        MixtureOfExperts(8, 0, n_routed=2, top_k=1, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+        SwiGLU(0, 4, key=jax.random.key(0))
