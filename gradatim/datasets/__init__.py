@@ -1,5 +1,7 @@
 """Real data sets: arrays with their provenance, offline where a package ships them."""
 
+from .breast_cancer import Table as Table
+from .breast_cancer import breast_cancer as breast_cancer
 from .catalogue import CATALOGUE as CATALOGUE
 from .catalogue import load as load
 from .catalogue import load_text as load_text

@@ -35,14 +35,14 @@ def gradient_normalized_smoothness(
     restrict: bool = True,
     resolution: int = 4000,
 ) -> Smoothness:
-    """γ of an objective of one variable: the largest radius within which the linear model of the gradient errs by less than its size allows.
+    """γ of an objective of one variable: the radius within which the linear model of the gradient errs by less than its size allows.
 
         γ(x) = sup{γ: |f′(x+h) - f′(x) - H(x)h| ≤ |f′(x)| |h|/γ  for |h| ≤ γ, h in O}
              = inf{max(|h|, |f′(x)| |h|/|f′(x+h) - f′(x) - H(x)h|): h in O},     O = {h: f′(x)h + H(x)h² ≤ 0} or everything
 
-    A step h breaks the condition for a γ that is larger than both: hence the second line, which is searched on a grid of lengths on either
-    side, geometric from `max_radius`/10⁸ on. Between two neighbours on it the error is taken to be monotone: with that, γ lies between the bounds. A step
-    of the method always lies in O, and without O the bound for quasi-self-concordant functions is false.
+    A step h breaks the condition for a γ that is larger than both: hence the second line, which is searched on a grid of lengths on
+    either side, geometric from `max_radius`/10⁸ on. Between two neighbours on it the error is taken to be monotone: with that, γ lies
+    between the bounds. A step of the method always lies in O, and without O the bound for quasi-self-concordant functions is false.
 
     **Arguments:** `fn(y, args)`; `hessian`: an approximation; `max_radius` > 0; `restrict`: to O; `resolution`: lengths on a side.
 

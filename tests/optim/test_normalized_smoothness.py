@@ -1,0 +1,125 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.optim import (
+    ExactHessian,
+    LogSumExp,
+    MatrixHessian,
+    ZeroHessian,
+    gradient_normalized_smoothness,
+    smoothness_upper_bound,
+    value_at,
+)
+
+pytestmark = pytest.mark.usefixtures("double")
+GRID = 5e-3  # the step of the grid of lengths at its default resolution
+T_STAR = 1.256431208626  # solves exp(t) = 2t + 1
+
+
+def radius(function, y, hessian=None, max_radius=1e3, **settings):
+    found = gradient_normalized_smoothness(
+        lambda y, _: function(y), jnp.asarray(y), hessian=hessian or ExactHessian(), max_radius=max_radius, **settings
+    )
+    assert found.low <= found.high
+    return found
+
+
+def assert_is(found, value):
+    assert found.low <= value * (1 + 1e-9) and found.high >= value * (1 - 1e-9)
+    assert found.high <= value * (1 + GRID) and found.low >= value * (1 - GRID)
+
+
+def test_a_quadratic_with_its_hessian_has_no_limit():
+    found = radius(lambda y: 3 * y**2 + y, 2.0)
+    assert found.high == np.inf and found.low >= 1e3
+
+
+@pytest.mark.parametrize("curvature", [0.5, 3.0])
+def test_a_quadratic_without_a_hessian(curvature):
+    """γ = ‖x‖ = ‖g‖/L: with it λ = L, and the method is gradient descent."""
+    assert_is(radius(lambda y: curvature * y**2 / 2, 2.0, ZeroHessian()), 2.0)
+
+
+@pytest.mark.parametrize(("restrict", "expected"), [(False, 1.0), (True, 2.0)])
+def test_a_cube(restrict, expected):
+    """f = L x³/6: γ = x = √(2|g|/L), and twice that within O."""
+    found = radius(lambda y: 0.7 * y**3 / 6, 1.3, restrict=restrict)
+    assert_is(found, 1.3 * expected)
+    assert found.high >= np.sqrt(2 * (0.35 * 1.3**2) / 0.7) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("y", [-3.0, 0.0, 4.0])
+def test_the_exponential_needs_the_region(y):
+    """Quasi-self-concordant with M = 1: γ ≥ t* only within O."""
+    within, without = radius(jnp.exp, y), radius(jnp.exp, y, restrict=False)
+    assert within.low >= T_STAR
+    assert_is(within, np.e)
+    assert_is(without, 1.146193)
+    assert without.high < T_STAR
+
+
+def test_hoelder_hessians_have_their_bound():
+    """Hölder of degree ν with H_ν: γ ≥ ((1+ν)‖g‖/H_ν)^(1/(1+ν)); |x|^(2+ν) has H_ν ≤ (2+ν)(1+ν) 2^(1-ν)."""
+    for nu in (0.25, 0.5, 1.0):
+        for x in (0.4, 2.0):
+            constant = (2 + nu) * (1 + nu) * 2 ** (1 - nu)
+            gradient = (2 + nu) * x ** (1 + nu)
+            bound = ((1 + nu) * gradient / constant) ** (1 / (1 + nu))
+            assert radius(lambda y, nu=nu: jnp.abs(y) ** (2 + nu), x, restrict=False).low >= bound * (1 - GRID)
+
+
+@pytest.mark.parametrize("error", [-0.4, 0.3, 2.0])
+def test_an_error_of_the_hessian_enters_as_a_harmonic_sum(error):
+    function, y = jnp.cosh, 0.9
+    exact = radius(function, y, restrict=False)
+    inexact = radius(function, y, MatrixHessian(lambda y, _: (jnp.cosh(y) + error)[None, None]), restrict=False)
+    bound = 1 / (1 / exact.high + abs(error) / np.sinh(y))
+    assert inexact.low >= bound * (1 - GRID)
+
+
+def test_scaling_the_objective_and_the_variable():
+    plain = radius(lambda y: jnp.cosh(y) + y, 0.8)
+    scaled = radius(lambda y: 1000 * (jnp.cosh(y) + y), 0.8)
+    stretched = radius(lambda y: jnp.cosh(4 * y) + 4 * y, 0.2, max_radius=250.0)
+    np.testing.assert_allclose(scaled.high, plain.high, rtol=1e-9)
+    np.testing.assert_allclose(4 * stretched.high, plain.high, rtol=1e-9)
+
+
+def test_samples_bound_from_above_and_agree_in_one_variable(getkey):
+    one = smoothness_upper_bound(
+        lambda y, _: jnp.exp(y[0]), jnp.zeros(1), hessian=ExactHessian(), key=getkey(), max_radius=1e3, resolution=2000
+    )
+    assert np.e * (1 - 1e-9) <= one <= np.e * (1 + 2 * GRID)
+
+
+def test_samples_find_the_radius_of_an_isotropic_quadratic(getkey):
+    y = jnp.array([3.0, 4.0])
+    settings = {"hessian": ZeroHessian(), "key": getkey(), "max_radius": 1e3, "resolution": 400}
+    bound = smoothness_upper_bound(lambda y, _: 1.5 * jnp.sum(y**2), y, **settings)
+    np.testing.assert_allclose(bound, 5.0, rtol=4e-2)
+    # In the metric 4 I the gradient is half as long and each step twice as long: γ = ‖y‖ = 10.
+    inside = smoothness_upper_bound(lambda y, _: 1.5 * jnp.sum(y**2), y, metric=4 * jnp.eye(2), **settings)
+    np.testing.assert_allclose(inside, 10.0, rtol=4e-2)
+
+
+def test_log_sum_exp_keeps_its_bound(getkey):
+    """Quasi-self-concordant with M = 2 max ‖aᵢ‖/μ: no sample may fall below t*/M."""
+    rows = jax.random.normal(getkey(), (12, 4))
+    objective = LogSumExp(rows, jnp.zeros(12), 0.5)
+    constant = 2 * float(jnp.linalg.norm(rows, axis=1).max()) / 0.5
+    bound = smoothness_upper_bound(value_at, jnp.ones(4), objective, hessian=ExactHessian(), key=getkey(), max_radius=1e2)
+    assert T_STAR / constant <= bound < np.inf
+
+
+def test_under_jit_and_vmap():
+    points = jnp.array([0.3, 1.0, 2.0])
+    settings = {"hessian": ExactHessian(), "max_radius": 1e3, "resolution": 500}
+    find = lambda y: gradient_normalized_smoothness(lambda y, _: y**4, y, **settings).high  # noqa: E731
+    np.testing.assert_allclose(jax.jit(jax.vmap(find))(points), [find(y) for y in points], rtol=1e-12)
+
+
+def test_more_than_one_variable_is_refused():
+    with pytest.raises(ValueError, match="y must be one variable, got 3; smoothness_upper_bound samples directions"):
+        gradient_normalized_smoothness(lambda y, _: jnp.sum(y), jnp.ones(3), hessian=ZeroHessian(), max_radius=1.0)

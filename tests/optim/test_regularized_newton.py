@@ -1,0 +1,594 @@
+import warnings
+
+import equinox as eqx
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+import optimistix as optx
+import pytest
+
+from gradatim.optim import (
+    ChebyshevResidual,
+    EmpiricalFisher,
+    ExactHessian,
+    FisherTerm,
+    GaussNewton,
+    GradientNormalizedNewton,
+    LinearResidual,
+    LogisticRegression,
+    LogSumExp,
+    LowRankOperator,
+    MatrixHessian,
+    ResidualPower,
+    RosenbrockResidual,
+    WeightedGaussNewton,
+    ZeroHessian,
+    power_of_norm,
+    value_at,
+)
+from gradatim.optim.regularized_solves import direct, woodbury
+
+pytestmark = pytest.mark.usefixtures("double")
+ROUND_OFF = 1e-11  # double precision, a few hundred operations
+SEED = 3124  # of NumPy's legacy generator, as in the authors' notebook
+ITERATIONS, SOLVES = 2, 0.1  # tolerance of the counts: another order of sums may tip a trial
+
+RESIDUAL = lambda y, objective: objective.residual(y)  # noqa: E731
+INEXACT = GaussNewton(RESIDUAL, lambda u, objective: power_of_norm(u, objective.power))
+RANK_ONE = FisherTerm(RESIDUAL, lambda objective: objective.power)
+WEIGHTED = WeightedGaussNewton(lambda y, objective: objective.scores(y), lambda u, objective: objective.weights(u))
+LOGISTIC_FISHER = EmpiricalFisher(lambda y, objective: objective.losses(y), 1e-3)
+
+
+def minimise(objective, start, hessian=None, *, max_steps=1000, throw=False, rtol=0.0, atol=0.0, **settings):
+    solver = GradientNormalizedNewton(rtol, atol, hessian=hessian, **settings)
+    return optx.minimise(value_at, solver, jnp.asarray(start), objective, max_steps=max_steps, throw=throw)
+
+
+def is_successful(solution):
+    return bool(solution.result == optx.RESULTS.successful)
+
+
+def log_sum_exp(n):
+    random = np.random.RandomState(SEED)
+    design, offset = random.rand(n, n) * 2 - 1, random.rand(n) * 2 - 1
+    objective = LogSumExp.centred(jnp.asarray(design.T), jnp.asarray(offset))
+    return objective, np.ones(n), {"metric": jnp.asarray(design @ design.T), "value_target": objective(jnp.zeros(n)) + 1e-8}
+
+
+def rosenbrock(power):
+    return ResidualPower(RosenbrockResidual(), power), np.array([-2.0, 2.0]), {"value_target": 1e-8}
+
+
+def linear():
+    random = np.random.RandomState(SEED)
+    matrix, offset = random.rand(100, 200) * 2 - 1, random.rand(100) * 2 - 1
+    objective = ResidualPower(LinearResidual(jnp.asarray(matrix), jnp.asarray(offset)), 4)
+    return objective, np.ones(200), {"metric": jnp.asarray(matrix.T @ matrix + 1e-8 * np.eye(200)), "value_target": 1e-8}
+
+
+def chebyshev(n):
+    return ResidualPower(ChebyshevResidual(), 4), np.random.RandomState(SEED).rand(n), {"value_target": 1e-8}
+
+
+def logistic(penalty):
+    from sklearn.datasets import load_breast_cancer
+
+    features, labels = load_breast_cancer(return_X_y=True)
+    features = (features - features.mean(0)) / features.std(0) * (2 * labels - 1)[:, None]
+    return LogisticRegression(jnp.asarray(features), penalty), np.zeros(30), {"gradient_tol": 1e-6}
+
+
+COUNTS = {
+    "LogSumExp 100, exact": (lambda: log_sum_exp(100), None, 14, 22),
+    "LogSumExp 100, weighted": (lambda: log_sum_exp(100), WEIGHTED, 21, None),
+    "LogSumExp 100, zero": (lambda: log_sum_exp(100), ZeroHessian(), 41, None),
+    "LogSumExp 200, exact": (lambda: log_sum_exp(200), None, 18, None),
+    "LogSumExp 200, weighted": (lambda: log_sum_exp(200), WEIGHTED, 30, None),
+    "LogSumExp 200, zero": (lambda: log_sum_exp(200), ZeroHessian(), 64, None),
+    "Rosenbrock p=2, exact": (lambda: rosenbrock(2), None, 51, 105),
+    "Rosenbrock p=2, inexact": (lambda: rosenbrock(2), INEXACT, 49, None),
+    "Rosenbrock p=5, exact": (lambda: rosenbrock(5), None, 56, 114),
+    "Rosenbrock p=5, inexact": (lambda: rosenbrock(5), INEXACT, 57, None),
+    "linear p=4, exact": (linear, None, 27, 55),
+    "linear p=4, rank one": (linear, RANK_ONE, 18, None),
+    "linear p=4, zero": (linear, ZeroHessian(), 10, None),
+    "Chebyshev 50, exact": (lambda: chebyshev(50), None, 20, None),
+    "Chebyshev 50, inexact": (lambda: chebyshev(50), INEXACT, 20, None),
+    "Chebyshev 200, exact": (lambda: chebyshev(200), None, 25, None),
+    "Chebyshev 200, inexact": (lambda: chebyshev(200), INEXACT, 22, None),
+    "logistic, exact": (lambda: logistic(1e-3), None, 9, None),
+    "logistic, Fisher": (lambda: logistic(1e-3), LOGISTIC_FISHER, 127, None),
+    "logistic, zero": (lambda: logistic(1e-3), ZeroHessian(), 351, None),
+    "logistic without penalty, exact": (lambda: logistic(0.0), None, 39, None),
+}
+
+
+@pytest.mark.parametrize("case", COUNTS)
+def test_iterations_decrease_and_halvings(case):
+    make, hessian, iterations, solves = COUNTS[case]
+    objective, start, settings = make()
+    solution = minimise(objective, start, hessian, record=400, **settings)
+    n, trace = int(solution.stats["num_steps"]), solution.stats["trace"]
+    assert is_successful(solution) and abs(n - iterations) <= ITERATIONS
+    if solves is not None:
+        assert abs(int(solution.stats["num_solves"]) - solves) <= SOLVES * solves
+    if case.startswith("logistic,"):
+        assert abs(float(objective(solution.value)) - 0.0598397746) < 1e-9
+    # Each accepted step: f(x) - f(x⁺) ≥ γ ‖g⁺‖⁎² / (8 ‖g‖⁎), up to the rounding of f.
+    values, norms, radii = np.asarray(trace.value[: n + 1]), np.asarray(trace.gradient_norm[: n + 1]), np.asarray(trace.radius[:n])
+    assert np.isfinite(values).all() and np.isnan(np.asarray(trace.value[n + 1 :])).all()
+    assert (values[:-1] - values[1:] >= radii * norms[1:] ** 2 / (8 * norms[:-1]) - 1e-12 * abs(values[:-1])).all()
+    assert (np.diff(values) <= 1e-15 * abs(values[:-1])).all()
+    np.testing.assert_allclose(trace.regularization[:n], norms[:-1] / radii, rtol=1e-12)
+    # A semidefinite H keeps the step within the radius; the exact Hessian of the Chebyshev chain is not.
+    if not case.startswith("Chebyshev") or "inexact" in case:
+        assert (np.asarray(trace.step_norm[:n]) <= radii * (1 + 1e-9)).all()
+    # Every success doubles the radius once, so halvings are at most steps and what the radius lost.
+    halvings = float(np.nansum(trace.halvings))
+    assert halvings == int(solution.stats["num_solves"]) - n
+    assert halvings <= n + np.log2(1.0 / radii.min()) + 1e-6
+
+
+def test_first_values_of_rosenbrock():
+    solution = optx.minimise(
+        lambda y, _: (1 - y[0]) ** 2 + 100 * (y[1] - y[0] ** 2) ** 2,
+        GradientNormalizedNewton(0.0, 0.0, value_target=1e-8, record=100),
+        jnp.array([-2.0, 2.0]),
+    )
+    np.testing.assert_allclose(solution.stats["trace"].value[:4], [409.0, 87.403027707, 10.568932891, 6.214620528], rtol=1e-9)
+    assert int(solution.stats["num_steps"]) == 51
+
+
+def test_scaling_the_objective_changes_no_step():
+    objective, start, settings = rosenbrock(2)
+    plain = minimise(objective, start, jitter=0.0, record=60, **settings)
+    solver = GradientNormalizedNewton(0.0, 0.0, value_target=1e-5, jitter=0.0, record=60)
+    scaled = optx.minimise(lambda y, o: 1000 * o(y), solver, jnp.asarray(start), objective)
+    np.testing.assert_allclose(scaled.stats["trace"].step_norm, plain.stats["trace"].step_norm, rtol=1e-7)
+    np.testing.assert_array_equal(scaled.stats["trace"].radius, plain.stats["trace"].radius)
+
+
+def test_scaling_the_unknowns_scales_the_radius():
+    objective, start, settings = rosenbrock(2)
+    plain = minimise(objective, start, jitter=0.0, record=60, **settings)
+    s = 4.0
+    solver = GradientNormalizedNewton(0.0, 0.0, value_target=1e-8, jitter=0.0, gamma0=1 / s, gamma_min=1e-9 / s, record=60)
+    scaled = optx.minimise(lambda y, o: o(s * y), solver, jnp.asarray(start) / s, objective)
+    np.testing.assert_allclose(scaled.stats["trace"].value, plain.stats["trace"].value, rtol=1e-7)
+    np.testing.assert_allclose(s * scaled.value, plain.value, rtol=1e-9)
+
+
+def test_a_metric_is_a_change_of_variables(getkey):
+    objective, start, settings = log_sum_exp(20)
+    inside = minimise(objective, start, record=30, **settings)
+    root = jnp.linalg.cholesky(settings["metric"]).T  # y = Lᵀx has the identity for a metric
+    solver = GradientNormalizedNewton(0.0, 0.0, value_target=settings["value_target"], record=30)
+    outside = optx.minimise(lambda y, o: o(jnp.linalg.solve(root, y)), solver, root @ jnp.asarray(start), objective)
+    assert int(inside.stats["num_solves"]) == int(outside.stats["num_solves"])
+    for name in ("value", "gradient_norm", "step_norm"):
+        np.testing.assert_allclose(getattr(outside.stats["trace"], name), getattr(inside.stats["trace"], name), rtol=1e-5)
+
+
+def test_quadratic_with_its_hessian_doubles_without_halving():
+    spread = jnp.geomspace(1.0, 100.0, 5)
+    solver = GradientNormalizedNewton(0.0, 0.0, jitter=0.0, gradient_tol=1e-9, record=40)
+    solution = optx.minimise(lambda y, a: 0.5 * jnp.sum(a * y**2), solver, jnp.full(5, 100.0), spread)
+    n, trace = int(solution.stats["num_steps"]), solution.stats["trace"]
+    np.testing.assert_array_equal(trace.radius[:n], 2.0 ** np.arange(n))
+    np.testing.assert_allclose(trace.regularization[:n], trace.gradient_norm[:n] / 2.0 ** np.arange(n), rtol=1e-14)
+    rates = np.asarray(trace.gradient_norm[1 : n + 1] / trace.gradient_norm[:n])
+    assert (np.diff(rates[2:]) < 0).all() and rates[-1] < 1e-2
+
+
+def test_zero_hessian_and_the_right_radius_land_on_the_minimum():
+    solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), jitter=0.0, gamma0=5.0, record=2)
+    solution = optx.minimise(lambda y, _: 1.5 * jnp.sum(y**2), solver, jnp.array([3.0, 4.0]))
+    assert int(solution.stats["num_steps"]) == 1 and not solution.value.any()
+    assert solution.stats["trace"].regularization[0] == 3.0
+
+
+def test_one_step_on_a_quartic():
+    solution = optx.minimise(
+        lambda y, _: y**4 / 4, GradientNormalizedNewton(0.0, 0.0, jitter=0.0, record=1), jnp.array(2.0), max_steps=1, throw=False
+    )
+    assert float(solution.stats["trace"].regularization[0]) == 8.0
+    np.testing.assert_allclose(solution.value, 1.6, rtol=1e-14)
+
+
+def test_local_rate_is_quadratic_and_regularisation_vanishes():
+    _, start, _ = rosenbrock(2)
+    objective = lambda y, _: jnp.sum(jnp.cosh(y - 1)) + 0.1 * y[0] ** 3  # noqa: E731
+    solver = GradientNormalizedNewton(0.0, 0.0, gradient_tol=1e-13, record=60)
+    solution = optx.minimise(objective, solver, jnp.asarray(start))
+    n, trace = int(solution.stats["num_steps"]), solution.stats["trace"]
+    norms = np.asarray(trace.gradient_norm[: n + 1])
+    close = np.flatnonzero((norms[:-1] < 1) & (norms[1:] > 1e-14))
+    assert close.size >= 2 and (norms[close + 1] <= 3 * norms[close] ** 2).all()
+    assert trace.regularization[n - 1] < 1e-5
+
+
+# Hessian approximations.
+
+
+def matrix(hessian, objective, x):
+    return np.asarray(hessian(value_at, x, objective).as_matrix())
+
+
+def exact(objective, x):
+    return np.asarray(jax.hessian(objective)(x))
+
+
+def test_weighted_gauss_newton_exceeds_the_hessian_by_the_gradients_square():
+    objective, start, _ = log_sum_exp(30)
+    objective = LogSumExp(objective.rows, objective.offset, 0.7)
+    x = jnp.asarray(start)
+    gradient = np.asarray(jax.grad(objective)(x))
+    excess = matrix(WEIGHTED, objective, x) - exact(objective, x)
+    np.testing.assert_allclose(excess, np.outer(gradient, gradient) / 0.7, atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [2, 3, 4, 5])
+def test_fisher_term_is_rank_one_in_the_gradient(power):
+    x = jnp.array([-2.0, 2.0])
+    objective = ResidualPower(RosenbrockResidual(), power)
+    gradient, size = np.asarray(jax.grad(objective)(x)), np.linalg.norm(objective.residual(x))
+    expected = (power - 2) * size**-power * np.outer(gradient, gradient)
+    np.testing.assert_allclose(matrix(RANK_ONE, objective, x), expected, rtol=ROUND_OFF, atol=0)
+
+
+@pytest.mark.parametrize("power", [2, 4, 5])
+def test_inexact_hessian_lacks_the_curvature_of_the_residual(power):
+    x = jnp.array([0.3, -0.7, 0.5])
+    objective = ResidualPower(ChebyshevResidual(), power)
+    u, size = objective.residual(x), jnp.linalg.norm(objective.residual(x))
+    curvature = size ** (power - 2) * jnp.einsum("i,ijk->jk", u, jax.jacfwd(jax.jacrev(objective.residual))(x))
+    difference = exact(objective, x) - matrix(INEXACT, objective, x)
+    np.testing.assert_allclose(difference, curvature, rtol=ROUND_OFF, atol=1e-12)
+    # J^T ‖u‖^{p-2} J + (p-2) ‖u‖^{p-4} (J^T u)(J^T u)^T
+    jacobian = jax.jacrev(objective.residual)(x)
+    by_hand = size ** (power - 2) * jacobian.T @ jacobian + (power - 2) * size ** (power - 4) * jnp.outer(jacobian.T @ u, jacobian.T @ u)
+    np.testing.assert_allclose(matrix(INEXACT, objective, x), by_hand, rtol=ROUND_OFF, atol=1e-12)
+
+
+def test_error_of_the_fisher_term_in_the_metric_of_linear_equations():
+    random = np.random.RandomState(0)
+    rows = jnp.asarray(random.rand(6, 6))
+    objective, metric = ResidualPower(LinearResidual(rows, jnp.ones(6)), 4), rows.T @ rows
+    x = jnp.asarray(random.rand(6))
+    inverse_root = jnp.linalg.inv(jnp.linalg.cholesky(metric))
+    error = inverse_root @ (exact(objective, x) - matrix(RANK_ONE, objective, x)) @ inverse_root.T
+    dual = jnp.linalg.norm(inverse_root @ jax.grad(objective)(x))
+    # C₁ = 0, C₂ = 1, β = 1/(p-1), that is 1 - β = (p-2)/(p-1).
+    np.testing.assert_allclose(jnp.linalg.norm(error, 2), dual ** (2 / 3), rtol=1e-8)
+
+
+def test_logistic_fisher_error_is_bounded_by_the_value(getkey):
+    objective, _, _ = logistic(0.0)
+    fisher = EmpiricalFisher(lambda y, o: o.losses(y))
+    largest = float((objective.features**2).sum(1).max())
+    for key in jax.random.split(getkey(), 3):
+        x = 0.3 * jax.random.normal(key, (30,))
+        assert np.linalg.norm(exact(objective, x) - matrix(fisher, objective, x), 2) <= largest * float(objective(x))
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+def test_empirical_fisher_is_the_mean_square_of_gradients(penalty, getkey):
+    for examples, n in ((3, 5), (7, 4)):
+        objective = LogisticRegression(jax.random.normal(getkey(), (examples, n)), penalty)
+        x = jax.random.normal(getkey(), (n,))
+        gradients = jax.vmap(jax.grad(lambda x, row: jax.nn.softplus(-row @ x)), (None, 0))(x, objective.features)
+        operator = EmpiricalFisher(lambda y, o: o.losses(y), penalty)(value_at, x, objective)
+        assert isinstance(operator, LowRankOperator) == (penalty == 0 and examples < n)
+        np.testing.assert_allclose(operator.as_matrix(), gradients.T @ gradients / examples + penalty * jnp.eye(n), atol=1e-14)
+
+
+@pytest.mark.parametrize("case", ["LogSumExp 100, weighted", "Rosenbrock p=5, inexact", "linear p=4, rank one", "logistic, Fisher"])
+def test_approximations_are_positive_semidefinite(case):
+    objective, start, _ = COUNTS[case][0]()
+    found = matrix(COUNTS[case][1], objective, jnp.asarray(start) + 0.1)
+    values = np.linalg.eigvalsh(found)
+    np.testing.assert_allclose(found, found.T, rtol=1e-12, atol=1e-14 * abs(found).max())
+    assert values[0] >= -1e-10 * values[-1]
+
+
+@pytest.mark.parametrize(
+    "objective", [LogSumExp(jnp.eye(3), jnp.zeros(3)), ResidualPower(ChebyshevResidual(), 4), ResidualPower(RosenbrockResidual(), 5)]
+)
+def test_hessians_agree_with_finite_differences(objective):
+    n = 2 if isinstance(getattr(objective, "residual", None), RosenbrockResidual) else 3
+    objective = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), objective)
+    x, h = jnp.linspace(-0.5, 0.7, n), 1e-5
+    gradient = jax.grad(objective)
+    columns = [(gradient(x + h * e) - gradient(x - h * e)) / (2 * h) for e in jnp.eye(n)]
+    np.testing.assert_allclose(matrix(ExactHessian(), objective, x), jnp.stack(columns, 1), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("power", "expected"), [(2, 1.0), (3, 0.0), (4, 0.0), (2.5, 0.0)])
+def test_derivatives_at_a_zero_residual(power, expected):
+    objective = ResidualPower(LinearResidual(jnp.eye(2), jnp.zeros(2)), power)
+    x = jnp.zeros(2)
+    assert objective(x) == 0 and not jax.grad(objective)(x).any()
+    np.testing.assert_array_equal(matrix(INEXACT, objective, x), expected * np.eye(2))
+    np.testing.assert_array_equal(matrix(RANK_ONE, objective, x), np.zeros((2, 2)))
+
+
+@hypothesis.settings(max_examples=20)
+@hypothesis.given(st.integers(0, 5), st.booleans(), st.floats(1e-3, 1e3), st.integers(0, 1000))
+def test_woodbury_is_cholesky(n_rows, has_metric, regularization, seed):
+    random = np.random.default_rng(seed)
+    rows, gradient = jnp.asarray(random.normal(size=(n_rows, 6))), jnp.asarray(random.normal(size=6))
+    square = random.normal(size=(6, 6))
+    metric = jnp.asarray(square @ square.T + np.eye(6)) if has_metric else None
+    root = None if metric is None else jnp.linalg.cholesky(metric)
+    ours = woodbury(rows, gradient, root)(jnp.asarray(regularization))[0]
+    dense = direct(rows.T @ rows, gradient, metric)(jnp.asarray(regularization))[0]
+    np.testing.assert_allclose(ours, dense, rtol=1e-8, atol=1e-10 * float(abs(dense).max()))
+
+
+@pytest.mark.parametrize("case", ["LogSumExp 100, exact", "Chebyshev 50, inexact"])
+def test_conjugate_gradients_follow_the_direct_solves(case):
+    make, hessian, iterations, _ = COUNTS[case]
+    objective, start, settings = make()
+    solution = minimise(objective, start, hessian, linear_solver="cg", record=50, **settings)
+    n, trace = int(solution.stats["num_steps"]), solution.stats["trace"]
+    assert is_successful(solution) and abs(n - iterations) <= 3 and solution.stats["num_products"] > n
+    values, norms = trace.value[: n + 1], trace.gradient_norm[: n + 1]
+    assert (values[:-1] - values[1:] >= norms[1:] ** 2 / (8 * trace.regularization[:n])).all()
+    assert (trace.step_norm[:n] <= trace.radius[:n] / 0.9).all()
+
+
+# Traps.
+
+
+def test_a_decrease_alone_is_not_accepted():
+    """From 1, a step of 1.9 lowers y²/2, but to a gradient that is too large."""
+    solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), gamma0=1.9, jitter=0.0, record=1)
+    solution = optx.minimise(lambda y, _: 0.5 * y**2, solver, jnp.array(1.0), max_steps=1, throw=False)
+    assert 0.5 * 0.9**2 < 0.5 and float(solution.stats["trace"].halvings[0]) == 1
+    np.testing.assert_allclose(solution.value, 1 - 0.95)
+
+
+def test_failed_factorisations_halve_the_radius_and_are_never_accepted():
+    solver = GradientNormalizedNewton(0.0, 0.0, gradient_tol=1e-10, gamma0=4.0, record=50)
+    solution = optx.minimise(lambda y, _: jnp.cos(y), solver, jnp.array(0.5), throw=False)
+    assert is_successful(solution) and int(solution.stats["num_failed_solves"]) >= 2
+    np.testing.assert_allclose(jnp.cos(solution.value), -1.0)
+    assert float(solution.stats["trace"].halvings[0]) >= 2
+    # λ > -H = cos ½ only for a radius below ½ tan ½ …
+    assert float(solution.stats["trace"].radius[0]) < np.tan(0.5)
+
+
+def test_exhaustion_is_no_success_and_keeps_the_point():
+    solver = GradientNormalizedNewton(1e-8, 1e-8, hessian=lambda y, _: -1e30 * jnp.eye(2), max_trials=5, record=3)
+    start = jnp.array([1.0, 2.0])
+    solution = optx.minimise(lambda y, _: jnp.sum(y**2), solver, start, throw=False)
+    assert solution.result == optx.RESULTS.nonlinear_divergence
+    assert int(solution.stats["num_solves"]) == int(solution.stats["num_failed_solves"]) == 5
+    np.testing.assert_array_equal(solution.value, start)
+    assert np.isnan(np.asarray(solution.stats["trace"].value[1:])).all()
+    with pytest.raises(eqx.EquinoxRuntimeError, match="diverged"):
+        optx.minimise(lambda y, _: jnp.sum(y**2), solver, start)
+
+
+@pytest.mark.parametrize("linear_solver", ["cholesky", "cg"])
+def test_a_wrong_direction_is_never_followed(linear_solver):
+    """Each trial goes uphill or fails: an objective whose gradient lies."""
+
+    @jax.custom_jvp
+    def lying(y):
+        return jnp.sum(y**2)
+
+    lying.defjvps(lambda t, _, y: -jnp.sum(y * t))
+    solver = GradientNormalizedNewton(0.0, 0.0, hessian=lambda y, _: jnp.eye(2), linear_solver=linear_solver, max_trials=8)
+    solution = optx.minimise(lambda y, _: lying(y), solver, jnp.array([1.0, 2.0]), throw=False)
+    assert solution.result == optx.RESULTS.nonlinear_divergence
+
+
+def test_too_few_steps_are_no_success():
+    objective, start, settings = rosenbrock(2)
+    assert minimise(objective, start, max_steps=5, **settings).result == optx.RESULTS.nonlinear_max_steps_reached
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_a_start_that_is_not_finite(value):
+    solution = optx.minimise(lambda y, _: y + value, GradientNormalizedNewton(1e-8, 1e-8), jnp.array(1.0), throw=False)
+    assert solution.result == optx.RESULTS.nonfinite and int(solution.stats["num_steps"]) == 0
+
+
+def test_nan_in_the_hessian():
+    solver = GradientNormalizedNewton(1e-8, 1e-8, hessian=lambda y, _: jnp.array([[1.0, jnp.nan], [jnp.nan, 1.0]]))
+    solution = optx.minimise(lambda y, _: jnp.sum(y**2), solver, jnp.ones(2), throw=False)
+    assert solution.result == optx.RESULTS.nonfinite and int(solution.stats["num_solves"]) == 0
+    np.testing.assert_array_equal(solution.value, jnp.ones(2))
+
+
+def test_values_that_overflow_on_the_way_are_refused():
+    solver = GradientNormalizedNewton(0.0, 0.0, gamma0=1e4, hessian=ZeroHessian(), gradient_tol=1e-6)
+    solution = optx.minimise(lambda y, _: jnp.exp(y) + jnp.exp(-y), solver, jnp.array(3.0), throw=False)
+    assert is_successful(solution) and abs(float(solution.value)) < 1e-6
+
+
+def test_single_precision_by_the_gradients_test():
+    with jax.enable_x64(False):
+        key = jax.random.key(0)
+        objective = LogSumExp.centred(jax.random.normal(key, (40, 10)), jnp.zeros(40))
+        solver = GradientNormalizedNewton(0.0, 0.0, test="gradient", gradient_tol=3e-6)
+        solution = optx.minimise(value_at, solver, jnp.ones(10), objective, throw=False)
+        assert is_successful(solution) and solution.value.dtype == jnp.float32
+        assert float(jnp.linalg.norm(jax.grad(objective)(solution.value))) < 3e-6
+
+
+def test_the_gradients_test_implies_the_decrease_for_convex_objectives():
+    objective, start, settings = log_sum_exp(30)
+    solution = minimise(objective, start, test="gradient", record=40, **settings)
+    n, trace = int(solution.stats["num_steps"]), solution.stats["trace"]
+    assert is_successful(solution)
+    values, norms = trace.value[: n + 1], trace.gradient_norm[: n + 1]
+    assert (values[:-1] - values[1:] >= norms[1:] ** 2 / (8 * trace.regularization[:n]) - 1e-15).all()
+
+
+# Within JAX and optimistix.
+
+
+def tree_objective(y, args):
+    value = jnp.sum((y["a"] - args) ** 2) + jnp.sum(jnp.cosh(y["b"])) + 0.5 * jnp.sum(y["a"]) * y["b"][0, 0]
+    return value, {"seen": y["a"][0], "count": jnp.asarray(3)}
+
+
+TREE = {"a": jnp.array([1.0, -2.0]), "b": jnp.ones((2, 1))}
+
+
+@pytest.mark.parametrize("linear_solver", ["cholesky", "cg"])
+def test_trees_and_auxiliary_output(linear_solver):
+    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), TREE)
+    solver = GradientNormalizedNewton(1e-9, 1e-9, linear_solver=linear_solver)
+    solution = optx.minimise(tree_objective, solver, start, jnp.asarray(0.5), has_aux=True)
+    assert jax.tree.structure(solution.value) == jax.tree.structure(start)
+    assert solution.aux["seen"] == solution.value["a"][0] and int(solution.aux["count"]) == 3
+    slope = jax.grad(lambda y: tree_objective(y, 0.5)[0])(solution.value)
+    assert all(abs(leaf).max() < 1e-7 for leaf in jax.tree.leaves(slope))
+
+
+def test_trees_with_a_written_hessian_and_low_rank_rows():
+    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), TREE)
+
+    def objective(y, _):
+        return 0.5 * (jnp.sum(y["a"] ** 2) + 3 * jnp.sum(y["b"] ** 2))
+
+    written = GradientNormalizedNewton(0.0, 0.0, hessian=lambda y, _: jnp.diag(jnp.array([1.0, 1.0, 3.0, 3.0])), gradient_tol=1e-9)
+    zero = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), gradient_tol=1e-9)
+    for solver in (written, zero):
+        solution = optx.minimise(objective, solver, start)
+        assert all(abs(leaf).max() < 1e-9 for leaf in jax.tree.leaves(solution.value))
+
+
+def test_vmap_is_a_loop():
+    starts = jnp.array([[-2.0, 2.0], [0.5, -1.0], [1.0, 1.0], [3.0, 3.0]])
+    objective, _, settings = rosenbrock(2)
+
+    def solve(start):
+        solution = minimise(objective, start, **settings)
+        return solution.value, solution.stats["num_steps"], solution.stats["num_solves"]
+
+    together = jax.vmap(solve)(starts)
+    for i, start in enumerate(starts):
+        alone = solve(start)
+        np.testing.assert_allclose(together[0][i], alone[0], rtol=1e-9)
+        assert int(together[1][i]) == int(alone[1]) and int(together[2][i]) == int(alone[2])
+    assert int(together[1][2]) == 0
+
+
+def test_compiles_once_and_traces_the_objective_a_bounded_number_of_times():
+    traces = []
+
+    def objective(y, shift):
+        traces.append(1)
+        return jnp.sum(jnp.cosh(y - shift))
+
+    solver = GradientNormalizedNewton(1e-8, 1e-8)
+    run = eqx.filter_jit(lambda start, shift: optx.minimise(objective, solver, start, shift).value)
+    np.testing.assert_allclose(run(jnp.zeros(3), jnp.asarray(1.0)), jnp.ones(3), atol=1e-7)
+    n = len(traces)
+    np.testing.assert_allclose(run(jnp.ones(3), jnp.asarray(2.0)), 2 * jnp.ones(3), atol=1e-7)
+    assert len(traces) == n
+
+
+def test_derivative_through_the_minimum():
+    solver = GradientNormalizedNewton(1e-12, 1e-12)
+
+    def minimiser(shift):
+        return optx.minimise(lambda y, shift: jnp.cosh(y) - shift * y, solver, jnp.array(0.0), shift).value
+
+    np.testing.assert_allclose(jax.grad(minimiser)(jnp.array(0.7)), 1 / np.sqrt(1 + 0.7**2), rtol=1e-9)
+
+
+def test_cauchy_termination_is_optimistixs():
+    objective, start, _ = rosenbrock(2)
+    solution = minimise(objective, start, rtol=1e-9, atol=1e-9)
+    assert is_successful(solution)
+    np.testing.assert_allclose(solution.value, jnp.ones(2), atol=1e-7)
+
+
+@pytest.mark.parametrize("leaf", [jnp.ones(3), jnp.ones((2, 2))])
+def test_low_rank_operators_agree_with_their_matrix(leaf, getkey):
+    rows = jax.random.normal(getkey(), (2, *leaf.shape))
+    operator = LowRankOperator(rows)
+    vector = jax.random.normal(getkey(), leaf.shape)
+    np.testing.assert_allclose(operator.mv(vector).ravel(), operator.as_matrix() @ vector.ravel(), rtol=ROUND_OFF)
+    np.testing.assert_allclose(lx.diagonal(operator), jnp.diagonal(operator.as_matrix()), rtol=ROUND_OFF)
+    assert lx.is_positive_semidefinite(operator) and lx.is_symmetric(operator) and not lx.is_diagonal(operator)
+    assert operator.T is operator and lx.linearise(operator) is operator is lx.materialise(operator) is lx.conj(operator)
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gamma0": 0.0}, "gamma0 must be positive and finite, got 0.0"),
+        ({"gamma0": -1.0}, "gamma0 must be positive and finite, got -1.0"),
+        ({"gamma0": jnp.inf}, "gamma0 must be positive and finite, got inf"),
+        ({"gamma_min": 0.0}, "gamma_min must be positive"),
+        ({"jitter": -1e-8}, "jitter must be at least 0, got -1e-08"),
+        ({"rtol": -1.0}, "rtol must be at least 0"),
+        ({"max_trials": 0}, "max_trials must be at least 1, got 0"),
+        ({"forcing": 1.0}, r"forcing must lie in \(0, 1\), got 1.0"),
+        ({"test": "armijo"}, "test must be one of value, gradient, got 'armijo'"),
+        ({"linear_solver": "lu"}, "linear_solver must be one of cholesky, cg, got 'lu'"),
+        ({"metric": jnp.ones((2, 3))}, r"metric must be a square matrix, got shape \(2, 3\)"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises((ValueError, TypeError), match=message if "metric" not in settings else "metric"):
+        GradientNormalizedNewton(**({"rtol": 0.0, "atol": 0.0} | settings))
+
+
+def test_metric_of_the_wrong_shape():
+    with pytest.raises(ValueError, match=r"metric must have shape \(2, 2\) for 2 unknowns, got \(3, 3\)"):
+        minimise(*rosenbrock(2)[:2], metric=jnp.eye(3))
+
+
+@pytest.mark.parametrize("metric", [jnp.array([[1.0, 0.5], [0.0, 1.0]]), -jnp.eye(2)])
+def test_metric_that_is_none(metric):
+    with pytest.raises(eqx.EquinoxRuntimeError, match="metric must be symmetric and positive definite"):
+        minimise(*rosenbrock(2)[:2], metric=metric)
+
+
+def test_hessian_that_is_not_symmetric():
+    with pytest.raises(eqx.EquinoxRuntimeError, match="hessian must return a symmetric matrix"):
+        minimise(*rosenbrock(2)[:2], hessian=lambda y, _: jnp.array([[2.0, 1.0], [0.0, 2.0]]))
+
+    class Untagged(MatrixHessian):
+        def __call__(self, fn, y, args):
+            return lx.MatrixLinearOperator(self.function(y, args))
+
+    with pytest.raises(ValueError, match="hessian must be a symmetric operator"):
+        minimise(*rosenbrock(2)[:2], hessian=Untagged(lambda y, _: jnp.eye(2)))
+
+
+def test_hessian_of_the_wrong_shape():
+    with pytest.raises(ValueError, match=r"hessian must return a matrix of shape \(2, 2\), got \(3, 3\)"):
+        minimise(*rosenbrock(2)[:2], hessian=lambda y, _: jnp.eye(3))
+
+
+def test_complex_unknowns_are_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # optimistix's own on complex numbers comes first
+        with pytest.raises(TypeError, match="y must be real, got a complex leaf"):
+            optx.minimise(lambda y, _: jnp.sum(jnp.abs(y) ** 2), GradientNormalizedNewton(1e-6, 1e-6), jnp.ones(2, complex))
+
+
+def test_single_precision_with_a_tight_tolerance_warns():
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="rtol = 1e-08 is below what float32 can resolve"):
+        optx.minimise(lambda y, _: jnp.sum(y**2), GradientNormalizedNewton(1e-8, 1e-6), jnp.ones(2, jnp.float32))
+
+
+@pytest.mark.parametrize("make", [lambda: ResidualPower(RosenbrockResidual(), 1.5), lambda: FisherTerm(RESIDUAL, 1.0)])
+def test_powers_below_two_are_refused(make):
+    with pytest.raises(ValueError, match=r"power must be at least 2, got 1\.[05]"):
+        make()

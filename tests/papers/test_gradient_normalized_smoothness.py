@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import gradatim.papers
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import gradient_normalized_smoothness as paper
+from gradatim.papers.gradient_normalized_smoothness import convergence, problems, rates
+
+CLAIMS = {claim.id: claim for claim in read_paper(Path(gradatim.papers.__file__).parent / "gradient_normalized_smoothness.toml").claims}
+
+
+@pytest.fixture(scope="module")
+def session():
+    with jax.enable_x64(True):
+        return Session(jax.random.key(0), precision="double", scale="smoke")
+
+
+@pytest.fixture(scope="module")
+def findings(session):
+    with jax.enable_x64(True):
+        return paper.run(paper.SCALES["smoke"], session)
+
+
+def test_every_part_is_measured_or_says_why_not(findings):
+    parts = {f"{claim.id}.{part.name}" for claim in CLAIMS.values() for part in claim.parts}
+    assert parts == set(findings.measures) | set(findings.untested)
+    assert not set(findings.measures) & set(findings.untested)
+
+
+@pytest.mark.parametrize("claim", ["C4", "C5"])
+def test_what_smoke_judges_holds(findings, claim):
+    verdict = CLAIMS[claim].judge(findings.measures, "smoke", findings.untested)
+    assert verdict["verdict"] == "holds", verdict
+
+
+def test_measures_are_what_was_seen(findings):
+    value = {name: measure.value for name, measure in findings.measures.items()}
+    assert value["C6.gauss_newton_over_exact"] == 21 / 14 and value["C6.gradient_over_gauss_newton"] == 41 / 21
+    assert value["C7.iterations_over_exact"] == 18 / 27
+    assert value["C9.failed_factorisations"] == 0
+    assert value["C2.radius_over_bound"] >= 1
+    # Fisher's matrix stalls where the minimiser lies at infinity.
+    assert value["C8.separable_gradient_norm"] > 1e-6
+
+
+def test_slopes_of_the_worst_cases_are_those_of_theory(findings):
+    waves = findings.data["waves"].to_dataset()
+    decided = waves.theory.values < -0.01
+    np.testing.assert_allclose(waves.slope.values[decided], waves.theory.values[decided], atol=0.25)
+
+
+def test_a_slope_is_fitted_to_a_power_law():
+    found, error = rates.slope(3.0 * np.arange(1, 200) ** -1.5, 10)
+    assert abs(found + 1.5) < 1e-9 and error < 1e-6
+
+
+def test_further_digits_count_what_did_not_arrive_in_full():
+    run = {"value": np.array([1.0, 1e-4, 1e-8]), "infimum": 0.0}
+    assert convergence._further_digits(run) == 1.0
+    assert convergence._further_digits({"value": np.array([1.0, 1e-4, 1e-5]), "infimum": 0.0}) == 2.0
+
+
+def test_data_have_units_and_names(findings):
+    for node in findings.data["problems"].children.values():
+        assert node.attrs["name"] and all("units" in variable.attrs for variable in node.to_dataset().data_vars.values())
+    gap = findings.data["problems/0"].to_dataset().gap
+    assert float(gap.isel(step=0, hessian=0)) > 1 and 0 < float(gap.min()) < 1e-8
+
+
+def test_same_seed_same_findings(findings):
+    with jax.enable_x64(True):
+        session = Session(jax.random.key(0), precision="double", scale="smoke")
+        ratio, data = rates.radius(session)
+    assert ratio == findings.measures["C2.radius_over_bound"]
+    assert data.identical(findings.data["radii"].to_dataset())
+
+
+def test_figures(findings):
+    figures = paper.draw(findings)
+    assert set(figures) == {"gap_over_iterations", "gap_over_solves", "radius", "phase_diagram", "worst_cases", "starts"}
+    for figure in figures.values():
+        assert all(ax.get_xlabel() or ax.get_ylabel() for ax in figure.axes)
+
+
+def test_provenance_names_the_data(session, findings):
+    assert [provenance.source for provenance in session.provenances] == [
+        "Breast Cancer Wisconsin (Diagnostic), from the package scikit-learn"
+    ]
+
+
+@pytest.mark.parametrize("scale", paper.SCALES)
+def test_configurations_are_in_range_and_fit(scale):
+    validate(paper.SCALES[scale])
+    assert 0 < paper.memory(paper.SCALES[scale]) < 8e9
+
+
+def test_problems_start_where_the_authors_do(session):
+    with jax.enable_x64(True):
+        found = problems.five_problems(paper.SCALES["laptop"], session)
+        values = {name: float(problem.objective(problem.start)) for name, problem in found.items()}
+    assert abs(values["LogSumExp 100"] - 15.23454354598138) < 1e-9
+    assert abs(values["linear equations"] / 7926571.782022948 - 1) < 1e-12
+    assert values["Rosenbrock, p = 2"] == 204.5 and abs(values["Rosenbrock, p = 5"] / 676609.7717606213 - 1) < 1e-12
+    assert abs(values["Chebyshev 50"] / 876.1466329845388 - 1) < 1e-12
+    assert abs(values["logistic regression"] - np.log(2)) < 1e-15
