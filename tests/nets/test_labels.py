@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from gradatim.nets import (
+    DecoderLM,
     MatrixAxes,
     ResNet,
     check_labels,
@@ -319,3 +320,16 @@ def test_fold_is_the_linear_map(getkey):
 def test_axes_named_twice_are_refused():
     with pytest.raises(ValueError, match="no axis may be named twice"):
         MatrixAxes((0, -2), (1,)).of(2)
+
+
+@pytest.mark.parametrize(("attention", "n_experts"), [("multi_head", 0), ("latent", 4)])
+def test_the_decoder_is_labelled_right(attention, n_experts):
+    def build(width):
+        settings = {"n_layers": 2, "n_heads": 4, "context": 8, "attention": attention, "n_experts": n_experts}
+        return eqx.filter_eval_shape(DecoderLM, 50, width, **settings, key=jax.random.key(0))
+
+    by_module, by_growth = by_path(label_parameters(build(32))), by_path(label_by_growth(build(32), build(64)))
+    assert by_module == by_growth
+    assert by_module[".readout.weight"] == "output" and by_module[".embedding.weight"] == "vector"
+    assert all(label == "vector" for path, label in by_module.items() if "norm" in path or "router" in path)
+    assert all(label == "matrix" for path, label in by_module.items() if ".feed_forward." in path and "router" not in path)

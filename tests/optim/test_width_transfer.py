@@ -1,0 +1,145 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.nets import label_parameters
+from gradatim.optim import match_top_singular_values, scaled_spectrum, sublayer_gain, transfer_report, width_exponent
+
+WIDTHS = [32, 64, 128, 256]
+
+
+def test_o7_gain_of_a_linear_map_of_isotropic_inputs(getkey):
+    w, inputs = jax.random.normal(getkey(), (5, 8)), jax.random.normal(getkey(), (20_000, 8))
+    np.testing.assert_allclose(sublayer_gain(lambda n: w @ n, inputs), jnp.linalg.norm(w) / 5**0.5, rtol=0.01)
+
+
+def test_o7_worst_gain_is_the_top_singular_value(getkey):
+    w = jax.random.normal(getkey(), (5, 8))
+    _, values, vt = np.linalg.svd(w)
+    np.testing.assert_allclose(sublayer_gain(lambda n: w @ n, jnp.asarray(vt[:1])), values[0] * (8 / 5) ** 0.5, rtol=1e-5)
+    assert sublayer_gain(lambda n: w @ n, jax.random.normal(getkey(), (50, 8))) < values[0] * (8 / 5) ** 0.5
+
+
+def test_o8_a_norm_right_after_a_matrix_undoes_its_scale(getkey):
+    w, x, norm = jax.random.normal(getkey(), (6, 4)), jax.random.normal(getkey(), (4,)), eqx.nn.RMSNorm(6, eps=0.0, use_bias=False)
+
+    def loss(w):
+        return jnp.sum(norm(w @ x) ** 3)
+
+    value, gradient = jax.value_and_grad(loss)(w)
+    scaled, scaled_gradient = jax.value_and_grad(loss)(5.0 * w)
+    np.testing.assert_allclose(scaled, value, rtol=1e-4)
+    np.testing.assert_allclose(scaled_gradient, gradient / 5.0, rtol=1e-3, atol=1e-5)
+
+
+def test_scaled_spectrum_starts_at_one_and_reads_off_ranks():
+    w = jnp.diag(jnp.array([4.0, 2.0, 1.0]))
+    np.testing.assert_allclose(scaled_spectrum(w, jnp.array([0.0, 0.25, 0.5, 1.0])), [1.0, 0.75, 0.5, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(scaled_spectrum(jnp.stack([w, 3 * w]), jnp.array([0.5])), [[0.5], [0.5]], rtol=1e-6)
+    assert (scaled_spectrum(jnp.zeros((3, 3)), jnp.array([0.0, 1.0])) == 0).all()
+    with pytest.raises(ValueError, match=r"fractions must lie in \[0, 1\]"):
+        scaled_spectrum(w, jnp.array([1.5]))
+
+
+def test_singular_values_are_matched_matrix_by_matrix(getkey):
+    class Net(eqx.Module):
+        single: eqx.nn.Linear
+        stacked: eqx.nn.Linear
+        norm: eqx.nn.RMSNorm
+
+        def __init__(self, width):
+            self.single = eqx.nn.Linear(width, width, key=jax.random.key(0))
+            self.stacked = eqx.filter_vmap(lambda k: eqx.nn.Linear(width, width, key=k))(jax.random.split(jax.random.key(1), 3))
+            self.norm = eqx.nn.RMSNorm(width)
+
+    small, large = Net(4), Net(8)
+    small = eqx.tree_at(lambda n: (n.single.weight, n.stacked.weight), small, (jnp.eye(4), jnp.stack([jnp.eye(4)] * 3)))
+    scales = jnp.array([1.0, 1.2, 2.0])
+    large = eqx.tree_at(lambda n: (n.single.weight, n.stacked.weight), large, (0.9 * jnp.eye(8), scales[:, None, None] * jnp.eye(8)[None]))
+    table = match_top_singular_values(small, large, label_parameters(small))
+    assert list(table) == [".single.weight", ".stacked.weight"]
+    np.testing.assert_allclose(table[".single.weight"].ratio, [0.9], rtol=1e-5)
+    np.testing.assert_allclose(table[".stacked.weight"].ratio, scales, rtol=1e-5)
+    assert table[".single.weight"].is_matched and not table[".stacked.weight"].is_matched
+    assert (table[".single.weight"].residual < 1e-5).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "other", "labels", "message"),
+    [
+        ({"w": jnp.eye(2)}, {"w": jnp.eye(2)}, {"w": "vector"}, "labels must hold 'matrix' at least once"),
+        ({"w": jnp.eye(2)}, {"v": jnp.eye(2)}, {"w": "matrix"}, r"\['w'\] is missing in other"),
+        ({"w": jnp.eye(2)}, {"w": jnp.zeros((2, 2))}, {"w": "matrix"}, r"must not be zero, got one in \['w'\]"),
+        ({"w": jnp.ones((2, 2, 2))}, {"w": jnp.ones((3, 2, 2))}, {"w": "matrix"}, r"equally many matrices in both models, got 2 and 3"),
+        ({"w": jnp.eye(2)}, {"w": jnp.eye(2)}, {"v": "matrix"}, r"\['w'\] is missing in labels"),
+    ],
+)
+def test_models_that_do_not_fit_are_refused(model, other, labels, message):
+    with pytest.raises(ValueError, match=message):
+        match_top_singular_values(model, other, labels)
+
+
+def test_exponent_and_its_standard_error():
+    exact = width_exponent(WIDTHS, 3.0 * np.array(WIDTHS) ** 0.75)
+    np.testing.assert_allclose((exact.value, exact.standard_error), (0.75, 0.0), atol=1e-6)
+    noisy = np.array(WIDTHS)[:, None] ** np.array([[0.5, 0.6, 0.7]])
+    over_seeds = width_exponent(WIDTHS, noisy)
+    np.testing.assert_allclose((over_seeds.value, over_seeds.standard_error), (0.6, 0.1 / 3**0.5), rtol=1e-5)
+    bent = width_exponent(WIDTHS, np.array([1.0, 1.0, 1.0, 2.0]))
+    slope, covariance = np.polyfit(np.log(WIDTHS), np.log([1.0, 1.0, 1.0, 2.0]), 1, cov=True)
+    np.testing.assert_allclose((bent.value, bent.standard_error), (slope[0], covariance[0, 0] ** 0.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("widths", "values", "message"),
+    [
+        ([32, 64], [1.0, 2.0], "widths must be four or more"),
+        ([32, 64, 64, 128], [1.0] * 4, "widths must be four or more, all different"),
+        (WIDTHS, [1.0, 2.0, 0.0, 1.0], "values must be positive"),
+        (WIDTHS, [1.0, 2.0], "values must be positive, of shape"),
+    ],
+)
+def test_trap_exponents_need_four_widths(widths, values, message):
+    with pytest.raises(ValueError, match=message):
+        width_exponent(widths, np.array(values))
+
+
+RATES, DECAYS = [0.01, 0.02, 0.04], [0.1, 0.4]
+
+
+def bowl(shift, n_seeds=3):
+    rate, decay, seed = np.meshgrid(np.log2(RATES), np.log2(DECAYS), np.arange(n_seeds), indexing="ij")
+    return (rate - np.log2(0.02) - shift) ** 2 + (decay - np.log2(0.1)) + 0.01 * seed
+
+
+def test_transfer_report_finds_shift_and_regret():
+    report = transfer_report(np.stack([bowl(0), bowl(1), bowl(0.25)]), RATES, DECAYS)
+    np.testing.assert_allclose(report.best_rate, [0.02, 0.04, 0.02])
+    np.testing.assert_allclose(report.rate_shift, [0, 1, 0])
+    np.testing.assert_allclose(report.decay_shift, 0)
+    np.testing.assert_allclose(report.regret, [0, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(report.regret_standard_error, 0, atol=1e-12)
+    np.testing.assert_array_equal(report.on_edge, [[False, True], [True, True], [False, True]])
+    assert np.isnan(transfer_report(bowl(0)[None, ..., 0], RATES, DECAYS).regret_standard_error).all()
+
+
+def test_transfer_report_passes_over_what_diverged():
+    losses = np.stack([bowl(0), bowl(0)])
+    losses[1, 1, 0, 2] = np.nan
+    report = transfer_report(losses, RATES, DECAYS)
+    assert report.best_rate[1] != 0.02 and np.isinf(report.regret[1])
+
+
+@pytest.mark.parametrize(
+    ("losses", "rates", "message"),
+    [
+        (np.ones((2, 3)), RATES, r"losses must have shape \(width, 3, 2\[, seed\]\), got \(2, 3\)"),
+        (np.ones((2, 3, 2)), [0.02, 0.01, 0.04], "learning_rates must be positive and ascending"),
+        (np.full((1, 3, 2), np.nan), RATES, "every pair diverges at width number 0"),
+    ],
+)
+def test_grids_that_do_not_fit_are_refused(losses, rates, message):
+    with pytest.raises(ValueError, match=message):
+        transfer_report(losses, rates, DECAYS)
