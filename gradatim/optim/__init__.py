@@ -13,6 +13,16 @@ from .hessian_approximations import LowRankOperator as LowRankOperator
 from .hessian_approximations import MatrixHessian as MatrixHessian
 from .hessian_approximations import WeightedGaussNewton as WeightedGaussNewton
 from .hessian_approximations import ZeroHessian as ZeroHessian
+from .lanton import NoiseAdaptiveState as NoiseAdaptiveState
+from .lanton import lanton as lanton
+from .lanton import layer_learning_rates as layer_learning_rates
+from .lanton import layer_noise as layer_noise
+from .lanton import noise_adaptive as noise_adaptive
+from .lanton import scale_by_lanton as scale_by_lanton
+from .layer_norms import DualNorm as DualNorm
+from .layer_norms import layer_dual_norms as layer_dual_norms
+from .noise_report import NoiseReport as NoiseReport
+from .noise_report import noise_report as noise_report
 from .normalized_smoothness import Smoothness as Smoothness
 from .normalized_smoothness import gradient_normalized_smoothness as gradient_normalized_smoothness
 from .normalized_smoothness import smoothness_upper_bound as smoothness_upper_bound
@@ -22,6 +32,9 @@ from .objectives import ramp_to_waves as ramp_to_waves
 from .objectives import two_parabolas as two_parabolas
 from .regularized_newton import GradientNormalizedNewton as GradientNormalizedNewton
 from .regularized_newton import Trace as Trace
+from .scion import ScaleByScionState as ScaleByScionState
+from .scion import scale_by_scion as scale_by_scion
+from .scion import scion as scion
 from .smooth_problems import ChebyshevResidual as ChebyshevResidual
 from .smooth_problems import FadingWaves as FadingWaves
 from .smooth_problems import LinearResidual as LinearResidual

@@ -1,0 +1,482 @@
+import equinox as eqx
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gradatim.nets import matrix_axes, norm_groups
+from gradatim.numerics import dual_norm, lmo, nuclear_norm, nuclear_norm_by_quadrature, nuclear_norm_by_sketch, primal_norm
+from gradatim.optim import (
+    DualNorm,
+    NoiseAdaptiveState,
+    lanton,
+    layer_dual_norms,
+    layer_learning_rates,
+    layer_noise,
+    noise_adaptive,
+    noise_report,
+    scale_by_lanton,
+    scale_by_scion,
+    scion,
+)
+
+ROUND_OFF = 1e-5  # single precision
+GROUPS = {"q": "hidden", "k": "hidden", "e": "embed", "b": "vector", "g": "vector"}
+SHAPES = {"q": (6, 6), "k": (6, 6), "e": (5, 6), "b": (6,), "g": (4,)}
+ENTRIES = {"all": DualNorm(lambda gradient, key: jnp.abs(gradient).sum())}
+
+
+def tree(key, scale=1.0):
+    return {name: scale * jax.random.normal(jax.random.fold_in(key, i), shape) for i, (name, shape) in enumerate(SHAPES.items())}
+
+
+def walk(optimizer, gradients, params=None, **extra):
+    """Every update, and the last state, of one compiled loop over a list of gradients."""
+    stacked = jax.tree.map(lambda *g: jnp.stack(g), *gradients)
+    state = optimizer.init(jax.tree.map(jnp.zeros_like, gradients[0]) if params is None else params)
+
+    @jax.jit
+    def run(stacked, state):
+        def step(state, gradient):
+            updates, state = optimizer.update(gradient, state, params, **extra)
+            return state, (updates, layer_learning_rates(state, 1.0) if _adapts(state) else 0.0)
+
+        return jax.lax.scan(step, state, stacked)
+
+    state, (updates, rates) = run(stacked, state)
+    return updates, rates, state
+
+
+def eagerly(optimizer, gradients):
+    """The same without compilation, where equal operations give equal bits."""
+    state, updates = optimizer.init(gradients[0]), []
+    for gradient in gradients:
+        update, state = optimizer.update(gradient, state)
+        updates.append(update)
+    return updates, state
+
+
+def _adapts(state):
+    return any(isinstance(s, NoiseAdaptiveState) for s in jax.tree.leaves(state, is_leaf=lambda s: isinstance(s, NoiseAdaptiveState)))
+
+
+def assert_same(tree, other):
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), tree, other)))
+
+
+# What follows are the facts that the method must satisfy exactly.
+
+
+@pytest.mark.parametrize("nuclear", ["quadrature", "newton_schulz", "svd", "sketch"])
+def test_o1_equal_noise_is_the_inner_optimiser_to_the_bit(nuclear, getkey):
+    one = [jax.random.normal(getkey(), (6, 9)) for _ in range(3)]
+    gradients, groups = [{"q": g, "k": g} for g in one], {"q": "hidden", "k": "hidden"}
+    ours, state = eagerly(lanton(0.1, groups, alpha=0.01, nuclear=nuclear), gradients)
+    assert layer_noise(state)["q"] > 1.0 and layer_learning_rates(state, 0.1) == {"q": 0.1, "k": 0.1}
+    assert_same(ours, eagerly(scion(0.1, groups), gradients)[0])
+
+
+def test_o2_a_group_of_one_layer_is_untouched(getkey):
+    gradients = [{name: g for name, g in tree(getkey()).items() if name in "qeb"} for _ in range(3)]
+    groups = {name: GROUPS[name] for name in "qeb"}
+    assert_same(eagerly(lanton(0.1, groups, alpha=1e-3), gradients)[0], eagerly(scion(0.1, groups), gradients)[0])
+
+
+def test_o3_limits_in_alpha(getkey):
+    gradients = [{name: (10 if name in "kg" else 1) * g for name, g in tree(getkey()).items()} for _ in range(5)]
+    _, rates, _ = walk(lanton(0.1, GROUPS, alpha=1e12), gradients)
+    jax.tree.map(lambda rate: np.testing.assert_allclose(rate, 1.0, rtol=1e-6), rates)
+    _, rates, state = walk(lanton(0.1, GROUPS, alpha=1e-12), gradients)
+    noise = layer_noise(state)
+    np.testing.assert_allclose(rates["k"][-1], (noise["q"] / noise["k"]) ** 0.5, rtol=ROUND_OFF)
+    np.testing.assert_allclose(rates["g"][-1], (noise["b"] / noise["g"]) ** 0.5, rtol=ROUND_OFF)
+    assert rates["q"][-1] == rates["b"][-1] == 1.0
+
+
+def test_o4_worked_example():
+    """H = (0, 3, 15) in one group and 8 in another, alpha = 1: factors 1, 2^-½ and ½, and 1."""
+    groups = {"a": "one", "b": "one", "c": "one", "d": "other"}
+    norms = {"one": ENTRIES["all"], "other": ENTRIES["all"]}
+    optimizer = noise_adaptive(optax.identity(), groups, norms, b2=0.0)
+    jumps = {"a": 0.0, "b": 3.0**0.5, "c": 15.0**0.5, "d": 8.0**0.5}
+    updates, rates, state = walk(optimizer, [{n: jnp.array(1.0) for n in jumps}, {n: jnp.array(1.0 + jump) for n, jump in jumps.items()}])
+    np.testing.assert_allclose([layer_noise(state)[n] for n in jumps], list(jumps.values()), rtol=ROUND_OFF)
+    np.testing.assert_allclose([rates[n][-1] for n in jumps], [1.0, 0.70710678, 0.5, 1.0], rtol=ROUND_OFF)
+    np.testing.assert_allclose(updates["c"][-1], 0.5 * (1 + 15.0**0.5), rtol=ROUND_OFF)
+
+
+def test_o5_a_constant_gradient_has_no_noise_and_forgets_it(getkey):
+    gradients = [tree(getkey()), *[tree(getkey())] * 6]
+    optimizer = scale_by_lanton(GROUPS, nuclear="svd", b2=0.8)
+    _, _, after = walk(optimizer, gradients[:2])
+    _, _, later = walk(optimizer, gradients)
+    for name in SHAPES:
+        np.testing.assert_allclose(later.noise[name], 0.8**5 * after.noise[name], rtol=1e-4)
+    _, rates, still = walk(optimizer, gradients[1:])
+    assert all((h == 0.0).all() for h in jax.tree.leaves(still.noise)) and all((r == 1.0).all() for r in jax.tree.leaves(rates))
+
+
+@pytest.mark.parametrize("reference", ["previous", "independent"])
+def test_o6_stationary_noise_of_both_references_is_the_theory_s(reference):
+    """Independent entries of s.d. σ on n × n: √D is √2 σ 8/(3π) n^1.5; n = 48 is within a per cent of the limit."""
+    sigma, n, decay = 0.3, 48, 0.98
+    optimizer = noise_adaptive(optax.identity(), "hidden", layer_dual_norms("svd"), b2=decay, reference=reference)
+    start = optimizer.init(jnp.zeros((n, n)))
+
+    @jax.jit
+    def run(keys):
+        def step(state, key):
+            one, other = sigma * jax.random.normal(key, (2, n, n))
+            extra = {"second_grads": other} if reference == "independent" else {}
+            return optimizer.update(one, state, **extra)[::-1]
+
+        return jax.lax.scan(step, start, keys)[0].noise
+
+    noise = run(jax.random.split(jax.random.key(0), 400))
+    np.testing.assert_allclose(jnp.sqrt(noise), 2**0.5 * sigma * 8 / (3 * np.pi) * n**1.5, rtol=0.02)
+
+
+@pytest.mark.parametrize("group", ["hidden", "embed", "vector"])
+@hypothesis.given(seed=st.integers(0, 2**31 - 1))
+@hypothesis.settings(max_examples=20)
+def test_o7_dual_norms(group, seed):
+    shape, norm = {"hidden": ((5, 8), "rms_to_rms"), "embed": ((5, 8), "sign"), "vector": ((6,), "rms")}[group]
+    one, other = jax.random.normal(jax.random.key(seed), (2, *shape))
+    size = layer_dual_norms("svd")[group].measure(one, jax.random.key(0))
+    np.testing.assert_allclose(-(one * lmo(one, 1.0, norm, method="svd")).sum(), size, rtol=1e-4)
+    assert abs((one * other).sum()) <= size * primal_norm(other, norm) * (1 + ROUND_OFF)
+    np.testing.assert_allclose(dual_norm(one, norm, method="svd"), size, rtol=ROUND_OFF)
+
+
+def test_o7_the_dual_norm_has_the_shape_factor_of_the_step():
+    tall, wide = jnp.ones((8, 2)), jnp.ones((2, 8))
+    measure = layer_dual_norms("svd")["hidden"].measure
+    np.testing.assert_allclose(measure(tall, jax.random.key(0)), 2.0 * 4.0, rtol=ROUND_OFF)
+    np.testing.assert_allclose(measure(wide, jax.random.key(0)), 0.5 * 4.0, rtol=ROUND_OFF)
+
+
+@hypothesis.given(seed=st.integers(0, 2**31 - 1), decay=st.floats(0.0, 1.0))
+@hypothesis.settings(max_examples=20)
+def test_o8_newton_schulz_and_sketch_bracket_the_nuclear_norm(seed, decay):
+    """Singular values from 1 to 0.05, so that none is below a hundredth of the Frobenius norm."""
+    left, right = (jnp.linalg.qr(g)[0] for g in jax.random.normal(jax.random.key(seed), (2, 12, 12)))
+    values = 0.05 ** (decay * jnp.linspace(0.0, 1.0, 12))
+    matrix = (left * values[None]) @ right
+    key = jax.random.key(0)
+    ratios = {name: layer_dual_norms(name)["hidden"].measure(matrix, key) / values.sum() for name in ("newton_schulz", "sketch", "svd")}
+    assert 0.68 <= ratios["newton_schulz"] <= 1.1344
+    assert ratios["sketch"] <= 1 + ROUND_OFF
+    np.testing.assert_allclose(ratios["svd"], 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(12, 20), (20, 12)])
+def test_o8_rank_one(shape, getkey):
+    u, v = jax.random.normal(getkey(), (shape[0], 1)), jax.random.normal(getkey(), (1, shape[1]))
+    truth = jnp.linalg.norm(u) * jnp.linalg.norm(v)
+    np.testing.assert_allclose(nuclear_norm(u @ v) / truth, 0.696436, rtol=1e-4)
+    np.testing.assert_allclose(nuclear_norm_by_sketch(u @ v, key=getkey(), rank=2), truth, rtol=1e-4)
+    # As many probes as rows: the trace is exact, but for the root of round-off (3e-4) of the eigenvalues that are zero.
+    np.testing.assert_allclose(nuclear_norm_by_quadrature(u @ v, key=getkey(), n_probes=12), truth, rtol=2e-3)
+
+
+def test_o8_quadrature_is_unbiased_to_a_few_per_cent(getkey):
+    matrices = jax.random.normal(getkey(), (16, 64, 96))
+    estimates = jax.jit(lambda m, key: nuclear_norm_by_quadrature(m, key=key))(matrices, getkey())
+    ratios = estimates / nuclear_norm(matrices, method="svd")
+    assert abs(ratios.mean() - 1) < 0.02 and ratios.std() < 0.06
+
+
+@hypothesis.given(noise=st.lists(st.floats(0.0, 100.0), min_size=3, max_size=3), more=st.floats(0.0, 100.0))
+@hypothesis.settings(max_examples=50)
+def test_o9_more_noise_in_a_layer_never_raises_its_rate(noise, more):
+    optimizer = noise_adaptive(optax.identity(), ["all"] * 3, ENTRIES, b2=0.0)
+
+    def rates(jumps):
+        state = optimizer.init([jnp.zeros(())] * 3)
+        for gradient in ([0.0] * 3, jumps):
+            _, state = optimizer.update([jnp.asarray(g) for g in gradient], state)
+        return jnp.stack(layer_learning_rates(state, 1.0))
+
+    before, after = rates(noise), rates([noise[0] + more, *noise[1:]])
+    assert after[0] <= before[0] * (1 + ROUND_OFF)
+    # Others may only rise, as the quietest becomes less quiet.
+    assert (after[1:] >= before[1:] * (1 - ROUND_OFF)).all() and after.max() == 1.0
+
+
+def test_o10_rotations_leave_the_noise_alone_and_transposition_its_factor(getkey):
+    gradients = jax.random.normal(getkey(), (4, 6, 10))
+    left, right = jnp.linalg.qr(jax.random.normal(getkey(), (6, 6)))[0], jnp.linalg.qr(jax.random.normal(getkey(), (10, 10)))[0]
+
+    def noise(gradients):
+        return layer_noise(walk(scale_by_lanton("hidden", nuclear="svd"), list(gradients))[2])
+
+    plain = noise(gradients)
+    np.testing.assert_allclose(noise(left @ gradients @ right), plain, rtol=1e-4)
+    np.testing.assert_allclose(noise(gradients.swapaxes(1, 2)), plain * (10 / 6), rtol=1e-4)
+
+
+# The mistakes that are easily made.
+
+
+def test_noise_is_no_frobenius_norm(getkey):
+    low = jax.random.normal(getkey(), (8, 1)) @ jax.random.normal(getkey(), (1, 8))
+    full = jax.random.normal(getkey(), (8, 8))
+    full = full * jnp.linalg.norm(low) / jnp.linalg.norm(full)
+    zero = jnp.zeros((8, 8))
+    gradients = [{"low": zero, "full": zero}, {"low": low, "full": full}]
+    noise = layer_noise(walk(scale_by_lanton(dict.fromkeys(gradients[0], "hidden")), gradients)[2])
+    assert noise["full"] > 1.5 * noise["low"]
+
+
+def test_noise_is_the_distance_to_the_last_gradient_and_not_to_the_momentum():
+    gradients = [jnp.array([g]) for g in (1.0, 3.0, 4.0)]
+    _, _, state = walk(noise_adaptive(optax.sgd(1.0, momentum=0.9), "all", ENTRIES, b2=0.5), gradients)
+    np.testing.assert_allclose(state.noise, 0.5 * (0.5 * 4.0) + 0.5 * 1.0, rtol=ROUND_OFF)
+
+
+def test_the_first_gradient_is_no_noise(getkey):
+    _, rates, state = walk(lanton(0.1, GROUPS, alpha=1e-6), [tree(getkey())])
+    assert all(h == 0.0 for h in jax.tree.leaves(layer_noise(state))) and all((r == 1.0).all() for r in jax.tree.leaves(rates))
+
+
+def test_groups_do_not_share_their_quietest_layer(getkey):
+    gradients = [tree(getkey()) for _ in range(3)]
+    _, rates, _ = walk(lanton(0.1, GROUPS, alpha=1e-6), gradients)
+    assert rates["e"][-1] == 1.0
+    assert max(rates["q"][-1], rates["k"][-1]) == 1.0 and max(rates["b"][-1], rates["g"][-1]) == 1.0
+
+
+def test_every_holds_the_noise_in_between(getkey):
+    gradients = [jnp.array([g]) for g in (0.0, 1.0, 5.0, 5.0, 7.0, 7.0)]
+    noise = [float(walk(noise_adaptive(optax.identity(), "all", ENTRIES, b2=0.0, every=3), gradients[:k])[2].noise) for k in range(1, 7)]
+    assert noise == [0.0, 1.0, 1.0, 1.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_gathered_batches_count_as_one_gradient(every, getkey):
+    optimizer = lanton(0.1, GROUPS, alpha=0.1, every=every)
+    gathered = optax.MultiSteps(optimizer, every_k_schedule=2)
+    gradients = [tree(getkey()) for _ in range(6)]
+    params = tree(getkey())
+    state, update = gathered.init(params), jax.jit(gathered.update)
+    for gradient in gradients:
+        _, state = update(gradient, state, params)
+    means = [jax.tree.map(lambda a, b: (a + b) / 2, *gradients[k : k + 2]) for k in (0, 2, 4)]
+    _, _, expected = walk(optimizer, means, params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), state.inner_opt_state, expected)
+
+
+def test_a_gradient_that_is_not_finite_leaves_no_trace_under_apply_if_finite(getkey):
+    optimizer = lanton(0.1, GROUPS, alpha=0.1)
+    guarded = optax.apply_if_finite(optimizer, 5)
+    gradients = [tree(getkey()) for _ in range(3)]
+    bad = jax.tree.map(lambda g: jnp.full_like(g, jnp.nan), gradients[0])
+    state, update = guarded.init(gradients[0]), jax.jit(guarded.update)
+    for gradient in (gradients[0], bad, *gradients[1:]):
+        updates, state = update(gradient, state)
+        assert all(jnp.isfinite(u).all() for u in jax.tree.leaves(updates))
+    _, _, expected = walk(optimizer, gradients)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), state.inner_state, expected)
+
+
+def test_zero_gradients_do_nothing(getkey):
+    params = tree(getkey())
+    updates, rates, _ = walk(lanton(0.1, GROUPS), [jax.tree.map(jnp.zeros_like, params)] * 3)
+    assert all((u == 0).all() for u in jax.tree.leaves(updates)) and all((r == 1).all() for r in jax.tree.leaves(rates))
+
+
+def test_half_precision_measures_in_single(getkey):
+    gradients = [jax.tree.map(lambda g: g.astype("bfloat16"), tree(getkey())) for _ in range(3)]
+    updates, _, state = walk(lanton(0.1, GROUPS, alpha=0.1), gradients)
+    assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype("bfloat16")}
+    assert {h.dtype for h in jax.tree.leaves(layer_noise(state))} == {jnp.dtype("float32")}
+    assert all(jnp.isfinite(u).all() for u in jax.tree.leaves(updates))
+
+
+# Forms.
+
+
+def test_a_second_gradient_is_measured_from_the_first_step_on(getkey):
+    optimizer = lanton(0.1, GROUPS, reference="independent", nuclear="svd")
+    one, other = tree(getkey()), tree(getkey())
+    _, state = optimizer.update(one, optimizer.init(one), second_grads=other)
+    distance = layer_dual_norms("svd")["hidden"].measure(one["q"] - other["q"], getkey())
+    np.testing.assert_allclose(layer_noise(state)["q"], 0.1**0.5 * distance, rtol=ROUND_OFF)
+    assert len(jax.tree.leaves(state)) < len(jax.tree.leaves(lanton(0.1, GROUPS).init(one)))
+
+
+def test_stacked_layers_are_layers(getkey):
+    """One leaf of three blocks is three leaves: noise, rates and steps."""
+    gradients = [jax.random.normal(getkey(), (3, 4, 5)) * jnp.array([1.0, 3.0, 9.0])[:, None, None] for _ in range(4)]
+    stacked, rates, state = walk(lanton(0.1, "hidden", alpha=0.1), gradients)
+    apart, parts, _ = walk(lanton(0.1, ["hidden"] * 3, alpha=0.1), [list(g) for g in gradients])
+    assert layer_noise(state).shape == (3,)
+    np.testing.assert_allclose(rates, jnp.stack(parts, 1), rtol=ROUND_OFF)
+    np.testing.assert_allclose(stacked, jnp.stack(apart, 1), rtol=1e-3, atol=1e-5)
+
+
+def test_convolutions_need_their_axes(getkey):
+    net = eqx.nn.Conv2d(3, 8, 2, key=getkey())
+    groups = norm_groups(net)
+    axes = matrix_axes(net, groups, "hidden")
+    gradient = eqx.filter_grad(lambda net, x: (net(x) ** 2).sum())(net, jax.random.normal(getkey(), (3, 5, 5)))
+    optimizer = scion(1.0, groups, b1=0.0, axes=axes, method="svd")
+    step, _ = optimizer.update(gradient, optimizer.init(eqx.filter(net, eqx.is_inexact_array)))
+    matrix = step.weight.reshape(8, 12)
+    np.testing.assert_allclose(jnp.linalg.svd(matrix, compute_uv=False), (8 / 12) ** 0.5, rtol=1e-3)
+    state = lanton(1.0, groups, axes=axes).init(eqx.filter(net, eqx.is_inexact_array))
+    assert layer_noise(state).weight.shape == (1,)
+
+
+def test_it_wraps_any_optimiser(getkey):
+    gradients = [{"a": jax.random.normal(getkey(), (5,)), "b": 4 * jax.random.normal(getkey(), (5,))} for _ in range(5)]
+    ours, rates, _ = walk(noise_adaptive(optax.adamw(0.1), {"a": "all", "b": "all"}, ENTRIES), gradients, params=gradients[0])
+    adam, _, _ = walk(optax.adamw(0.1), gradients, params=gradients[0])
+    for name in "ab":
+        np.testing.assert_allclose(ours[name], rates[name][:, None] * adam[name], rtol=ROUND_OFF, atol=1e-8)
+    assert rates["b"][-1] < 0.9
+
+
+def test_a_layer_decays_at_its_own_rate(getkey):
+    params = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([1.0, 2.0])}
+    gradients = [{"a": jnp.ones(2), "b": scale * jnp.ones(2)} for scale in (1.0, 50.0)]
+    groups = {"a": "vector", "b": "vector"}
+    plain, rates, _ = walk(lanton(0.1, groups), gradients, params)
+    decayed, _, _ = walk(lanton(0.1, groups, weight_decay=0.5), gradients, params)
+    for name in "ab":
+        np.testing.assert_allclose(decayed[name] - plain[name], -0.1 * 0.5 * rates[name][:, None] * params[name][None], rtol=1e-4)
+
+
+def test_masked_leaves_are_left_out(getkey):
+    params = tree(getkey())
+    labels = {name: "frozen" if name == "e" else "ours" for name in SHAPES}
+    optimizer = optax.multi_transform({"ours": lanton(0.1, GROUPS), "frozen": optax.set_to_zero()}, labels)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    alone = {name: g for name, g in params.items() if name != "e"}
+    optimizer = lanton(0.1, {name: GROUPS[name] for name in alone})
+    expected, _ = optimizer.update(alone, optimizer.init(alone), alone)
+    assert_same({name: updates[name] for name in alone}, expected)
+
+
+def test_thresholds_by_group(getkey):
+    gradients = [{name: (10 if name in "kg" else 1) * g for name, g in tree(getkey()).items()} for _ in range(3)]
+    _, rates, _ = walk(lanton(0.1, GROUPS, alpha={"hidden": 1e9, "embed": 1.0, "vector": 1e-3}), gradients)
+    np.testing.assert_allclose(rates["k"][-1], 1.0, rtol=1e-6)
+    assert rates["g"][-1] < 0.7
+
+
+def test_the_smallest_alpha_and_exponents(getkey):
+    gradients = [{"a": jnp.array([1.0]), "b": jnp.array([scale])} for scale in (1.0, 5.0)]
+    _, rates, _ = walk(noise_adaptive(optax.identity(), {"a": "all", "b": "all"}, ENTRIES, b2=0.0, exponent=1.0), gradients)
+    np.testing.assert_allclose(rates["b"][-1], 1 / 17**0.5, rtol=ROUND_OFF)
+    _, rates, _ = walk(noise_adaptive(optax.identity(), {"a": "all", "b": "all"}, ENTRIES, b2=0.0, exponent=0.0), gradients)
+    assert rates["b"][-1] == 1.0
+
+
+# The report.
+
+
+def test_the_report_finds_the_noise_of_a_known_law(getkey):
+    """The loss ⟨W, N⟩ has the gradient N: σ is E‖N‖_*² under the root."""
+    scales = {"a": 0.5, "b": 2.0}
+    batches = {name: scale * jax.random.normal(getkey(), (200, 24, 24)) for name, scale in scales.items()}
+    weights = dict.fromkeys(scales, jnp.zeros((24, 24)))
+    report = noise_report(lambda w, batch: sum((w[n] * batch[n]).sum() for n in w), weights, batches, dict.fromkeys(scales, "hidden"))
+    for name, scale in scales.items():
+        truth = jnp.sqrt((nuclear_norm(batches[name], method="svd") ** 2).mean())
+        assert abs(report.noise[name] - truth) < 4 * report.standard_error[name] + 0.005 * truth
+        np.testing.assert_allclose(truth, scale * 8 / (3 * np.pi) * 24**1.5, rtol=0.02)
+    np.testing.assert_allclose(report.spread("hidden"), 4.0, rtol=0.02)
+    assert report.of("hidden").shape == (2, 2) and report.n_pairs == 100
+    with pytest.raises(ValueError, match="group must be one of hidden, got 'embed'"):
+        report.of("embed")
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_the_report_needs_pairs(n):
+    with pytest.raises(ValueError, match=rf"batches must have a first axis of an even length of at least 4, got \[{n}\]"):
+        noise_report(lambda w, b: (w * b).sum(), jnp.zeros(3), jnp.ones((n, 3)), "vector")
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"alpha": 0.0}, "alpha must be positive, got 0.0"),
+        ({"alpha": -1.0}, "alpha must be positive, got -1.0"),
+        ({"alpha": float("nan")}, "alpha must be positive, got nan"),
+        ({"alpha": {"hidden": 1.0, "vector": 0.0}}, "alpha of 'vector' must be positive, got 0.0"),
+        ({"b1": 1.0}, r"b1 must lie in \[0, 1\), got 1.0"),
+        ({"b2": 1.0}, r"b2 must lie in \[0, 1\), got 1.0"),
+        ({"b2": -0.1}, r"b2 must lie in \[0, 1\), got -0.1"),
+        ({"every": 0}, "every must be at least 1, got 0"),
+        ({"exponent": -0.5}, "exponent must be at least 0, got -0.5"),
+        ({"reference": "last"}, "reference must be 'previous' or 'independent', got 'last'"),
+        ({"nuclear": "newton"}, "nuclear must be one of 'quadrature', 'newton_schulz', 'svd', 'sketch', got 'newton'"),
+        ({"radii": {"hidden": 0.0}}, "the radius of 'hidden' must be positive, got 0.0"),
+        ({"radii": {"hiden": 1.0}}, "radii must be of the groups hidden, embed, vector, got one of 'hiden'"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        lanton(0.1, GROUPS, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("params", "groups", "message"),
+    [
+        ({"w": jnp.ones(3)}, {"w": "hidden"}, r"parameter \['w'\] must have 2 axes or more for the norm of 'hidden', got shape \(3,\)"),
+        ({"w": jnp.ones(3)}, {"w": None}, r"parameter \['w'\] must have a group, one of hidden, embed, vector, got None"),
+        ({"w": jnp.ones(3)}, {"w": "matrix"}, r"parameter \['w'\] must have a group, one of hidden, embed, vector, got 'matrix'"),
+        ({"w": jnp.ones(3), "v": jnp.ones(3)}, {"w": "vector"}, "key"),
+        (jnp.ones(()), "vector", r"the parameter must have 1 axes or more for the norm of 'vector', got shape \(\)"),
+    ],
+)
+@pytest.mark.parametrize("alias", [lanton, scion])
+def test_leaves_that_do_not_fit_their_group_are_refused(alias, params, groups, message):
+    with pytest.raises(ValueError, match=message):
+        alias(0.1, groups).init(params)
+
+
+def test_a_missing_second_gradient_is_refused():
+    optimizer = lanton(0.1, "vector", reference="independent")
+    message = r"reference 'independent' needs the gradients of a second batch: call update\(grads, state, params, second_grads=…\)"
+    with pytest.raises(ValueError, match=message):
+        optimizer.update(jnp.ones(3), optimizer.init(jnp.ones(3)))
+
+
+def test_a_state_without_noise_is_refused():
+    with pytest.raises(ValueError, match="state must hold one noise-adaptive state, got 0"):
+        layer_noise(optax.adam(0.1).init(jnp.ones(3)))
+
+
+@pytest.mark.parametrize("wrong", [{"n_probes": 0}, {"n_steps": 0}])
+def test_estimates_need_a_probe_and_a_step(wrong):
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        nuclear_norm_by_quadrature(jnp.ones((3, 3)), key=jax.random.key(0), **wrong)
+    with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
+        nuclear_norm_by_sketch(jnp.ones((3, 3)), key=jax.random.key(0), rank=0)
+
+
+def test_rates_have_derivatives_at_zero_noise():
+    optimizer = scale_by_lanton({"a": "vector", "b": "vector"})
+
+    def step(scale):
+        state = optimizer.init({"a": jnp.zeros(2), "b": jnp.zeros(2)})
+        for k in range(2):
+            updates, state = optimizer.update({"a": scale * jnp.ones(2), "b": (1.0 + k) * jnp.ones(2)}, state)
+        return updates["a"].sum() + updates["b"].sum()
+
+    assert jnp.isfinite(jax.grad(step)(1.0))
+
+
+def test_scale_by_scion_is_the_direction_of_scion(getkey):
+    gradients = [tree(getkey()) for _ in range(2)]
+    direction, _, _ = walk(scale_by_scion(GROUPS), gradients)
+    steps, _, _ = walk(scion(0.5, GROUPS), gradients)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(-0.5 * a, b, rtol=ROUND_OFF), direction, steps)
