@@ -83,11 +83,11 @@ def _draw_accuracy(data: xr.Dataset) -> Figure:
     colours = iter(plots.COLOURS[3:] * 2)
     for arm in order[::-1]:
         colour = COLOURS.get(arm) or next(colours)
-        plots.interval(axes[0, 1], curves.step.values, curves.sel(arm=arm).transpose("seed", "step").values, name=NAMES[arm], colour=colour)
+        axes[0, 1].plot(curves.step, curves.sel(arm=arm).mean("seed"), color=colour, label=NAMES[arm])
     low, high = float(curves.isel(step=slice(1, None)).min()), float(curves.max())
     axes[0, 1].set_ylim(low - 2, high + 2)
     axes[0, 1].legend(fontsize="small", ncols=2)
-    plots.label(axes[0, 1], "step", "test accuracy", y_unit="%", title="Each optimiser at its best rate")
+    plots.label(axes[0, 1], "step", "test accuracy", y_unit="%", title="Means, each optimiser at its best rate")
     return fig
 
 
