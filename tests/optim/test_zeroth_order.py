@@ -151,9 +151,9 @@ def test_smoothed_modulus():
 def test_second_moment_law(distribution, ratio):
     """E‖ĝ‖²/‖g‖² is d + 2 for Gaussian, d for the others: the mean norm shows a forgotten 1/h or a second 1/K, a curve does not."""
     direction = jnp.ones(20) / math.sqrt(20)
-    for k, expected in ((1, ratio), (4, 1 + (ratio - 1) / 4)):
+    for k, expected in ((1, ratio), (3, 1 + (ratio - 1) / 3)):
         estimator = random_directions(lambda x: x @ direction, radius=1.0, distribution=distribution, n_probes=k)
-        moments = (samples(estimator, jnp.zeros(20), n=40_000) ** 2).sum(1)
+        moments = (samples(estimator, jnp.zeros(20), n=20_000) ** 2).sum(1)
         assert abs(moments.mean() - expected) <= SIGMAS * moments.std() / math.sqrt(moments.size) + 1e-4 * expected
 
 
@@ -291,9 +291,9 @@ def test_estimated_gradient_under_grad():
 
     value_and_grad, x = random_directions(fun, radius=0.1), jnp.ones((3, 2))
     loss = with_estimated_gradient(value_and_grad)
-    value, gradient = jax.value_and_grad(loss)(arrays, x, key=KEY)
-    expected, estimate = value_and_grad(arrays, x, key=KEY)
-    assert jnp.array_equal(value, expected)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(arrays, x, key=KEY)
+    expected, estimate = jax.jit(value_and_grad)(arrays, x, key=KEY)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), gradient, estimate)
 
 

@@ -150,8 +150,10 @@ def weights(depth, width=8, key=KEY):
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_step_is_central_spsa(in_place, distribution):
     params, x = weights(3), jax.random.normal(KEY, (4, 8))
-    after, value, slope = mezo_step(net, learning_rate=0.1, radius=1e-2, in_place=in_place, distribution=distribution)(params, x, key=KEY)
-    expected_value, estimate = random_directions(net, radius=1e-2, distribution=distribution)(params, x, key=KEY)
+    step = mezo_step(net, learning_rate=0.1, radius=1e-2, in_place=in_place, distribution=distribution)
+    after, value, slope = jax.jit(lambda p, k: step(p, x, key=k))(params, KEY)
+    value_and_grad = random_directions(net, radius=1e-2, distribution=distribution)
+    expected_value, estimate = jax.jit(lambda p, k: value_and_grad(p, x, key=k))(params, KEY)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, estimate)
     # In place, the second point lies three roundings off, and the difference is divided by the radius.
     tolerance = 1e-4 if in_place else 1e-6

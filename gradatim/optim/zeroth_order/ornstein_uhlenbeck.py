@@ -59,7 +59,8 @@ def ornstein_uhlenbeck_adaptation(
     times looked at after the start; `solver`: by default `diffrax.EulerHeun()`, as the authors have it; with additive noise
     `diffrax.Euler()` is the same.
 
-    **Returns:** an [`Adaptation`][gradatim.optim.Adaptation]. vmap over keys for many runs; differentiable in all but the times.
+    **Returns:** an [`Adaptation`][gradatim.optim.Adaptation]. vmap over keys for many runs. Derivatives by
+    `jax.jvp` and `jax.jacfwd` only: the path is not kept.
 
     **Raises:** `ValueError` for a number out of its range or a duration of less than a step.
 

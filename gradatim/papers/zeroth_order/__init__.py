@@ -8,6 +8,7 @@ import xarray as xr
 from gradatim.lab import Findings, Session
 
 from .adaptation import adapt, adaptation_measures, follow_rewards
+from .config import ESTIMATORS
 from .config import Config as Config
 from .config import Networks as Networks
 from .estimates import count_steps, draw_moments, model_steps, smoothed_slope, step_slopes
@@ -22,7 +23,14 @@ SCALES = {
         dimensions=(10, 30, 100),
         descents=2000,
         networks=Networks(
-            rates=(3e-3,), steps=300, backpropagation_steps=100, width=16, batch_size=50, quality_draws=16, quality_seeds=3
+            rates=(3e-3,),
+            estimators=ESTIMATORS[:5],
+            steps=300,
+            backpropagation_steps=100,
+            width=16,
+            batch_size=50,
+            quality_draws=16,
+            quality_seeds=3,
         ),
         plasticity_draws=400_000,
         noise_levels=(0.0, 0.5, 2.0),
@@ -57,7 +65,8 @@ def memory(config: Config) -> int:
 
 def run(config: Config, session: Session) -> Findings:
     """Measures estimates of known gradients, descents by dimension, networks, noisy learners, and the time spent in a flat well."""
-    keys = dict(zip(("smooth", "moments", "descents", "networks", "plasticity", "adaptation", "wells"), jax.random.split(session.key, 7)))
+    names = ("smooth", "moments", "descents", "networks", "plasticity", "adaptation", "wells")
+    keys = dict(zip(names, jax.random.split(session.key, len(names)), strict=True))
     with jax.enable_x64(True):
         measures = model_steps(session)
     measures["C1.smoothing_error"] = smoothed_slope(config, session, keys["smooth"])

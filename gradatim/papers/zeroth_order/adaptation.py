@@ -78,6 +78,7 @@ def adaptation_measures(learners: xr.Dataset, session: Session) -> dict[str, Mea
     levels = learners.noise.values
     session.note("return by noise: " + ", ".join(f"{level:g}: {value:.1f}" for level, value in zip(levels, averages, strict=True)))
     last = learners["mean"].isel(time=-1, noise=inside)
-    session.note(f"at noise {levels[inside]:g} the mean parameter ends at {float(last.mean()):.3f} ± {float(last.std()):.3f}; the target is 1")
+    end_point = f"{float(last.mean()):.3f} ± {float(last.std()):.3f}"
+    session.note(f"at noise {levels[inside]:g} the mean parameter ends at {end_point} over learners; the target is 1")
     gain = Measure.paired(returns.isel(noise=inside).values, returns.isel(noise=end).values)
     return {"C6.silent_change": Measure.exact(moved), "C6.interior_gain": gain}

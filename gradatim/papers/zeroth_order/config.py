@@ -7,6 +7,8 @@ from typing import Annotated
 
 from gradatim.lab import Between, OneOf
 
+ESTIMATORS = ("backpropagation", "node", "activity", "forward_gradient", "weight", "spsa", "spsa_16")
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -28,6 +30,8 @@ class Networks:
     "Images a step."
     rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-4, 1e-3, 3e-3, 1e-2)
     "Adam's learning rates, the same grid for every estimator."
+    estimators: Annotated[tuple[str, ...], OneOf(*ESTIMATORS)] = ESTIMATORS
+    "Whose training is compared."
     steps: Annotated[int, Between(10, 10_000_000)] = 20_000
     "Steps of every zeroth-order estimator."
     backpropagation_steps: Annotated[int, Between(10, 10_000_000)] = 2000

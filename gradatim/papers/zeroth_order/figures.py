@@ -36,9 +36,8 @@ def _draw_training(data: xr.Dataset) -> Figure:
     ax = axes[0, 0]
     for arm in data.arm.values:
         curves = data.sel(arm=arm).dropna("look", how="any")
-        plots.interval(
-            ax, curves.evaluations.values, curves["accuracy"].transpose("seed", "look").values, name=NAMES[str(arm)], colour=COLOURS[str(arm)]
-        )
+        accuracy = curves["accuracy"].transpose("seed", "look").values
+        plots.interval(ax, curves.evaluations.values, accuracy, name=NAMES[str(arm)], colour=COLOURS[str(arm)])
     ax.axhline(TARGET, color="black", linewidth=0.8, linestyle=":")
     least = data.evaluations.where(data.evaluations > 0).min()
     ax.set_xscale("log")

@@ -64,10 +64,14 @@ class Digits:
             jax.random.normal(k, layer.weight.shape) * jnp.sqrt(2 / layer.weight.shape[1])
             for k, layer in zip(keys, net.layers, strict=True)
         ]
-        biases = [jnp.zeros_like(layer.bias) for layer in net.layers]
+        biases = [jnp.zeros(layer.weight.shape[0]) for layer in net.layers]
         return eqx.tree_at(lambda n: [x.weight for x in n.layers] + [x.bias for x in n.layers], net, weights + biases)
 
     def estimators(self) -> dict[str, Callable[..., Any]]:
+        """Those that are compared."""
+        return {name: self.known()[name] for name in self.config.estimators}
+
+    def known(self) -> dict[str, Callable[..., Any]]:
         """Functions `(net, images, labels, key=key) -> (value, estimate)`."""
         h = self.config.radius
         return {
@@ -137,10 +141,13 @@ def train(data: Digits, session: Session) -> xr.Dataset:
             session.note(f"{NAMES[name]} does best at the edge of the grid of rates, {best:g}")
         chosen = sweep.data.sel(rate=best, arm=name, drop=True).drop_vars("diverged_at").rename(step="look")
         looks = chosen.look.values * EVALUATIONS[name]
-        chosen = chosen.assign(evaluations=("look", looks.astype(float), {"units": "forward passes"})).assign(rate=best)
-        parts.append(chosen.assign_coords(look=np.arange(chosen.sizes["look"])))
+        chosen = chosen.assign(evaluations=("look", looks.astype(float), {"units": "forward passes"}), rate=best)
+        # Arms have looks of their own, and end in NaN where another has more.
+        chosen = chosen.assign(final=chosen.accuracy.isel(look=-1)).assign_coords(look=np.arange(chosen.sizes["look"]))
+        parts.append(chosen)
     together = xr.concat(parts, xr.DataArray(list(data.estimators()), dims="arm", name="arm"), join="outer")
-    for name in ("accuracy", "validation"):
+    assert isinstance(together, xr.Dataset)
+    for name in ("accuracy", "validation", "final"):
         together[name].attrs["units"] = "1"
     return together
 
@@ -161,9 +168,13 @@ def _evaluate(net: Any, data: Any) -> dict[str, Any]:
 
 def training_measures(training: xr.Dataset, session: Session) -> tuple[dict[str, Measure], dict[str, str]]:
     """What backpropagation has ahead of the others, each at its best rate, the worse of each kind."""
-    final = training["accuracy"].ffill("look").isel(look=-1)
+    final = training["final"]
     measures, untested = {}, {}
     for part, arms in {"node_deficit": ("node", "activity"), "weight_deficit": ("weight", "forward_gradient")}.items():
+        missing = [NAMES[arm] for arm in ("backpropagation", *arms) if arm not in training.arm]
+        if missing:
+            untested[f"C3.{part}"] = f"{missing[0]} is not among the estimators of this run"
+            continue
         values = {arm: (final.sel(arm="backpropagation") - final.sel(arm=arm)).values for arm in arms}
         if not all(np.isfinite(v).all() for v in values.values()):
             untested[f"C3.{part}"] = "a run diverged at its best rate"
@@ -174,17 +185,16 @@ def training_measures(training: xr.Dataset, session: Session) -> tuple[dict[str,
         curves = training.sel(arm=arm)
         looks = np.where(np.isfinite(curves.evaluations.values), curves.evaluations.values, np.inf)
         reached = time_to_target(curves["accuracy"].transpose("seed", "look").values, looks, TARGET, maximise=True)
-        when = f"{np.median(reached):.3g} forward passes" if np.isfinite(np.median(reached)) else "not reached"
-        session.note(
-            f"{NAMES[str(arm)]}: rate {float(curves.rate):g}, test accuracy {float(final.sel(arm=arm).mean()):.3f}, 90 % after {when} (median)"
-        )
+        when = f"after {np.median(reached):.3g} forward passes (median)" if np.isfinite(np.median(reached)) else "not reached"
+        accuracy = float(final.sel(arm=arm).mean())
+        session.note(f"{NAMES[str(arm)]}: rate {float(curves.rate):g}, test accuracy {accuracy:.3f}, 90 % {when}")
     return measures, untested
 
 
 def estimate_quality(data: Digits, session: Session, key: Any) -> tuple[xr.Dataset, Measure]:
     """Second moments of estimates over the squared gradient, and mean cosines, at the start of training: one batch a network."""
     c = data.config
-    arms = {name: f for name, f in data.estimators().items() if name not in SHORT}
+    arms = {name: f for name, f in data.known().items() if name in {"node", "weight", *c.estimators} - {*SHORT}}
     images, labels = (a[: c.batch_size] for a in data.images["train"])
 
     def quality(estimator: Any) -> Any:
@@ -210,9 +220,7 @@ def estimate_quality(data: Digits, session: Session, key: Any) -> tuple[xr.Datas
     quality_data = xr.Dataset(described, {"arm": list(arms)})
     for name in arms:
         mean = quality_data.sel(arm=name).mean("net")
-        session.note(
-            f"{NAMES[name]} at the start: second moment {float(mean.second_moment):.3g} × squared gradient, cosine {float(mean.cosine):.3g}"
-        )
+        session.note(f"{NAMES[name]} at the start: E‖ĝ‖²/‖g‖² {float(mean.second_moment):.3g}, mean cosine {float(mean.cosine):.3g}")
     moment = quality_data.second_moment
     return quality_data, Measure.paired(moment.sel(arm="weight").values, moment.sel(arm="node").values, kind="log-ratio")
 

@@ -55,7 +55,7 @@ def walk(config: Config, session: Session, key: Any) -> xr.Dataset:
             x, flat = state
             noise, probes = jax.random.split(jax.random.fold_in(key, i))
             slopes = scale * jax.random.normal(noise, x.shape)
-            estimate = jax.vmap(lambda x, slope, k: value_and_grad(x, slope, key=k)[1])(x, slopes, jax.random.split(probes, x.size))
+            estimate = jax.vmap(lambda x, slope, probe: value_and_grad(x, slope, key=probe)[1])(x, slopes, jax.random.split(probes, x.size))
             x = x - RATE * estimate
             return x, flat + ((x < 0) & (i >= burn_in))
 
