@@ -7,13 +7,27 @@ import numpy as np
 import optax
 import pytest
 
-from gradatim.optim import diffgrad
+from gradatim.optim import diffgrad, lanton, muon, scion
+
+
+def norm_by_axes(params):
+    return jax.tree.map(lambda leaf: "hidden" if leaf.ndim == 2 else "vector", params)
+
 
 CASES = {
     "diffgrad": diffgrad,
     "diffgrad, Nesterov": lambda rate, **kw: diffgrad(rate, nesterov=True, **kw),
     "diffgrad, L2": lambda rate, **kw: diffgrad(rate, weight_decay=1e-3, **kw),
     "diffgrad, decoupled": lambda rate, **kw: diffgrad(rate, weight_decay=1e-3, decoupled=True, **kw),
+    # Steps of constant length end on a circle around the minimum: small ones, without momentum. No ε.
+    "scion": lambda rate, b1=0.0, eps=None: scion(rate, norm_by_axes, b1, radii={"hidden": 0.2, "vector": 0.2}),
+    "lanton": lambda rate, b1=0.0, eps=None: lanton(rate, norm_by_axes, b1, radii={"hidden": 0.2, "vector": 0.2}),
+    "lanton, every third step": lambda rate, b1=0.0, eps=None: lanton(
+        rate, norm_by_axes, b1, alpha=0.1, every=3, radii={"hidden": 0.2, "vector": 0.2}, weight_decay=1e-3
+    ),
+    # Shorter steps than its own, whose length does not fall towards the minimum; with `adaptive` it does.
+    "muon": lambda rate, b1=0.95, **kw: muon(rate, beta=b1, consistent_rms=0.1, **kw),
+    "muon, adaptive and decaying": lambda rate, b1=0.9, **kw: muon(rate, beta=b1, adaptive=True, weight_decay=1e-3, **kw),
 }
 ROUND_OFF = 1e-5  # single precision; the same numbers, fused differently
 PARAMS = {"w": jnp.array([[1.0, -2.0], [3.0, 0.5]]), "b": jnp.array([0.1, -0.2])}

@@ -1,0 +1,268 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gradatim.nets import Convolution, layer_indices
+from gradatim.numerics import dual_norm, sharp
+from gradatim.optim import (
+    drop_layers,
+    drop_muon,
+    drop_step,
+    every_layer,
+    muon,
+    starts_from_marginals,
+    switched_step,
+    truncated_value_and_grad,
+    uniform_starts,
+)
+
+ROUND_OFF = 1e-5
+LAYERS = {"a": {"w": 1, "b": 1}, "c": 2, "d": 3}
+DECAYING = {"weight_decay": 0.1, "adam_learning_rate": 1e-2}
+
+
+class Net(eqx.Module):
+    """Three convolutions and a read-out that is in no layer."""
+
+    convolutions: list
+    readout: eqx.nn.Linear
+
+    def __init__(self, key, widths=(4, 6, 8)):
+        keys = jax.random.split(key, len(widths) + 1)
+        self.convolutions = [Convolution(n, m, key=k) for n, m, k in zip((1, *widths), widths, keys, strict=False)]
+        self.readout = eqx.nn.Linear(widths[-1], 3, key=keys[-1])
+
+    def __call__(self, image):
+        for convolution in self.convolutions:
+            image = jax.nn.relu(convolution(image))
+        return self.readout(image.mean((0, 1)))
+
+
+def loss_of(net, images, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(jax.vmap(net)(images), labels).mean()
+
+
+@pytest.fixture(scope="module")
+def problem():
+    net = Net(jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (16, 8, 8, 1))
+    return net, layer_indices(net, net.convolutions), (images, jnp.arange(16) % 3)
+
+
+def _numbers(params):
+    return jax.tree.map(lambda leaf: optax.contrib.MuonDimensionNumbers((0, 1, 2), 3) if leaf.ndim == 4 else None, params)
+
+
+def params_of(seed=0):
+    shapes = {"a": {"w": (5, 3), "b": (3,)}, "c": (3, 4), "d": (4, 4)}
+    leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
+    return structure.unflatten([jax.random.normal(k, s) for k, s in zip(jax.random.split(jax.random.key(seed), 4), leaves, strict=True)])
+
+
+def trajectory(optimizer, params, steps=4, **extra):
+    def step(carry, i):
+        params, state = carry
+        updates, state = optimizer.update(jax.tree.map(lambda p: jnp.sin(3 * p + i), params), state, params, **extra)
+        params = optax.apply_updates(params, updates)
+        return (params, state), params
+
+    return jax.jit(lambda params: jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(float(steps))))(params)
+
+
+@pytest.mark.parametrize("rate", [0.05, optax.linear_schedule(0.1, 0.0, 4)], ids=["constant", "schedule"])
+def test_o3_every_layer_is_optax_muon(rate):
+    ours = drop_muon(rate, LAYERS, nesterov=True, weight_decay=0.1)
+    theirs = optax.contrib.muon(rate, weight_decay=0.1)
+    for extra in ({}, {"active": every_layer(3).variants[0]}):
+        path = trajectory(ours, params_of(), **extra)[1]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), path, trajectory(theirs, params_of())[1])
+
+
+def test_o6_layers_left_alone_keep_every_bit():
+    optimizer = drop_muon(0.1, LAYERS, **DECAYING)
+    params = params_of()
+    (params, state), _ = trajectory(optimizer, params, steps=2)
+    updates, after = jax.jit(lambda p, s: optimizer.update(p, s, p, active=(False, True, True)))(params, state)
+    moved = optax.apply_updates(params, updates)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, (moved["a"], after.layers[0]), (params["a"], state.layers[0])))
+    assert not jnp.array_equal(moved["c"], params["c"]) and not jnp.array_equal(moved["d"], params["d"])
+    assert [int(layer.count) for layer in after.layers] == [2, 3, 3, 3] and int(after.count) == 3
+
+
+def test_o6_momentum_of_a_layer_is_that_of_its_own_gradients():
+    optimizer, layers = drop_muon(0.0, {"a": 1, "b": 2}, beta=0.5, adam_learning_rate=0.0), {"a": 1, "b": 2}
+    params = {"a": jnp.zeros((2, 2)), "b": jnp.zeros((2, 2))}
+    state = optimizer.init(params)
+    for k, active in enumerate([(True, True), (False, True), (True, True)]):
+        _, state = optimizer.update(jax.tree.map(lambda p, k=k: p + (k + 1.0), params), state, params, active=active)
+    momenta = [next(leaf for leaf in jax.tree.leaves(layer) if leaf.ndim == 2) for layer in state.layers[:2]]
+    assert layers and jnp.allclose(momenta[0], 0.5 * (0.5 * 1) + 0.5 * 3) and jnp.allclose(momenta[1], 0.125 * 1 + 0.25 * 2 + 0.5 * 3)
+
+
+def test_o7_truncated_gradient_is_the_full_one_on_the_suffix(problem):
+    net, layers, batch = problem
+    full = eqx.filter_jit(eqx.filter_value_and_grad(loss_of))(net, *batch)
+    for active in uniform_starts(3).variants:
+        value, gradient = eqx.filter_jit(truncated_value_and_grad(loss_of, layers, active))(net, *batch)
+        assert jnp.allclose(value, full[0], rtol=1e-6)
+        for is_active, ours, theirs in zip(active, gradient.convolutions, full[1].convolutions, strict=True):
+            assert jnp.allclose(ours.weight, theirs.weight, atol=1e-6) if is_active else ours.weight is None
+        assert jnp.allclose(gradient.readout.weight, full[1].readout.weight, atol=1e-6)
+
+
+def test_o7_compiled_operations_fall_with_the_start(problem):
+    net, layers, batch = problem
+    optimizer = drop_muon(0.05, layers, muon_weight_dimension_numbers=_numbers)
+    state = optimizer.init(eqx.filter(net, eqx.is_inexact_array))
+    flops = []
+    for active in uniform_starts(3).variants:
+        lowered = eqx.filter_jit(drop_step(loss_of, optimizer, layers, active)).lower(net, state, *batch)
+        flops.append(lowered.compile().compiled.cost_analysis()["flops"])
+    # Masking a full gradient would leave it as it is. The first layer, with one channel of input, is cheap.
+    assert flops[1] < 0.9 * flops[0] and flops[2] < 0.7 * flops[1], flops
+
+
+def test_a_step_leaves_what_is_below_its_start_alone(problem):
+    net, layers, batch = problem
+    optimizer = drop_muon(0.05, layers, muon_weight_dimension_numbers=_numbers, weight_decay=0.1)
+    state = optimizer.init(eqx.filter(net, eqx.is_inexact_array))
+    after, moved, value = eqx.filter_jit(drop_step(loss_of, optimizer, layers, (False, False, True)))(net, state, *batch)
+    unchanged = [jnp.array_equal(a.weight, b.weight) for a, b in zip(after.convolutions, net.convolutions, strict=True)]
+    assert unchanged == [True, True, False] and not jnp.array_equal(after.readout.weight, net.readout.weight)
+    assert jnp.isfinite(value) and jax.tree.structure(moved) == jax.tree.structure(state)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, moved.layers[:2], state.layers[:2]))
+
+
+def test_switched_step_is_the_chosen_step(getkey):
+    params = params_of()
+
+    def loss(params, x):
+        return (jnp.tanh(x @ params["a"]["w"] + params["a"]["b"][None]) @ params["c"] @ params["d"]).var()
+
+    optimizer = drop_muon(0.05, LAYERS)
+    variants = uniform_starts(3).variants
+    x = jax.random.normal(getkey(), (7, 5))
+    switched = eqx.filter_jit(switched_step(loss, optimizer, LAYERS, variants))
+    for number in (0, 2):
+        chosen = eqx.filter_jit(drop_step(loss, optimizer, LAYERS, variants[number]))(params, optimizer.init(params), x)
+        other = switched(params, optimizer.init(params), jnp.asarray(number), x)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=ROUND_OFF, atol=1e-6), chosen, other)
+
+
+def quadratic(constants, targets):
+    return lambda params: sum(c / 2 * ((params[k] - targets[k]) ** 2).sum() for k, c in constants.items())
+
+
+def test_o1_a_quadratic_layer_is_solved_the_first_time_it_is_updated():
+    constants = {"a": 1.0, "b": 4.0, "c": 2.0}
+    layers, targets = {"a": 1, "b": 2, "c": 3}, {k: jnp.full((2, 3), c) for k, c in constants.items()}
+    solve = optax.stateless(lambda g, _: {k: None if g[k] is None else -g[k] / constants[k] for k in g})
+    optimizer = drop_layers(lambda rate, _: solve, 1.0, layers)
+    params = {k: jnp.zeros((2, 3)) for k in constants}
+    state = optimizer.init(params)
+    gradient = jax.grad(quadratic(constants, targets))
+    solved = []
+    for active in [(False, False, True), (False, True, True), (True, True, True)]:
+        updates, state = optimizer.update(gradient(params), state, params, active=active)
+        params = optax.apply_updates(params, updates)
+        solved.append([bool(jnp.allclose(params[k], targets[k], atol=1e-6)) for k in constants])
+    assert solved == [[False, False, True], [False, True, True], [True, True, True]]
+
+
+def test_o1_everything_is_solved_at_the_first_start_at_one():
+    sampler = uniform_starts(4)
+    chains = np.asarray(jax.vmap(lambda key: sampler.draw(key, 80))(jax.random.split(jax.random.key(0), 4000)))
+    first = (chains == 0).argmax(1) + 1
+    assert abs(first.mean() - 4) < 4 * np.sqrt(12 / 4000)
+
+
+@pytest.mark.parametrize("norm", ["frobenius", "spectral", "sign"])
+def test_o2_expected_descent(norm, getkey):
+    """With equality: a step along U Vᵀ, or along the signs, is as long in the Frobenius norm as its own norm allows."""
+    p, shape, curvatures = jnp.array([0.25, 0.5, 1.0]), (4, 3), jnp.array([1.0, 4.0, 2.0])
+    sampler = starts_from_marginals(p)
+    wider = {"frobenius": 1.0, "spectral": 3.0, "sign": 12.0}[norm]
+    x = jax.random.normal(getkey(), (3, *shape))
+    value = lambda x: (curvatures * (x**2).sum((1, 2))).sum() / 2  # noqa: E731
+    gradient = curvatures[:, None, None] * x
+    steps = sharp(gradient, norm, method="svd") / (wider * curvatures)[:, None, None]
+    after = jnp.stack([value(x - jnp.asarray(active)[:, None, None] * steps) for active in sampler.variants])
+    bound = value(x) - (p * dual_norm(gradient, norm, method="svd") ** 2 / (2 * wider * curvatures)).sum()
+    mean = sampler.probabilities() @ after
+    assert jnp.allclose(value(x) - mean, value(x) - bound, rtol=1e-4)
+
+
+def test_schedules_count_all_steps_or_those_of_the_layer():
+    rate = lambda count: jnp.where(count == 0, 0.0, 1.0)  # noqa: E731
+    moved = {}
+    for by in ("step", "layer"):
+        optimizer = drop_layers(lambda rate, _: optax.sgd(rate), rate, {"a": 1, "b": 2}, schedule_by=by)
+        params = {"a": jnp.zeros(()), "b": jnp.zeros(())}
+        state = optimizer.init(params)
+        for active in [(False, True), (True, True)]:
+            updates, state = optimizer.update({"a": jnp.ones(()), "b": jnp.ones(())}, state, params, active=active)
+        moved[by] = updates
+    assert moved == {"step": {"a": -1, "b": -1}, "layer": {"a": 0, "b": -1}}
+
+
+def test_zero_gradients_and_not_a_number():
+    optimizer = drop_muon(0.1, LAYERS)
+    params = params_of()
+    zero = optax.tree.zeros_like(params)
+    updates, state = optimizer.update(zero, optimizer.init(params), params, active=(True, True, True))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(updates))
+    bad = zero | {"c": zero["c"].at[0, 0].set(jnp.nan)}
+    updates, after = optimizer.update(bad, state, params, active=(False, False, True))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(updates))
+    assert jax.tree.all(jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), after))
+
+
+def test_half_precision_keeps_its_dtype():
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params_of())
+    (after, state), _ = trajectory(drop_muon(0.1, LAYERS, weight_decay=0.1), params, steps=2, active=(False, True, True))
+    assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.ndim} == {jnp.dtype("bfloat16")}
+
+
+def test_bad_layers_and_rates():
+    params = params_of()
+    with pytest.raises(ValueError, match="must not leave a gap, got no parameter in layer 2 of 3"):
+        drop_muon(0.1, {"a": 1, "c": 3, "d": 3})
+    with pytest.raises(ValueError, match="at least one layer, got none"):
+        drop_muon(0.1, {"a": None, "c": None, "d": None})
+    with pytest.raises(ValueError, match=r"learning_rate must be at least 0, got -0\.1"):
+        drop_muon(-0.1, LAYERS)
+    with pytest.raises(ValueError, match="learning_rate times weight_decay must be at most 1"):
+        drop_muon(0.5, LAYERS, weight_decay=3.0)
+    with pytest.raises(ValueError, match="schedule_by must be 'step' or 'layer', got 'epoch'"):
+        drop_muon(0.1, LAYERS, schedule_by="epoch")
+    matrices = jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(), params)
+    with pytest.raises(ValueError, match=r"parameter \['a'\]\['b'\] of shape \(3,\) is no matrix"):
+        drop_muon(0.1, LAYERS, muon_weight_dimension_numbers=matrices).init(params)
+    with pytest.raises(TypeError, match=r"parameter \['c'\] must be real or complex floating point, got int32"):
+        drop_muon(0.1, LAYERS).init(params | {"c": jnp.ones((2, 2), jnp.int32)})
+
+
+def test_bad_active():
+    optimizer, params = drop_muon(0.1, LAYERS), params_of()
+    state = optimizer.init(params)
+    with pytest.raises(ValueError, match="active must have one entry for each of 3 layers, got 2"):
+        optimizer.update(params, state, params, active=(True, True))
+    with pytest.raises(TypeError, match=r"known before compilation.*: draw it outside, or take switched_step"):
+        jax.jit(lambda active: optimizer.update(params, state, params, active=active))(jnp.array([True, True, True]))
+
+
+def test_optimiser_state_shares_no_buffer():
+    state = drop_muon(0.1, LAYERS).init(params_of())
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+    assert len(set(pointers)) == len(pointers)
+
+
+def test_a_wrapper_of_muon_alone_computes_the_same_as_layers_together(getkey):
+    params = params_of()
+    one, _ = muon(0.1).update(params, muon(0.1).init(params), params)
+    each, _ = drop_muon(0.1, LAYERS, nesterov=True).update(params, drop_muon(0.1, LAYERS).init(params), params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=ROUND_OFF, atol=1e-6), one, each)

@@ -1,0 +1,198 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from optax.contrib import MuonDimensionNumbers
+
+from gradatim.nets import Convolution
+from gradatim.nets.parameters import MatrixAxes
+from gradatim.optim import muon, muon_dimension_numbers, scale_by_muon
+
+ROUND_OFF = 2e-5  # thirty products of matrices in float32, in another order
+SHAPES = {"tall": (7, 4), "wide": {"a": (3, 5), "square": (4, 4)}, "bias": (4,), "scalar": ()}
+DIMENSIONS = {
+    "conv": MuonDimensionNumbers((0, 1, 2), 3),
+    "experts": MuonDimensionNumbers(-1, -2),
+    "linear": MuonDimensionNumbers(1, 0),
+    "embedding": None,
+}
+STACKED = {"conv": (3, 3, 2, 5), "experts": (3, 4, 6), "linear": (5, 3), "embedding": (6, 4)}
+
+
+def tree(shapes, seed=0):
+    leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    return structure.unflatten([jax.random.normal(key, shape) for key, shape in zip(keys, leaves, strict=True)])
+
+
+def trajectory(optimizer, params, steps=4):
+    def step(carry, i):
+        params, state = carry
+        gradient = jax.tree.map(lambda p: jnp.sin(3 * p + i), params)
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, state), params
+
+    return jax.jit(lambda params: jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(float(steps)))[1])(params)
+
+
+def first_step(optimizer, gradient, params=None):
+    return jax.jit(lambda g, p: optimizer.update(g, optimizer.init(g), p))(gradient, params)[0]
+
+
+def assert_close(ours, theirs, rtol=ROUND_OFF):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol), ours, theirs)
+
+
+OPTIONS = {
+    "default": {},
+    "plain momentum": {"nesterov": False, "beta": 0.9},
+    "decay and its mask": {
+        "weight_decay": 0.1,
+        "adam_weight_decay": 0.2,
+        "weight_decay_mask": lambda p: jax.tree.map(lambda x: x.ndim > 1, p),
+    },
+    "consistent rms": {"consistent_rms": 0.2, "adam_learning_rate": 1e-3, "adam_b1": 0.8, "adam_b2": 0.95},
+    "schedules": {"learning_rate": optax.linear_schedule(0.1, 0.0, 4), "adam_learning_rate": optax.linear_schedule(0.0, 0.1, 4)},
+    "table": {"ns_coeffs": ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037))},
+    "fewer steps": {"ns_steps": 3},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_o3_trajectory_is_that_of_optax(options):
+    options = {"learning_rate": 0.05} | options
+    params = tree(SHAPES)
+    assert_close(trajectory(muon(**options), params), trajectory(optax.contrib.muon(**options), params))
+
+
+def test_adaptive_is_that_of_optax():
+    params = tree({"a": (3, 5), "bias": (4,)})
+    assert_close(trajectory(muon(0.01, adaptive=True), params), trajectory(optax.contrib.muon(0.01, adaptive=True), params), rtol=1e-4)
+
+
+def test_dimension_numbers_are_those_of_optax():
+    params = tree(STACKED)
+    ours = muon(0.05, muon_weight_dimension_numbers=DIMENSIONS, weight_decay=0.1)
+    theirs = optax.contrib.muon(0.05, muon_weight_dimension_numbers=DIMENSIONS, weight_decay=0.1)
+    assert_close(trajectory(ours, params), trajectory(theirs, params))
+    axes = {"conv": MatrixAxes((0, 1, 2), (3,)), "experts": MatrixAxes((-1,), (-2,)), "linear": MatrixAxes((1,), (0,)), "embedding": None}
+    as_axes = muon(0.05, muon_weight_dimension_numbers=lambda _: axes, weight_decay=0.1)
+    assert_close(trajectory(as_axes, params), trajectory(ours, params), rtol=1e-7)
+
+
+def test_each_expert_is_orthogonalised_alone():
+    params = tree({"experts": (3, 4, 6)})
+    numbers = {"experts": MuonDimensionNumbers(-1, -2)}
+    together = first_step(muon(0.1, muon_weight_dimension_numbers=numbers), params)
+    for expert, step in zip(params["experts"], together["experts"], strict=True):
+        alone = first_step(muon(0.1, muon_weight_dimension_numbers=MuonDimensionNumbers(1, 0)), expert)
+        assert jnp.allclose(step, alone, atol=ROUND_OFF)
+
+
+def test_orientation_tells_in_the_shape_factor_alone():
+    weight = tree({"w": (8, 2)})
+    as_equinox = muon(0.1, muon_weight_dimension_numbers=MuonDimensionNumbers(1, 0))
+    as_optax = muon(0.1)
+    up, down = (first_step(optimizer, weight)["w"] for optimizer in (as_equinox, as_optax))
+    assert jnp.allclose(up, 2 * down, rtol=ROUND_OFF)
+
+
+def test_o4_consistent_rms_with_the_exact_factor():
+    for shape in ((6, 6), (9, 4), (3, 8)):
+        weight = jax.random.normal(jax.random.key(1), shape)
+        step = first_step(muon(1.0, consistent_rms=0.2, method="svd"), weight)
+        assert jnp.allclose(jnp.sqrt((step**2).mean()), 0.2, rtol=ROUND_OFF)
+
+
+def test_t2_weight_decay_bounds_the_spectral_norm():
+    rate, decay = 0.1, 0.5
+    weights = trajectory(muon(rate, weight_decay=decay), {"w": 3 * jax.random.normal(jax.random.key(2), (6, 6))}, steps=100)["w"]
+    norms = jnp.linalg.svd(weights, compute_uv=False)[:, 0]
+    start = jnp.linalg.norm(3 * jax.random.normal(jax.random.key(2), (6, 6)), 2)
+    shrink = (1 - rate * decay) ** jnp.arange(1.0, 101.0)
+    assert (norms <= (shrink * start + (1 - shrink) * 1.2024 / decay) * (1 + ROUND_OFF)).all()
+
+
+def test_dimension_numbers_of_an_equinox_model():
+    class Net(eqx.Module):
+        embedding: eqx.nn.Embedding
+        conv: eqx.nn.Conv2d
+        strided: Convolution
+        experts: eqx.nn.Linear
+        norm: eqx.nn.LayerNorm
+        readout: eqx.nn.Linear
+
+    key = jax.random.key(0)
+    experts = eqx.filter_vmap(lambda k: eqx.nn.Linear(4, 6, key=k))(jax.random.split(key, 3))
+    net = Net(
+        eqx.nn.Embedding(5, 4, key=key), eqx.nn.Conv2d(3, 8, 3, key=key), Convolution(3, 8, key=key), experts,
+        eqx.nn.LayerNorm(4), eqx.nn.Linear(4, 2, key=key),
+    )  # fmt: skip
+    numbers = muon_dimension_numbers(net)
+    assert numbers.conv.weight == MuonDimensionNumbers((1, 2, 3), (0,)) and numbers.strided.weight == MuonDimensionNumbers((0, 1, 2), (3,))
+    assert numbers.experts.weight == MuonDimensionNumbers((2,), (1,))
+    others = (numbers.embedding.weight, numbers.norm.weight, numbers.readout.weight, numbers.conv.bias, numbers.experts.bias)
+    assert all(number is None for number in others)
+    params = eqx.filter(net, eqx.is_inexact_array)
+    for optimizer in (muon(0.1, muon_weight_dimension_numbers=lambda _: numbers), muon(0.1, muon_weight_dimension_numbers=numbers)):
+        updates = first_step(optimizer, params)
+        flat = updates.strided.weight.reshape(27, 8)
+        assert jnp.linalg.svd(flat, compute_uv=False).max() < 0.12 and (jnp.abs(updates.embedding.weight) > 0.099).all()
+
+
+def test_zero_and_not_a_number():
+    params = tree(SHAPES)
+    optimizer = muon(0.1)
+    zero = optax.tree.zeros_like(params)
+    updates, state = optimizer.update(zero, optimizer.init(params), params)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(updates))
+    bad = {**zero, "tall": zero["tall"].at[0, 0].set(jnp.nan)}
+    updates, _ = optimizer.update(bad, state, params)
+    assert jnp.isnan(updates["tall"]).all() and not updates["wide"]["a"].any()
+
+
+def test_half_precision_is_computed_in_single():
+    weight = jax.random.normal(jax.random.key(3), (6, 8)).astype(jnp.bfloat16)
+    optimizer = muon(0.1, mu_dtype=jnp.float32)
+    updates, state = optimizer.update(weight, optimizer.init(weight))
+    wide, _ = muon(0.1).update(weight.astype(jnp.float32), muon(0.1).init(weight.astype(jnp.float32)))
+    assert updates.dtype == jnp.bfloat16 and jnp.allclose(updates.astype(jnp.float32), wide, atol=2e-3)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.ndim} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": -0.1}, r"learning_rate must be at least 0, got -0\.1"),
+        ({"adam_learning_rate": -1.0}, r"adam_learning_rate must be at least 0, got -1\.0"),
+        ({"weight_decay": -1.0}, r"weight_decay must be at least 0, got -1\.0"),
+        ({"weight_decay": 11.0}, r"learning_rate times weight_decay must be at most 1, .* got 0\.1 × 11\.0"),
+        ({"adam_learning_rate": 2.0, "adam_weight_decay": 1.0}, r"adam_learning_rate times adam_weight_decay must be at most 1"),
+        ({"beta": 1.0}, r"beta must lie in \[0, 1\), got 1\.0"),
+        ({"eps": -1e-8}, r"eps must be at least 0, got -1e-08"),
+    ],
+)
+def test_numbers_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        muon(**({"learning_rate": 0.1} | options))
+
+
+def test_wrong_labels_name_the_leaf():
+    params = {"layer": {"w": jnp.ones((2, 3)), "b": jnp.ones(2)}}
+    matrix = MuonDimensionNumbers()
+    for optimizer in (
+        muon(0.1, muon_weight_dimension_numbers={"layer": {"w": matrix, "b": matrix}}),
+        muon(0.1, muon_weight_dimension_numbers=matrix),
+        scale_by_muon(),
+    ):
+        with pytest.raises(ValueError, match=r"parameter \['layer'\]\['b'\] of shape \(2,\) is no matrix: give it None"):
+            optimizer.init(params)
+    with pytest.raises(ValueError, match=r"parameter \['layer'\]\['w'\] of shape \(2, 3\): no axis may be named twice"):
+        muon(0.1, muon_weight_dimension_numbers={"layer": {"w": MuonDimensionNumbers(0, 0), "b": None}}).init(params)
+    with pytest.raises(ValueError, match=r"parameter \['layer'\]\['w'\] needs MuonDimensionNumbers, MatrixAxes or None, got 'muon'"):
+        muon(0.1, muon_weight_dimension_numbers=lambda _: {"layer": {"w": "muon", "b": None}}).init(params)
+    with pytest.raises(ValueError, match="did you mean 'dion'"):
+        trajectory(muon(0.1, ns_coeffs="dian"), tree({"w": (2, 2)}), steps=1)
