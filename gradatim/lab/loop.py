@@ -18,6 +18,7 @@ from gradatim.lab.progress import progress
 
 OnNonfinite = Literal["raise", "stop", "keep"]
 Step = Callable[[Any, Any, Any], Any]
+Choose = Callable[[int], int]
 Watch = Callable[[Any, Any], dict[str, Any]]
 Row = dict[str, np.ndarray]
 ENOUGH_SECONDS = 0.25
@@ -60,7 +61,8 @@ def dispatched_on_this_device(step: Step, state: Any, args: Any) -> bool:
 
 
 def run_loop(
-    step: Step,
+    variants: tuple[Step, ...],
+    choose: Choose | None,
     state: Any,
     args: Any,
     watch: Watch | None,
@@ -85,8 +87,8 @@ def run_loop(
         if header["finished"]:
             return Loop(state, history, diverged_at)
         rows = [{name: np.asarray(column[i]) for name, column in history.items()} for i in range(len(history["step"]))]
-    one_by_one = chunk == 1 or (chunk is None and dispatched_on_this_device(step, state, args))
-    walk = _Walk(step, args, watch, label, one_by_one, chunk)
+    one_by_one = chunk == 1 or choose is not None or (chunk is None and dispatched_on_this_device(variants[0], state, args))
+    walk = _Walk(variants, choose, args, watch, label, one_by_one, chunk)
     mark: _Mark | None = None
     try:
         with progress(label, total=steps, done=done, quiet=quiet) as report:
@@ -143,9 +145,10 @@ class _Mark:
 
 @dataclass(frozen=True)
 class _Walk:
-    """Moves a state along one step function, by a compiled loop or step by step, and looks at it."""
+    """Moves a state along one step function, by a compiled loop or step by step, or along several in turn, and looks at it."""
 
-    step: Step
+    variants: tuple[Step, ...]
+    choose: Choose | None
     args: Any
     watch: Watch | None
     label: str
@@ -165,13 +168,18 @@ class _Walk:
                 n *= 2
 
     def _compiled(self, state: Any, start: int, n: int) -> Any:
-        return _advance((self.step, self.args, _int32(n)), (_int32(start), state))
+        return _advance((self.variants[0], self.args, _int32(n)), (_int32(start), state))
+
+    def _at(self, i: int) -> int:
+        """The number of the variant that makes step `i`."""
+        return 0 if self.choose is None else self.choose(i)
 
     def _dispatch(self, state: Any, start: int, n: int) -> Any:
-        fixed, fixed_static = _split((self.step, self.args))
+        parts = [_split((step, self.args)) for step in self.variants]
         moving, moving_static = _split(state)
         i = _int32(start)
-        for _ in range(n):
+        for now in range(start, start + n):
+            fixed, fixed_static = parts[self._at(now)]
             i, moving = _one_step(fixed_static, moving_static, fixed, i, moving)
         return moving_static.join(moving)
 
@@ -188,7 +196,7 @@ class _Walk:
         """
         if mark is None or not faults[0].startswith("state"):
             return done, faults[0], (done, state)
-        blind = _Walk(self.step, self.args, None, self.label, self.one_by_one, 1)
+        blind = _Walk(self.variants, self.choose, self.args, None, self.label, self.one_by_one, 1)
         last = (mark.step, mark.state)
         for now, moving in blind.advance(_copy(mark.state), mark.step, done):
             _, found = blind.look(moving)
@@ -200,8 +208,8 @@ class _Walk:
     def explain(self, mark: _Mark, stop: int) -> None:
         """Goes again from the mark through `eqx.filter_jit`, which words a run-time error for people."""
         i, state = _int32(mark.step), mark.state
-        for _ in range(mark.step, stop):
-            i, state = _explained_step((self.step, self.args), (i, state))
+        for now in range(mark.step, stop):
+            i, state = _explained_step((self.variants[self._at(now)], self.args), (i, state))
 
 
 @eqx.filter_jit(donate="all-except-first")

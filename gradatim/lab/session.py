@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import numpy as np
 from gradatim.lab.checkpoints import encode, load_result, save_result
 from gradatim.lab.clock import counted
 from gradatim.lab.ledger import Log, LoopFile
-from gradatim.lab.loop import Loop, OnNonfinite, Step, Watch, run_loop
+from gradatim.lab.loop import Choose, Loop, OnNonfinite, Step, Watch, run_loop
 
 
 class Session:
@@ -78,7 +78,7 @@ class Session:
 
     def loop(
         self,
-        step: Step,
+        step: Step | Sequence[Step],
         state: Any,
         *,
         steps: int,
@@ -88,6 +88,7 @@ class Session:
         label: str,
         chunk: int | None = None,
         on_nonfinite: OnNonfinite = "raise",
+        choose: Choose | None = None,
     ) -> Loop:
         """Repeats `state = step(state, i, args)`, compiled, with no host round trip per step.
 
@@ -100,7 +101,9 @@ class Session:
         what `step` closes over is compiled in; `every`: steps between two looks, by default a hundredth of `steps`; `watch`:
         `watch(state, args)` gives named arrays, at the start, every `every` steps and at the end; `label`: for people; `chunk`:
         steps in one compiled call. None lets it grow, except for steps with a convolution on a CPU, which go one by one;
-        `on_nonfinite`: `"raise"`; `"stop"`: end with the last finite state; `"keep"`: go on, for a batch of seeds.
+        `on_nonfinite`: `"raise"`; `"stop"`: end with the last finite state; `"keep"`: go on, for a batch of seeds; `choose`: with several
+        steps, the number of the one that makes step i, of a Python int, so that each is a program of its own and they go to the device
+        one by one. It must give the same answer each time, for the resumed run.
 
         **Raises:** `NonFiniteError`; `ValueError` or `TypeError` if a step changes structure, shapes, dtypes or a leaf that is
         no array, or if a checkpoint does not match the state.
@@ -108,6 +111,12 @@ class Session:
         for name, number, least in (("steps", steps, 0), ("every", every, 1), ("chunk", chunk, 1)):
             if number is not None and number < least:
                 raise ValueError(f"{name} must be at least {least}, got {number}")
+        variants = (step,) if callable(step) else tuple(step)
+        if not variants or (choose is None and len(variants) > 1) or (choose is not None and chunk not in (None, 1)):
+            raise ValueError(
+                f"step must be one function, or several with choose and without a chunk, got {len(variants)} with "
+                f"{'choose' if choose else 'no choose'} and chunk {chunk}"
+            )
         if on_nonfinite not in ("raise", "stop", "keep"):
             raise ValueError(f"on_nonfinite must be 'raise', 'stop' or 'keep', got {on_nonfinite!r}")
         every = every or max(steps // 100, 1)
@@ -118,7 +127,8 @@ class Session:
         )
         with counted(self.seconds):
             return run_loop(
-                step,
+                variants,
+                choose,
                 state,
                 args,
                 watch,

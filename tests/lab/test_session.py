@@ -322,3 +322,56 @@ def test_bar_is_silent_where_nobody_watches(monkeypatch, capsys):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     Session(jax.random.key(0), quiet=False).loop(_halve, jnp.ones(()), steps=40, label="halve")
     assert capsys.readouterr() == ("", "")
+
+
+def _several(chosen):
+    steps = [lambda x, i, args, k=k: x * (k + 1) / 3 + i for k in range(3)]
+    return steps, lambda i: chosen[i]
+
+
+def test_choose_takes_the_steps_in_the_given_order(session):
+    chosen = [2, 0, 1, 1, 2, 0, 0]
+    steps, choose = _several(chosen)
+    loop = session.loop(steps, jnp.ones(2), steps=7, choose=choose, watch=_watch, label="several", every=3)
+    x, expected = np.ones(2, np.float32), []
+    for i, k in enumerate(chosen):
+        if i % 3 == 0:
+            expected.append(x)
+        x = (x * np.float32(k + 1) / np.float32(3) + np.float32(i)).astype(np.float32)
+    assert np.allclose(loop.history["x"], [*expected, x], rtol=1e-6) and loop.history["step"].tolist() == [0, 3, 6, 7]
+
+
+def test_choose_resumes_in_the_same_bits(tmp_path):
+    chosen = np.random.default_rng(0).integers(0, 3, 60).tolist()
+    steps, choose = _several(chosen)
+
+    def interrupted(i):
+        if i == 41:
+            raise KeyboardInterrupt
+        return choose(i)
+
+    options = {"steps": 60, "watch": _watch, "label": "several", "every": 10}
+    whole = Session(jax.random.key(0)).loop(steps, jnp.ones(2), choose=choose, **options)
+    with pytest.raises(KeyboardInterrupt):
+        Session(jax.random.key(0), directory=tmp_path).loop(steps, jnp.ones(2), choose=interrupted, **options)
+    seen = []
+    resumed = Session(jax.random.key(0), directory=tmp_path, resume=True).loop(
+        steps, jnp.ones(2), choose=lambda i: seen.append(i) or choose(i), **options
+    )
+    assert min(seen) == 40 and np.array_equal(resumed.state, whole.state) and np.array_equal(resumed.history["x"], whole.history["x"])
+
+
+def test_choose_names_the_step_that_is_not_finite(session):
+    steps = [_halve, lambda x, i, args: x / jnp.where(i == 13, 0.0, 1.0)]
+    with pytest.raises(NonFiniteError, match="state is not finite after step 14"):
+        session.loop(steps, jnp.ones(2), steps=30, choose=lambda i: i % 2, label="several", every=10)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"step": []}, {"step": [_halve, _halve]}, {"step": [_halve], "choose": lambda i: 0, "chunk": 5}],
+    ids=["none", "no choose", "chunk"],
+)
+def test_several_steps_need_choose_and_no_chunk(session, options):
+    with pytest.raises(ValueError, match="step must be one function, or several with choose and without a chunk"):
+        session.loop(state=jnp.ones(2), steps=3, label="several", **options)
