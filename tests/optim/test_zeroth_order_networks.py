@@ -24,6 +24,7 @@ from gradatim.optim import (
     reward_modulated_hebbian,
     weight_perturbation,
 )
+from gradatim.optim.zeroth_order.probes import draw_probe, probe_seed
 
 KEY = jax.random.key(5)
 SIGMAS = 4.5  # of a standard error
@@ -97,20 +98,24 @@ def test_second_moments_of_one_linear_layer():
         assert abs(moments.mean() - factor) <= SIGMAS * moments.std() / math.sqrt(moments.size) + 0.01 * factor
 
 
-def test_activity_is_node_perturbation_up_to_a_factor_for_one_layer():
-    layer = eqx.nn.MLP(4, 3, 0, 0, key=KEY)
-    h = 0.1
-    x, t = INPUTS[:1], TARGETS[:1]
-    node = node_perturbation(squared, radius=h)(layer, x, t, key=KEY)[1].layers[0].weight
-    activity = activity_perturbation(squared, radius=h)(layer, x, t, key=KEY)[1].layers[0].weight
-    # N da/‖da‖² against ξ/h with da = h ξ: the factor is N/‖ξ‖².
-    factor = activity / node
-    np.testing.assert_allclose(factor, float(factor[0, 0]), rtol=1e-3)
-    clean, noisy = squared(layer(x[0]), t[0]), node / x / 3  # node = change/h ξ xᵀ
-    xi = (node / x)[:, 0]
-    direction = xi / jnp.linalg.norm(xi)
-    assert jnp.isfinite(clean) and noisy.shape == (3, 4)
-    np.testing.assert_allclose(abs(direction @ (activity / x)[:, 0]), jnp.linalg.norm((activity / x)[:, 0]), rtol=1e-4)
+@pytest.mark.parametrize("depth", [0, 2])
+def test_activity_perturbation_follows_its_formula(depth):
+    """N (ℓ̃ - ℓ) δa/‖δa‖², the norm and N over all layers, δa with what earlier layers passed on; for one layer δa is h ξ."""
+    net, x, t, h = eqx.nn.MLP(4, 3, 6, depth, key=KEY), INPUTS[:1], TARGETS[:1], 0.1
+    clean = layer_pass(net, x)
+    noise = draw_probe(probe_seed(KEY), clean.pre_activations)
+    noisy = layer_pass(net, x, [h * z for z in noise])
+    moves = [(after - a)[0] for after, a in zip(noisy.pre_activations, clean.pre_activations, strict=True)]
+    change = squared(noisy.output[0], t[0]) - squared(clean.output[0], t[0])
+    weight = sum(move.size for move in moves) * change / sum((move**2).sum() for move in moves)
+    _, estimate = activity_perturbation(squared, radius=h)(net, x, t, key=KEY)
+    for layer, move, seen in zip(estimate.layers, moves, clean.inputs, strict=True):
+        np.testing.assert_allclose(layer.bias, weight * move, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(layer.weight, weight * move[:, None] * seen, rtol=1e-3, atol=1e-5)
+    if depth == 0:
+        np.testing.assert_allclose(moves[0], h * noise[0][0], rtol=1e-4, atol=1e-6)
+        _, node = node_perturbation(squared, radius=h)(net, x, t, key=KEY)
+        np.testing.assert_allclose(estimate.layers[0].weight, 3 / (noise[0] ** 2).sum() * node.layers[0].weight, rtol=1e-3)
 
 
 def test_noise_is_each_examples_own():

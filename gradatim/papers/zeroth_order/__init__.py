@@ -44,7 +44,17 @@ SCALES = {
         moment_draws=4_000_000,
         dimensions=(10, 30, 100, 300, 1000, 3000),
         networks=Networks(
-            "fashion-mnist", 60_000, 5000, 10_000, 28, 256, steps=500_000, backpropagation_steps=30_000, n_seeds=5, quality_draws=2000
+            "fashion-mnist",
+            60_000,
+            5000,
+            10_000,
+            28,
+            256,
+            estimators=ESTIMATORS,
+            steps=500_000,
+            backpropagation_steps=30_000,
+            n_seeds=5,
+            quality_draws=2000,
         ),
         plasticity_draws=10_000_000,
         learners=5000,

@@ -35,7 +35,8 @@ def _draw_training(data: xr.Dataset) -> Figure:
     fig, axes = plots.figure(panel=(6.4, 4.0))
     ax = axes[0, 0]
     for arm in data.arm.values:
-        curves = data.sel(arm=arm).dropna("look", how="any")
+        # Nothing has been paid at the first look, which a logarithmic axis cannot show.
+        curves = data.sel(arm=arm).dropna("look", how="any").isel(look=slice(1, None))
         accuracy = curves["accuracy"].transpose("seed", "look").values
         plots.interval(ax, curves.evaluations.values, accuracy, name=NAMES[str(arm)], colour=COLOURS[str(arm)])
     ax.axhline(TARGET, color="black", linewidth=0.8, linestyle=":")
