@@ -1,0 +1,297 @@
+"""The character model: noise of its layers, AdamW, Muon, Scion and LANTON on grids of one size, and the time of a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+
+from gradatim import datasets
+from gradatim.lab import Measure, Session
+from gradatim.lab.sweeps import Sweep, epochs, learning_rate_sweep, take_rows, time_to_target
+from gradatim.nets import DecoderLM, norm_groups
+from gradatim.optim import lanton, layer_learning_rates, layer_noise, muon, muon_dimension_numbers, noise_report, scion
+
+from .config import Language
+
+ARMS = ("adamw", "muon", "scion", "lanton")
+BASELINES = ARMS[:-1]
+NAMES = {"adamw": "AdamW", "muon": "Muon", "scion": "Scion, one rate", "lanton": "LANTON"}
+ADAM, HIDDEN = 3e-3, 0.02
+"Customary rates: of AdamW, which Muon uses for what is no hidden matrix too, and of the hidden matrices."
+RADII = {"embed": ADAM / HIDDEN, "vector": ADAM / HIDDEN}
+"Signs move an entry as far as Adam does."
+PER_STEP = {"ns, every step": 1, "ns, every tenth step": 10}
+TUNING, JUDGING, REPORT = range(3)
+"Folded into the keys, so that the seeds on which rates are chosen are not those on which they are judged."
+
+
+def loss(model: Any, texts: Any) -> Any:
+    """Mean cross-entropy of the next character, nats."""
+    texts = texts.astype(jnp.int32)
+    logits = jax.vmap(model)(texts[:, :-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, texts[:, 1:]).mean()
+
+
+class Corpus(eqx.Module):
+    """Texts of one length, as rows, and the pieces of every training run on them."""
+
+    config: Language = eqx.field(static=True)
+    train: Any
+    validation: Any
+    vocabulary_size: int = eqx.field(static=True)
+
+    @classmethod
+    def load(cls, config: Language, session: Session) -> Corpus:
+        """Evenly spaced texts of both parts of the corpus."""
+        parts = {split: datasets.load_text("shakespeare", split=split) for split in ("train", "validation")}
+        session.uses(parts["train"].provenance)
+        rows = {split: text.blocks(config.context + 1) for split, text in parts.items()}
+        held_out = rows["validation"]
+        # Evenly over the works.
+        picked = held_out[np.linspace(0, len(held_out) - 1, config.n_validation).astype(int)]
+        step = max(len(rows["train"]) // config.n_train, 1)
+        train = rows["train"][::step][: config.n_train]
+        return cls(config, jnp.asarray(train), jnp.asarray(picked), parts["train"].vocabulary_size)
+
+    def model(self, key: Any) -> DecoderLM:
+        """An untrained decoder."""
+        c = self.config
+        return DecoderLM(self.vocabulary_size, c.width, c.n_layers, c.n_heads, c.context, key=key)
+
+    def groups(self) -> Any:
+        """The norm group of every parameter."""
+        return norm_groups(jax.eval_shape(lambda: eqx.filter(self.model(jax.random.key(0)), eqx.is_inexact_array)))
+
+    def batches(self, key: Any, steps: int) -> Any:
+        """Rows of the batches of a run."""
+        return epochs(key, len(self.train), batch_size=self.config.batch_size, steps=steps)
+
+    def start(self, key: Any, purpose: int) -> DecoderLM:
+        """The decoder of a seed."""
+        return self.model(jax.random.fold_in(key, purpose))
+
+    def sweep(self, session: Session, arms: Mapping[str, Any], *, purpose: int, **grid: Any) -> Sweep:
+        """Training runs of every arm."""
+        steps = self.config.steps
+        return learning_rate_sweep(
+            session,
+            arms,
+            init=lambda key: self.start(key, purpose),
+            loss=loss,
+            evaluate=lambda model, data: {"loss": loss(model, data["validation"])},
+            data={"train": self.train, "validation": self.validation},
+            order=lambda key: self.batches(jax.random.fold_in(key, purpose), steps),
+            batch=lambda data, rows: take_rows(data["train"], rows),
+            steps=steps,
+            every=max(steps // 50, 1),
+            **grid,
+        )
+
+
+def optimizers(corpus: Corpus, alpha: Mapping[str, float]) -> dict[str, Any]:
+    """Each from a factor on its customary rate."""
+    steps = corpus.config.steps
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(steps // 20, 1), steps, 0.1)
+
+    def scheduled(rate: Any) -> Any:
+        return lambda count: rate * shape(count)
+
+    groups = corpus.groups()
+    template = jax.eval_shape(lambda: eqx.filter(corpus.model(jax.random.key(0)), eqx.is_inexact_array))
+    dimensions = muon_dimension_numbers(template)
+    return {
+        "adamw": lambda f: optax.adamw(scheduled(ADAM * f), b2=0.95, weight_decay=0.0),
+        "muon": lambda f: muon(
+            scheduled(HIDDEN * f), adam_b2=0.95, adam_learning_rate=scheduled(ADAM * f), muon_weight_dimension_numbers=lambda _: dimensions
+        ),
+        "scion": lambda f: scion(scheduled(HIDDEN * f), groups, radii=RADII),
+        "lanton": lambda f: lanton(scheduled(HIDDEN * f), groups, alpha=alpha, radii=RADII),
+    }
+
+
+def report(corpus: Corpus, model: Any, key: Any) -> Any:
+    """The noise of the layers of a model, from batches of its own."""
+    rows = corpus.batches(jax.random.fold_in(key, REPORT), corpus.config.n_batches)
+    return noise_report(loss, model, take_rows(corpus.train, rows), corpus.groups())
+
+
+def thresholds(corpus: Corpus, session: Session) -> dict[str, float]:
+    """α of each group: the median over its layers of √(E D) = √2 σ, before training."""
+    key = jax.random.fold_in(session.key, TUNING)
+
+    def medians(corpus: Corpus, key: Any) -> Any:
+        found = report(corpus, corpus.start(key, TUNING), key)
+        return {group: jnp.sqrt(2.0) * jnp.median(found.of(group)[:, 0]) for group in ("hidden", "embed", "vector")}
+
+    alpha = {group: float(value) for group, value in session.once("thresholds", eqx.filter_jit(medians), corpus, key).items()}
+    session.note("α, the median noise of a group before training: " + ", ".join(f"{group} {value:.3g}" for group, value in alpha.items()))
+    return alpha
+
+
+def compare(corpus: Corpus, session: Session) -> tuple[dict[str, xr.Dataset], dict[str, float], dict[str, float]]:
+    """Validation curves of the four optimisers at their best rates; the grid; the factors and thresholds."""
+    c = corpus.config
+    alpha = thresholds(corpus, session)
+    known = optimizers(corpus, alpha)
+    trees: dict[str, xr.Dataset] = {}
+    factors = dict.fromkeys(ARMS, c.factors[0])
+    if len(c.factors) > 1:
+        tuning = corpus.sweep(session, known, purpose=TUNING, rates=c.factors, n_seeds=1, label="choose the rate of")
+        factors = {arm: tuning.best_rate(arm, "loss") for arm in ARMS}
+        trees["tuning"] = tuning.data[["loss"]].isel(step=-1, seed=0, drop=True)
+        at_edge = [NAMES[arm] for arm in ARMS if factors[arm] in (min(c.factors), max(c.factors))]
+        if at_edge:
+            session.note("best rate at an end of the grid: " + ", ".join(at_edge))
+    session.note("factors on the customary rates: " + ", ".join(f"{NAMES[arm]} {factor:g}" for arm, factor in factors.items()))
+    judged = {arm: lambda factor, arm=arm: known[arm](factor * factors[arm]) for arm in ARMS}
+    sweep = corpus.sweep(session, judged, purpose=JUDGING, rates=(1.0,), n_seeds=c.n_seeds, label="train with")
+    curves = sweep.data[["loss"]].isel(rate=0, drop=True)
+    trees["curves"] = curves.assign_coords(tokens=("step", curves.step.values * c.batch_size * c.context))
+    return trees, factors, alpha
+
+
+def token_ratio(curves: xr.Dataset, session: Session) -> Measure:
+    """Tokens of the best baseline over LANTON's to that baseline's last loss, seed by seed; 0 where LANTON never gets there."""
+    last = curves["loss"].isel(step=-1)
+    means = {arm: float(last.sel(arm=arm).mean()) for arm in ARMS}
+    best = min(BASELINES, key=lambda arm: means[arm] if np.isfinite(means[arm]) else np.inf)
+    targets = last.sel(arm=best).values
+    session.note("last validation loss: " + ", ".join(f"{NAMES[arm]} {value:.4f}" for arm, value in means.items()))
+    rows = curves["loss"].sel(arm="lanton").transpose("seed", "step").values
+    reached = np.array([float(time_to_target(row, curves.step.values, target)) for row, target in zip(rows, targets, strict=True)])
+    if not np.isfinite(reached).all():
+        session.note(
+            f"LANTON does not reach {NAMES[best]}'s last loss within its tokens in {int(np.isinf(reached).sum())} runs, counted as 0"
+        )
+    return Measure.over_seeds(float(curves.step[-1]) / reached)
+
+
+def follow(corpus: Corpus, factor: float, alpha: Mapping[str, float], session: Session) -> dict[str, xr.Dataset]:
+    """LANTON's noise and rates in every layer along its runs, and noise reports before, and at the end of training."""
+    c = corpus.config
+    optimizer = optimizers(corpus, alpha)["lanton"](factor)
+    keys = jax.random.split(jax.random.fold_in(session.key, JUDGING), c.n_seeds)
+
+    def begin(key: Any) -> Any:
+        model = corpus.start(key, JUDGING)
+        return model, optimizer.init(eqx.filter(model, eqx.is_inexact_array)), corpus.batches(key, c.steps)
+
+    models, states, rows = eqx.filter_jit(eqx.filter_vmap(begin))(keys)
+
+    def one(model: Any, state: Any, batch: Any) -> Any:
+        gradient = eqx.filter_grad(loss)(model, batch)
+        updates, state = optimizer.update(gradient, state, eqx.filter(model, eqx.is_inexact_array))
+        return eqx.apply_updates(model, updates), state
+
+    def step(carry: Any, i: Any, args: Any) -> Any:
+        rows, train = args
+        return eqx.filter_vmap(one)(*carry, train[rows[:, i]])
+
+    def watch(carry: Any, args: Any) -> dict[str, Any]:
+        return {"noise": _hidden(layer_noise(carry[1]), groups), "factor": _hidden(layer_learning_rates(carry[1], 1.0), groups)}
+
+    groups = corpus.groups()
+    loop = session.loop(
+        step,
+        (models, states),
+        steps=c.steps,
+        args=(rows, corpus.train),
+        watch=watch,
+        every=max(c.steps // 50, 1),
+        label="noise along a run",
+    )
+    names = _names(groups)
+    trees = {
+        "along": xr.Dataset(
+            {name: (("step", "layer", "seed"), loop.history[name]) for name in ("noise", "factor")},
+            {"step": loop.history["step"], "layer": names},
+        )
+    }
+    reports = {}
+    for when, state in (("before training", models), ("after training", loop.state[0])):
+        found = session.once(f"noise {when}", eqx.filter_jit(_reports), corpus, state, keys)
+        reports[when] = np.asarray(found)
+    trees["report"] = xr.Dataset(
+        {"sigma": (("when", "seed", "layer", "part"), np.stack(list(reports.values())))},
+        {"when": list(reports), "layer": names, "part": ["value", "standard error"]},
+    )
+    return trees
+
+
+def _reports(corpus: Corpus, models: Any, keys: Any) -> Any:
+    arrays, static = eqx.partition(models, eqx.is_array)
+    return jax.lax.map(lambda pair: report(corpus, eqx.combine(pair[0], static), pair[1]).of("hidden"), (arrays, keys))
+
+
+def noise_measures(data: xr.Dataset) -> dict[str, Measure]:
+    """C1 and C4.noise_sum_ratio, of the trained models."""
+    sigma = data["sigma"].sel(when="after training", part="value").transpose("seed", "layer").values
+    return {
+        "C1.noise_ratio": Measure.over_seeds(sigma.max(1) / sigma.min(1)),
+        "C4.noise_sum_ratio": Measure.over_seeds(sigma.mean(1) / sigma.max(1)),
+    }
+
+
+def _hidden(tree: Any, groups: Any) -> Any:
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(groups), strict=True)
+    return jnp.stack([leaf for leaf, group in pairs if group == "hidden"])
+
+
+def _names(groups: Any) -> list[str]:
+    found = []
+    for path, group in jax.tree_util.tree_leaves_with_path(groups):
+        if group == "hidden":
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            found.append(name.removeprefix("blocks.").removesuffix(".weight"))
+    return found
+
+
+def time_steps(corpus: Corpus, session: Session) -> xr.Dataset:
+    """Seconds of a whole training step, gradient included, of a wider model: Muon, and LANTON however often and by what it measures."""
+    c = corpus.config
+    wide = dataclasses.replace(corpus, config=dataclasses.replace(c, width=c.timed_width))
+    groups = wide.groups()
+    arms = {
+        "muon": optimizers(wide, dict.fromkeys(("hidden", "embed", "vector"), 1.0))["muon"](1.0),
+        "scion": scion(HIDDEN, groups, radii=RADII),
+        "quadrature, every step": lanton(HIDDEN, groups, radii=RADII),
+    } | {name: lanton(HIDDEN, groups, radii=RADII, nuclear="newton_schulz", every=every) for name, every in PER_STEP.items()}
+    texts = take_rows(corpus.train, corpus.batches(session.key, c.timed_steps))
+    model = eqx.filter_jit(wide.model)(jax.random.key(0))
+
+    def several(name: str) -> Any:
+        optimizer = arms[name]
+        arrays, static = eqx.partition(model, eqx.is_inexact_array)
+
+        def step(carry: Any, batch: Any) -> Any:
+            arrays, state = carry
+            gradient = jax.grad(lambda arrays: loss(eqx.combine(arrays, static), batch))(arrays)
+            updates, state = optimizer.update(gradient, state, arrays)
+            return (optax.apply_updates(arrays, updates), state), None
+
+        run = jax.jit(lambda arrays, state, texts: jax.lax.scan(step, (arrays, state), texts)[0])
+        state = optimizer.init(arrays)
+        return lambda: run(arrays, state, texts)
+
+    seconds = session.timed("steps", {name: several(name) for name in arms}, repeats=c.repeats)
+    data = xr.Dataset({"seconds": (("way", "repeat"), np.array(list(seconds.values())) / c.timed_steps)}, {"way": list(seconds)})
+    median = data["seconds"].median("repeat")
+    session.note("a training step: " + ", ".join(f"{way} {1e3 * float(median.sel(way=way)):.1f} ms" for way in median.way.values))
+    return data
+
+
+def time_measures(data: xr.Dataset) -> dict[str, Measure]:
+    """C3."""
+    muon_seconds = data["seconds"].sel(way="muon").values
+    return {
+        f"C3.step_time_every_{every}": Measure.paired(data["seconds"].sel(way=way).values, muon_seconds, "log-ratio")
+        for way, every in PER_STEP.items()
+    }

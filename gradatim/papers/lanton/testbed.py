@@ -1,0 +1,149 @@
+"""Quadratic layers of known noise: LANTON against one rate for all, where layers differ in noise alone, and in the way to go too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+
+from gradatim.lab import Measure, Session
+from gradatim.lab.sweeps import learning_rate_sweep
+from gradatim.optim import lanton, scion
+
+from .config import Testbed
+
+VARIANTS = ("noise alone", "noise and travel")
+ALPHA = 1.0
+"The threshold with which the claims are judged, chosen beforehand."
+FIXED = "fixed rate"
+WITHIN = 1.1
+"Rates count as good whose loss is at most this times the best."
+
+
+def ours(alpha: float) -> str:
+    """The name of an arm.
+
+    >>> ours(1.0)
+    'LANTON, α = 1'
+    """
+    return f"LANTON, α = {alpha:g}"
+
+
+def arms(config: Testbed, steps: int, alphas: tuple[float, ...]) -> dict[str, Any]:
+    """Optimisers from their base rate, which falls to zero along a cosine."""
+
+    def schedule(rate: Any) -> Any:
+        return optax.cosine_decay_schedule(rate, steps)
+
+    made: dict[str, Any] = {FIXED: lambda rate: scion(schedule(rate), "hidden")}
+    for alpha in alphas:
+        made[ours(alpha)] = lambda rate, alpha=alpha: lanton(schedule(rate), "hidden", alpha=alpha, nuclear="svd")
+    return made
+
+
+def descend(config: Testbed, session: Session) -> dict[str, xr.Dataset]:
+    """Loss of every arm, rate and seed in both variants, and the mean dual norm of the gradient over numbers of steps."""
+    alphas = tuple(dict.fromkeys((*config.alphas, ALPHA)))
+    steps = max(config.lengths)
+    found = {variant: _sweep(config, session, variant, arms(config, steps, alphas), steps) for variant in VARIANTS}
+    runs = xr.concat([found[variant] for variant in VARIANTS], xr.DataArray(list(VARIANTS), dims="variant", name="variant"))
+    means = []
+    for length in sorted(config.lengths):
+        if length == steps:
+            run = found[VARIANTS[0]].sel(arm=[FIXED, ours(ALPHA)])
+        else:
+            run = _sweep(config, session, VARIANTS[0], arms(config, length, (ALPHA,)), length)
+        means.append(run["dual_norm"].mean("step", skipna=False))
+    lengths = xr.DataArray(sorted(config.lengths), dims="length", name="length")
+    return {"testbed": runs, "lengths": xr.Dataset({"mean_dual_norm": xr.concat(means, lengths)})}
+
+
+def _sweep(config: Testbed, session: Session, variant: str, made: dict[str, Any], steps: int) -> xr.Dataset:
+    n = config.width
+    travel = jnp.asarray(config.travel if variant == VARIANTS[1] else np.ones(len(config.noise)))[:, None, None]
+    sizes = jnp.asarray(config.noise)[:, None, None]
+
+    def init(key: Any) -> Any:
+        return travel * jax.random.normal(key, (len(config.noise), n, n))
+
+    def loss(layers: Any, noise: Any) -> Any:
+        return (layers**2).sum() / 2 + (layers * noise).sum()
+
+    def batch(sizes: Any, key: Any) -> Any:
+        return sizes * jax.random.normal(key, (len(config.noise), n, n))
+
+    def evaluate(layers: Any, sizes: Any) -> dict[str, Any]:
+        # The gradient is W itself, and the layers are square.
+        return {"loss": (layers**2).sum() / 2, "dual_norm": jnp.linalg.svd(layers, compute_uv=False).sum()}
+
+    sweep = learning_rate_sweep(
+        session, made, init=init, loss=loss, evaluate=evaluate, data=sizes, batch=batch, rates=config.rates, steps=steps,
+        order=lambda key: jax.random.split(key, steps), n_seeds=config.n_seeds, every=max(steps // 20, 1),
+        label=f"{variant}, {steps} steps,",
+    )  # fmt: skip
+    return sweep.data
+
+
+def measures(trees: dict[str, xr.Dataset], session: Session) -> tuple[dict[str, Measure], dict[str, str]]:
+    """C2.unequal_travel_loss_ratio, C4.rate_slope and C5.window_gain."""
+    final = trees["testbed"]["loss"].isel(step=-1)
+    best = final.isel(rate=final.mean("seed").argmin("rate"))
+    for variant in VARIANTS:
+        session.note(
+            f"last loss where layers differ in {variant}, each at its best rate: "
+            + ", ".join(f"{arm} {float(best.sel(variant=variant, arm=arm).mean()):.3f}" for arm in best.arm.values)
+        )
+    edges = {float(final.rate[0]), float(final.rate[-1])}
+    at_edge = [f"{arm} ({variant})" for variant in VARIANTS for arm in best.arm.values if float(_rate(final, variant, arm)) in edges]
+    if at_edge:
+        session.note("best rate at an end of the grid: " + ", ".join(at_edge))
+    ratio = Measure.paired(
+        best.sel(variant=VARIANTS[1], arm=ours(ALPHA)).values, best.sel(variant=VARIANTS[1], arm=FIXED).values, "log-ratio"
+    )
+    found = {"C2.unequal_travel_loss_ratio": ratio}
+    means = trees["lengths"]["mean_dual_norm"]
+    tuned = means.isel(rate=means.mean("seed").argmin("rate"))
+    for arm in tuned.arm.values:
+        slopes = np.polyfit(np.log(tuned.length.values), np.log(tuned.sel(arm=arm).transpose("length", "seed").values), 1)[0]
+        if arm == ours(ALPHA):
+            found["C4.rate_slope"] = Measure.over_seeds(slopes)
+        session.note(f"slope of the mean dual gradient norm, {arm}: {slopes.mean():.3f}")
+    for variant in VARIANTS[::-1]:
+        widths = {arm: windows(final.sel(variant=variant, arm=arm)) for arm in (ours(ALPHA), FIXED)}
+        gain = Measure.paired(widths[ours(ALPHA)], widths[FIXED])
+        session.note(
+            f"octaves of rates within 10 % of the best loss ({variant}): " + ", ".join(f"{a} {w.mean():.2f}" for a, w in widths.items())
+        )
+    return found | {"C5.window_gain": gain}, {}
+
+
+def _rate(final: xr.DataArray, variant: str, arm: str) -> Any:
+    one = final.sel(variant=variant, arm=arm).mean("seed")
+    return one.rate[int(one.argmin("rate"))]
+
+
+def windows(loss: xr.DataArray) -> np.ndarray:
+    """Octaves of rates, for each seed, at which the logarithm of the loss, straight between two rates, is within 10 % of its best."""
+    octaves = np.log2(loss.rate.values)
+    logs = np.log(loss.transpose("seed", "rate").values)
+    logs = np.where(np.isfinite(logs), logs, np.inf)
+    return np.array([_window(octaves, row) for row in logs])
+
+
+def _window(octaves: np.ndarray, row: np.ndarray) -> float:
+    best, limit = int(row.argmin()), row.min() + np.log(WITHIN)
+
+    def reach(direction: int) -> float:
+        i = best
+        while 0 <= i + direction < len(row):
+            if row[i + direction] > limit:
+                inside = (limit - row[i]) / (row[i + direction] - row[i])
+                return abs(octaves[i] - octaves[best]) + inside * abs(octaves[i + direction] - octaves[i])
+            i += direction
+        return float(abs(octaves[i] - octaves[best]))
+
+    return reach(-1) + reach(1)
