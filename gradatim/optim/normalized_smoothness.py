@@ -27,7 +27,7 @@ class Smoothness(eqx.Module):
 
 def gradient_normalized_smoothness(
     fn: Callable[[Any, Any], Scalar],
-    y: Float[Array, ""] | Float[Array, " 1"],
+    y: Float[Array, ...],
     args: Any = None,
     *,
     hessian: AbstractHessian,

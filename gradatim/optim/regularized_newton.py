@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -54,11 +54,12 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
     **Arguments:** `rtol`, `atol` ≥ 0; `norm`: of the step, for these two; `hessian`: an approximation, or a function `(y, args) ↦
     matrix`; `metric`: B, a symmetric positive definite matrix over the entries of `y` in the order of its leaves, None for the
     identity; `gamma0` > 0: the first radius (the paper's 1 has a unit of length: with the distance to the minimum the doubling need
-    not begin from below); `gamma_min` > 0: its least value after a success; `jitter` ≥ 0: added to γ in λ; `max_trials`: trials a
-    step; `test`: `"value"`, or `"gradient"`: ⟨∇f(x⁺), x - x⁺⟩ ≥ ‖∇f(x⁺)‖⁎²/(4 λ), which for convex f implies the other;
-    `linear_solver`: `"cholesky"` (low-rank matrices are solved by Woodbury's identity) or `"cg"`; `forcing` in (0, 1): θ, for
-    conjugate gradients, ‖residual‖⁎ ≤ θ λ ‖step‖; `max_products`: their Hessian–vector products a trial; `gradient_tol`: stop at
-    ‖∇f‖⁎ below it; `value_target`: stop at f below it; `record`: steps to keep in `stats["trace"]`, 0 for none.
+    not begin from below); `gamma_min` > 0: its least value after a success; `jitter` ≥ 0: added to γ in λ (which it keeps below
+    ‖∇f‖⁎/jitter: without a Hessian, gradients below L · jitter are then out of reach); `max_trials`: trials a step; `test`: `"value"`,
+    or `"gradient"`: ⟨∇f(x⁺), x - x⁺⟩ ≥ ‖∇f(x⁺)‖⁎²/(4 λ), which for convex f implies the other; `linear_solver`: `"cholesky"` (low-rank
+    matrices are solved by Woodbury's identity) or `"cg"`; `forcing` in (0, 1): θ, for conjugate gradients, ‖residual‖⁎ ≤ θ λ ‖step‖;
+    `max_products`: their Hessian–vector products a trial; `gradient_tol`: stop at ‖∇f‖⁎ below it; `value_target`: stop at f below it;
+    `record`: steps to keep in `stats["trace"]`, 0 for none.
 
     `stats` has `num_steps`, `num_solves`, `num_failed_solves` (indefinite, or residual too large), `num_gradients`, `num_products`
     (of conjugate gradients), `trace`.
@@ -102,13 +103,13 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
         norm: Callable[[PyTree], Scalar] = optx.max_norm,
         *,
         hessian: AbstractHessian | Callable[[PyTree, Any], Array] | None = None,
-        metric: Float[Array, "n n"] | None = None,
+        metric: Float[Array, "rows columns"] | None = None,
         gamma0: float | Float[Array, ""] = 1.0,
         gamma_min: float = 1e-9,
         jitter: float = 1e-8,
         max_trials: int = 41,
-        test: Literal["value", "gradient"] = "value",
-        linear_solver: Literal["cholesky", "cg"] = "cholesky",
+        test: str = "value",
+        linear_solver: str = "cholesky",
         forcing: float = 0.1,
         max_products: int = 1000,
         gradient_tol: float | Float[Array, ""] | None = None,
@@ -330,7 +331,7 @@ def _evaluate(fn: Any, unravel: Callable[[Vector], PyTree], args: Any, x: Vector
     return jax.value_and_grad(lambda x: fn(unravel(x), args), has_aux=True)(x)
 
 
-def _root_of_metric(metric: Float[Array, "n n"], x: Vector) -> Float[Array, "n n"]:
+def _root_of_metric(metric: Float[Array, "rows columns"], x: Vector) -> Float[Array, "n n"]:
     if metric.shape != (x.size, x.size):
         raise ValueError(f"metric must have shape {(x.size, x.size)} for {x.size} unknowns, got {metric.shape}")
     metric = jnp.asarray(metric, x.dtype)

@@ -134,9 +134,9 @@ class FadingWaves(eqx.Module):
 
         θ′(x) = (1+x)^(αb),     f′(x) ≈ -(1+x)^(-b) (c + sin θ),     |f″| ≲ (1+x)^(-b(1-α))
 
-    The radius over which a Newton model holds shrinks with the gradient as ‖f′‖^α, so that min ‖f′‖ falls as k^(-b/(1+αb)) over k
-    steps, for b towards 1 the worst case k^(-1/(1+α)): α = 1 for a gradient method, whose f″ is bounded, α = ½ for an exact Hessian,
-    whose f‴ is.
+    Where f″ is negative a Newton step needs λ > |f″|, which keeps it within about ‖f′‖^α, so that min ‖f′‖ falls as k^(-b/(1+αb)) over k
+    steps, for b towards 1 the worst case k^(-1/(1+α)): α = ½ has a Lipschitz Hessian. Without a Hessian nothing holds a step back, for
+    the waves always descend.
 
     **Arguments:** `smoothness`: α in [0, 1]; `decay`: b > 1; `drift`: c > 1 keeps f′ negative.
     """
@@ -151,6 +151,25 @@ class FadingWaves(eqx.Module):
         b = self.decay
         angle = (far ** (1 + self.smoothness * b) - 1) / (1 + self.smoothness * b)
         return self.drift * far ** (1 - b) / (b - 1) + far ** (-b * (1 + self.smoothness)) * jnp.cos(angle)
+
+
+class FadingValley(eqx.Module):
+    """f(x, z) = c (1+x)^(1-b)/(b-1) + ½ (z - (1+x)^(-b) sin θ(x))² for x ≥ 0, θ′(x) = (1+x)^b: a long descent in a winding valley.
+
+    The floor winds with steepness one at a width that shrinks with the slope along it, so that a gradient method meets the curvature across
+    at every step, however flat the valley has become: ‖∇f‖ ~ (1+x)^(-b) falls as k^(-b/(1+b)), for b towards 1 the worst case k^(-½).
+
+    **Arguments:** `decay`: b > 1; `drift`: c > 0.
+    """
+
+    decay: float = eqx.field(static=True, default=1.1)
+    drift: float = eqx.field(static=True, default=1.0)
+
+    def __call__(self, y: Float[Array, " 2"]) -> Scalar:
+        """The value at (x, z)."""
+        far, b = 1 + y[0], self.decay
+        floor = far**-b * jnp.sin((far ** (1 + b) - 1) / (1 + b))
+        return self.drift * far ** (1 - b) / (b - 1) + 0.5 * (y[1] - floor) ** 2
 
 
 class LogisticRegression(eqx.Module):

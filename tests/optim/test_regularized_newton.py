@@ -460,10 +460,17 @@ def test_trees_with_a_written_hessian_and_low_rank_rows():
         return 0.5 * (jnp.sum(y["a"] ** 2) + 3 * jnp.sum(y["b"] ** 2))
 
     written = GradientNormalizedNewton(0.0, 0.0, hessian=lambda y, _: jnp.diag(jnp.array([1.0, 1.0, 3.0, 3.0])), gradient_tol=1e-9)
-    zero = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), gradient_tol=1e-9)
+    zero = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), gradient_tol=1e-9, jitter=0.0)
     for solver in (written, zero):
         solution = optx.minimise(objective, solver, start)
         assert all(abs(leaf).max() < 1e-9 for leaf in jax.tree.leaves(solution.value))
+
+
+def test_the_jitter_bounds_the_regularisation():
+    """Without a Hessian λ must reach the curvature, which ‖∇f‖/jitter does not for the smallest gradients."""
+    solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), gradient_tol=1e-12)
+    solution = optx.minimise(lambda y, _: jnp.sum(jnp.array([1.0, 3.0]) * y**2), solver, jnp.ones(2), throw=False)
+    assert solution.result == optx.RESULTS.nonlinear_divergence and abs(solution.value).max() < 1e-7
 
 
 def test_vmap_is_a_loop():

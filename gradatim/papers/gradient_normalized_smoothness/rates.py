@@ -17,6 +17,7 @@ from gradatim.lab import Measure, Session
 from gradatim.optim import (
     AbstractHessian,
     ExactHessian,
+    FadingValley,
     FadingWaves,
     GradientNormalizedNewton,
     SlackChain,
@@ -65,6 +66,13 @@ def _descend_waves(smoothness: Array, size: Array, degree: Array, hessian: Abstr
     return jax.vmap(norms)(smoothness, size, degree)
 
 
+@eqx.filter_jit
+def _descend_valley(steps: int) -> Array:
+    solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), record=steps)
+    solution = optx.minimise(value_at, solver, jnp.array([0.0, 1.0]), FadingValley(), max_steps=steps, throw=False)
+    return solution.stats["trace"].gradient_norm
+
+
 def _descend_chain(config: Rates, power: int) -> np.ndarray:
     objective = SlackChain(jnp.asarray(0.5 / config.chain), power)
     start = jnp.zeros(config.chain)
@@ -94,17 +102,15 @@ def chains(config: Rates, session: Session) -> tuple[dict[str, Measure], xr.Data
 
 
 def waves(config: Rates, session: Session) -> tuple[dict[str, Measure], xr.Dataset]:
-    """The smallest gradient over iterations on fading waves: for each pair of degrees, for the exact and for no Hessian."""
+    """The smallest gradient over iterations: for each pair of degrees on fading waves, without a Hessian in a fading valley."""
     degrees = np.asarray(config.degrees)
     grid = [(smooth, config.perturbation, approximate) for smooth in degrees for approximate in degrees]
     exact = [(smooth, 0.0, 1.0) for smooth in degrees]
-    # C3: a gradient that is Lipschitz without a Hessian, a Hessian that is with the exact one.
+    # A Hessian that is Lipschitz, and exact.
     extra = [(0.5, 0.0, 1.0)]
     rows = jnp.asarray([*grid, *exact, *extra])
     paths = session.once("waves", lambda: np.asarray(_descend_waves(*rows.T, Perturbed(), config.waves_steps)))
-    one = jnp.ones(1)
-    steps = config.waves_steps
-    blind = session.once("waves without a Hessian", lambda: np.asarray(_descend_waves(one, 0 * one, one, ZeroHessian(), steps)))
+    blind = session.once("valley", lambda: np.asarray(_descend_valley(config.waves_steps))[None])
     paths = np.concatenate([paths, blind])
     least = np.fmin.accumulate(paths, axis=1)[:, 1:]
     fits = np.asarray([slope(path, max(config.waves_steps // 10, 1)) for path in least])
