@@ -71,8 +71,8 @@ def noise_adaptive(
     >>> state = optimizer.init({"a": jnp.array(0.0), "b": jnp.array(0.0)})
     >>> for gradient in ({"a": jnp.array(1.0), "b": jnp.array(1.0)}, {"a": jnp.array(1.0), "b": jnp.array(1.0 + 15**0.5)}):
     ...     step, state = optimizer.update(gradient, state)
-    >>> print(state.factors["a"], state.factors["b"])
-    1.0 0.5
+    >>> print(f"{state.factors['a']:.3f} {state.factors['b']:.3f}")
+    1.000 0.500
     """
     _check_ranges(b2, alpha, exponent, every)
     if reference not in ("previous", "independent"):

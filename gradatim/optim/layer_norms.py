@@ -48,8 +48,8 @@ def layer_dual_norms(nuclear: str = "quadrature") -> dict[str, DualNorm]:
     **Raises:** `ValueError` for another name.
 
     >>> norms = layer_dual_norms("svd")
-    >>> print(norms["hidden"].measure(jnp.diag(jnp.array([3.0, 4.0])), jax.random.key(0)))
-    7.0
+    >>> print(f"{norms['hidden'].measure(jnp.diag(jnp.array([3.0, 4.0])), jax.random.key(0)):.3f}")
+    7.000
     """
     check_name("nuclear", nuclear, NUCLEAR)
 

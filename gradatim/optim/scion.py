@@ -93,8 +93,8 @@ def scion(
     >>> import jax.numpy as jnp
     >>> optimizer = scion(0.1, "vector", b1=0.0)
     >>> step, _ = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(jnp.zeros(2)))
-    >>> print(step)
-    [-0.08485281 -0.1131371 ]
+    >>> print([f"{entry:.4f}" for entry in step])
+    ['-0.0849', '-0.1131']
 
     Source: Pethick, Xie, Antonakopoulos, Zhu, Silveti-Falls and Cevher, *Training Deep Learning Models with Norm-Constrained
     LMOs*, 2025, algorithm 1. Their code calls 1 - b₁ the momentum, and divides the step of an embedding or read-out by its
