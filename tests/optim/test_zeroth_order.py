@@ -380,6 +380,7 @@ def test_an_estimator_takes_the_first_order_step():
         (lambda: gaussian_smoothing(quadratic, radius=math.nan), "radius must be positive and finite, got nan"),
         (lambda: finite_differences(quadratic, radius=math.inf), "radius must be positive and finite, got inf"),
         (lambda: spsa(quadratic, n_probes=0), "n_probes must be at least 1, got 0"),
+        (lambda: finite_differences(quadratic, batch_size=0), "batch_size must be at least 1, got 0"),
         (lambda: forward_gradient(quadratic, n_probes=-2), "n_probes must be at least 1, got -2"),
         (lambda: spsa(quadratic, n_probes=4, batch_size=3), "batch_size must divide n_probes, got 3 and 4"),
         (

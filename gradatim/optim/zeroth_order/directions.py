@@ -188,6 +188,8 @@ def finite_differences(fun: Callable[..., Any], *, radius: Any = None, batch_siz
     8 12.000
     """
     check_positive("radius", radius)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     loss = scalar_loss(fun)
 
     def value_and_grad(params: Any, *args: Any, key: Any = None) -> tuple[Any, Any]:
