@@ -1,0 +1,101 @@
+"""Attention full or latent, feed-forward dense or with experts, either optimiser: loss, cache and time of a decoded character."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from gradatim.lab import Measure, Session
+from gradatim.nets import cache_bytes
+
+from .config import KINDS, Config
+from .training import ARMS, NAMES, Corpus, drawn, template, train_with_experts
+
+DENSE, LATENT = KINDS[0], KINDS[-1]
+HEAD = 32
+TIMED, REPEATS = 32, 7
+"Characters of one timed call, one after another, and calls."
+
+
+def combine(config: Config, corpus: Corpus, curves: xr.Dataset, rates: dict[str, float], session: Session) -> xr.Dataset:
+    """Validation loss of every kind and optimiser, the dense model's as the comparison has it; bytes of the cache; decode time."""
+    kinds = list(dict.fromkeys((DENSE, *(kind for kind in KINDS if kind in config.kinds), LATENT)))
+    dense = curves["last_loss"].sel(batch_size=config.model.batch_size)
+    losses = {(DENSE, arm): dense.sel(arm=arm).values for arm in ARMS}
+    loads: dict[tuple[str, str], float] = {}
+    for kind in kinds[1:]:
+        for arm in ARMS:
+            label = f"{kind} with {NAMES[arm]}"
+            values, load = train_with_experts(session, corpus, config, kind, arm, rates[arm], label=label)
+            losses[kind, arm] = values[:, -1]
+            if load.size:
+                loads[kind, arm] = float((load.max(-1) / load.mean(-1)).mean())
+    shape = dataclasses.replace(config.model, context=config.decode_context)
+    caches = {kind: jax.eval_shape(template(config, shape, kind).init_cache) for kind in kinds}
+    seconds = time_decoding(config, kinds, session)
+    data = xr.Dataset(
+        {
+            "loss": (("kind", "arm", "seed"), [[losses[kind, arm] for arm in ARMS] for kind in kinds]),
+            "cache_bytes": ("kind", [cache_bytes(caches[kind]) for kind in kinds]),
+            "decode_seconds": (("way", "repeat"), np.array(list(seconds.values())) / TIMED),
+        },
+        {"kind": kinds, "arm": list(ARMS), "way": list(seconds)},
+    )
+    per_token = data["decode_seconds"].median("repeat")
+    session.note(
+        "decoding a character: " + ", ".join(f"{way} {1e6 * float(per_token.sel(way=way)):.0f} µs" for way in per_token.way.values)
+    )
+    if loads:
+        session.note(
+            "largest over mean load of the experts at the end: " + ", ".join(f"{k}, {NAMES[a]} {x:.2f}" for (k, a), x in loads.items())
+        )
+    return data
+
+
+def combine_measures(data: xr.Dataset) -> tuple[dict[str, Measure], dict[str, str]]:
+    """C3."""
+    saving = 100 * (1 - float(data["cache_bytes"].sel(kind=LATENT)) / float(data["cache_bytes"].sel(kind=DENSE)))
+    measures = {"C3.cache_saving": Measure.exact(saving)}
+    ours, control = data["loss"].sel(kind=LATENT, arm="muon").values, data["loss"].sel(kind=DENSE, arm="adamw").values
+    if not np.isfinite([ours, control]).all():
+        return measures, {"C3.perplexity_ratio": "a run diverged"}
+    return measures | {"C3.perplexity_ratio": Measure.paired(np.exp(ours), np.exp(control), "log-ratio")}, {}
+
+
+def time_decoding(config: Config, kinds: list[str], session: Session) -> dict[str, np.ndarray]:
+    """Seconds of the last characters of a context, in turns: every kind, and latent attention whose keys and values are formed anew."""
+    n_heads = max(config.decode_width // HEAD, 1)
+    share = config.n_shared + config.top_k
+    hidden = -(-config.decode_width * 8 // 3 // share) * share
+    size = dataclasses.replace(
+        config.model, width=config.decode_width, n_heads=n_heads, hidden=hidden, context=config.decode_context, n_layers=2
+    )
+    tokens = jnp.arange(TIMED) % 84
+
+    def decoded(model: Any, cache: Any, tokens: Any, is_absorbed: bool) -> Any:
+        def step(cache: Any, token: Any) -> Any:
+            logits, cache = model.decode(token, cache, is_absorbed=is_absorbed)
+            return cache, logits.argmax()
+
+        return jax.lax.scan(step, cache, tokens)[1]
+
+    compiled = eqx.filter_jit(decoded)
+    functions = {}
+    for kind in kinds:
+        model = eqx.filter_jit(lambda key, kind=kind: drawn(config, size, key, kind=kind))(jax.random.key(0))
+        # What the cache holds does not change how long it takes to read.
+        full = tuple(dataclasses.replace(layer, length=layer.length + config.decode_context - TIMED) for layer in model.init_cache())
+        functions[kind] = _call(compiled, model, full, tokens, True)
+        if kind == "latent, dense" or (kind == LATENT and "latent, dense" not in kinds):
+            functions[f"{kind}, not absorbed"] = _call(compiled, model, full, tokens, False)
+    return session.timed("decode", functions, repeats=REPEATS)
+
+
+def _call(function: Any, *arguments: Any) -> Any:
+    return lambda: function(*arguments)
