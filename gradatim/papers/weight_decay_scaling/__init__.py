@@ -1,0 +1,168 @@
+"""Width scaling by weight decay (arXiv:2510.15262): do singular values, gains and best settings stay the same from width to width?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gradatim.lab import Findings, Measure, Session
+from gradatim.optim import width_slopes
+
+from .chain import MATRICES
+from .config import Config as Config
+from .config import Noise as Noise
+from .config import Transfer as Transfer
+from .figures import draw as draw
+from .noise import walk_by_noise
+from .training import NAMES, Runs, best_points
+
+PRECISION = "single"
+SCALES = {
+    "smoke": Config(
+        noise=Noise(widths=(4, 8, 16, 32), rate=0.05, decays=(0.2,)),
+        vocabulary=32, n_successors=4, batch_size=32, widths=(8, 16, 32, 64), steps=200, pairs_width=16,
+        transfer=Transfer(
+            widths=(8, 32), rates=(0.01, 0.02), decays=(0.25, 1.0), vector_widths=(8, 32), vector_rates=(0.003, 0.012), steps=100
+        ),
+    ),
+    "laptop": Config(),
+    "full": Config(
+        noise=Noise(widths=(32, 64, 128, 256, 512)), vocabulary=4096, n_successors=32, batch_size=4096, widths=(256, 512, 1024, 2048),
+        rate=0.0025, decay=1.4, steps=40_000, pairs_width=512,
+        transfer=Transfer(
+            widths=(256, 2048), rates=(0.000625, 0.00125, 0.0025, 0.005, 0.01), decays=(0.0875, 0.35, 1.4, 2.0),
+            vector_widths=(256, 2048), steps=20_000,
+        ),
+    ),
+}  # fmt: skip
+
+
+def memory(config: Config) -> int:
+    """Bytes: parameters six times over (moments, gradient, a copy to return to), and logits of a batch and of all tokens four times."""
+    widest = max(*config.widths, *config.transfer.widths, *config.transfer.vector_widths)
+    parameters = 2 * widest**2 + 2 * config.vocabulary * widest
+    logits = (config.batch_size + config.vocabulary) * config.vocabulary
+    return 4 * (6 * parameters + 4 * logits + 6 * config.n_seeds * max(config.noise.widths) ** 2)
+
+
+def run(config: Config, session: Session) -> Findings:
+    """Noise alone, three rules over widths, pairs at one width, and the grids."""
+    noise = walk_by_noise(config, session)
+    runs = Runs(config, session)
+    rules, pairs, grid, vectors = runs.by_rule(), runs.by_pair(), runs.by_grid(), runs.by_vector_rate()
+    measures: dict[str, Measure] = {}
+    untested: dict[str, str] = {}
+
+    def judge(part: str, make: Callable[[], Measure]) -> None:
+        try:
+            measures[part] = make()
+        except ValueError as error:
+            untested[part] = f"not measured: {error}"
+
+    slopes = {name: _slopes(config.widths, rules[name]) for name in ("top", "gain", "sublayer_gain", "rms")}
+    judge("C1.top_value_spread", lambda: _farthest(1.0, *_spreads(pairs)))
+    judge("C1.shape_distance", lambda: _farthest(0.0, *_distances(pairs)))
+    judge("C1.noise_level", lambda: _farthest(1.0, *noise["rms_ratio"].values.reshape(-1, config.n_seeds)))
+    level = rules["top"] / rules["root_ratio"]
+    exponents = _slopes(config.widths, level)
+    judge("C2.width_exponent", lambda: _farthest(0.75, *exponents.sel(rule="root").values))
+    root = slopes["top"].sel(rule="root").values
+    judge("C3.top_value_slope", lambda: _farthest(0.0, *root))
+    others = abs(slopes["top"].sel(rule=["constant", "proportional"])).min("rule").values
+    margins = others - abs(root)
+    judge("C3.distance_to_next_rule", lambda: Measure.over_seeds(margins[margins.mean(1).argmin()]))
+    best_vector = [best_points(vectors["loss"].sel(width=w).values, config.transfer.vector_rates) for w in config.transfer.vector_widths]
+    judge("C4.best_rate_shift", lambda: Measure.over_seeds((best_vector[-1] - best_vector[0])[:, 0]))
+    grids = (config.transfer.rates, config.transfer.decays)
+    best = [best_points(grid["loss"].sel(scaled=1, width=w).values, *grids) for w in config.transfer.widths]
+    for axis, name in enumerate(("rate_shift", "decay_shift")):
+        judge(f"C5.{name}", lambda axis=axis: Measure.over_seeds((best[-1] - best[0])[:, axis]))
+    judge("C6.rank_correlation", lambda: Measure.over_seeds(_rank_correlations(slopes["top"], slopes["gain"])))
+    noise_exponent = width_slopes(config.noise.widths, noise["top"].mean("decay").values)[0]
+    _notes(config, session, rules, slopes, exponents, noise_exponent, runs.entropy)
+    _edge_notes(config, session, grid, best, best_vector)
+    trees = {"noise": noise, "rules": rules, "pairs": pairs, "grid": grid, "vectors": vectors}
+    for data in trees.values():
+        for name in data:
+            data[name].attrs["units"] = "nat" if name == "loss" else "1"
+    return Findings(measures, xr.DataTree.from_dict({f"/{name}": data for name, data in trees.items()}), untested)
+
+
+def _slopes(widths: tuple[int, ...], values: xr.DataArray) -> xr.DataArray:
+    """Log-log slopes over width, each seed's own: `(rule, [matrix,] seed)`."""
+    others = [dim for dim in ("rule", "matrix") if dim in values.dims]
+    ordered = values.transpose("width", *others, "seed")
+    slopes = width_slopes(widths, ordered.values.reshape(len(widths), -1))[0]
+    return ordered.isel(width=0, drop=True).copy(data=slopes.reshape(ordered.shape[1:]))
+
+
+def _farthest(target: float, *rows: np.ndarray) -> Measure:
+    """The mean over seeds of the row that lies farthest from the target: the worst case decides."""
+    return Measure.over_seeds(max(rows, key=lambda row: abs(np.mean(row) - target)))
+
+
+def _spreads(pairs: xr.Dataset) -> np.ndarray:
+    """Largest over smallest σ/√(η/λ) of the pairs, `(matrix, seed)`."""
+    level = pairs["top"] / pairs["root_ratio"]
+    return (level.max("pair") / level.min("pair")).transpose("matrix", "seed").values
+
+
+def _distances(pairs: xr.Dataset) -> np.ndarray:
+    """Largest distance between scaled spectra of any two pairs at any rank, `(matrix, seed)`."""
+    spectra = pairs["spectrum"]
+    return (spectra.max("pair") - spectra.min("pair")).max("fraction").transpose("matrix", "seed").values
+
+
+def _rank_correlations(top: xr.DataArray, gain: xr.DataArray) -> list[float]:
+    """Spearman's, for each seed, of the slopes of singular value and gain over rules and matrices."""
+    from scipy import stats
+
+    x, y = (a.transpose("seed", "rule", "matrix").values.reshape(a.sizes["seed"], -1) for a in (top, gain))
+    return [float(stats.spearmanr(a, b).statistic) for a, b in zip(x, y, strict=True)]
+
+
+def _notes(
+    config: Config, session: Session, rules: xr.Dataset, slopes: dict[str, xr.DataArray], exponents: xr.DataArray, noise: Any, entropy: Any
+) -> None:
+    session.note(f"exponent of the top singular value under noise alone: {_mean(noise)} (theory 0.5)")
+    for rule, name in NAMES.items():
+        by_matrix = [
+            f"{m}: top/√(η/λ) {_mean(exponents.sel(rule=rule, matrix=m))}, top {_mean(slopes['top'].sel(rule=rule, matrix=m))}, "
+            f"gain {_mean(slopes['gain'].sel(rule=rule, matrix=m))}"
+            for m in MATRICES
+        ]
+        session.note(
+            f"exponents of width, {name}: {'; '.join(by_matrix)}; gain of the sublayer {_mean(slopes['sublayer_gain'].sel(rule=rule))}"
+        )
+    widest = rules["loss"].isel(width=-1) - entropy
+    losses = ", ".join(f"{name} {_mean(widest.sel(rule=rule))}" for rule, name in NAMES.items())
+    session.note(f"loss above the entropy at width {config.widths[-1]}, nats: {losses}")
+    middle = rules["spectrum"].sel(rule="root", fraction=0.5).mean("seed")
+    ends = ", ".join(f"{m} {float(middle.sel(matrix=m)[0]):.3f} to {float(middle.sel(matrix=m)[-1]):.3f}" for m in MATRICES)
+    session.note(f"the shape of the spectrum does depend on width: median over top singular value, narrowest to widest, {ends}")
+    session.note("a language model of many layers on real text is not trained at this size: one sublayer, tokens of a Markov chain")
+
+
+def _edge_notes(config: Config, session: Session, grid: xr.Dataset, best: list[np.ndarray], best_vector: list[np.ndarray]) -> None:
+    t = config.transfer
+    places = [(f"width {w}", points, ("rate", "decay"), (t.rates, t.decays)) for w, points in zip(t.widths, best, strict=True)]
+    places += [(f"width {w}", points, ("vector rate",), (t.vector_rates,)) for w, points in zip(t.vector_widths, best_vector, strict=True)]
+    for where, points, names, values in places:
+        for name, column, line in zip(names, points.T, values, strict=True):
+            on_edge = ((column == 0) | (column == len(line) - 1)).sum()
+            session.note(
+                f"best {name} at {where}, cells of the grid from 0: {_mean(column)}"
+                + (f"; on the grid's edge for {on_edge} of {len(column)} seeds" if on_edge else "")
+            )
+    plain = grid["loss"].sel(scaled=0).isel(seed=[0]).values
+    first, last = (best_points(plain[w], t.rates, t.decays)[0] for w in (0, -1))
+    shifts = ", ".join(f"{name} {shift:.2f}" for name, shift in zip(("rate", "decay"), last - first, strict=True))
+    session.note(f"without the rule the best point moves from width {t.widths[0]} to {t.widths[-1]} by, in cells: {shifts} (one seed)")
+
+
+def _mean(values: Any) -> str:
+    values = np.asarray(values)
+    return f"{values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(values.size):.3f}"

@@ -1,0 +1,164 @@
+"""Training on the chain: at several widths by three rules, at one width by several pairs, and on grids of rates and decays."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from gradatim.lab import Session
+from gradatim.optim import WidthScaling, relaxation_steps
+
+from .chain import FRACTIONS, MATRICES, Task, Trainer, final_losses, make_chain, readings
+from .config import Config
+
+RULES: dict[str, Callable[[int, int], WidthScaling]] = {
+    "constant": WidthScaling.constant_decay,
+    "root": WidthScaling.square_root_decay,
+    "proportional": WidthScaling.independent_decay,
+}
+NAMES = {"constant": "λ constant", "root": "λ ∝ √width", "proportional": "λ ∝ width"}
+PAIRS = {"base": (1.0, 1.0), "η × 2, λ / 2": (2.0, 0.5), "η / 2, λ × 2": (0.5, 2.0), "η × 2, λ × 2": (2.0, 2.0)}
+"Factors of rate and decay: a 16-fold range of η/λ, and one pair with the base's ratio."
+Pair = Sequence[float]
+"Learning rate and decay."
+N_LOOKS = 20
+"Times that a run is looked at; the last quarter of them is averaged."
+_DIMS = {"spectrum": ("matrix", "fraction"), "top": ("matrix",), "rms": ("matrix",), "gain": ("matrix",)}
+
+
+class Runs:
+    """All training of one experiment: what has one width runs together, one lane for each setting and seed."""
+
+    def __init__(self, config: Config, session: Session) -> None:
+        self.config, self.session = config, session
+        keys = jax.random.split(session.key, (config.n_seeds, 2))
+        self.chains = jax.jit(jax.vmap(lambda key: make_chain(config.vocabulary, config.n_successors, key=key)))(keys[:, 0])
+        self.entropy = np.asarray(jax.jit(jax.vmap(lambda chain: chain.entropy))(self.chains))
+        self.keys = keys[:, 1]
+        self._trainers: dict[int, Trainer] = {}
+
+    @property
+    def base_width(self) -> int:
+        """The width at which the settings of the configuration hold."""
+        return self.config.widths[0]
+
+    def by_rule(self) -> xr.Dataset:
+        """Readings on the plateau for every rule and width, `(rule, width, seed, …)`."""
+        parts = []
+        for width in self.config.widths:
+            pairs = {
+                name: rule(self.base_width, width).scale(self.config.rate, self.config.decay)["matrix"] for name, rule in RULES.items()
+            }
+            parts.append(self._plateau(width, pairs, "rule", NAMES))
+        return xr.concat(parts, xr.DataArray(list(self.config.widths), dims="width", name="width"))
+
+    def by_pair(self) -> xr.Dataset:
+        """Readings on the plateau at one width, for every pair of rate and decay, `(pair, seed, …)`."""
+        width = self.config.pairs_width
+        base = WidthScaling(self.base_width, width).scale(self.config.rate, self.config.decay)["matrix"]
+        pairs = {name: (base.learning_rate * a, base.weight_decay * b) for name, (a, b) in PAIRS.items()}
+        return self._plateau(width, pairs, "pair", {name: name for name in PAIRS})
+
+    def by_grid(self) -> xr.Dataset:
+        """Final losses over the grid, `(scaled, width, rate, decay, seed)`: by the rule, and with the proxy's values as they are.
+
+        Those without the rule are the same runs at the proxy's width; elsewhere they have one seed, the others are NaN.
+        """
+        t, n_seeds = self.config.transfer, self.config.n_seeds
+        grid = [(rate, decay) for rate in t.rates for decay in t.decays]
+        losses = np.full((2, len(t.widths), len(grid), n_seeds), np.nan)
+        for w, width in enumerate(t.widths):
+            by_rule, as_they_are = (
+                [WidthScaling(self.base_width, target).scale(*pair)["matrix"] for pair in grid] for target in (width, t.widths[0])
+            )
+            settings = [(pair, seed) for pair in by_rule for seed in range(n_seeds)]
+            settings += [(pair, 0) for pair in as_they_are if w > 0]
+            found = self._losses(width, settings, [self.config.vector_rate] * len(settings), f"grid of rates and decays, width {width}")
+            losses[1, w] = found[: len(grid) * n_seeds].reshape(len(grid), n_seeds)
+            losses[0, w, :, 0] = found[len(grid) * n_seeds :] if w > 0 else losses[1, w, :, 0]
+        shape = (2, len(t.widths), len(t.rates), len(t.decays), n_seeds)
+        return xr.Dataset(
+            {"loss": (("scaled", "width", "rate", "decay", "seed"), losses.reshape(shape))},
+            {"scaled": [0, 1], "width": list(t.widths), "rate": list(t.rates), "decay": list(t.decays), "seed": np.arange(n_seeds)},
+        )
+
+    def by_vector_rate(self) -> xr.Dataset:
+        """Final losses over the rates of vectors and read-out, `(width, vector_rate, seed)`, matrices by the root rule."""
+        t, n_seeds = self.config.transfer, self.config.n_seeds
+        losses = []
+        for width in t.vector_widths:
+            pair = WidthScaling(self.base_width, width).scale(self.config.rate, self.config.decay)["matrix"]
+            settings = [(pair, seed) for _ in t.vector_rates for seed in range(n_seeds)]
+            found = self._losses(width, settings, np.repeat(t.vector_rates, n_seeds), f"rates of vectors, width {width}")
+            losses.append(found.reshape(len(t.vector_rates), n_seeds))
+        return xr.Dataset(
+            {"loss": (("width", "vector_rate", "seed"), np.stack(losses))},
+            {"width": list(t.vector_widths), "vector_rate": list(t.vector_rates), "seed": np.arange(n_seeds)},
+        )
+
+    def _plateau(self, width: int, pairs: Mapping[str, Pair], dim: str, names: Mapping[str, str]) -> xr.Dataset:
+        steps, n_seeds = self.config.steps, self.config.n_seeds
+        for name, pair in pairs.items():
+            with warnings.catch_warnings(record=True):  # η λ > 0.1 only makes the wait shorter
+                wait = relaxation_steps(*pair)
+            if wait > 0.75 * steps:
+                self.session.note(f"{names[name]}, width {width}: its steady state takes {wait} steps, not reached when measured")
+        settings = [(pair, seed) for pair in pairs.values() for seed in range(n_seeds)]
+        history = self._train(width, settings, [self.config.vector_rate] * len(settings), steps, readings, f"{dim}s, width {width}")
+        late = history.pop("step") > 0.75 * steps
+        means = {name: values[late].mean(0) for name, values in history.items()}
+        shaped = {
+            name: ((dim, "seed", *_DIMS.get(name, ())), values.reshape(len(pairs), n_seeds, *values.shape[1:]))
+            for name, values in means.items()
+        }
+        shaped["root_ratio"] = ((dim,), np.array([(rate / decay) ** 0.5 for rate, decay in pairs.values()]))
+        return xr.Dataset(shaped, {dim: list(pairs), "seed": np.arange(n_seeds), "matrix": list(MATRICES), "fraction": list(FRACTIONS)})
+
+    def _losses(self, width: int, settings: Sequence[tuple[Pair, int]], vector_rates: Any, label: str) -> np.ndarray:
+        steps = self.config.transfer.steps
+        history = self._train(width, settings, vector_rates, steps, final_losses, label)
+        return history["loss"][history["step"] > 0.75 * steps].mean(0)
+
+    def _train(
+        self, width: int, settings: Sequence[tuple[Pair, int]], vector_rates: Any, steps: int, watch: Any, label: str
+    ) -> dict[str, np.ndarray]:
+        c = self.config
+        if width not in self._trainers:
+            self._trainers[width] = Trainer(c.vocabulary, width, batch_size=c.batch_size, b1=c.b1, b2=c.b2)
+        trainer = self._trainers[width]
+        seeds = np.array([seed for _, seed in settings])
+        pairs = jnp.asarray([tuple(pair) for pair, _ in settings])
+        tasks = Task(jax.tree.map(lambda leaf: leaf[seeds], self.chains), pairs, jnp.asarray(vector_rates, pairs.dtype), self.keys[seeds])
+        every = max(steps // N_LOOKS, 1)
+        loop = self.session.loop(
+            trainer.step, trainer.begin(tasks), steps=steps, args=tasks, every=every, watch=watch, label=label, on_nonfinite="keep"
+        )
+        return dict(loop.history)
+
+
+def best_points(losses: np.ndarray, *grids: Sequence[float]) -> np.ndarray:
+    """Where each seed's loss is least, in cells of the grid: the best point, moved along each axis to the vertex of the parabola through
+    its neighbours; on an edge the point itself.
+
+    **Arguments:** `losses`: `(grid…, seed)`, with every grid geometric.
+    """
+    points = []
+    for loss in np.moveaxis(np.where(np.isfinite(losses), losses, np.inf), -1, 0):
+        best = np.unravel_index(loss.argmin(), loss.shape)
+        point = []
+        for axis, grid in enumerate(grids):
+            line = loss[tuple(slice(None) if a == axis else i for a, i in enumerate(best))]
+            k = best[axis]
+            shift = 0.0
+            if 0 < k < len(grid) - 1 and np.isfinite(line[k - 1 : k + 2]).all():
+                left, middle, right = line[k - 1 : k + 2]
+                shift = 0.5 * (left - right) / max(left - 2 * middle + right, np.finfo(float).tiny)
+            point.append(k + shift)
+        points.append(point)
+    return np.asarray(points)

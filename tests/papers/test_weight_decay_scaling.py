@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.lab import Session, validate
+from gradatim.lab.paper import read_paper
+from gradatim.papers import weight_decay_scaling as paper
+from gradatim.papers.weight_decay_scaling.chain import TwoLayerNetwork, draw_batch, expected_loss, make_chain
+from gradatim.papers.weight_decay_scaling.training import best_points
+
+TOML = Path(paper.__file__).parent.with_suffix(".toml")
+
+
+@pytest.fixture(scope="module")
+def findings():
+    return paper.run(paper.SCALES["smoke"], Session(jax.random.key(0), scale="smoke"))
+
+
+def test_every_part_is_measured_or_says_why_not(findings):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert parts == set(findings.measures) | set(findings.untested)
+    assert not set(findings.measures) & set(findings.untested)
+
+
+def test_data_are_finite_and_named(findings):
+    for name, node in findings.data.children.items():
+        data = node.to_dataset()
+        for variable in data.data_vars.values():
+            assert "units" in variable.attrs
+            values = variable.sel(scaled=1) if "scaled" in variable.dims else variable
+            assert np.isfinite(values).all(), (name, variable.name)
+
+
+def test_decay_lowers_the_singular_values(findings):
+    top = findings.data["rules"]["top"].isel(width=-1).mean(["matrix", "seed"])
+    assert top.sel(rule="proportional") < top.sel(rule="root") < top.sel(rule="constant")
+
+
+def test_rules_agree_at_the_base_width(findings):
+    base = findings.data["rules"]["top"].isel(width=0)
+    assert (base == base.isel(rule=0)).all()
+
+
+def test_same_seed_same_findings(findings):
+    again = paper.run(paper.SCALES["smoke"], Session(jax.random.key(0), scale="smoke"))
+    assert again.measures == findings.measures and again.data.identical(findings.data)
+
+
+def test_figures(findings):
+    figures = paper.draw(findings)
+    assert set(figures) == {"singular_values", "spectra", "gains", "transfer", "vectors"}
+    for figure in figures.values():
+        assert all(ax.get_xlabel() for ax in figure.axes)
+
+
+def test_what_is_not_reproduced_is_said():
+    session = Session(jax.random.key(0), scale="smoke")
+    paper.run(paper.SCALES["smoke"], session)
+    for words in ("gain of the sublayer", "loss above the entropy", "shape of the spectrum does depend on width", "without the rule"):
+        assert any(words in note for note in session.notes)
+
+
+def test_the_chain_is_drawn_as_it_is_described():
+    chain = jax.jit(lambda key: make_chain(16, 4, key=key))(jax.random.key(0))
+    tokens, following = jax.jit(lambda key: draw_batch(chain, 100_000, key=key))(jax.random.key(1))
+    np.testing.assert_allclose(np.bincount(tokens, minlength=16) / 1e5, chain.frequencies, atol=0.006)
+    seen = np.bincount(following[tokens == 0], minlength=16) / int((tokens == 0).sum())
+    expected = np.zeros(16)
+    expected[np.asarray(chain.successors[0])] = chain.probabilities[0]
+    np.testing.assert_allclose(seen, expected, atol=0.015)
+
+
+def test_no_network_beats_the_entropy():
+    chain = jax.jit(lambda key: make_chain(16, 4, key=key))(jax.random.key(0))
+    net = TwoLayerNetwork(16, 8, key=jax.random.key(1))
+    assert expected_loss(net, chain) > chain.entropy
+    table = jnp.full((16, 16), -30.0).at[jnp.arange(16)[:, None], chain.successors].set(jnp.log(chain.probabilities))
+    np.testing.assert_allclose(expected_loss(lambda token: table[token], chain), chain.entropy, rtol=1e-4)
+
+
+def test_best_points_are_vertices_inside_and_grid_points_on_the_edge():
+    x, y = np.meshgrid(np.arange(4.0), np.arange(3.0), indexing="ij")
+    inside, edge = (x - 1.3) ** 2 + (y - 0.8) ** 2, (x - 1.3) ** 2 + (y - 5) ** 2
+    lost = np.where(x == 1, np.nan, inside)
+    points = best_points(np.stack([inside, edge, lost], axis=-1), range(4), range(3))
+    np.testing.assert_allclose(points, [[1.3, 0.8], [1.3, 2.0], [2.0, 0.8]], atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", paper.SCALES)
+def test_scales_are_valid_and_estimated(scale):
+    config = paper.SCALES[scale]
+    validate(config)
+    assert 0 < paper.memory(config) < 16 * 2**30
