@@ -106,3 +106,10 @@ def test_problems_start_where_the_authors_do(session):
     assert values["Rosenbrock, p = 2"] == 204.5 and abs(values["Rosenbrock, p = 5"] / 676609.7717606213 - 1) < 1e-12
     assert abs(values["Chebyshev 50"] / 876.1466329845388 - 1) < 1e-12
     assert abs(values["logistic regression"] - np.log(2)) < 1e-15
+
+
+def test_a_plane_separates_the_classes_with_an_intercept(session):
+    with jax.enable_x64(True):
+        problem = problems.logistic_regression(session, 0.0, intercept=True)
+        solution = convergence.solve(problem, problem.hessians["exact"], 200)
+        assert float((problem.objective.features @ solution.value).min()) > 0

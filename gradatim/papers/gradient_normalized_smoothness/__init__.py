@@ -55,8 +55,8 @@ def run(config: Config, session: Session) -> Findings:
     measures |= step_measures(runs, session) | iteration_measures(config, runs, session)
     measures["C7.speedup_over_exact"] = time_fisher_term(config, session)
     session.note(
-        "on separable data the minimiser lies at infinity: a linear rate needs a bounded level set, and with a penalty strong convexity "
-        "alone would give one"
+        "breast-cancer data are separable with an intercept only; the minimiser then lies at infinity, where a linear rate, which needs a "
+        "bounded level set, is not to be had; with a penalty strong convexity alone would give one"
     )
     trees = {"chains": chain_data, "waves": wave_data, "radii": radius_data, "starts": start_data}
     for index, name in enumerate(dict.fromkeys(problem for problem, _ in runs)):

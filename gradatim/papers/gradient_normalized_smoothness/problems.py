@@ -102,11 +102,13 @@ def nonlinear_equations(residual: Any, power: int, start: np.ndarray) -> Problem
     return Problem(objective, jnp.asarray(start), None, {"value_target": jnp.asarray(GAP)}, 0.0, hessians)
 
 
-def logistic_regression(session: Session, penalty: float) -> Problem:
-    """Breast-cancer data with standardised columns and no intercept; separable."""
+def logistic_regression(session: Session, penalty: float, *, intercept: bool = False) -> Problem:
+    """Breast-cancer data with standardised columns: a plane separates the classes, but none through the means (no intercept)."""
     table = datasets.breast_cancer()
     session.uses(table.provenance)
     features = (table.features - table.features.mean(0)) / table.features.std(0)
+    if intercept:
+        features = np.concatenate([features, np.ones((len(features), 1))], axis=1)
     objective = LogisticRegression(jnp.asarray(features * (2 * table.labels - 1)[:, None]), jnp.asarray(penalty))
     # The penalty is given as an array even if it is zero, so that both runs have one program.
     hessians = {"exact": ExactHessian(), "Fisher": _PenalisedFisher(), "zero": ZeroHessian()}
