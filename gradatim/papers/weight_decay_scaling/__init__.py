@@ -142,7 +142,7 @@ def _notes(
     session.note(f"loss above the entropy at width {config.widths[-1]}, nats: {losses}")
     middle = rules["spectrum"].sel(rule="root", fraction=0.5).mean("seed")
     ends = ", ".join(f"{m} {float(middle.sel(matrix=m)[0]):.3f} to {float(middle.sel(matrix=m)[-1]):.3f}" for m in MATRICES)
-    session.note(f"the shape of the spectrum does depend on width: median over top singular value, narrowest to widest, {ends}")
+    session.note(f"shape of the spectrum over widths, median over top singular value, narrowest to widest: {ends}")
     session.note("a language model of many layers on real text is not trained at this size: one sublayer, tokens of a Markov chain")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -157,7 +158,7 @@ def _loss(network: TwoLayerNetwork, tokens: Array, following: Array) -> Array:
     return optax.softmax_cross_entropy(jax.vmap(network.after_embedding)(embedded), jax.nn.one_hot(following, n)).mean()
 
 
-def expected_loss(network: TwoLayerNetwork, chain: Chain) -> Float[Array, ""]:
+def expected_loss(network: Callable[[Array], Array], chain: Chain) -> Float[Array, ""]:
     """The loss over all pairs of tokens that the chain knows, exactly."""
     logits = jax.vmap(network)(jnp.arange(len(chain.frequencies)))
     there = jnp.take_along_axis(jax.nn.log_softmax(logits), chain.successors, axis=1)
