@@ -147,12 +147,12 @@ def learning_rate_sweep(
     keys = jax.vmap(jax.random.split)(jax.random.split(session.key, n_seeds))
     # Before the arms: what draws random numbers takes longest to compile, and is the same for all.
     with counted(session.seconds):
-        starts = eqx.filter_jit(eqx.filter_vmap(init))(keys[:, 0])
-        orders = eqx.filter_jit(eqx.filter_vmap(order))(keys[:, 1])
+        starts = _for_each(init, keys[:, 0])
+        orders = _for_each(order, keys[:, 1])
     # In the parameters' dtype, so that a rate does not promote the updates.
     grid = jnp.asarray(rates, jnp.result_type(*jax.tree.leaves(eqx.filter(starts, eqx.is_inexact_array))))
     every = every or max(steps // 100, 1)
-    common = {"steps": steps, "every": every}
+    common: dict[str, Any] = {"steps": steps, "every": every}
     curves: dict[str, dict[str, np.ndarray]] = {}
     diverged_at: dict[str, np.ndarray] = {}
     for name, arm in arms.items():
@@ -172,6 +172,13 @@ def learning_rate_sweep(
     result = xr.Dataset(variables, coordinates)
     ended = (result.diverged_at != NEVER) & (result.step >= result.diverged_at)
     return Sweep(result.assign({metric: result[metric].where(~ended) for metric in metrics}))
+
+
+@eqx.filter_jit
+def _for_each(draw: Callable[[PRNGKeyArray], Any], keys: Any) -> Any:
+    """What is drawn from each key, stacked; one after another, for XLA compiles random numbers of many axes many times longer."""
+    _, others = eqx.partition(eqx.filter_eval_shape(draw, keys[0]), lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    return eqx.combine(jax.lax.map(lambda key: eqx.filter(draw(key), eqx.is_array), keys), others)
 
 
 def _begin(arm: Arm) -> Callable[[Any, Any], _Run]:
@@ -203,7 +210,7 @@ def _together(
     orders: Any,
     data: Any,
     label: str,
-    common: dict[str, int],
+    common: dict[str, Any],
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """All rates and seeds of an arm as one batch, rates slowest."""
     n_rates, n_seeds = len(grid), _n_seeds(starts)
@@ -242,7 +249,7 @@ def _one_after_another(
     orders: Any,
     data: Any,
     label: str,
-    common: dict[str, int],
+    common: dict[str, Any],
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """One run at a time: the rate and the seed's batches are arguments, so that all share one compiled step."""
     n_rates, n_seeds = len(grid), _n_seeds(starts)

@@ -168,4 +168,5 @@ def balanced(experts: MixtureOfExperts, load: Int[Array, " routed"]) -> MixtureO
 def _uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "routed out into"]:
     """As `equinox.nn.Linear` starts, one expert at a time."""
     limit = 1 / math.sqrt(shape[-1])
-    return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+    # Drawn flat, which gives the same numbers and compiles several times faster.
+    return jax.random.uniform(key, (math.prod(shape),), minval=-limit, maxval=limit).reshape(shape)

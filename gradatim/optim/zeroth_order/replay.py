@@ -43,7 +43,7 @@ def mezo_step(
 
     Jit it with the parameters donated (`jax.jit(step, donate_argnums=0)`): z comes in blocks of 4,096 numbers, so nothing else as
     large as a parameter is alive, whatever the depth. The way back and the update are one rounding, but three roundings a step make
-    the parameters wander by about 1e-7 of their size; `in_place=False` never leaves θ, for one more copy of it.
+    the parameters wander by about 1e-7 of their size; `in_place=False` never leaves θ, for two more copies of it.
 
     **Arguments:** `fun(params, *args)`: a scalar; `learning_rate` η; `radius` h > 0, 1e-3 in the paper (in half precision the losses must
     still be in single, and 1e-3 is too small for bfloat16 parameters); `weight_decay` λ ≥ 0, decoupled; `decays(params)`: a tree of
