@@ -87,10 +87,12 @@ def test_largest_singular_value(benchmark: Any, peer: str, n: int) -> None:
     w = jax.random.normal(jax.random.key(0), (n, n)) / n**0.5
     exact = float(np.linalg.svd(w, compute_uv=False)[0])
     if peer == "scipy svds":
-        from scipy.sparse.linalg import svds
+        from scipy.sparse import linalg
+
+        svds: Any = linalg.svds
 
         v0 = np.random.default_rng(0).normal(size=n).astype(np.float32)
-        call = functools.partial(svds, np.asarray(w), k=1, v0=v0, return_singular_vectors=False, tol=1e-3)
+        call: Any = functools.partial(svds, np.asarray(w), k=1, v0=v0, return_singular_vectors=False, tol=1e-3)
     elif peer == "jax svdvals":
         call = functools.partial(_blocked, jax.jit(jnp.linalg.svdvals), w)
     else:

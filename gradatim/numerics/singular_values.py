@@ -20,9 +20,7 @@ class TopSingularValue(NamedTuple):
     "‖Wᵀ u - σ v‖ for u = W v / σ: some singular value lies within this distance of σ."
 
 
-def top_singular_value(
-    w: Float[Array, "*batch out in"], *, iterations: int = 20, v0: Float[Array, ...] | None = None
-) -> TopSingularValue:
+def top_singular_value(w: Float[Array, "*batch out in"], *, iterations: int = 20, v0: Float[Array, ...] | None = None) -> TopSingularValue:
     """The largest singular value of each matrix, by power iteration on WᵀW (Golub and Van Loan, *Matrix Computations*, section 8.2).
 
         v ← WᵀW v / ‖WᵀW v‖;    σ = ‖W v‖
@@ -38,7 +36,7 @@ def top_singular_value(
 
     >>> value, vector, residual = top_singular_value(jnp.array([[3.0, 0.0], [4.0, 1.0]]))
     >>> print(f"{value:.4f} {residual:.0e}")
-    5.0990 0e+00
+    5.0645 0e+00
     """
     if iterations < 0:
         raise ValueError(f"iterations must be at least 0, got {iterations}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from gradatim.nets import check_labels
+from gradatim.optim.leaves import check_leaves
 
 CLASSES = ("matrix", "vector", "output")
 SHRINK_WARNING = 0.1
@@ -49,8 +50,9 @@ class WidthScaling:
 
     **Raises:** `ValueError` for a width that is not positive, or an exponent that is not finite.
 
-    >>> WidthScaling(256, 2048).scale(4e-3, 0.1)["matrix"]
-    RateAndDecay(learning_rate=0.0005, weight_decay=0.282842712474619)
+    >>> rate, decay = WidthScaling(256, 2048).scale(4e-3, 0.1)["matrix"]
+    >>> f"{rate:.4f} {decay:.4f}"
+    '0.0005 0.2828'
     """
 
     base_width: int
@@ -138,7 +140,7 @@ def width_adamw(
     >>> optimizer = width_adamw(WidthScaling(64, 256), 0.1, 0.01, {"w": "matrix", "b": "vector"})
     >>> params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
     >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
-    >>> print(updates["w"][0], updates["b"])
+    >>> print(updates["w"][0].round(4), updates["b"].round(4))
     [-0.0255 -0.0255] [-0.1 -0.1]
     """
     classes = scaling.scale(learning_rate, weight_decay, vector_learning_rate=vector_learning_rate)
@@ -160,13 +162,13 @@ def adamw_by_label(
 
     **Raises:** as there.
     """
-    transforms = {label: _adamw(label, RateAndDecay(*pair), b1, b2, eps) for label, pair in classes.items()}
+    transforms: dict[Hashable, Any] = {label: _adamw(label, RateAndDecay(*pair), b1, b2, eps) for label, pair in classes.items()}
     # A tree of labels may be a callable module, which optax would call.
     labels_of = labels if callable(labels) and not isinstance(labels, eqx.Module) else lambda _: labels
     inner = optax.multi_transform(transforms, labels_of)
 
     def init(params: Any) -> Any:
-        _check_leaves(params)
+        check_leaves(params)
         check_labels(params, labels_of(params), tuple(transforms))
         return inner.init(params)
 
@@ -214,7 +216,10 @@ def _adamw(label: str, pair: RateAndDecay, b1: Any, b2: Any, eps: Any) -> optax.
 
 
 def _times(rate: Any, factor: float) -> Any:
-    return (lambda count: rate(count) * factor) if callable(rate) else rate * factor
+    if not callable(rate):
+        return rate * factor
+    schedule: Any = rate
+    return lambda count: schedule(count) * factor
 
 
 def _is_number(value: Any) -> bool:
@@ -241,11 +246,3 @@ def _check_shrink(name: str, learning_rate: Any, weight_decay: Any, *, needs_dec
     if shrink > SHRINK_WARNING:
         message = f"learning_rate times weight_decay is {shrink:g} for {name}: above {SHRINK_WARNING} weights do not settle at √(η/2λ)"
         warnings.warn(message, stacklevel=3)
-
-
-def _check_leaves(params: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            where = f"parameter {jax.tree_util.keystr(path)}" if path else "the parameter"
-            message = f"{where} must be real or complex floating point, got {jnp.result_type(leaf)}; freeze it with optax.masked"
-            raise TypeError(f"{message} or eqx.partition")

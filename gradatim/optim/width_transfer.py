@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from gradatim.nets import MatrixAxes, matrix_axes
@@ -94,7 +95,7 @@ def scaled_spectrum(w: Float[Array, "*batch out in"], fractions: Float[Array, " 
 
     **Raises:** `ValueError` for fractions outside [0, 1], unless they are traced.
     """
-    if not isinstance(fractions, jax.core.Tracer) and not bool(jnp.all((fractions >= 0) & (fractions <= 1))):
+    if not isinstance(fractions, Tracer) and not bool(jnp.all((fractions >= 0) & (fractions <= 1))):
         raise ValueError(f"fractions must lie in [0, 1], got {fractions}")
     values = jnp.linalg.svdvals(w)
     n = values.shape[-1]

@@ -121,7 +121,8 @@ def _rank_correlations(top: xr.DataArray, gain: xr.DataArray) -> list[float]:
     from scipy import stats
 
     x, y = (a.transpose("seed", "rule", "matrix").values.reshape(a.sizes["seed"], -1) for a in (top, gain))
-    return [float(stats.spearmanr(a, b).statistic) for a, b in zip(x, y, strict=True)]
+    results: list[Any] = [stats.spearmanr(a, b) for a, b in zip(x, y, strict=True)]
+    return [float(result.statistic) for result in results]
 
 
 def _notes(

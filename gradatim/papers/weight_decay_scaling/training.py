@@ -50,7 +50,7 @@ class Runs:
 
     def by_rule(self) -> xr.Dataset:
         """Readings on the plateau for every rule and width, `(rule, width, seed, …)`."""
-        parts = []
+        parts: list[xr.Dataset] = []
         for width in self.config.widths:
             pairs = {
                 name: rule(self.base_width, width).scale(self.config.rate, self.config.decay)["matrix"] for name, rule in RULES.items()
