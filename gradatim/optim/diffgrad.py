@@ -11,6 +11,8 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree, Real
 
+from gradatim.optim.leaves import check_leaves
+
 Friction = Callable[[Real[Array, "..."]], Real[Array, "..."]]
 
 
@@ -48,7 +50,7 @@ def scale_by_diffgrad(
     adam: Any = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
 
     def init(params: Any) -> ScaleByDiffgradState:
-        _check_leaves(params)
+        check_leaves(params)
         count, mu, nu = adam.init(params)
         # A tree of its own, not mu a second time: a buffer that two fields share cannot be donated.
         return ScaleByDiffgradState(count, mu, nu, optax.tree.zeros_like(params, mu_dtype))
@@ -157,11 +159,3 @@ def _check_ranges(b1: float | Array, b2: float | Array, eps: float | Array, eps_
     for name, value in {"eps": eps, "eps_root": eps_root}.items():
         if not _is_traced(value) and not value >= 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
-
-
-def _check_leaves(params: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.inexact):
-            where = f"parameter {jax.tree_util.keystr(path)}" if path else "the parameter"
-            raise TypeError(f"{where} must be real or complex floating point, got {dtype}; freeze it with optax.masked or eqx.partition")

@@ -12,8 +12,8 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from gradatim.nets.labels import count_layers
-from gradatim.optim.diffgrad import _check_leaves
 from gradatim.optim.layer_sampling import Active
+from gradatim.optim.leaves import check_leaves
 from gradatim.optim.muon import Dimensions, muon
 
 Params = Any
@@ -65,7 +65,7 @@ def drop_layers(
     make(learning_rate, adam_learning_rate)
 
     def init(params: Params) -> DropState:
-        _check_leaves(params)
+        check_leaves(params)
         each = layer_numbers(layers, params)
         optimizer = make(_at(learning_rate, 0), _at(adam_learning_rate, 0))
         states = [optimizer.init(_only(params, each, number)) for number in _all_numbers(n_layers)]

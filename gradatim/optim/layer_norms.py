@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
 from gradatim.nets import MatrixAxes
-from gradatim.numerics import dual_norm, nuclear_norm, nuclear_norm_by_quadrature, nuclear_norm_by_sketch, polar_factor
+from gradatim.numerics import dual_norm, nuclear_norm, nuclear_norm_by_quadrature, nuclear_norm_by_sketch
 from gradatim.numerics.polar import check_name
 
 Groups = Any
@@ -68,10 +68,7 @@ def _nuclear(matrix: Inexact[Array, "m n"], nuclear: str, key: PRNGKeyArray) -> 
             return nuclear_norm_by_sketch(matrix, key=key)
         case "svd":
             return nuclear_norm(matrix, method="svd")
-    factor = polar_factor(matrix)
-    # A second reader of the factor: with the sum alone XLA's CPU backend (jaxlib 0.10) compiles all the products into one fusion with
-    # it, ten times as slow at 512.
-    return jnp.where(jnp.isnan(factor).any(), jnp.nan, jnp.real(matrix.conj() * factor).sum())
+    return nuclear_norm(matrix)
 
 
 @dataclass(frozen=True)

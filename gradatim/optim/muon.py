@@ -17,7 +17,7 @@ from optax.contrib import MuonDimensionNumbers
 from gradatim.nets.labels import Classify, Selection, matrix_axes, muon_roles
 from gradatim.nets.parameters import MatrixAxes
 from gradatim.numerics.polar import NEWTON_SCHULZ, Coefficients, check_name, polar_factor
-from gradatim.optim.diffgrad import _check_leaves
+from gradatim.optim.leaves import check_leaves
 
 Dimensions = MuonDimensionNumbers | MatrixAxes | PyTree | Callable[[Any], Any] | None
 Mask = PyTree[bool] | Callable[[optax.Params], PyTree[bool]] | None
@@ -174,7 +174,7 @@ def muon(
         return optax.partition(transforms, lambda _: labels)
 
     def init(params: Any) -> Any:
-        _check_leaves(params)
+        check_leaves(params)
         return build(params).init(params)
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
