@@ -50,10 +50,10 @@ def problems(double: Any) -> dict[str, tuple[Problem, float]]:
 
 
 def _compiled(solver: Any, problem: Problem, max_steps: int) -> tuple[Callable[[], Any], float]:
-    @eqx.filter_jit
-    def minimise(solver: Any, start: Any, objective: Any) -> Any:
-        return optx.minimise(value_at, solver, start, objective, max_steps=max_steps, throw=False)
-
+    # Any: the type checker sees a plain function, which has no `lower`.
+    minimise: Any = eqx.filter_jit(
+        lambda solver, start, objective: optx.minimise(value_at, solver, start, objective, max_steps=max_steps, throw=False)
+    )
     start = time.perf_counter()
     program = minimise.lower(solver, problem.start, problem.objective).compile()
     return lambda: program(solver, problem.start, problem.objective), time.perf_counter() - start
@@ -87,7 +87,8 @@ class _UntilTarget(optx.BFGS):
 
 def bfgs(problem: Problem, target: float) -> tuple[Callable[[], Any], Callable[[Any], Outcome]]:
     """The BFGS of optimistix, stopped at the target."""
-    solver = eqx.tree_at(lambda s: s.target, _UntilTarget(0.0, 0.0), jnp.asarray(target), is_leaf=lambda x: x is None)
+    until: Any = _UntilTarget
+    solver = eqx.tree_at(lambda s: s.target, until(0.0, 0.0), jnp.asarray(target), is_leaf=lambda x: x is None)
     call, seconds = _compiled(solver, problem, 20 * MAX_STEPS)
 
     def outcome(solution: Any) -> Outcome:

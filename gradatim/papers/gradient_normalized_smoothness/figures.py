@@ -77,7 +77,7 @@ def _worst_cases(waves: xr.Dataset, chains: xr.Dataset) -> Figure:
         least = waves.least_gradient.sel(arm=arm).values
         axes[0, 0].loglog(k, least, color=colour, label=str(arm))
         axes[0, 0].loglog(k, least[-1] * (k / k[-1]) ** bound, color=colour, linestyle="--", linewidth=0.9)
-    plots.label(axes[0, 0], "iterations", "min ‖∇f‖", title="fading waves and valley; dashed: k^(-2/3), k^(-1/2)")
+    plots.label(axes[0, 0], "iterations", "min ‖∇f‖", title="waves, valley; dashed k^(-2/3), k^(-1/2)")
     axes[0, 0].legend()
     for power, bound, colour in zip(chains.power.values, (-1, -2), plots.COLOURS, strict=False):
         gap = chains.gap.sel(power=power)
@@ -85,7 +85,7 @@ def _worst_cases(waves: xr.Dataset, chains: xr.Dataset) -> Figure:
         axes[0, 1].loglog(steps, gap[1:], color=colour, label=f"power {power}")
         axes[0, 1].loglog(steps, float(gap[1]) * steps ** float(bound), color=colour, linestyle="--", linewidth=0.9)
     axes[0, 1].set_ylim(bottom=float(chains.gap.where(chains.gap > 0).min()) / 3)
-    plots.label(axes[0, 1], "iterations", "f - f*", title="slack chain; dashed: k^(-1), k^(-2)")
+    plots.label(axes[0, 1], "iterations", "f - f*", title="slack chain; dashed k^(-1), k^(-2)")
     axes[0, 1].legend()
     return fig
 

@@ -106,7 +106,7 @@ def waves(config: Rates, session: Session) -> tuple[dict[str, Measure], xr.Datas
     # A Hessian that is Lipschitz, and exact.
     extra = [(0.5, 0.0, 1.0)]
     rows = jnp.asarray([*grid, *exact, *extra])
-    paths = session.once("waves", lambda: np.asarray(_descend_waves(*rows.T, Perturbed(), config.waves_steps)))
+    paths = session.once("waves", lambda: np.asarray(_descend_waves(rows[:, 0], rows[:, 1], rows[:, 2], Perturbed(), config.waves_steps)))
     blind = session.once("valley", lambda: np.asarray(_descend_valley(config.waves_steps))[None])
     paths = np.concatenate([paths, blind])
     least = np.fmin.accumulate(paths, axis=1)[:, 1:]
