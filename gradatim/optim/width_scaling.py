@@ -138,8 +138,8 @@ def width_adamw(
     >>> optimizer = width_adamw(WidthScaling(64, 256), 0.1, 0.01, {"w": "matrix", "b": "vector"})
     >>> params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
     >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
-    >>> print(updates["w"][0].round(4), updates["b"].round(4))
-    [-0.0255 -0.0255] [-0.1 -0.1]
+    >>> f"{updates['w'][0, 0]:.4f} {updates['b'][0]:.4f}"
+    '-0.0255 -0.1000'
     """
     classes = scaling.scale(learning_rate, weight_decay, vector_learning_rate=vector_learning_rate)
     return adamw_by_label(classes, labels, b1=b1, b2=b2, eps=eps)

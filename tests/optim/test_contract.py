@@ -7,11 +7,15 @@ import numpy as np
 import optax
 import pytest
 
-from gradatim.optim import diffgrad, lanton, muon, scion
+from gradatim.optim import WidthScaling, diffgrad, lanton, muon, scion, width_adamw
 
 
 def norm_by_axes(params):
     return jax.tree.map(lambda leaf: "hidden" if leaf.ndim == 2 else "vector", params)
+
+
+def classes_by_axes(params):
+    return jax.tree.map(lambda leaf: "matrix" if leaf.ndim == 2 else "vector", params)
 
 
 CASES = {
@@ -28,6 +32,7 @@ CASES = {
     # Shorter steps than its own, whose length does not fall towards the minimum; with `adaptive` it does.
     "muon": lambda rate, b1=0.95, **kw: muon(rate, beta=b1, consistent_rms=0.1, **kw),
     "muon, adaptive and decaying": lambda rate, b1=0.9, **kw: muon(rate, beta=b1, adaptive=True, weight_decay=1e-3, **kw),
+    "width_adamw": lambda rate, **kw: width_adamw(WidthScaling(64, 128), rate, 1e-4, classes_by_axes, **kw),
 }
 ROUND_OFF = 1e-5  # single precision; the same numbers, fused differently
 PARAMS = {"w": jnp.array([[1.0, -2.0], [3.0, 0.5]]), "b": jnp.array([0.1, -0.2])}

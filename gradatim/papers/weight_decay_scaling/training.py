@@ -113,7 +113,7 @@ class Runs:
         history = self._train(width, settings, [self.config.vector_rate] * len(settings), steps, readings, f"{dim}s, width {width}")
         late = history.pop("step") > 0.75 * steps
         means = {name: values[late].mean(0) for name, values in history.items()}
-        shaped = {
+        shaped: dict[str, Any] = {
             name: ((dim, "seed", *_DIMS.get(name, ())), values.reshape(len(pairs), n_seeds, *values.shape[1:]))
             for name, values in means.items()
         }
