@@ -177,7 +177,10 @@ def kill_and_resume(site, runs, moments, whom):
     for moment, victims in zip(moments, whom, strict=True):
         supervisor = start(site, runs, KILLED)
         child = child_of(supervisor.pid)
-        time.sleep(moment)
+        deadline = time.monotonic() + moment
+        # Nor after its end, however fast the machine: once the last loop has begun, it is time.
+        while time.monotonic() < deadline and len(list(runs.glob("*/*/checkpoints/*"))) < KILLED["loops"]:
+            time.sleep(0.01)
         # The first is not killed before there is something to go on from: a new run would start.
         while not list(runs.glob("*/*/checkpoints/*/state.eqx")):
             time.sleep(0.01)
