@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+from gradatim.lab import Session, validate
+from gradatim.lab.paper import read_paper
+from gradatim.papers import drop_muon as paper
+from gradatim.papers.drop_muon.training import race_measures, seconds_to_target
+
+TOML = Path(paper.__file__).parents[1] / "drop_muon.toml"
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session(jax.random.key(0), scale="smoke")
+
+
+@pytest.fixture(scope="module")
+def findings(session):
+    return paper.run(paper.SCALES["smoke"], session)
+
+
+@pytest.fixture(scope="module")
+def verdicts(findings):
+    return {claim.id: claim.judge(findings.measures, "laptop", findings.untested) for claim in read_paper(TOML).claims}
+
+
+def test_every_part_is_measured_or_says_why_not(findings):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert parts == set(findings.measures) | set(findings.untested)
+    assert not set(findings.measures) & set(findings.untested)
+
+
+def test_costs_are_those_of_the_theory(verdicts, findings):
+    assert verdicts["C1"]["verdict"] == "holds"
+    cost = findings.data["cost"].to_dataset()
+    assert np.allclose(cost["measured"].mean("group"), cost["predicted"], rtol=0.1)
+
+
+def test_descent_is_within_its_bound(verdicts, findings):
+    assert verdicts["C2"]["parts"]["descent_violation"]["verdict"] == "holds"
+    excess = findings.data["descent"]["excess"]
+    assert abs(excess.sel(problem="quadratic, Frobenius")).max() < 1e-12
+
+
+def test_every_layer_is_optax_muon(verdicts, findings):
+    assert verdicts["C5"]["verdict"] == "holds" and findings.measures["C5.trajectory_difference"].value < 1e-12
+
+
+def test_compiled_operations_fall_with_the_start(findings):
+    assert (np.diff(findings.data["steps"]["operations"]) < 0).all()
+
+
+def test_both_arms_learn(findings):
+    race = findings.data["race"].to_dataset()
+    assert (race["train"].isel(step=-1) > race["train"].isel(step=0) + 20).all() and (race["diverged_at"] == -1).all()
+
+
+def test_seconds_are_those_of_the_steps_that_were_drawn():
+    images = paper.Images(arms=("muon", "uniform"), target=90.0)
+    curves = np.array([[[[10.0, 95.0]], [[10.0, 95.0]]], [[[10.0, 95.0]], [[10.0, 20.0]]]]).transpose(0, 2, 1, 3)
+    judged = xr.Dataset(
+        {"train": (("arm", "rate", "seed", "step"), curves), "variant": (("arm", "seed", "update"), [[[0, 0], [0, 0]], [[0, 2], [1, 1]]])},
+        {"arm": ["muon", "uniform"], "seed": [0, 1], "step": [0, 2]},
+    )
+    seconds = xr.DataArray(np.array([[3.0, 3], [2, 2], [1, 1]]), dims=("active", "repeat"), coords={"active": ["123", "23", "3"]})
+    reached = seconds_to_target(images, judged, seconds)
+    assert np.array_equal(reached, [[6, 6], [4, np.inf]])
+    measures, untested = race_measures(images, reached, seconds.isel(repeat=[0, 1, 0]))
+    assert untested["C3.time_to_accuracy_ratio"] == "1 of 2 runs of uniform end below 90 % training accuracy"
+    assert untested["C4.shift_time_ratio"] == "shift is not among the arms of this run"
+    assert np.isclose(measures["C3.step_time_ratio"].value, 2 / 3)
+
+
+def test_rates_are_chosen_on_a_seed_of_their_own(session):
+    images = paper.SCALES["smoke"].images
+    config = paper.Images(
+        "digits", 256, 64, 64, (4, 4, 8), 1, 64, ("uniform",), rates=(1e-5, 0.05), target=50.0, tuning_steps=10, steps=5, repeats=3
+    )
+    race = paper.Race.load(config, session)
+    best, tuning = paper.choose_rates(race, session)
+    assert best == {"uniform": 0.05} and dict(tuning.sizes) == {"arm": 1, "rate": 2, "seed": 1, "step": 3, "update": 10}
+    assert any("at an end of the grid" in note for note in session.notes) and images.rates == (0.05,)
+
+
+def test_same_seed_same_findings(findings):
+    again = paper.run(paper.SCALES["smoke"], Session(jax.random.key(0), scale="smoke"))
+    timed = {"C3.step_time_ratio", "C3.time_to_accuracy_ratio"}
+    assert {k: m for k, m in again.measures.items() if k not in timed} == {k: m for k, m in findings.measures.items() if k not in timed}
+    assert again.data["race"].to_dataset()["train"].identical(findings.data["race"].to_dataset()["train"])
+
+
+def test_figures(findings):
+    figures = paper.draw(findings)
+    assert {"accuracy", "steps", "cost", "rate", "descent"} <= set(figures)
+    for figure in figures.values():
+        assert all(ax.get_xlabel() and ax.get_ylabel() for ax in figure.axes)
+
+
+@pytest.mark.parametrize("scale", paper.SCALES)
+def test_scales_are_valid_and_estimated(scale):
+    validate(paper.SCALES[scale])
+    assert paper.memory(paper.SCALES[scale]) > 0
