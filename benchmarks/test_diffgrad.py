@@ -94,7 +94,7 @@ def test_update(benchmark: Any, peer: str) -> None:
 def test_agrees_with_torch_optimizer(tmp_path: Path) -> None:
     gradients = np.random.default_rng(0).normal(size=(50, 200)) * np.geomspace(1e-3, 1e2, 200)
     np.save(tmp_path / "gradients.npy", gradients)
-    script = Path(__file__).parent / "peers" / "torch_optimizers.py"
+    script = Path(__file__).parent / "peers" / "torch_diffgrad.py"
     command = [python_of("torch"), str(script), "--gradients", str(tmp_path / "gradients.npy")]
     theirs = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["parameters"]
     with jax.enable_x64(True):
