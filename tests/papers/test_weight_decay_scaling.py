@@ -85,6 +85,13 @@ def test_no_network_beats_the_entropy():
     np.testing.assert_allclose(expected_loss(lambda token: table[token], chain), chain.entropy, rtol=1e-4)
 
 
+def test_an_edge_that_is_best_at_both_widths_shows_no_shift():
+    edge, inside = np.zeros((3, 1)), np.array([[1.0], [1.2], [1.1]])
+    with pytest.raises(ValueError, match="the smallest decay of the grid is best at both widths"):
+        paper._shift([edge, edge], 0, (0.1, 0.2, 0.4), "decay")
+    assert paper._shift([edge, inside], 0, (0.1, 0.2, 0.4), "decay").value == pytest.approx(1.1)
+
+
 def test_best_points_are_vertices_inside_and_grid_points_on_the_edge():
     x, y = np.meshgrid(np.arange(4.0), np.arange(3.0), indexing="ij")
     inside, edge = (x - 1.3) ** 2 + (y - 0.8) ** 2, (x - 1.3) ** 2 + (y - 5) ** 2
@@ -98,3 +105,10 @@ def test_scales_are_valid_and_estimated(scale):
     config = paper.SCALES[scale]
     validate(config)
     assert 0 < paper.memory(config) < 16 * 2**30
+
+
+def test_a_best_point_on_one_edge_of_the_grid_tells_of_no_shift():
+    on_edge, inside = np.zeros((3, 1)), np.array([[1.0], [1.2], [0.9]])
+    with pytest.raises(ValueError, match="same edge of the grid"):
+        paper._shift([on_edge, on_edge], 0, 5)
+    assert paper._shift([on_edge, inside], 0, 5).value == pytest.approx(inside.mean())

@@ -74,12 +74,13 @@ def run(config: Config, session: Session) -> Findings:
     others = abs(slopes["top"].sel(rule=["constant", "proportional"])).min("rule").values
     margins = others - abs(root)
     judge("C3.distance_to_next_rule", lambda: Measure.over_seeds(margins[margins.mean(1).argmin()]))
-    best_vector = [best_points(vectors["loss"].sel(width=w).values, config.transfer.vector_rates) for w in config.transfer.vector_widths]
-    judge("C4.best_rate_shift", lambda: Measure.over_seeds((best_vector[-1] - best_vector[0])[:, 0]))
-    grids = (config.transfer.rates, config.transfer.decays)
-    best = [best_points(grid["loss"].sel(scaled=1, width=w).values, *grids) for w in config.transfer.widths]
-    for axis, name in enumerate(("rate_shift", "decay_shift")):
-        judge(f"C5.{name}", lambda axis=axis: Measure.over_seeds((best[-1] - best[0])[:, axis]))
+    t = config.transfer
+    best_vector = [best_points(vectors["loss"].sel(width=w).values, t.vector_rates) for w in t.vector_widths]
+    judge("C4.best_rate_shift", lambda: _shift(best_vector, 0, t.vector_rates, "vector rate"))
+    grids = {"rate": t.rates, "decay": t.decays}
+    best = [best_points(grid["loss"].sel(scaled=1, width=w).values, *grids.values()) for w in t.widths]
+    for axis, (name, line) in enumerate(grids.items()):
+        judge(f"C5.{name}_shift", lambda axis=axis, line=line, name=name: _shift(best, axis, line, name))
     judge("C6.rank_correlation", lambda: Measure.over_seeds(_rank_correlations(slopes["top"], slopes["gain"])))
     noise_exponent = width_slopes(config.noise.widths, noise["top"].mean("decay").values)[0]
     _notes(config, session, rules, slopes, exponents, noise_exponent, runs.entropy)
@@ -89,6 +90,18 @@ def run(config: Config, session: Session) -> Findings:
         for name in data:
             data[name].attrs["units"] = "nat" if name == "loss" else "1"
     return Findings(measures, xr.DataTree.from_dict({f"/{name}": data for name, data in trees.items()}), untested)
+
+
+def _shift(best: list[np.ndarray], axis: int, n_points: int) -> Measure:
+    """How far the best point moves from the first width to the last, in cells.
+
+    **Raises:** `ValueError` where it lies on one edge of the grid for every seed at both: a shift would not be seen.
+    """
+    first, last = best[0][:, axis], best[-1][:, axis]
+    for edge in (0, n_points - 1):
+        if (first == edge).all() and (last == edge).all():
+            raise ValueError("the best point lies on the same edge of the grid at both widths, where a shift would not be seen")
+    return Measure.over_seeds(last - first)
 
 
 def _slopes(widths: tuple[int, ...], values: xr.DataArray) -> xr.DataArray:
@@ -102,6 +115,15 @@ def _slopes(widths: tuple[int, ...], values: xr.DataArray) -> xr.DataArray:
 def _farthest(target: float, *rows: np.ndarray) -> Measure:
     """The mean over seeds of the row that lies farthest from the target: the worst case decides."""
     return Measure.over_seeds(max(rows, key=lambda row: abs(np.mean(row) - target)))
+
+
+def _shift(best: list[np.ndarray], axis: int, line: tuple[float, ...], name: str) -> Measure:
+    """How far the best point moves from the first width to the last, in cells of the grid."""
+    first, last = (points[:, axis] for points in (best[0], best[-1]))
+    for edge, word in ((0, "smallest"), (len(line) - 1, "largest")):
+        if (first == edge).all() and (last == edge).all():
+            raise ValueError(f"the {word} {name} of the grid is best at both widths, so that the grid shows no shift")
+    return Measure.over_seeds(last - first)
 
 
 def _spreads(pairs: xr.Dataset) -> np.ndarray:

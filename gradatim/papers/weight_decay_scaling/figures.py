@@ -46,8 +46,8 @@ def _draw_singular_values(rules: xr.Dataset, noise: xr.Dataset) -> Figure:
             axes[0, 1].plot(rules.width, means, line, color=colour, marker="o", label=f"{NAMES[rule]}, {MATRIX_NAMES[matrix]}")
     _by_width(axes[0, 1], rules.width.values.tolist())
     plots.label(axes[0, 1], "width", "top singular value", title="Three rules")
-    for ax in axes[0]:
-        ax.legend(fontsize="small")
+    axes[0, 0].legend(fontsize="small")
+    axes[0, 1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
