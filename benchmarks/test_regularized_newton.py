@@ -79,7 +79,11 @@ def ours(**settings: Any) -> Callable[[Problem, float], tuple[Callable[[], Any],
 
 
 class _UntilTarget(optx.BFGS):
-    target: Any = None
+    target: Any
+
+    def __init__(self, target: Any) -> None:
+        super().__init__(0.0, 0.0)
+        self.target = target
 
     def terminate(self, fn: Any, y: Any, args: Any, options: Any, state: Any, tags: Any) -> Any:
         return ~state.first_step & (state.f_info.f < self.target), optx.RESULTS.successful
@@ -87,8 +91,7 @@ class _UntilTarget(optx.BFGS):
 
 def bfgs(problem: Problem, target: float) -> tuple[Callable[[], Any], Callable[[Any], Outcome]]:
     """The BFGS of optimistix, stopped at the target."""
-    until: Any = _UntilTarget
-    solver = eqx.tree_at(lambda s: s.target, until(0.0, 0.0), jnp.asarray(target), is_leaf=lambda x: x is None)
+    solver = _UntilTarget(jnp.asarray(target))
     call, seconds = _compiled(solver, problem, 20 * MAX_STEPS)
 
     def outcome(solution: Any) -> Outcome:
