@@ -135,6 +135,7 @@ def width_adamw(
     the path, for labels that do not fit the parameters or a matrix with fewer than two axes, and `TypeError` for a leaf that is not
     floating point. Warns where η λ > 0.1. Of schedules and traced numbers neither is seen.
 
+    >>> import jax.numpy as jnp
     >>> optimizer = width_adamw(WidthScaling(64, 256), 0.1, 0.01, {"w": "matrix", "b": "vector"})
     >>> params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
     >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
