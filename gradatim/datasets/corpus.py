@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import UInt8
 
 from .dataset import Provenance
 
@@ -43,8 +44,8 @@ class Corpus:
             raise ValueError(f"text must consist of the corpus's {len(self.symbols)} symbols, got {', '.join(map(repr, strange))}")
         return np.array([numbers[character] for character in text], np.uint8)
 
-    def decode(self, tokens: Integer[np.ndarray, " n"] | Sequence[int]) -> str:
-        """The text of some numbers."""
+    def decode(self, tokens: Iterable[Any]) -> str:
+        """The text of some numbers, in any array or sequence."""
         return "".join(self.symbols[int(token)] for token in tokens)
 
     def blocks(self, length: int) -> UInt8[np.ndarray, "blocks length"]:

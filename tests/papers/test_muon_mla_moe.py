@@ -136,5 +136,5 @@ def test_the_largest_step_is_that_of_the_map():
 def test_scales_are_valid_and_estimated(scale):
     config = paper.SCALES[scale]
     validate(config)
-    assert 0 < paper.memory(config) < 32 * 2**30
+    assert 0 < paper.memory(config) < 24 * 2**30
     assert config.model.hidden % (config.n_shared + config.top_k) == 0

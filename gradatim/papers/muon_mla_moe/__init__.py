@@ -24,7 +24,7 @@ SCALES = {
     ),
     "laptop": Config(),
     "full": Config(
-        model=Size(512, 10, 8, 1408, 256, batch_size=8, steps=20_000), n_validation=1024, tuning_steps=2000, batch_sizes=(8, 32),
+        model=Size(512, 10, 8, 1408, 256, batch_size=8, steps=20_000), n_validation=1024, tuning_steps=2000, batch_sizes=(4, 16),
         n_routed=62, top_k=6, decode_context=4096, n_seeds=3,
     ),
 }  # fmt: skip
@@ -39,9 +39,11 @@ def memory(config: Config) -> int:
         (config.model, config.n_seeds, True),
         (config.small, len(config.stability_rates) * config.stability_seeds, False),
     ):
-        units = size.hidden * ((config.n_routed + config.n_shared) / (config.top_k + config.n_shared) if has_experts else 1)
-        parameters = size.n_layers * (4 * size.width**2 + 3 * size.width * units) + 168 * size.width
-        tokens = max(size.batch_size, *(config.batch_sizes if size is config.model else (1,))) * size.context
+        more = (config.n_routed + config.n_shared) / (config.top_k + config.n_shared) if has_experts else 1
+        parameters = size.n_layers * (4 * size.width**2 + 3 * size.width * size.hidden * more) + 168 * size.width
+        tokens = size.context * (max(size.batch_size, *config.batch_sizes) if size is config.model and not has_experts else size.batch_size)
+        # All of a few experts are evaluated; blocks of tokens for many are about half empty.
+        units = size.hidden * min(more, 2)
         kept = tokens * size.n_layers * (12 * size.width + 4 * units + 3 * size.n_heads * size.context)
         total = max(total, int(n_runs * (16 * parameters + 4 * kept)))
     return total + config.n_train * (config.model.context + 1)
