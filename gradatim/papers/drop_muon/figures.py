@@ -52,7 +52,7 @@ def _accuracy(race: xr.Dataset, steps: xr.Dataset) -> Figure:
             plots.interval(axes[row, 1], clock, curves[split].values, name=NAMES[arm], colour=COLOURS[arm])
     for row, split in enumerate(("training", "test")):
         top = float(race["train" if row == 0 else "test"].max())
-        for ax, x, unit in zip(axes[row], ("step", "time in steps"), ("", "s"), strict=True):
+        for ax, x, unit in zip(axes[row], ("step", "training time"), ("", "s"), strict=True):
             plots.label(ax, x, f"{split} accuracy", x_unit=unit, y_unit="%")
             ax.set_ylim(top - 25, top + 1)
     axes[0, 0].legend()
