@@ -124,11 +124,11 @@ def test_hessian_spectrum(benchmark, peer, problem):
     if peer != "100 bare products":
         # Converged top values do not depend on the start; the twentieth has not converged to more than this everywhere.
         np.testing.assert_allclose(found[0][:10], reference[:10], rtol=1e-3)
-    benchmark.pedantic(lambda: jax.block_until_ready(function(operator)), rounds=5)
+    benchmark.pedantic(lambda: jax.block_until_ready(function(operator)), rounds=3)
     if peer.startswith("gradatim"):
         # In turns, so that a slow spell of the machine hits both alike.
         ratios = []
-        for _ in range(5):
+        for _ in range(3):
             seconds = []
             for each in (products, function):
                 start = time.perf_counter()

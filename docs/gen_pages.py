@@ -27,6 +27,7 @@ ROOMS = ("optim", "landscape", "physics", "nets", "numerics", "datasets", "lab")
 GUIDE = (
     ("Start", "index.md"),
     ("Tutorial", "tutorial.md"),
+    ("Language model", "language-model.md"),
     ("How to choose", "choose.md"),
     ("Runs and records", "records.md"),
     ("Add a paper", "add-a-paper.md"),
