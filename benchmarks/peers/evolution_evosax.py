@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from evosax.algorithms import Open_ES  # pyright: ignore[reportMissingImports]: of the peers' environment
+from evosax.algorithms import Open_ES
 
 strategy = Open_ES(
     population_size=generation.POPULATION,

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytorch_optimizer  # pyright: ignore[reportMissingImports]: of the peers' environment
-import torch  # pyright: ignore[reportMissingImports]
-import torch_optimizer  # pyright: ignore[reportMissingImports]
+import pytorch_optimizer
+import torch
+import torch_optimizer
 
 GROUP = "diffGrad, update of 10 million parameters"
 SHAPES = ((4000, 1000), (2000, 2000), (1000, 2000))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 
-import mup  # pyright: ignore[reportMissingImports]: of the peers' environment
-import torch  # pyright: ignore[reportMissingImports]
+import mup
+import torch
 
 
 class Block(torch.nn.Module):

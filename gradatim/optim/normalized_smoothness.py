@@ -63,9 +63,9 @@ def gradient_normalized_smoothness(
         reach, is_open = model.reach(direction, restrict)
         # The end of O is a point of the grid; beyond it the grid repeats that end, which changes nothing.
         inside = jnp.where(is_open, lengths, jnp.minimum(lengths, reach))
-        errors = jax.vmap(model.error)(inside[:, None] * direction[None])
+        errors, certain = jax.vmap(model.error)(inside[:, None] * direction[None])
         rate = jnp.abs(model.curvature_error(direction))
-        limits = model.size * inside / errors
+        limits = model.size * inside / certain
         high.append(jnp.min(jnp.maximum(inside, limits), initial=jnp.inf))
         first = model.size / jnp.maximum(rate, errors[0] / inside[0])
         cells = jnp.maximum(inside[:-1], model.size * inside[:-1] / jnp.maximum(errors[:-1], errors[1:]))
@@ -117,8 +117,8 @@ def smoothness_upper_bound(
         direction = direction / primal_norm(root, direction)
         reach, is_open = model.reach(direction, restrict)
         inside = jnp.where(is_open, lengths, jnp.minimum(lengths, reach))
-        errors = jax.lax.map(lambda length: model.error(length * direction), inside)
-        limits = jnp.minimum(model.size * inside / errors, jnp.inf)
+        _, certain = jax.lax.map(lambda length: model.error(length * direction), inside)
+        limits = model.size * inside / certain
         return jnp.where(is_open | (reach > 0), jnp.min(jnp.maximum(inside, limits)), jnp.inf)
 
     return jnp.min(jax.lax.map(along, jnp.concatenate([drawn, -drawn])))
@@ -137,12 +137,13 @@ class _Model(eqx.Module):
     def size(self) -> Scalar:
         return dual_norm(self.root, self.gradient)
 
-    def error(self, step: Array) -> Scalar:
-        """‖∇f(x+h) - ∇f(x) - Hh‖⁎, zero where rounding could make it."""
+    def error(self, step: Array) -> tuple[Scalar, Scalar]:
+        """‖∇f(x+h) - ∇f(x) - Hh‖⁎, zero where rounding could make it, and what is left of it whatever the rounding was."""
         there, modelled = self.slope(self.point + step), self.operator(step)
         error = dual_norm(self.root, there - self.gradient - modelled)
         parts = dual_norm(self.root, there) + self.size + dual_norm(self.root, modelled)
-        return jnp.where(error > 16 * jnp.finfo(error.dtype).eps * parts, error, 0.0)
+        rounding = 16 * jnp.finfo(error.dtype).eps * parts
+        return jnp.where(error > rounding, error, 0.0), jnp.maximum(error - rounding, 0.0)
 
     def curvature_error(self, direction: Array) -> Scalar:
         """‖(∇²f - H)h‖⁎: the error over the length as the length goes to nothing."""

@@ -105,10 +105,3 @@ def test_scales_are_valid_and_estimated(scale):
     config = paper.SCALES[scale]
     validate(config)
     assert 0 < paper.memory(config) < 16 * 2**30
-
-
-def test_a_best_point_on_one_edge_of_the_grid_tells_of_no_shift():
-    on_edge, inside = np.zeros((3, 1)), np.array([[1.0], [1.2], [0.9]])
-    with pytest.raises(ValueError, match="same edge of the grid"):
-        paper._shift([on_edge, on_edge], 0, 5)
-    assert paper._shift([on_edge, inside], 0, 5).value == pytest.approx(inside.mean())

@@ -142,7 +142,7 @@ def compare(corpus: Corpus, session: Session) -> tuple[dict[str, xr.Dataset], di
     alpha = thresholds(corpus, session)
     known = optimizers(corpus, alpha)
     trees: dict[str, xr.Dataset] = {}
-    factors = dict.fromkeys(ARMS, c.factors[0])
+    factors: dict[str, float] = dict.fromkeys(ARMS, c.factors[0])
     if len(c.factors) > 1:
         tuning = corpus.sweep(session, known, purpose=TUNING, rates=c.factors, n_seeds=1, label="choose the rate of")
         factors = {arm: tuning.best_rate(arm, "loss") for arm in ARMS}

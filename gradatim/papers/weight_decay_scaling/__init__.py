@@ -92,18 +92,6 @@ def run(config: Config, session: Session) -> Findings:
     return Findings(measures, xr.DataTree.from_dict({f"/{name}": data for name, data in trees.items()}), untested)
 
 
-def _shift(best: list[np.ndarray], axis: int, n_points: int) -> Measure:
-    """How far the best point moves from the first width to the last, in cells.
-
-    **Raises:** `ValueError` where it lies on one edge of the grid for every seed at both: a shift would not be seen.
-    """
-    first, last = best[0][:, axis], best[-1][:, axis]
-    for edge in (0, n_points - 1):
-        if (first == edge).all() and (last == edge).all():
-            raise ValueError("the best point lies on the same edge of the grid at both widths, where a shift would not be seen")
-    return Measure.over_seeds(last - first)
-
-
 def _slopes(widths: tuple[int, ...], values: xr.DataArray) -> xr.DataArray:
     """Log-log slopes over width, each seed's own: `(rule, [matrix,] seed)`."""
     others = [dim for dim in ("rule", "matrix") if dim in values.dims]
