@@ -27,7 +27,7 @@ class Size:
     "Characters of a text."
     batch_size: Annotated[int, Between(1, 4096)] = 16
     "Texts a step."
-    steps: Annotated[int, Between(10, 10_000_000)] = 300
+    steps: Annotated[int, Between(10, 10_000_000)] = 200
     "Steps of a run, 5 % of them warm-up, then a cosine down to a tenth of the rate."
 
 
@@ -64,9 +64,9 @@ class Config:
     "Texts of the works held out."
     weight_decay: Annotated[float, Between(0.0, 1.0)] = 0.1
     "Of the matrices that Muon orthogonalises, with either optimiser."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (0.004, 0.008, 0.016, 0.032, 0.064)
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
     "The grid of both optimisers; Muon's steps are scaled to the length of AdamW's."
-    tuning_steps: Annotated[int, Between(10, 10_000_000)] = 150
+    tuning_steps: Annotated[int, Between(10, 10_000_000)] = 100
     "Steps of the runs that choose a rate."
     batch_sizes: Annotated[tuple[int, ...], Between(1, 4096)] = (8, 128)
     "Beside the model's own, smallest first, with the same number of tokens."
