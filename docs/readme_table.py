@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gradatim.lab import Paper, read_paper
+from gradatim.lab.paper import module_beside
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("README.md", "docs/index.md", "docs/papers/index.md")
@@ -26,8 +27,7 @@ def own_papers(root: Path = ROOT) -> dict[str, Paper]:
     """The papers of this repository by slug; those of other packages have no place in its tables."""
     found = {}
     for path in sorted((root / "gradatim/papers").glob("*.toml")):
-        module = f"gradatim.papers.{path.stem}" if path.with_suffix(".py").exists() else None
-        paper = read_paper(path, module)
+        paper = read_paper(path, module_beside(path, "gradatim.papers"))
         found[paper.slug] = paper
     return found
 

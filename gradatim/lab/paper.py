@@ -41,6 +41,12 @@ class Paper:
         return importlib.import_module(self.module_name)
 
 
+def module_beside(path: Path, package: str) -> str | None:
+    """The module of `package` beside a TOML file: `path`'s name with .py, or a package for an experiment of several parts."""
+    code = (path.with_suffix(".py"), path.with_suffix("") / "__init__.py")
+    return f"{package}.{path.stem}" if any(candidate.exists() for candidate in code) else None
+
+
 def read_paper(path: Path, module_name: str | None = None) -> Paper:
     """Reads a paper's TOML file.
 

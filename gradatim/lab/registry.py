@@ -8,7 +8,7 @@ import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from gradatim.lab.paper import Paper, read_paper
+from gradatim.lab.paper import Paper, module_beside, read_paper
 
 GROUP = "gradatim.papers"
 "The entry-point group of third-party papers, and the package of our own."
@@ -50,11 +50,8 @@ def _read_all() -> tuple[dict[str, Paper], dict[str, Exception]]:
     package = importlib.util.find_spec(GROUP)
     for folder in (package.submodule_search_locations or ()) if package else ():
         for path in sorted(Path(folder).glob("*.toml")):
-            # A module beside its claims, or a package for an experiment of several parts.
-            code = (path.with_suffix(".py"), path.with_suffix("") / "__init__.py")
-            module = f"{GROUP}.{path.stem}" if any(candidate.exists() for candidate in code) else None
             try:
-                paper = read_paper(path, module)
+                paper = read_paper(path, module_beside(path, GROUP))
                 found[paper.slug] = paper
             except (ValueError, OSError) as error:
                 broken[path.stem.replace("_", "-")] = error

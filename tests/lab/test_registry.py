@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from gradatim.lab import find, new_paper, papers
+from gradatim.lab.paper import module_beside
 
 
 def test_papers_of_other_packages_are_found(third_party):
@@ -85,3 +86,14 @@ def test_a_new_papers_slug_must_name_a_module(tmp_path, slug):
 def test_a_new_papers_slug_must_be_free(tmp_path, third_party):
     with pytest.raises(ValueError, match="there is a paper 'random-walk' already"):
         new_paper("random-walk", tmp_path)
+
+
+def test_an_experiment_is_a_module_or_a_package_beside_its_claims(tmp_path):
+    toml = tmp_path / "heavy_ball.toml"
+    assert module_beside(toml, "papers") is None
+    (tmp_path / "heavy_ball").mkdir()
+    assert module_beside(toml, "papers") is None
+    (tmp_path / "heavy_ball/__init__.py").touch()
+    assert module_beside(toml, "papers") == "papers.heavy_ball"
+    (tmp_path / "heavy_ball/__init__.py").rename(tmp_path / "heavy_ball.py")
+    assert module_beside(toml, "papers") == "papers.heavy_ball"
