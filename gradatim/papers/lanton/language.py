@@ -166,7 +166,7 @@ def token_ratio(curves: xr.Dataset, session: Session) -> Measure:
     targets = last.sel(arm=best).values
     session.note("last validation loss: " + ", ".join(f"{NAMES[arm]} {value:.4f}" for arm, value in means.items()))
     rows = curves["loss"].sel(arm="lanton").transpose("seed", "step").values
-    reached = np.array([float(time_to_target(row, curves.step.values, target)) for row, target in zip(rows, targets, strict=True)])
+    reached = np.array([float(time_to_target(row, curves.step.values, float(target))) for row, target in zip(rows, targets, strict=True)])
     if not np.isfinite(reached).all():
         session.note(
             f"LANTON does not reach {NAMES[best]}'s last loss within its tokens in {int(np.isinf(reached).sum())} runs, counted as 0"
