@@ -154,7 +154,7 @@ class DecoderLM(eqx.Module):
     ) -> tuple[Float[Array, " vocabulary"], tuple[Cache, ...]]:
         """The logits of the token after this one, and the cache with it.
 
-        **Arguments:** `is_absorbed`: of [`MultiHeadLatentAttention.decode`][gradatim.nets.MultiHeadLatentAttention.decode].
+        **Arguments:** `is_absorbed`: of [`MultiHeadLatentAttention`][gradatim.nets.MultiHeadLatentAttention].
 
         **Raises:** at run time, if the cache is full.
         """

@@ -86,6 +86,7 @@ def test_rates_are_chosen_on_a_seed_of_their_own(session):
     assert any("at an end of the grid" in note for note in session.notes) and images.rates == (0.05,)
 
 
+@pytest.mark.laptop
 def test_same_seed_same_findings(findings):
     again = paper.run(paper.SCALES["smoke"], Session(jax.random.key(0), scale="smoke"))
     timed = {"C3.step_time_ratio", "C3.time_to_accuracy_ratio"}

@@ -49,6 +49,7 @@ def test_rules_agree_at_the_base_width(findings):
     assert (base == base.isel(rule=0)).all()
 
 
+@pytest.mark.laptop
 def test_same_seed_same_findings(findings):
     again = paper.run(paper.SCALES["smoke"], Session(jax.random.key(0), scale="smoke"))
     assert again.measures == findings.measures and again.data.identical(findings.data)

@@ -28,7 +28,6 @@ from gradatim.optim import (
     shifting_starts,
     uniform_starts,
 )
-from gradatim.optim.layer_sampling import Active
 from gradatim.papers.drop_muon.config import Images
 
 N_CLASSES = 10
@@ -81,7 +80,7 @@ class Race:
     side: int
     layers: Any
     numbers: Any
-    steps: dict[Active, Callable[[Any, Any, Any], Any]] = field(default_factory=dict)
+    steps: dict[tuple[bool, ...], Callable[[Any, Any, Any], Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, images: Images, session: Session) -> Race:
@@ -105,13 +104,13 @@ class Race:
             muon_weight_dimension_numbers=lambda _: self.numbers,
         )
 
-    def step(self, active: Active) -> Callable[[Any, Any, Any], Any]:
+    def step(self, active: tuple[bool, ...]) -> Callable[[Any, Any, Any], Any]:
         """The step that updates just these layers, one function for all arms, so that it is compiled once."""
         if active not in self.steps:
             self.steps[active] = self._step(active)
         return self.steps[active]
 
-    def _step(self, active: Active) -> Callable[[Any, Any, Any], Any]:
+    def _step(self, active: tuple[bool, ...]) -> Callable[[Any, Any, Any], Any]:
         def step(state: Any, i: Any, args: Any) -> Any:
             net, inner = state
             rate, order, data = args
@@ -230,7 +229,7 @@ def compiled_operations(race: Race, session: Session) -> xr.DataArray:
     return xr.DataArray(list(counts.values()), dims="start", coords={"start": list(counts)}, attrs={"units": "1"})
 
 
-def name_of(active: Active) -> str:
+def name_of(active: tuple[bool, ...]) -> str:
     """The layers that are updated, by their numbers."""
     return "".join(str(i) for i, flag in enumerate(active, 1) if flag) or "none"
 
