@@ -37,8 +37,8 @@ def reward_modulated_hebbian(
 
     >>> import jax.numpy as jnp
     >>> change = reward_modulated_hebbian(jnp.array([1.0, 2.0]), jnp.array([0.5]), reward=1.0, baseline=0.8)
-    >>> print(change.round(2))
-    [[0.1 0.2]]
+    >>> print([f"{c:.1f}" for c in change[0]])
+    ['0.1', '0.2']
 
     Source: Legenstein, Chase, Schwartz and Maass, J. Neuroscience 30 (2010) 8400-8410.
     """
