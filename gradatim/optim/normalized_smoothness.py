@@ -138,12 +138,16 @@ class _Model(eqx.Module):
         return dual_norm(self.root, self.gradient)
 
     def error(self, step: Array) -> tuple[Scalar, Scalar]:
-        """‖∇f(x+h) - ∇f(x) - Hh‖⁎, zero where rounding could make it, and what is left of it whatever the rounding was."""
+        """‖∇f(x+h) - ∇f(x) - Hh‖⁎, zero where rounding could make it, and what is left of it whatever the rounding was.
+
+        Where the gradient overflows, the first is infinite and the second is nothing.
+        """
         there, modelled = self.slope(self.point + step), self.operator(step)
         error = dual_norm(self.root, there - self.gradient - modelled)
         parts = dual_norm(self.root, there) + self.size + dual_norm(self.root, modelled)
         rounding = 16 * jnp.finfo(error.dtype).eps * parts
-        return jnp.where(error > rounding, error, 0.0), jnp.maximum(error - rounding, 0.0)
+        is_known, is_certain = jnp.isfinite(parts), error > rounding
+        return jnp.where(is_known, jnp.where(is_certain, error, 0.0), jnp.inf), jnp.where(is_known & is_certain, error - rounding, 0.0)
 
     def curvature_error(self, direction: Array) -> Scalar:
         """‖(∇²f - H)h‖⁎: the error over the length as the length goes to nothing."""
