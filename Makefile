@@ -33,8 +33,8 @@ demo: env
 	$(BIN)/gradatim run --all --scale smoke
 
 test: env
-	NPROC=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
-	NPROC=1 $(BIN)/python -m pytest -q --doctest-modules gradatim
+	NPROC=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests
+	NPROC=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --doctest-modules gradatim
 
 lint: env
 	$(BIN)/ruff check .

@@ -7,6 +7,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("MPLBACKEND", "agg")
 # Random numbers of several axes compile twenty times faster so; what is asserted must not depend on which numbers they are.
 os.environ.setdefault("JAX_THREEFRY_PARTITIONABLE", "0")
+# Most of the suite's time is compilation, of programs that run for milliseconds.
+QUICK = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true", "--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
 
 import hypothesis
 import jaxtyping
@@ -37,3 +40,10 @@ def double():
     """Double precision for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_programs_end_with_their_module():
+    """Each keeps memory mappings, of which a process may have 65,530; the suite has more, and then ends without a word."""
+    yield
+    jax.clear_caches()
