@@ -8,8 +8,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 # Random numbers of several axes compile twenty times faster so; what is asserted must not depend on which numbers they are.
 os.environ.setdefault("JAX_THREEFRY_PARTITIONABLE", "0")
 # Most of the suite's time is compilation, of programs that run for milliseconds.
-QUICK = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true", "--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+)
 
 import hypothesis
 import jaxtyping
