@@ -1,3 +1,4 @@
 """Simulators whose states are arrays and whose parameters are pytree leaves."""
 
+from . import electrolyte as electrolyte
 from . import phase_field as phase_field

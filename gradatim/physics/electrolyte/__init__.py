@@ -1,0 +1,33 @@
+"""Charged and chemotactic fluctuations out of equilibrium: driven electrolytes, their particles, and the polar critical theory."""
+
+from .brownian import IonBrownianDynamics as IonBrownianDynamics
+from .brownian import IonState as IonState
+from .conductivity import conductivity_correction as conductivity_correction
+from .correlations import correlations_on_grid as correlations_on_grid
+from .correlations import density_correlation as density_correlation
+from .correlations import far_charge_correlation as far_charge_correlation
+from .correlations import far_density_correlation as far_density_correlation
+from .linear_noise import exact_step as exact_step
+from .linear_noise import lyapunov_steady_state as lyapunov_steady_state
+from .multispecies import MultispeciesElectrolyte as MultispeciesElectrolyte
+from .number_fluctuations import number_variance as number_variance
+from .number_fluctuations import shell_average as shell_average
+from .number_fluctuations import shell_wavenumbers as shell_wavenumbers
+from .plate_force import CLOSURES as CLOSURES
+from .plate_force import fluctuation_force as fluctuation_force
+from .plate_force import fluctuation_force_at as fluctuation_force_at
+from .plate_force import screened_fluctuation_force as screened_fluctuation_force
+from .polar_chemotaxis import LARGEST_COURANT as LARGEST_COURANT
+from .polar_chemotaxis import CriticalExponents as CriticalExponents
+from .polar_chemotaxis import PolarChemotaxis as PolarChemotaxis
+from .polar_chemotaxis import PolarState as PolarState
+from .polar_chemotaxis import PolarStepper as PolarStepper
+from .polar_chemotaxis import critical_exponents as critical_exponents
+from .polar_chemotaxis import keller_segel_term as keller_segel_term
+from .polar_chemotaxis import polarity_term as polarity_term
+from .sampler import Fluctuations as Fluctuations
+from .sampler import FluctuationSampler as FluctuationSampler
+from .theory import DrivenElectrolyte as DrivenElectrolyte
+from .theory import StructureFactor as StructureFactor
+from .units import SaltUnits as SaltUnits
+from .units import salt_units as salt_units

@@ -1,0 +1,186 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.physics.electrolyte import DrivenElectrolyte, IonBrownianDynamics, mesh
+
+GRID = PeriodicGrid((16, 12), (16.0, 12.0))
+N_PAIRS = 96
+pytestmark = pytest.mark.usefixtures("double")
+
+
+def electrolyte(dim=2, field=2.0, density=0.5, smearing=1.0, kappa=1.0):
+    return DrivenElectrolyte(kappa, field, mean_density=density, smearing=smearing, dim=dim)
+
+
+@pytest.fixture(scope="module")
+def ions():
+    with jax.enable_x64(True):
+        return IonBrownianDynamics(electrolyte(), GRID, 0.02, n_pairs=N_PAIRS)
+
+
+@eqx.filter_jit
+def _forces(ions, positions):
+    return ions.forces(positions)
+
+
+def forces(ions, positions):
+    # Numbers as arrays: other values of them compile nothing again.
+    return _forces(jax.tree.map(jnp.asarray, ions), positions)
+
+
+def run(ions, state, n_steps, k):
+    return _run(jax.tree.map(jnp.asarray, ions), state, n_steps, k)
+
+
+@eqx.filter_jit
+def _run(ions, state, n_steps, k):
+    def body(carry, _):
+        carry = ions(carry)
+        return carry, ions.structure_factor(carry, k)
+
+    return jax.lax.scan(body, state, length=n_steps)
+
+
+def place(ions, *points):
+    """All ions far away from each other's business: at one point, half of them of either sign, but for the first of each sign."""
+    x = np.full((2, 2 * ions.n_pairs), 3.0)
+    x[:, 0], x[:, ions.n_pairs] = points
+    return tuple(jnp.asarray(row) for row in x)
+
+
+@pytest.mark.parametrize(("smearing", "error"), [(1.0, 0.04), (2.0, 0.02)])
+def test_lone_pair_attracts_along_its_line_with_the_smeared_coulomb_force(smearing, error):
+    ions = IonBrownianDynamics(electrolyte(smearing=smearing), GRID, 0.02, n_pairs=N_PAIRS)
+    force = np.asarray(forces(ions, place(ions, (8.3, 6.0), (10.9, 6.0))))
+    on_positive, on_negative = force[:, 0], force[:, ions.n_pairs]
+    assert on_positive[0] > 0 and np.allclose(on_positive, -on_negative, rtol=1e-10, atol=1e-12) and abs(on_positive[1]) < 1e-12
+    # Fourier sum of the field between Gaussian clouds in the periodic box; ℓ = 1.
+    kx, ky = np.meshgrid(2 * np.pi / 16 * np.arange(-40, 41), 2 * np.pi / 12 * np.arange(-40, 41), indexing="ij")
+    square = np.where(kx**2 + ky**2 > 0, kx**2 + ky**2, np.inf)
+    exact = (kx / square * np.exp(-(smearing**2) * square) * np.sin(kx * 2.6)).sum() / (16 * 12)
+    assert abs(on_positive[0] / exact - 1) < error
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_no_force_on_a_lone_ion_and_none_in_total(dim):
+    grid = PeriodicGrid((8,) * dim, 8.0)
+    one = IonBrownianDynamics(electrolyte(dim, density=8.0**-dim, smearing=1.3, kappa=0.1), grid, 0.02, n_pairs=1)
+    rng = np.random.default_rng(dim)
+    x = tuple(jnp.asarray(rng.uniform(0, 8, 2)) for _ in range(dim))
+    scale = max(float(jnp.abs(f).max()) for f in forces(one, x))
+    for f in forces(one, x):
+        assert abs(float(f.sum())) < 1e-12 * scale
+    alone = tuple(jnp.repeat(y[:1], 2) for y in x)
+    assert all(float(jnp.abs(f).max()) < 1e-12 for f in forces(one, alone))
+    # A charge without its partner.
+    where = mesh.shares(alone, grid)
+    density = mesh.deposit(jnp.array([1.0, 0.0]), where, grid)
+    for kernel in one.kernels:
+        assert abs(float(mesh.gather(grid.backward(kernel * grid.forward(density)), where)[0])) < 1e-13
+
+
+def test_deposit_keeps_the_number_and_gather_is_its_transpose(getkey):
+    where = mesh.shares(tuple(side * jax.random.uniform(getkey(), (50,)) for side in GRID.box), GRID)
+    amounts, field = jax.random.normal(getkey(), (50,)), jax.random.normal(getkey(), (16 * 12,)).reshape(16, 12)
+    density = mesh.deposit(amounts, where, GRID)
+    assert np.isclose(density.sum() * GRID.volume / GRID.n_cells, amounts.sum())
+    assert np.isclose((density * field).sum() * GRID.volume / GRID.n_cells, (amounts * mesh.gather(field, where)).sum())
+
+
+def test_particles_on_the_edge_of_the_box_are_inside():
+    with jax.enable_x64(False):
+        x = jnp.array([-1e-9, 16.0, 0.0], jnp.float32)
+        inside = mesh.wrapped(x, 16.0)
+        (low, _), (high, _) = mesh.shares((inside,), PeriodicGrid((16,), 16.0))
+        assert (np.asarray(low) >= 0).all() and (np.asarray(low) < 16).all() and (np.asarray(high) < 16).all()
+
+
+def test_free_ions_diffuse_and_drift_as_they_should(ions):
+    free = IonBrownianDynamics(electrolyte(kappa=1e-6, field=3e5), GRID, 0.02, n_pairs=N_PAIRS)
+    state = free.initial(jax.random.key(1))
+    move = jax.jit(lambda state: free(state))
+    moved = []
+    for _ in range(40):
+        after = move(state)
+        step = np.stack([np.asarray(b) - np.asarray(a) for a, b in zip(state.positions, after.positions, strict=True)])
+        moved.append((step + np.array([[8.0], [6.0]])) % np.array([[16.0], [12.0]]) - np.array([[8.0], [6.0]]))
+        state = after
+    moved = np.stack(moved)  # step, axis, ion
+    drift = 0.3 * 0.02
+    n = moved.size / 2
+    error = np.sqrt(2 * 0.02 / n)
+    signed = moved * np.asarray(free.signs)
+    assert abs(signed[:, 0].mean() - drift) < 5 * error and abs(signed[:, 1].mean()) < 5 * error
+    assert abs(moved[:, 1].var() / 0.04 - 1) < 5 * np.sqrt(2 / n)
+
+
+def test_numbers_and_the_box_are_kept_over_long_runs(ions):
+    state, samples = run(ions, ions.initial(jax.random.key(0)), 2000, jnp.array([[0.0, 0.0]]))
+    for x, side in zip(state.positions, GRID.box, strict=True):
+        assert np.isfinite(x).all() and (np.asarray(x) >= 0).all() and (np.asarray(x) < side).all()
+    where = mesh.shares(state.positions, GRID)
+    assert abs(float(mesh.deposit(ions.signs, where, GRID).sum())) < 1e-10
+    assert np.isclose(float(mesh.deposit(jnp.ones_like(ions.signs), where, GRID).sum()), 2 * N_PAIRS)
+    # At k = 0 the number is the number and the charge is none.
+    assert np.allclose(samples.density, 2 * N_PAIRS) and np.allclose(samples.charge, 0)
+
+
+def test_charge_is_screened_and_density_depleted_along_the_field():
+    grid = PeriodicGrid((16, 16), 16.0)
+    ions = IonBrownianDynamics(electrolyte(density=1.0), grid, 0.05, n_pairs=256)
+    k = 2 * jnp.pi / 16 * jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    _, samples = run(ions, ions.initial(jax.random.key(2)), 16000, k)
+    exact = ions.electrolyte.structure_factor(k)
+    along, across = (np.asarray(samples.density)[2000:, i].mean() for i in (0, 1))
+    charge = np.asarray(samples.charge)[2000:].mean(0)
+    assert abs(along / exact.density[0] - 1) < 0.25 and abs(across / exact.density[1] - 1) < 0.4
+    assert np.abs(charge / exact.charge - 1).max() < 0.2
+
+
+def test_modes_are_the_deposited_ones_at_small_wavenumbers(ions):
+    state = ions.initial(jax.random.key(3))
+    k = jnp.array([[2 * jnp.pi / 16, 0.0]])
+    _, charge = ions.modes(state, k)
+    where = mesh.shares(state.positions, GRID)
+    spectrum = GRID.forward(mesh.deposit(ions.signs, where, GRID)) / mesh.cloud_window(GRID)
+    assert np.isclose(charge[0], spectrum[1, 0] * GRID.volume / GRID.n_cells, rtol=0.05)
+
+
+def test_single_precision_stays_single():
+    with jax.enable_x64(False):
+        ions = IonBrownianDynamics(electrolyte(), GRID, 0.02, n_pairs=N_PAIRS)
+        assert ions(ions.initial(jax.random.key(0))).positions[1].dtype == jnp.float32
+
+
+def test_time_step_above_the_bound_is_refused_with_the_bound():
+    with pytest.raises(ValueError, match=r"dt must be at most 0\.1/\(D κ²\) = 0\.1, got 0\.2"):
+        IonBrownianDynamics(electrolyte(), GRID, 0.2, n_pairs=N_PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("options", "n_pairs", "match"),
+    [
+        ({"smearing": 0.5}, 96, "smearing must be at least the width of a cell, 1, got 0.5"),
+        ({}, 95, "n_pairs must be mean_density times the box, 96, got 95"),
+        ({}, 0, "n_pairs must be at least 1, got 0"),
+        ({"dim": 3}, 96, "grid must have the electrolyte's 3 dimensions, got 2"),
+    ],
+)
+def test_ions_and_grids_that_do_not_fit_are_refused(options, n_pairs, match):
+    with pytest.raises(ValueError, match=match):
+        IonBrownianDynamics(electrolyte(**options), GRID, 0.02, n_pairs=n_pairs)
+
+
+def test_ions_that_would_collapse_are_refused():
+    grid = PeriodicGrid((8, 8, 8), 8.0)
+    with pytest.raises(ValueError, match="smearing must exceed the Bjerrum length"):
+        IonBrownianDynamics(electrolyte(3, density=1 / 64, smearing=1.0, kappa=1.0), grid, 0.02, n_pairs=8)
+
+
+def test_wavevectors_must_fit(ions):
+    with pytest.raises(ValueError, match="k must hold vectors of 2 components"):
+        ions.structure_factor(ions.initial(jax.random.key(0)), jnp.ones((1, 3)))

@@ -1,0 +1,300 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.physics.electrolyte import (
+    LARGEST_COURANT,
+    PolarChemotaxis,
+    critical_exponents,
+    keller_segel_term,
+    number_variance,
+    polarity_term,
+    shell_average,
+    shell_wavenumbers,
+)
+
+LINE, PLANE = PeriodicGrid((48,), 40.0), PeriodicGrid((24, 18), (20.0, 16.0))
+pytestmark = pytest.mark.usefixtures("double")
+
+
+@eqx.filter_jit
+def _end(stepper, state, n_steps):
+    return jax.lax.fori_loop(0, n_steps, lambda _, s: stepper(s), state)
+
+
+@eqx.filter_jit
+def _stepper(theory, dt, order):
+    return theory.stepper(dt, order=order)
+
+
+def end(stepper, state, n_steps):
+    return _end(stepper, state, jnp.asarray(n_steps))
+
+
+def stepper(theory, dt, order=2):
+    # Numbers as arrays: other values of them compile nothing again.
+    return _stepper(jax.tree.map(jnp.asarray, theory), jnp.asarray(dt), order)
+
+
+@eqx.filter_jit
+def advanced(stepper, state, noises):
+    return jax.lax.scan(lambda s, w: (stepper.advance(s, w), None), state, noises)[0]
+
+
+def band_limited(grid, key):
+    return grid.backward(grid.white_noise(key, jnp.float64) * grid.dealiased() * (grid.squared_wavenumber() > 0) * grid.n_cells**0.5)
+
+
+# Oracles.
+
+
+@pytest.mark.parametrize("grid", [LINE, PLANE, PeriodicGrid((9, 8, 10), (3.0, 4.0, 5.0))], ids=lambda grid: str(grid.dim))
+def test_both_terms_are_double_divergences(grid, getkey):
+    potential = band_limited(grid, getkey())
+    spectrum = grid.forward(potential)
+    mu_ks, mu_polar = 1.3, -0.7
+
+    @jax.jit
+    def both(potential, spectrum):
+        theory = PolarChemotaxis(grid, mu_ks=mu_ks, mu_polar=mu_polar)
+        direct = mu_ks * keller_segel_term(grid, potential) + mu_polar * polarity_term(grid, potential)
+        return grid.forward(direct) * grid.dealiased(), theory.nonlinear_terms(-grid.laplacian() * spectrum)
+
+    direct, divergence = both(potential, spectrum)
+    assert float(jnp.abs(direct - divergence).max()) < 1e-12 * float(jnp.abs(direct).max())
+
+
+def test_in_one_dimension_it_is_burgers_equation(getkey):
+    density = band_limited(LINE, getkey())
+    found = jax.jit(lambda s: PolarChemotaxis(LINE, mu_ks=0.9, mu_polar=-0.4).nonlinear_terms(s))(LINE.forward(density))
+    (k,) = LINE.derivative_wavenumbers()
+    u = LINE.backward(1j * k * -LINE.inverse_laplacian() * LINE.forward(density))
+    # ρ = -∂ₓu and ∂u/∂t = λ ∂ₓ(u²)/2.
+    exact = -1j * k * 1j * k * (0.9 + 0.8) / 2 * LINE.forward(u**2) * LINE.dealiased()
+    assert float(jnp.abs(found - exact).max()) < 1e-12 * float(jnp.abs(exact).max())
+
+
+@pytest.mark.parametrize(("dim", "exponents"), [(1, (1, -1, 1, 0)), (2, (4 / 3, -4 / 3, 2 / 3, 4 / 3)), (3, (5 / 3, -5 / 3, 1 / 3, 8 / 3))])
+def test_exact_exponents(dim, exponents):
+    assert np.allclose(critical_exponents(dim), exponents)
+
+
+@given(st.integers(1, 9))
+def test_exponents_obey_their_identities_and_meet_diffusion_at_four_dimensions(dim):
+    z, chi, structure, number = critical_exponents(dim)
+    assert np.isclose(2 * chi, z - dim - 2) and np.isclose(structure, -(2 * chi + dim)) and z <= 2
+    if dim <= 4:
+        assert np.isclose(chi, -z) and np.isclose(number, dim - structure)
+    else:
+        assert (z, structure, number) == (2, 0, dim)
+
+
+@pytest.mark.parametrize("mass", [0.0, 0.3])
+def test_without_nonlinear_terms_the_structure_factor_is_exact(mass):
+    theory = PolarChemotaxis(PLANE, diffusivity=0.8, mass=mass, noise=0.3)
+    step = stepper(theory, 80.0)  # far longer than any mode relaxes: independent samples
+    keys = jax.random.split(jax.random.key(1), 1500)
+    found, k = np.asarray(_one_long_step(step, keys)).mean(0), np.sqrt(np.asarray(PLANE.squared_wavenumber()))
+    exact = 0.3 * k**2 / (0.8 * k**2 + mass + (k == 0))
+    ratio = found[k > 0] / exact[k > 0]
+    assert np.abs(ratio - 1).max() < 5.5 * np.sqrt(2 / 1500) and abs(ratio.mean() - 1) < 5 / np.sqrt(1500 * ratio.size)
+    assert np.allclose(theory.linear_structure_factor(jnp.asarray(k)), exact)
+
+
+@eqx.filter_jit
+def _one_long_step(step, keys):
+    return jax.vmap(lambda key: step.structure_factor(step(step.initial(key))))(keys)
+
+
+@pytest.mark.parametrize("grid", [LINE, PLANE], ids=lambda grid: str(grid.dim))
+def test_mean_is_kept_to_the_bit_over_long_runs(grid, getkey):
+    theory = PolarChemotaxis(grid, mu_ks=0.4, mu_polar=-0.6, noise=0.2)
+    step = stepper(theory, 0.02)
+    state = end(step, step.initial(getkey()), 4000)
+    assert state.spectrum.ravel()[0] == 0 and abs(float(step.density(state).sum())) < 1e-10
+    assert 0 < float(state.courant) < LARGEST_COURANT and float(jnp.abs(step.density(state)).max()) > 0.1
+    start = band_limited(grid, getkey()) * 0.01 + 0.25
+    state = end(step, step.initial(getkey(), start), 4000)
+    assert np.isclose(step.density(state).mean(), 0.25, rtol=1e-12)
+
+
+@pytest.mark.parametrize("grid", [LINE, PLANE], ids=lambda grid: str(grid.dim))
+def test_a_tilt_shifts_the_frame_path_by_path(grid, getkey):
+    mu_ks, mu_polar, dt, n_steps = 0.5, -0.8, 2e-3, 250
+    tilt = (0.7, -0.3)[: grid.dim]
+    plain, tilted = (
+        stepper(PolarChemotaxis(grid, mu_ks=mu_ks, mu_polar=mu_polar, noise=0.2, tilt=a), dt) for a in ((0.0,) * grid.dim, tilt)
+    )
+    keep = grid.dealiased()
+    noises = jax.jit(jax.vmap(lambda key: grid.white_noise(key, jnp.float64)))(jax.random.split(getkey(), n_steps)) * keep[None]
+    # The frame has moved by -(μ₁ - 2μ₂) a t, and the noise of the second run with it.
+    shift = [-(mu_ks - 2 * mu_polar) * a for a in tilt]
+    phase = sum(-q * v for q, v in zip(grid.derivative_wavenumbers(), shift, strict=True))
+    times = dt * (1 + np.arange(n_steps)).reshape(-1, *(1 for _ in grid.shape))
+    start = band_limited(grid, getkey()) * 0.3
+    at_rest = advanced(plain, plain.initial(getkey(), start), noises)
+    moving = advanced(tilted, tilted.initial(getkey(), start), noises * np.exp(1j * np.asarray(phase)[None] * times))
+    seen = moving.spectrum * jnp.exp(-1j * phase * dt * n_steps)
+    error = float(jnp.abs((seen - at_rest.spectrum) * keep).max() / jnp.abs(at_rest.spectrum).max())
+    unshifted = float(jnp.abs((moving.spectrum - at_rest.spectrum) * keep).max() / jnp.abs(at_rest.spectrum).max())
+    assert error < 1e-2 and unshifted > 20 * error
+
+
+@pytest.mark.parametrize(("order", "slope"), [(1, 1), (2, 2)])
+def test_order_in_time(order, slope, getkey):
+    theory = PolarChemotaxis(PLANE, mu_ks=0.5, mu_polar=-0.8, noise=0.0)
+    start = band_limited(PLANE, getkey()) * 0.3
+    key = getkey()
+
+    def final(dt):
+        step = stepper(theory, dt, order)
+        return np.asarray(step.density(end(step, step.initial(key, start), round(0.8 / dt))))
+
+    exact = final(0.8 / 2048)
+    errors = [np.abs(final(dt) - exact).max() for dt in (0.05, 0.025, 0.0125)]
+    assert abs(np.log2(errors[1] / errors[2]) - slope) < 0.3
+
+
+def test_steps_converge_to_an_adaptive_reference(getkey):
+    import diffrax
+
+    theory = PolarChemotaxis(LINE, diffusivity=0.7, mass=0.1, mu_ks=0.5, mu_polar=-0.8, noise=0.0)
+    start = band_limited(LINE, getkey()) * 0.3
+    square = LINE.squared_wavenumber()
+
+    def rate(t, density, args):
+        spectrum = LINE.forward(density)
+        return LINE.backward(-(0.7 * square + jnp.where(square > 0, 0.1, 0.0)) * spectrum + theory.nonlinear_terms(spectrum))
+
+    control = diffrax.PIDController(rtol=1e-9, atol=1e-11)
+    solve = jax.jit(
+        lambda y: diffrax.diffeqsolve(diffrax.ODETerm(rate), diffrax.Tsit5(), 0.0, 1.0, 0.01, y, stepsize_controller=control).ys[0]
+    )
+    step = stepper(theory, 1e-3)
+    found = step.density(end(step, step.initial(getkey(), start), 1000))
+    assert np.abs(found - solve(start)).max() < 1e-5
+
+
+# Traps.
+
+
+def test_too_long_a_step_shows_in_the_courant_number(getkey):
+    theory = PolarChemotaxis(PLANE, mu_polar=-5.0, noise=0.8)
+    long, short = (end(step, step.initial(jax.random.key(0)), 200) for step in (stepper(theory, 0.08), stepper(theory, 0.002)))
+    assert not float(long.courant) <= LARGEST_COURANT and float(short.courant) < LARGEST_COURANT
+
+
+def test_blow_up_of_the_truncated_theory_is_not_hidden():
+    x, y = PLANE.positions()
+    hole = -20.0 * jnp.exp(-((x - 10) ** 2 + (y - 8) ** 2) / 4)
+    # With μ₁ > 0 the rate holds -μ₁ρ²: what lies below the mean, in truth at most down to no cells at all, runs away.
+    step = stepper(PolarChemotaxis(PLANE, mu_ks=3.0, noise=0.0), 0.002)
+    state = end(step, step.initial(jax.random.key(0), hole - hole.mean()), 400)
+    # Nothing is clipped: what is lost is not finite, or the number says that it was not to be trusted.
+    assert not np.isfinite(state.spectrum).all() or float(state.courant) > LARGEST_COURANT
+
+
+@pytest.mark.parametrize(("shape", "box"), [((10,), 5.0), ((8, 6), (4.0, 6.0))])
+def test_number_variance_is_that_of_all_boxes_of_the_field(shape, box, getkey):
+    grid = PeriodicGrid(shape, box)
+    density = jax.random.normal(getkey(), (grid.n_cells,)).reshape(shape)
+    side = 2 if min(shape) >= 8 else 1
+    total = np.asarray(density) * grid.volume / grid.n_cells
+    for axis in range(grid.dim):
+        total = sum(np.roll(total, i, axis) for i in range(side))
+    exact = (total**2).mean()
+    found = number_variance(grid.structure_factor(grid.forward(density)), grid, (side,))
+    assert np.isclose(found[0], exact, rtol=1e-12)
+
+
+def test_independent_particles_vary_as_the_volume():
+    grid = PeriodicGrid((32, 32), 32.0)
+    white = jnp.ones(grid.spectrum_shape)
+    assert np.allclose(number_variance(white, grid, (2, 4, 8)), [4, 16, 64], rtol=1e-12)
+
+
+def test_shells_average_what_the_whole_spectrum_holds():
+    grid = PeriodicGrid((12, 10), (12.0, 10.0))
+    values = np.random.default_rng(0).normal(size=grid.shape)
+    values = (values + np.roll(np.flip(values), (1, 1), (0, 1))) / 2  # even in k, as a structure factor
+    kx, ky = np.meshgrid(np.fft.fftfreq(12), np.fft.fftfreq(10), indexing="ij")
+    shell = np.rint(np.hypot(kx, ky) * 12).astype(int)
+    exact = [values[shell == i].mean() for i in range(1, 6)]
+    half = jnp.asarray(values[:, :6])
+    assert np.allclose(shell_average(half, grid), exact) and np.allclose(shell_average(jnp.stack([half, half]), grid)[1], exact)
+    assert np.isclose(shell_wavenumbers(grid)[0], 2 * np.pi * np.hypot(kx, ky)[shell == 1].mean())
+
+
+# Transformations and input.
+
+
+def test_derivative_in_a_parameter_agrees_with_differences(getkey):
+    start, noises = band_limited(LINE, getkey()) * 0.3, jax.vmap(lambda k: LINE.white_noise(k, jnp.float64))(jax.random.split(getkey(), 20))
+    key = getkey()
+
+    @jax.jit
+    def energy(mu_polar, diffusivity):
+        step = PolarChemotaxis(LINE, diffusivity=diffusivity, mu_polar=mu_polar, noise=0.2).stepper(0.01)
+        state = jax.lax.scan(lambda s, w: (step.advance(s, w), None), step.initial(key, start), noises)[0]
+        return (step.density(state) ** 2).sum()
+
+    slopes = jax.jit(jax.grad(energy, (0, 1)))(-0.8, 0.7)
+    for i, slope in enumerate(slopes):
+        h = np.eye(2)[i] * 1e-5
+        difference = (energy(-0.8 + h[0], 0.7 + h[1]) - energy(-0.8 - h[0], 0.7 - h[1])) / 2e-5
+        assert np.isclose(slope, difference, rtol=1e-6) and abs(slope) > 1e-3
+
+
+def test_vmap_over_parameters_is_a_loop_and_single_precision_stays():
+    with jax.enable_x64(False):
+        key = jax.random.key(0)
+
+        def density(mu):
+            step = PolarChemotaxis(LINE, mu_polar=mu, noise=0.2).stepper(0.01)
+            return step.density(jax.lax.fori_loop(0, 30, lambda _, s: step(s), step.initial(key)))
+
+        mus = jnp.array([-0.5, 0.3])
+        one = jax.jit(density)
+        batch = jax.jit(jax.vmap(density))(mus)
+        assert batch.dtype == jnp.float32 and np.allclose(batch, np.stack([one(mu) for mu in mus]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"diffusivity": 0.0}, "diffusivity must be positive and finite, got 0.0"),
+        ({"noise": -1.0}, "noise must be at least 0 and finite, got -1.0"),
+        ({"mass": -0.1}, r"mass must exceed -D \(2π/L\)² = -0\.02467, or waves grow without end, got -0\.1"),
+        ({"tilt": (1.0, 2.0)}, "tilt must have one component for each of the grid's 1 axes"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        PolarChemotaxis(LINE, **options)
+
+
+def test_time_steps_above_the_bound_are_refused_with_the_bound():
+    tilted = PolarChemotaxis(LINE, mu_ks=2.0, tilt=(1.0,))
+    with pytest.raises(ValueError, match=r"dt must be at most 0\.1273 under this tilt, got 0\.2"):
+        tilted.stepper(0.2)
+    with pytest.raises(ValueError, match=r"dt must be positive and finite, got -0\.1"):
+        tilted.stepper(-0.1)
+    with pytest.raises(ValueError, match="order must be 1 or 2, got 3"):
+        getattr(PolarChemotaxis.stepper, "__wrapped__", PolarChemotaxis.stepper)(tilted, 0.1, order=3)
+
+
+def test_shapes_must_fit():
+    step = stepper(PolarChemotaxis(LINE), 0.1)
+    with pytest.raises(ValueError, match=r"field must have the grid's shape \(48,\)"):
+        step.initial(jax.random.key(0), jnp.zeros(47))
+    with pytest.raises(ValueError, match="structure_factor must have the shape of the grid's spectra"):
+        number_variance(jnp.zeros(48), LINE, (2,))
+    with pytest.raises(ValueError, match="sides must lie between 1 and a quarter of the grid, 12 cells, got"):
+        number_variance(jnp.zeros(25), LINE, (13,))
+    with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
+        critical_exponents(0)
