@@ -143,14 +143,22 @@ class ParticleInCell(eqx.Module):
         none = Vector(*(jnp.zeros(self.shape, dtype) for _ in range(3)))
         state = PlasmaState(none, none, tuple(particles), jnp.zeros((), jnp.int32))
         state = state._replace(electric=yee.field_of_charge(yee.smooth(self.charge_density(state), self.filter_passes), self.dx))
-        return state if self.mesh is None else jax.device_put(state, self._shardings(state))
+        return self.spread(state)
+
+    def spread(self, state: PlasmaState) -> PlasmaState:
+        """The state with its particles laid out over the devices of the mesh, as a step leaves them; unchanged without a mesh."""
+        if self.mesh is None:
+            return state
+        whole, parts = (NamedSharding(self.mesh, spec) for spec in (PartitionSpec(), PartitionSpec(self.mesh.axis_names)))
+        particles = jax.tree.map(lambda leaf: parts if leaf.ndim else whole, state.particles)
+        return jax.device_put(state, jax.tree.map(lambda _: whole, state)._replace(particles=particles))
 
     def __call__(self, state: PlasmaState) -> PlasmaState:
         """One step."""
         faraday = yee.curl_of_electric(state.electric, self.dx)
         magnetic = add(state.magnetic, faraday, -0.5 * self.dt)
         nodes = yee.at_nodes(state.electric, magnetic)
-        advance = self._advance if self.mesh is None else self._spread(state)
+        advance = self._advance if self.mesh is None else self._on_all_devices(state)
         particles, total = advance(nodes, state.particles, state.steps)
         smoothed = Vector(*(yee.smooth(part, self.filter_passes) for part in total))
         magnetic = add(magnetic, faraday, -0.5 * self.dt)
@@ -216,7 +224,7 @@ class ParticleInCell(eqx.Module):
         order = jax.random.permutation(key, math.prod(self.shape) * per_cell)
         return tuple(part.ravel()[order] for part in jnp.meshgrid(*axes, indexing="ij"))
 
-    def _spread(self, state: PlasmaState):
+    def _on_all_devices(self, state: PlasmaState):
         axes = self.mesh.axis_names
         whole = PartitionSpec()
         particles = jax.tree.map(lambda leaf: PartitionSpec(axes) if leaf.ndim else whole, state.particles)
@@ -227,12 +235,6 @@ class ParticleInCell(eqx.Module):
 
         everywhere = jax.shard_map(advance, mesh=self.mesh, in_specs=(whole, whole, particles, whole), out_specs=(particles, whole))
         return partial(everywhere, arrays)
-
-    def _shardings(self, state: PlasmaState):
-        whole = NamedSharding(self.mesh, PartitionSpec())
-        spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
-        particles = jax.tree.map(lambda leaf: spread if leaf.ndim else whole, state.particles)
-        return jax.tree.map(lambda _: whole, state)._replace(particles=particles)
 
 
 def _warn_of_heating(species: Species, dx: Scalar) -> None:

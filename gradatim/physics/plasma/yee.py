@@ -58,7 +58,7 @@ def smooth(field: Field, passes: int) -> Field:
     return field
 
 
-def field_of_charge(rho: Field, dx: float) -> Vector:
+def field_of_charge(rho: Field, dx: Scalar) -> Vector:
     """The curl-free E with ∇ · E = ρ - ⟨ρ⟩ on this grid, to round-off."""
     steps = [(1 - jnp.asarray(np.exp(-2j * np.pi * np.fft.fftfreq(n)), jnp.result_type(rho, jnp.complex64))) / dx for n in rho.shape]
     shaped = [step.reshape(-1, *(1 for _ in rho.shape[1:])) if axis == 0 else step.reshape(1, -1) for axis, step in enumerate(steps)]

@@ -1,0 +1,212 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradatim.physics.plasma import (
+    RunawayCap,
+    SumForce,
+    TemperatureGradientForce,
+    Vector,
+    VelocityGradientForce,
+    blow_up_time,
+    boris,
+    higuera_cary,
+    is_runaway,
+    lorentz_factor,
+    maxwellian,
+    parallel_velocity,
+    relativistic_time,
+    runaway_speed,
+    vay,
+)
+
+PUSHERS = {"boris": boris, "vay": vay, "higuera_cary": higuera_cary}
+ALONG = (1.0, 0.0, 0.0)
+OFF = Vector(0.0, 0.0, 0.0)
+THETA = 0.1
+
+
+def vectors(key, n=200, size=1.0):
+    return Vector(*(size * jax.random.normal(key, (3 * n,)).reshape(3, n)))
+
+
+@pytest.mark.parametrize("name", PUSHERS)
+def test_zero_force_is_the_plain_pusher_to_the_bit(name, getkey):
+    u, E, B = (vectors(getkey()) for _ in range(3))
+    nothing = SumForce(TemperatureGradientForce(np.inf, ALONG, THETA), VelocityGradientForce(np.zeros((3, 3))))
+    # Without jit: what the compiler fuses, it may round differently.
+    with jax.disable_jit():
+        pair = [PUSHERS[name](u, E, B, 0.3, -1.0, force=force) for force in (None, nothing)]
+    for a, b in zip(*pair, strict=True):
+        assert (a == b).all()
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", PUSHERS)
+def test_backward_step_undoes_a_forward_step(name, getkey):
+    u, E, B = (vectors(getkey()) for _ in range(3))
+    there = PUSHERS[name](u, E, B, 0.3, -1.0)
+    back = PUSHERS[name](there, E, B, -0.3, -1.0)
+    assert all(jnp.allclose(a, b, atol=1e-12) for a, b in zip(back, u, strict=True))
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", ["boris", "higuera_cary"])
+def test_boris_keeps_the_speed_in_a_magnetic_field(name, getkey):
+    u, B = vectors(getkey()), vectors(getkey())
+    assert jnp.allclose(lorentz_factor(PUSHERS[name](u, OFF, B, 1.7, 1.0)), lorentz_factor(u), rtol=1e-14)
+
+
+@pytest.mark.usefixtures("double")
+def test_vay_and_higuera_cary_keep_the_drift_and_boris_does_not():
+    """E + v × B = 0 at v = 0.9 c."""
+    gamma = 1 / np.sqrt(1 - 0.81)
+    u = Vector(jnp.array(0.9 * gamma), jnp.array(0.0), jnp.array(0.0))
+    E, B = Vector(0.0, 0.9, 0.0), Vector(0.0, 0.0, 1.0)
+    moved = {name: push(u, E, B, 0.5, 1.0) for name, push in PUSHERS.items()}
+    for name in ("vay", "higuera_cary"):
+        assert all(jnp.allclose(a, b, atol=1e-12) for a, b in zip(moved[name], u, strict=True)), name
+    assert abs(float(moved["boris"].y)) > 1e-3
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", PUSHERS)
+def test_gyration_has_the_frequency_of_the_field_over_gamma(name):
+    u0 = Vector(jnp.array(0.3), jnp.array(0.5), jnp.array(0.0))
+    n, B = 4000, 0.8
+    period = 2 * np.pi * float(lorentz_factor(u0)) / B
+
+    def push(_, u):
+        return PUSHERS[name](u, OFF, Vector(B, 0.0, 0.0), period / n, -1.0)
+
+    u = jax.jit(lambda u: jax.lax.fori_loop(0, n, push, u))(u0)
+    assert all(jnp.allclose(a, b, atol=1e-5) for a, b in zip(u, u0, strict=True))
+    # Electrons turn about B as the fingers of the right hand.
+    quarter = jax.jit(lambda u: jax.lax.fori_loop(0, n // 4, push, u))(u0)
+    assert jnp.allclose(quarter.z, 0.5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", PUSHERS)
+def test_force_is_the_same_for_either_charge(name, getkey):
+    u = vectors(getkey())
+    force = TemperatureGradientForce(3.0, ALONG, THETA)
+    pushed = [PUSHERS[name](u, OFF, OFF, 0.3, charge, force=force, splitting=way) for charge in (1.0, -1.0) for way in ("strang",)]
+    lagging = [PUSHERS[name](u, OFF, OFF, 0.3, charge, force=force, splitting="effective-field") for charge in (1.0, -1.0)]
+    for a, b in (pushed, lagging):
+        assert all((p == q).all() for p, q in zip(a, b, strict=True))
+
+
+def end_errors(push, splitting, n_steps):
+    """Distance from the analytic motion over one time, in momentum, with B along the gradient."""
+    force = TemperatureGradientForce(1.0, ALONG, THETA)
+    along, across = jnp.linspace(-0.4, 0.5, 10), jnp.linspace(0.1, 0.9, 10)
+    u0 = Vector(along, across, 0 * across)
+    dt = 1.2 / n_steps
+
+    def step(_, u):
+        return push(u, OFF, Vector(0.7, 0.0, 0.0), dt, -1.0, force=force, splitting=splitting)
+
+    u = jax.lax.fori_loop(0, n_steps, step, u0)
+    # The time by which it is late, times its speed, is how far it is off.
+    late = relativistic_time(along, u.x, jnp.hypot(u.y, u.z), force.offset) - 1.2
+    return jnp.abs(late * force(u).x).max()
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(("splitting", "order"), [("strang", 2), ("effective-field", 1)])
+@pytest.mark.parametrize("name", PUSHERS)
+def test_order_of_the_splitting(name, splitting, order):
+    """γ lags in the effective field: first order only."""
+    errors = [float(end_errors(PUSHERS[name], splitting, n)) for n in (20, 80)]
+    assert abs(np.log(errors[0] / errors[1]) / np.log(4) - order) < 0.1
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    ("start", "across"), [(0.2, 0.3), (-1.8, 0.9), (1.0, 0.2), (1.5, 0.8), (0.0, 1.4), (-2.0, 1.6), (0.3, np.sqrt(1.5))]
+)
+def test_closed_form_solves_the_motion_at_low_speed(start, across):
+    last = min(0.9 * float(blow_up_time(start, across)), 3.0)
+    times = jnp.linspace(0, last, 50)
+    path = jax.vmap(lambda t: parallel_velocity(start, across, t))(times)
+    slope = jax.vmap(jax.grad(lambda t: parallel_velocity(start, across, t)))(times)
+    assert path[0] == start
+    assert jnp.allclose(slope, path**2 + across**2 - 1.5, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("double")
+def test_blow_up_and_rest_points():
+    assert jnp.isinf(parallel_velocity(2.0, 0.0, 1.01 * blow_up_time(2.0, 0.0)))
+    assert jnp.isinf(blow_up_time(1.0, 0.0)) and jnp.isinf(blow_up_time(-5.0, 1.0))
+    assert jnp.allclose(parallel_velocity(1.1, 0.5, 60.0), -np.sqrt(1.25))
+    assert jnp.allclose(blow_up_time(0.0, 2.0), np.pi / 2 / np.sqrt(2.5))
+    assert jnp.allclose(blow_up_time(2.0, 0.0), np.arctanh(np.sqrt(1.5) / 2) / np.sqrt(1.5))
+
+
+@pytest.mark.usefixtures("double")
+def test_relativistic_time_has_the_right_derivative_and_limit():
+    offset = 1.5 * THETA
+    start, end, across = (jnp.asarray(part) for part in zip((-0.3, 0.1, 0.2), (1.0, 3.0, 0.2), (-0.5, 4.0, 1.5), strict=True))
+    rate = jnp.sqrt(1 + end**2 + across**2) - 1 - offset
+    slope = jax.vmap(jax.grad(lambda end, start, across: relativistic_time(start, end, across, offset)))(end, start, across)
+    assert jnp.allclose(slope, 1 / rate, rtol=1e-9)
+    # A particle cannot cross a rest point.
+    assert jnp.isinf(relativistic_time(0.1, 3.0, 0.0, 1.5 * THETA))
+    # At low speed it is the closed form's: t = 2 (L / v_th) τ.
+    theta, thermal = 1e-8, np.sqrt(2e-8)
+    end = parallel_velocity(0.3, 0.4, 0.2)
+    time = relativistic_time(0.3 * thermal, end * thermal, 0.4 * thermal, 1.5 * theta)
+    assert jnp.allclose(time * thermal / 2, 0.2, rtol=1e-5)
+    # Late growth is exponential, not a blow-up.
+    assert jnp.allclose(relativistic_time(1e3, 1e4, 1.0, 0.15), np.log(10), rtol=1e-2)
+
+
+def test_runaway_condition_is_that_of_the_motion():
+    offset = 1.5 * THETA
+    along, across = np.meshgrid(np.linspace(-1, 1, 21), np.linspace(0, 1, 22))
+    u0 = Vector(jnp.asarray(along.ravel()), jnp.asarray(across.ravel()), jnp.zeros(along.size))
+    force = TemperatureGradientForce(1.0, ALONG, THETA)
+
+    def push(_, u):
+        return vay(u, OFF, OFF, 0.02, -1.0, force=force)
+
+    end = jax.jit(lambda u: jax.lax.fori_loop(0, 2000, push, u))(u0)
+    near = np.abs(across.ravel() - float(runaway_speed(offset))) < 0.02
+    assert ((np.asarray(end.x > 20) == np.asarray(is_runaway(u0, ALONG, offset))) | near).all()
+    assert np.isclose(float(runaway_speed(offset)) ** 2, 3 * THETA + 2.25 * THETA**2, rtol=1e-5)
+    thermal = maxwellian(jax.random.key(0), 1e-6, 100_000)
+    share = float((thermal.y**2 + thermal.z**2 > runaway_speed(1.5e-6) ** 2).mean())
+    assert abs(share - np.exp(-1.5)) < 5e-3
+
+
+def test_cap_draws_anew_and_counts():
+    fresh = maxwellian(jax.random.key(0), THETA, 64)
+    u = Vector(*(jnp.zeros(64).at[i].set(10.0 if i == 1 else 0.0).at[40].set(-3.0) for i in range(3)))
+    capped, count = RunawayCap.thermal(THETA)(u, fresh, jnp.int32(70))
+    chosen = np.array([1, 40])
+    assert int(count) == 2
+    for new, old, pool in zip(capped, u, fresh, strict=True):
+        assert (new[chosen] == pool[(chosen + 70) % 64]).all()
+        assert (np.delete(new, chosen) == np.delete(old, chosen)).all()
+
+
+def test_cap_holds_almost_nothing_of_a_thermal_population():
+    u = maxwellian(jax.random.key(1), THETA, 1_000_000)
+    _, count = RunawayCap.thermal(THETA)(u, u, jnp.int32(0))
+    assert int(count) < 10
+
+
+@given(st.floats(-0.5, 0.5), st.floats(0, 1))
+def test_parallel_velocity_is_finite_or_said_to_be_infinite(start, across):
+    values = parallel_velocity(start, across, jnp.array([0.0, 0.5, 50.0]))
+    assert not jnp.isnan(values).any()
+
+
+def test_words_and_ranges_are_checked():
+    with pytest.raises(ValueError, match=r"splitting must be one of \('strang', 'effective-field'\), got 'lie'"):
+        vay(OFF, OFF, OFF, 0.1, 1.0, splitting="lie")
+    with pytest.raises(ValueError, match="limit must be positive, got -1"):
+        RunawayCap(-1.0)
