@@ -2,3 +2,4 @@
 
 from . import electrolyte as electrolyte
 from . import phase_field as phase_field
+from . import plasma as plasma
