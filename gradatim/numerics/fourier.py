@@ -45,9 +45,9 @@ def cosine_transform_2d(x: Float[Array, "nx ny"]) -> Float[Array, "nx ny"]:
     """Type-II cosine transform along both axes, in the normalisation of `scipy.fft.dctn`, through one `rfft2`."""
     ny = x.shape[1]
     half = _cosine_fourier(_fold(x, 1))
-    turned = _phase(ny, half.dtype)[None, : ny // 2 + 1] * half
-    upper = -jnp.flip(turned[:, 1 : (ny + 1) // 2].imag, 1)
-    return 2 * jnp.concatenate([turned.real, upper], 1)
+    turn = _phase(ny, jnp.result_type(x, jnp.complex64))[None, : ny // 2 + 1]
+    real, imaginary = _times(turn, *half)
+    return 2 * jnp.concatenate([real, -jnp.flip(imaginary[:, 1 : (ny + 1) // 2], 1)], 1)
 
 
 def inverse_cosine_transform_2d(coefficients: Float[Array, "nx ny"]) -> Float[Array, "nx ny"]:
@@ -56,8 +56,8 @@ def inverse_cosine_transform_2d(coefficients: Float[Array, "nx ny"]) -> Float[Ar
     half = ny // 2 + 1
     x = coefficients / 2
     mirrored = jnp.concatenate([jnp.zeros_like(x[:, :1]), jnp.flip(x[:, ny - half + 1 :], 1)], 1)
-    spectrum = _phase(ny, jnp.result_type(x, jnp.complex64))[None, :half].conj() * jax.lax.complex(x[:, :half], -mirrored)
-    return _unfold(inverse_cosine_fourier_transform(spectrum, ny), 1)
+    turn = _phase(ny, jnp.result_type(x, jnp.complex64))[None, :half].conj()
+    return _unfold(_inverse_cosine_fourier(*_times(turn, x[:, :half], -mirrored), ny), 1)
 
 
 def cosine_fourier_transform(x: Float[Array, "nx ny"]) -> Complex[Array, "nx ny//2+1"]:
@@ -65,16 +65,12 @@ def cosine_fourier_transform(x: Float[Array, "nx ny"]) -> Complex[Array, "nx ny/
 
     Xₖₗ = 2 Σᵢⱼ xᵢⱼ cos(π k (2i + 1) / (2 nx)) exp(-2πi l j / ny)
     """
-    return _cosine_fourier(x)
+    return jax.lax.complex(*_cosine_fourier(x))
 
 
 def inverse_cosine_fourier_transform(coefficients: Complex[Array, "nx half"], ny: int) -> Float[Array, "nx {ny}"]:
     """The inverse of [`cosine_fourier_transform`][gradatim.numerics.cosine_fourier_transform] for a second axis of `ny` points."""
-    nx = coefficients.shape[0]
-    # Xₖ - i X₍ₙ₋ₖ₎ with X₍ₙ₎ = 0 is twice the turned spectrum; for k > n/2 it is the conjugate pair's own entry.
-    mirrored = jnp.concatenate([jnp.zeros_like(coefficients[:1]), jnp.flip(coefficients[1:], 0)])
-    spectrum = _phase(nx, coefficients.dtype)[:, None].conj() * (coefficients - 1j * mirrored) / 2
-    return _unfold(jnp.fft.irfft2(spectrum, (nx, ny)), 0)
+    return _inverse_cosine_fourier(coefficients.real, coefficients.imag, ny)
 
 
 def fold_spectrum(x: Float[Array, ...]) -> Complex[Array, ...]:
@@ -133,12 +129,28 @@ def cosine_wavenumbers(n: int, dx: float | Float[Array, ""] = 1.0) -> Float[Arra
     return jnp.asarray(np.pi * np.arange(n) / n) / dx
 
 
-def _cosine_fourier(x: Array) -> Array:
-    nx = x.shape[0]
+# In two real planes: compiled, complex factors over concatenations cost as much again as the FFT.
+def _cosine_fourier(x: Array) -> tuple[Array, Array]:
     spectrum = fold_spectrum(x)
+    phase = _phase(x.shape[0], spectrum.dtype)[:, None]
+    turned = _times(phase, spectrum.real, spectrum.imag)
     # conj(Vₖ) of each real column is V₋ₖ, and stays so under the transform along the other axis.
-    phase = _phase(nx, spectrum.dtype)[:, None]
-    return phase * spectrum + phase.conj() * _reflect(spectrum)
+    mirrored = _times(phase.conj(), _reflect(spectrum.real), _reflect(spectrum.imag))
+    return turned[0] + mirrored[0], turned[1] + mirrored[1]
+
+
+def _inverse_cosine_fourier(real: Array, imaginary: Array, ny: int) -> Array:
+    nx = real.shape[0]
+    # Xₖ - i X₍ₙ₋ₖ₎ with X₍ₙ₎ = 0 is twice the turned spectrum; for k > n/2 it is the conjugate pair's own entry.
+    mirrored_real, mirrored_imaginary = (jnp.concatenate([jnp.zeros_like(x[:1]), jnp.flip(x[1:], 0)]) for x in (real, imaginary))
+    half_turn = _phase(nx, jnp.result_type(real, jnp.complex64))[:, None].conj() / 2
+    spectrum = jax.lax.complex(*_times(half_turn, real + mirrored_imaginary, imaginary - mirrored_real))
+    return _unfold(jnp.fft.irfft2(spectrum, (nx, ny)), 0)
+
+
+def _times(factor: Array, real: Array, imaginary: Array) -> tuple[Array, Array]:
+    """A complex factor times a complex number in two planes."""
+    return factor.real * real - factor.imag * imaginary, factor.real * imaginary + factor.imag * real
 
 
 def _reflect(x: Array) -> Array:
