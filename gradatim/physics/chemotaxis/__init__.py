@@ -1,0 +1,29 @@
+"""Chemotaxis by indirect signalling, its parabolic–elliptic and its direct limit, and what theory says about them."""
+
+from .adaptive import Adaptivity as Adaptivity
+from .convergence import LimitErrors as LimitErrors
+from .convergence import convergence_study as convergence_study
+from .convergence import limit_errors as limit_errors
+from .critical import critical_mass as critical_mass
+from .entropy import dissipation as dissipation
+from .entropy import entropy as entropy
+from .grids import AbstractGrid as AbstractGrid
+from .grids import Box as Box
+from .grids import Radial as Radial
+from .linear_stability import growth_rate as growth_rate
+from .linear_stability import growth_rate_slope as growth_rate_slope
+from .linear_stability import instability_threshold as instability_threshold
+from .linear_stability import limit_growth_rate as limit_growth_rate
+from .stepping import Flag as Flag
+from .stepping import Solution as Solution
+from .stepping import State as State
+from .stepping import Stepper as Stepper
+from .stepping import examine as examine
+from .system import IndirectChemotaxis as IndirectChemotaxis
+from .system import Residuals as Residuals
+from .system import simplify as simplify
+from .times import layer_times as layer_times
+from .transport import bernoulli as bernoulli
+from .transport import currents as currents
+from .transport import scharfetter_gummel as scharfetter_gummel
+from .transport import transport as transport
