@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import gradatim.papers
+from gradatim.lab import read_paper, validate
+from gradatim.lab.session import Session
+from gradatim.papers import thermodynamic_forcing
+from gradatim.papers.thermodynamic_forcing import boxes
+
+
+@pytest.fixture(scope="module")
+def run():
+    session = Session(jax.random.key(0), precision="single", scale="smoke")
+    return thermodynamic_forcing.run(thermodynamic_forcing.SCALES["smoke"], session), session
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return read_paper(Path(gradatim.papers.__file__).parent / "thermodynamic_forcing.toml")
+
+
+def test_every_part_is_measured_or_says_why_not(run, paper):
+    findings, _ = run
+    parts = {f"{claim.id}.{part.name}" for claim in paper.claims for part in claim.parts}
+    assert set(findings.measures) | set(findings.untested) == parts
+    assert not set(findings.measures) & set(findings.untested)
+
+
+def test_what_smoke_can_judge_is_the_gas_and_the_single_particle(run, paper):
+    findings, session = run
+    verdicts = {claim.id: claim.judge(findings.measures, "smoke", findings.untested)["verdict"] for claim in paper.claims}
+    assert verdicts["C1"] == "holds" and verdicts["C2"] == "holds" and verdicts["C6"] == "holds"
+    assert any("effective electric field" in note for note in session.notes)
+    assert any("Gauss's law" in note for note in session.notes)
+
+
+def test_charge_is_conserved_in_every_box(run):
+    findings, _ = run
+    names = [arm.name for arm in boxes.arms(thermodynamic_forcing.SCALES["smoke"].boxes)]
+    for name in names:
+        assert float(findings.data[name]["gauss_error"].max()) < 2e-5, name
+
+
+def test_figures_are_drawn_from_the_findings(run):
+    findings, _ = run
+    figures = thermodynamic_forcing.draw(findings)
+    assert set(figures) == {"heat_flux", "waves", "anisotropy", "spectrum", "strip", "distribution", "particles"}
+    assert all(ax.get_title(loc="left") or ax.get_title() or ax.get_ylabel() for figure in figures.values() for ax in figure.axes)
+
+
+def test_data_have_units(run):
+    findings, _ = run
+    for name, node in findings.data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+@pytest.mark.parametrize("scale", thermodynamic_forcing.SCALES)
+def test_configurations_are_in_range_and_fit(scale):
+    validate(thermodynamic_forcing.SCALES[scale])
+    assert 0 < thermodynamic_forcing.memory(thermodynamic_forcing.SCALES[scale]) < 6e10
+
+
+def test_arms_differ_in_one_thing_at_a_time():
+    arms = {arm.name: arm for arm in boxes.arms(thermodynamic_forcing.Boxes())}
+    both, heat, shear = (arms[name] for name in ("both_across", "heat_across", "shear_across"))
+    assert both._replace(name="", has_shear=False) == heat._replace(name="")
+    assert both._replace(name="", has_heat=False) == shear._replace(name="")
+    along, idle = arms["heat_along"], arms["no_force"]
+    assert along._replace(name="", has_heat=False) == idle._replace(name="")
+    assert np.isclose(arms["low_beta"].time, 1.05 * 0.6 * 40)
