@@ -29,7 +29,7 @@ def test_ill_prepared_signals_converge_with_the_root_of_eps():
     orders = errors.orders(jnp.array(EPS))
     for of_signals in (orders.attractant, orders.signal, orders.attractant_gradient):
         np.testing.assert_allclose(of_signals, 0.5, atol=0.06)
-    assert 0.88 < orders.cells[-1] < 1.05 and abs(orders.cells_at_end[-1] - 1) < 0.1
+    assert 0.88 < orders.cells[-1] < 1.05 and abs(orders.cells_at_end[-1] - 1) < 0.15
     # Values of 64 cells and finer steps.
     np.testing.assert_allclose(errors.cells, [0.0644, 0.0338, 0.0173], rtol=0.04)
     np.testing.assert_allclose(errors.attractant, [0.537, 0.380, 0.268], rtol=0.02)

@@ -1,0 +1,62 @@
+"""Growth of small waves beside linear theory: the threshold is the same for every ε."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from gradatim.lab import Session
+from gradatim.physics import chemotaxis as ct
+
+from .config import Config
+from .part import Part
+
+STEPS = 400
+"Of which the second half is looked at, when the faster modes are gone."
+
+
+def run_waves(config: Config, session: Session) -> Part:
+    """The first cosine on a uniform state, for densities across the threshold."""
+    grid, tau = ct.Box((config.rates.cells,)), config.rates.spreading
+    mu = float(grid.eigenvalues(np.dtype(np.float64))[1])
+    densities = np.asarray(config.waves.densities) * float(ct.instability_threshold(mu, tau))
+    scales = (*config.waves.time_scales, 0.0)
+    wave = jnp.cos(jnp.pi * grid.centres[0])
+
+    def rate(eps: float, dt: float, density: Any) -> Any:
+        model = ct.IndirectChemotaxis(grid, eps, tau)
+        found = model.evolve(model.init(density * (1 + 1e-6 * wave)), dt=dt, n_steps=STEPS, every=STEPS // 2).cells
+        _, early, late = (found * wave[None]).mean(1)
+        return jnp.log(late / early) / (dt * (STEPS // 2))
+
+    @jax.jit
+    def grow() -> dict[str, Any]:
+        dt = config.waves.dt
+        # Of first order in dt: extrapolated from two steps.
+        rows = [
+            2 * jax.vmap(functools.partial(rate, eps, dt / 2))(jnp.asarray(densities))
+            - jax.vmap(functools.partial(rate, eps, dt))(jnp.asarray(densities))
+            for eps in scales
+        ]
+        return {"rate": jnp.stack(rows)}
+
+    measured = np.asarray(session.once("growth of waves", grow)["rate"])
+    fine = np.linspace(densities.min(), densities.max(), 101)
+    theory, at_points = (
+        np.stack([np.asarray(ct.growth_rate(jnp.asarray(n), mu, eps=eps, tau=tau)) for eps in scales]) for n in (fine, densities)
+    )
+    session.note(f"growth of small waves: largest distance from linear theory {np.abs(measured - at_points).max():.2e}")
+    data = xr.Dataset(
+        {"rate": (("eps", "density"), measured, {"units": "1"}), "theory": (("eps", "theory_density"), theory, {"units": "1"})},
+        {
+            "eps": ("eps", list(scales), {"units": "1"}),
+            "density": ("density", densities, {"units": "1"}),
+            "theory_density": ("theory_density", fine, {"units": "1"}),
+        },
+    )
+    return Part({"waves": data}, {}, {})
