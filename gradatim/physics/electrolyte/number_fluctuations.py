@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +41,16 @@ def shell_average(values: Float[Array, "*batch_spectrum"], grid: PeriodicGrid) -
 
     Every mode counts as often as the full spectrum holds it. The wavenumbers that belong to it are those of
     [`shell_wavenumbers`][gradatim.physics.electrolyte.shell_wavenumbers].
+
+    **Raises:** `ValueError` if the last axes are not those of the grid's spectra.
     """
+    if values.shape[-grid.dim :] != grid.spectrum_shape:
+        raise ValueError(f"values must have the shape of the grid's spectra, {grid.spectrum_shape}, as last axes, got {values.shape}")
+    return _shell_means(values, grid)
+
+
+@eqx.filter_jit
+def _shell_means(values: Array, grid: PeriodicGrid) -> Array:
     index, weights, n_shells = _shells(grid)
     flat = values.reshape(-1, index.size)
     sums = jax.vmap(lambda row: jax.ops.segment_sum(row * weights, index, n_shells + 1))(flat)
