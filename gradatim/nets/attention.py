@@ -252,7 +252,8 @@ class MultiHeadLatentAttention(eqx.Module):
     ) -> Float[Array, "heads head_dim"]:
         up_key, up_value = (each.weight.reshape(self.n_heads, self.head_dim, -1) for each in (self.up_key, self.up_value))
         question = jnp.concatenate([jnp.einsum("he,her->hr", q, up_key), q_rope], axis=-1)
-        weights = _softmax_until(question @ entries.T * self._scale, now)
+        # Tokens first: with the few heads as rows the same product takes half as long again.
+        weights = _softmax_until((entries @ question.T).T * self._scale, now)
         # The rotary columns are averaged too and then dropped: cheaper than a copy of the latents without them.
         return jnp.einsum("hr,her->he", (weights @ entries)[:, : self.latent_dim], up_value)
 
