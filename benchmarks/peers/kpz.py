@@ -6,7 +6,7 @@ On n or n × n cells of side ½, without noise, from a smooth start with slopes 
 step is the largest of `TIME_STEPS` with which it ends within `TARGET` (relative, root mean square, without the mean) of its own run with a
 step so small that its error in time is gone. With noise, on a line of `NOISY` cells of side 1, all take the same steps: φ's slope u obeys
 
-    ∂u/∂t = ∂ₓ²u + ½ ∂ₓ(u²) + √(2T) ξ,   S_u = T on average over modes: the nonlinear term leaves it so
+    ∂u/∂t = ∂ₓ²u + ½ ∂ₓ(u²) + √(2T) ξ,   whose variance, from modes with S_u ~ 1/k at long wavelengths, settles at some 7 T here
 """
 
 from __future__ import annotations

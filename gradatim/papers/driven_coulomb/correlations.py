@@ -121,7 +121,8 @@ def run_correlations(config: Correlations, session: Session) -> Part:
     order = np.argsort(np.fft.fftfreq(config.cells))
     kx = 2 * np.pi * np.fft.fftfreq(config.cells)[order]
     ky = 2 * np.pi * np.arange(config.cells // 2 + 1) / config.cells
-    strip = _strip(session, *(jax.tree.map(lambda leaf, i=i: leaf[i], samplers) for i in (-2, -1)), keys[2])
+    equilibrium, driven_on = (jax.tree.map(lambda leaf, i=i: leaf[i], samplers) for i in (-2, -1))
+    strip = _strip(session, equilibrium, driven_on, keys[2])
     dims = ("field", "kx", "ky")
     data = xr.Dataset(
         {

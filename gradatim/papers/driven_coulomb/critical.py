@@ -145,10 +145,10 @@ def slopes(k: np.ndarray, values: np.ndarray, window: tuple[int, int]) -> np.nda
     """Exponents over the shells of a window, NaN where a value is missing; rows are repetitions."""
     low, high = window
     inside = values[..., low - 1 : high]
-    whole = np.isfinite(inside).all(-1) & (inside > 0).all(-1)
-    safe = np.where(whole[..., None], inside, 1.0)
+    whole = np.all(np.isfinite(inside) & (inside > 0), axis=-1, keepdims=True)
+    safe = np.where(whole, inside, 1.0)
     found = fit_power_law(jnp.asarray(k[low - 1 : high]), jnp.asarray(safe)).exponent
-    return np.where(whole, np.asarray(found), np.nan)
+    return np.where(whole[..., 0], np.asarray(found), np.nan)
 
 
 def over_seeds(name: str, values: np.ndarray) -> tuple[dict[str, Measure], dict[str, str]]:

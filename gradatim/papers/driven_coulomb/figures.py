@@ -173,7 +173,7 @@ def _draw_field(data: xr.Dataset) -> Figure:
     k = 2 * np.pi * np.fft.fftfreq(data.sizes["x"])
     smooth = np.exp(-2 * (k[:, None] ** 2 + k[None, :] ** 2))
     fields = {"density": np.fft.ifft2(smooth * np.fft.fft2(data.density.values)).real, "signal": data.signal.values}
-    names = ("density, smoothed over 2 dx [1/dx²]", "signal φ [1]")
+    names = ("density, over 2 dx [1/dx²]", "signal φ [1]")
     for row, (name, values) in enumerate(zip(names, fields.values(), strict=True)):
         size = float(values[-1].std()) * 2.5
         image: Any = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def run_line(config: Line, session: Session) -> Part:
         return el.PolarChemotaxis(grid, mu_ks=coupling, noise=config.noise, tilt=(velocity / coupling if coupling else 0.0,))
 
     highest = max(config.window[1], config.control_window[1])
-    common = {
+    common: dict[str, Any] = {
         "warm": config.warm_steps // config.every,
         "records": config.steps // config.every,
         "seeds": config.seeds,

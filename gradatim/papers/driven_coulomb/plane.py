@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ def run_plane(config: Plane, session: Session) -> Part:
     grid = PeriodicGrid((config.cells,) * 2, float(config.cells))
     keys = jax.random.split(jax.random.fold_in(session.key, 3), 2)
     highest = max(config.life_window[1], config.control_window[1])
-    common = {
+    common: dict[str, Any] = {
         "warm": config.warm_steps // config.every,
         "records": config.steps // config.every,
         "seeds": config.seeds,

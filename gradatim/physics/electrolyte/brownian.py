@@ -35,7 +35,7 @@ class IonBrownianDynamics(eqx.Module):
     by Euler and Maruyama, in one to three dimensions (ψ ∝ -ln r in two). Ions are Gaussian clouds of width a, which keeps opposite ones
     from falling into each other; forces go through clouds in cells and one FFT. Numbers are conserved, and momenta pairwise: the mesh
     exerts no force on a lone ion. At distances of a few cells forces are off by 3 % with a as wide as a cell, by 1.5 % at twice that; at
-    long wavelengths by nothing. Not differentiable in ways that matter: shares of a cell have kinks.
+    long wavelengths by nothing. Derivatives exist but where an ion crosses from cell to cell, and those of long runs are chaotic.
 
     **Arguments:** `electrolyte`: its parameters, with a `smearing` a of at least the widest cell, and above the Bjerrum length ℓ/4π in
     three dimensions; `grid` of the mesh; `dt` ≤ 0.1/(D κ²), better 0.01; `n_pairs`: ions of each sign, C₀ times the box.
