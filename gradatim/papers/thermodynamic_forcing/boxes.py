@@ -128,7 +128,12 @@ def _start(model: plasma.ParticleInCell, key: Array, u: plasma.Vector) -> plasma
     return model.start(key, momenta=[u, *rest])
 
 
-def _box(config: Boxes, arm: Arm, offset: Array) -> tuple[Box, plasma.PlasmaScales]:
+def _time_step(config: Boxes) -> float:
+    """In 1/ωₚ."""
+    return config.courant * config.dx / math.sqrt(len(config.shape))
+
+
+def _box(config: Boxes, arm: Arm, offset: Array) -> Box:
     scales = plasma.PlasmaScales(config.theta, arm.beta)
     radians = math.radians(arm.angle)
     direction = (math.cos(radians), math.sin(radians), 0.0)
@@ -146,19 +151,20 @@ def _box(config: Boxes, arm: Arm, offset: Array) -> tuple[Box, plasma.PlasmaScal
         config.shape,
         species,
         dx=config.dx,
-        dt=config.courant * config.dx / math.sqrt(len(config.shape)),
+        dt=_time_step(config),
         magnetic=tuple(scales.gyrofrequency * part for part in direction),
     )
-    return traced(Box(model, plasma.Vector(*direction))), scales
+    return traced(Box(model, plasma.Vector(*direction)))
 
 
 def _simulate(config: Boxes, session: Session, arm: Arm, key: Array) -> Run:
-    histories, last = [], None
+    histories, ends = [], []
+    scales, dt = plasma.PlasmaScales(config.theta, arm.beta), _time_step(config)
+    steps = round(float(arm.time / scales.gyrofrequency) / dt)
     for seed in range(config.seeds):
         mine = jax.random.fold_in(key, seed)
         u, offset = _momenta(mine, jnp.asarray(config.theta, jnp.float32), math.prod(config.shape) * arm.per_cell)
-        box, scales = _box(config, arm, offset)
-        steps = round(arm.time / scales.gyrofrequency / float(box.model.dt))
+        box = _box(config, arm, offset)
         loop = session.loop(
             _step,
             _start(box.model, mine, u),
@@ -169,28 +175,28 @@ def _simulate(config: Boxes, session: Session, arm: Arm, key: Array) -> Run:
             label=f"{arm.name}, {seed}",
         )
         histories.append(loop.history)
-        if last is None:
-            last = jax.tree.map(np.asarray, loop.state.particles[0].momentum)
+        ends = ends or [jax.tree.map(np.asarray, loop.state.particles[0].momentum)]
     seen: dict[str, Any] = {name: np.stack([history[name] for history in histories]) for name in histories[0]}
     seen["strip"] = seen["strip"][0] / scales.gyrofrequency
-    seen["time"] = seen.pop("step")[0] * float(box.model.dt) * scales.gyrofrequency
+    seen["time"] = seen.pop("step")[0] * dt * scales.gyrofrequency
     wavenumber = 2 * np.pi * np.arange(1, seen["positive"].shape[-1] + 1) / (config.shape[0] * config.dx) * scales.gyroradius
-    return Run(arm, seen, wavenumber, last, scales)
+    return Run(arm, seen, wavenumber, ends[0], scales)
 
 
 def _unscattered(config: Boxes, session: Session, arm: Arm, key: Array) -> np.ndarray:
     """Heat flux of the same electrons in the field of their mean current alone, in n T v_th, at the same times."""
     fluxes = []
+    scales = plasma.PlasmaScales(config.theta, arm.beta)
+    steps = round(float(arm.time / scales.gyrofrequency) / _time_step(config))
     for seed in range(config.seeds):
         mine = jax.random.fold_in(key, seed)
         n = math.prod(config.shape) * arm.per_cell
         u, offset = _momenta(mine, jnp.asarray(config.theta, jnp.float32), n)
-        box, scales = _box(config, arm, offset)
+        box = _box(config, arm, offset)
         same = box.model.species[0]
         electrons = traced(plasma.Species(config.theta, n, force=same.force, cap=same.cap))
         gas = plasma.ForcedGas(electrons, dt=box.model.dt, magnetic=tuple(box.model.magnetic), is_coupled=True)
         start = _start_gas(gas, mine)._replace(momentum=u)
-        steps = round(arm.time / scales.gyrofrequency / float(box.model.dt))
         loop = session.loop(
             _step_gas,
             start,

@@ -20,6 +20,7 @@ from .loading import maxwellian as maxwellian
 from .loading import mean_kinetic_energy as mean_kinetic_energy
 from .particle_in_cell import ParticleInCell as ParticleInCell
 from .particle_in_cell import PlasmaState as PlasmaState
+from .pushers import SPLITTINGS as SPLITTINGS
 from .pushers import boris as boris
 from .pushers import higuera_cary as higuera_cary
 from .pushers import vay as vay

@@ -58,7 +58,7 @@ class TemperatureGradientForce(AbstractForce):
     **Raises:** `ValueError` for L = 0, θ ≤ 0, a direction that is not of length one, or a word that is no offset.
 
     >>> force = TemperatureGradientForce(100.0, (1.0, 0.0, 0.0), 0.01)
-    >>> force(Vector(0.0, 0.3, 0.0)).x.round(6).tolist()
+    >>> print(f"{float(force(Vector(0.0, 0.3, 0.0)).x):.5f}")
     0.00029
     """
 

@@ -44,6 +44,7 @@ class ForcedGas(eqx.Module):
 
     **Raises:** `ValueError`.
 
+    >>> from gradatim.physics.plasma import TemperatureGradientForce, moments
     >>> force = TemperatureGradientForce(1e4, (1.0, 0.0, 0.0), 1e-4)
     >>> gas = ForcedGas(Species(1e-4, 100_000, force=force), dt=100.0)
     >>> q = moments(gas(gas.start(jax.random.key(0))).momentum, (1.0, 0.0, 0.0)).heat_flux

@@ -61,8 +61,8 @@ class ParticleInCell(eqx.Module):
     >>> electrons = Species(0.1, 50)
     >>> model = ParticleInCell((32,), [electrons], dx=0.6, dt=0.5)
     >>> state = eqx.filter_jit(model)(model.start(jax.random.key(0)))
-    >>> print(f"{float(abs(model.gauss_error(state)).max()):.0e}")
-    1e-06
+    >>> float(abs(model.gauss_error(state)).max()) < 1e-5
+    True
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -158,7 +158,7 @@ class ParticleInCell(eqx.Module):
         faraday = yee.curl_of_electric(state.electric, self.dx)
         magnetic = add(state.magnetic, faraday, -0.5 * self.dt)
         nodes = yee.at_nodes(state.electric, magnetic)
-        advance = self._advance if self.mesh is None else self._on_all_devices(state)
+        advance = self._advance if self.mesh is None else self._on_all_devices(self.mesh, state)
         particles, total = advance(nodes, state.particles, state.steps)
         smoothed = Vector(*(yee.smooth(part, self.filter_passes) for part in total))
         magnetic = add(magnetic, faraday, -0.5 * self.dt)
@@ -224,8 +224,8 @@ class ParticleInCell(eqx.Module):
         order = jax.random.permutation(key, math.prod(self.shape) * per_cell)
         return tuple(part.ravel()[order] for part in jnp.meshgrid(*axes, indexing="ij"))
 
-    def _on_all_devices(self, state: PlasmaState):
-        axes = self.mesh.axis_names
+    def _on_all_devices(self, mesh: Mesh, state: PlasmaState):
+        axes = mesh.axis_names
         whole = PartitionSpec()
         particles = jax.tree.map(lambda leaf: PartitionSpec(axes) if leaf.ndim else whole, state.particles)
         arrays, others = eqx.partition(self, eqx.is_array)
@@ -233,7 +233,7 @@ class ParticleInCell(eqx.Module):
         def advance(arrays, nodes, particles, steps):
             return ParticleInCell._advance(eqx.combine(arrays, others), nodes, particles, steps, axes)
 
-        everywhere = jax.shard_map(advance, mesh=self.mesh, in_specs=(whole, whole, particles, whole), out_specs=(particles, whole))
+        everywhere = jax.shard_map(advance, mesh=mesh, in_specs=(whole, whole, particles, whole), out_specs=(particles, whole))
         return partial(everywhere, arrays)
 
 

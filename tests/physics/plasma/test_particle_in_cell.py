@@ -122,17 +122,16 @@ def test_current_and_density_satisfy_continuity_to_round_off(kind, double):
     assert jnp.isclose(flow.x.sum(), (after - before)[0].sum()) and jnp.isclose(flow.z.sum(), n)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_momentum_of_a_pair_plasma_stays(kind):
-    """Linear weights for both ways and no filter: no self-force along the grid; across it, with the fields' own momentum."""
-    pair = [Species(0.1, PER_CELL[kind], charge=charge) for charge in (-1.0, 1.0)]
-    model = ParticleInCell(SHAPES[kind], pair, dx=0.5, dt=0.3, filter_passes=0)
+def test_momentum_of_a_pair_plasma_stays():
+    """Linear weights for both ways and no filter: no self-force along the grid."""
+    pair = [Species(0.1, 100, charge=charge) for charge in (-1.0, 1.0)]
+    model = ParticleInCell((24,), pair, dx=0.5, dt=0.3, filter_passes=0)
     start = begin(model, jax.random.key(3))
     kicked = start._replace(particles=tuple(p._replace(momentum=p.momentum._replace(x=p.momentum.x + 0.1)) for p in start.particles))
     end, *_ = run(model, kicked, 200)
     (_, _, before), (_, _, after) = (balance(model, state) for state in (kicked, end))
     assert np.isclose(before[0], 0.2, atol=1e-5)
-    assert abs(float(after[0] - before[0])) < (1e-4 if kind == "1D" else 2e-3)
+    assert abs(float(after[0] - before[0])) < 1e-4
 
 
 def test_light_wave_crosses_the_empty_grid_at_the_speed_of_light(double):

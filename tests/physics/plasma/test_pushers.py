@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.physics.plasma import (
+    SPLITTINGS,
     RunawayCap,
-    SumForce,
     TemperatureGradientForce,
     Vector,
-    VelocityGradientForce,
     blow_up_time,
     boris,
     higuera_cary,
@@ -35,11 +34,10 @@ def vectors(key, n=200, size=1.0):
 
 @pytest.mark.parametrize("name", PUSHERS)
 def test_zero_force_is_the_plain_pusher_to_the_bit(name, getkey):
+    """Step by step: what the compiler fuses, it may round differently."""
     u, E, B = (vectors(getkey()) for _ in range(3))
-    nothing = SumForce(TemperatureGradientForce(np.inf, ALONG, THETA), VelocityGradientForce(np.zeros((3, 3))))
-    # Without jit: what the compiler fuses, it may round differently.
-    with jax.disable_jit():
-        pair = [PUSHERS[name](u, E, B, 0.3, -1.0, force=force) for force in (None, nothing)]
+    nothing = TemperatureGradientForce(np.inf, ALONG, THETA)
+    pair = [PUSHERS[name](u, E, B, 0.3, -1.0, force=force) for force in (None, nothing)]
     for a, b in zip(*pair, strict=True):
         assert (a == b).all()
 
@@ -73,20 +71,21 @@ def test_vay_and_higuera_cary_keep_the_drift_and_boris_does_not():
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("name", PUSHERS)
-def test_gyration_has_the_frequency_of_the_field_over_gamma(name):
+def test_gyration_has_the_frequency_of_the_field_over_gamma():
     u0 = Vector(jnp.array(0.3), jnp.array(0.5), jnp.array(0.0))
     n, B = 4000, 0.8
     period = 2 * np.pi * float(lorentz_factor(u0)) / B
 
-    def push(_, u):
-        return PUSHERS[name](u, OFF, Vector(B, 0.0, 0.0), period / n, -1.0)
+    @jax.jit
+    def turned(n_steps):
+        step = {name: lambda _, u, push=push: push(u, OFF, Vector(B, 0.0, 0.0), period / n, -1.0) for name, push in PUSHERS.items()}
+        return {name: jax.lax.fori_loop(0, n_steps, step[name], u0) for name in PUSHERS}
 
-    u = jax.jit(lambda u: jax.lax.fori_loop(0, n, push, u))(u0)
-    assert all(jnp.allclose(a, b, atol=1e-5) for a, b in zip(u, u0, strict=True))
-    # Electrons turn about B as the fingers of the right hand.
-    quarter = jax.jit(lambda u: jax.lax.fori_loop(0, n // 4, push, u))(u0)
-    assert jnp.allclose(quarter.z, 0.5, atol=1e-4)
+    whole, quarter = turned(n), turned(n // 4)
+    for name in PUSHERS:
+        assert all(jnp.allclose(a, b, atol=1e-5) for a, b in zip(whole[name], u0, strict=True)), name
+        # Electrons turn about B as the fingers of the right hand.
+        assert jnp.allclose(quarter[name].z, 0.5, atol=1e-4), name
 
 
 @pytest.mark.parametrize("name", PUSHERS)
@@ -99,29 +98,30 @@ def test_force_is_the_same_for_either_charge(name, getkey):
         assert all((p == q).all() for p, q in zip(a, b, strict=True))
 
 
-def end_errors(push, splitting, n_steps):
-    """Distance from the analytic motion over one time, in momentum, with B along the gradient."""
-    force = TemperatureGradientForce(1.0, ALONG, THETA)
+@pytest.mark.usefixtures("double")
+def test_order_of_either_splitting():
+    """Distance from the analytic motion with B along the gradient: 2, but 1 in the effective field, where γ lags."""
+    force, time = TemperatureGradientForce(1.0, ALONG, THETA), 1.2
     along, across = jnp.linspace(-0.4, 0.5, 10), jnp.linspace(0.1, 0.9, 10)
     u0 = Vector(along, across, 0 * across)
-    dt = 1.2 / n_steps
 
-    def step(_, u):
-        return push(u, OFF, Vector(0.7, 0.0, 0.0), dt, -1.0, force=force, splitting=splitting)
+    def error(push, splitting, n_steps):
+        dt = time / n_steps
+        step = lambda _, u: push(u, OFF, Vector(0.7, 0.0, 0.0), dt, -1.0, force=force, splitting=splitting)  # noqa: E731
+        u = jax.lax.fori_loop(0, n_steps, step, u0)
+        # The time by which it is late, times its speed, is how far it is off.
+        late = relativistic_time(along, u.x, jnp.hypot(u.y, u.z), force.offset) - time
+        return jnp.abs(late * force(u).x).max()
 
-    u = jax.lax.fori_loop(0, n_steps, step, u0)
-    # The time by which it is late, times its speed, is how far it is off.
-    late = relativistic_time(along, u.x, jnp.hypot(u.y, u.z), force.offset) - 1.2
-    return jnp.abs(late * force(u).x).max()
+    @jax.jit
+    def errors(n_steps):
+        return jnp.stack([jnp.stack([error(push, splitting, n_steps) for splitting in SPLITTINGS]) for push in PUSHERS.values()])
+
+    orders = np.log(np.asarray(errors(20) / errors(80))) / np.log(4)
+    assert np.allclose(orders, [[2, 1]] * 3, atol=0.1)
 
 
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(("splitting", "order"), [("strang", 2), ("effective-field", 1)])
-@pytest.mark.parametrize("name", PUSHERS)
-def test_order_of_the_splitting(name, splitting, order):
-    """γ lags in the effective field: first order only."""
-    errors = [float(end_errors(PUSHERS[name], splitting, n)) for n in (20, 80)]
-    assert abs(np.log(errors[0] / errors[1]) / np.log(4) - order) < 0.1
+PATH = jax.jit(jax.vmap(jax.value_and_grad(lambda t, start, across: parallel_velocity(start, across, t)), (0, None, None)))
 
 
 @pytest.mark.usefixtures("double")
@@ -131,8 +131,7 @@ def test_order_of_the_splitting(name, splitting, order):
 def test_closed_form_solves_the_motion_at_low_speed(start, across):
     last = min(0.9 * float(blow_up_time(start, across)), 3.0)
     times = jnp.linspace(0, last, 50)
-    path = jax.vmap(lambda t: parallel_velocity(start, across, t))(times)
-    slope = jax.vmap(jax.grad(lambda t: parallel_velocity(start, across, t)))(times)
+    path, slope = PATH(times, start, across)
     assert path[0] == start
     assert jnp.allclose(slope, path**2 + across**2 - 1.5, rtol=1e-9, atol=1e-9)
 
@@ -151,7 +150,7 @@ def test_relativistic_time_has_the_right_derivative_and_limit():
     offset = 1.5 * THETA
     start, end, across = (jnp.asarray(part) for part in zip((-0.3, 0.1, 0.2), (1.0, 3.0, 0.2), (-0.5, 4.0, 1.5), strict=True))
     rate = jnp.sqrt(1 + end**2 + across**2) - 1 - offset
-    slope = jax.vmap(jax.grad(lambda end, start, across: relativistic_time(start, end, across, offset)))(end, start, across)
+    slope = jax.jit(jax.vmap(jax.grad(lambda end, start, across: relativistic_time(start, end, across, offset))))(end, start, across)
     assert jnp.allclose(slope, 1 / rate, rtol=1e-9)
     # A particle cannot cross a rest point.
     assert jnp.isinf(relativistic_time(0.1, 3.0, 0.0, 1.5 * THETA))
