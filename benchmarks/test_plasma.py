@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -40,7 +41,7 @@ def energy(model, state):
 
 
 def timed(benchmark, model):
-    state = jax.jit(model.start)(jax.random.key(0))
+    state = eqx.filter_jit(lambda model, key: model.start(key))(model, jax.random.key(0))
     run = jax.jit(lambda state: jax.lax.fori_loop(0, warm_plasma.STEPS, lambda _, s: model(s), state)).lower(state).compile()
     end = run(state)
     assert float(jnp.abs(model.gauss_error(end)).max()) < 2e-5

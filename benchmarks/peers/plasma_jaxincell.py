@@ -6,38 +6,30 @@ import time
 import jax
 import numpy as np
 import warm_plasma
-from jaxincell import simulation
+from jaxincell import Simulation
 
 # Its thermal speed is √(2T/m).
 THERMAL = warm_plasma.THERMAL_SPEED * 2**0.5
-PARAMETERS = {
-    "length": 1e-2,
-    "amplitude_perturbation_x": 0.0,
-    "grid_points_per_Debye_length": 1.0,
-    "vth_electrons_over_c_x": THERMAL,
-    "vth_electrons_over_c_y": THERMAL,
-    "vth_electrons_over_c_z": THERMAL,
-    "electron_drift_speed_x": 0.0,
-    "velocity_plus_minus_electrons_x": False,
-    "timestep_over_spatialstep_times_c": 0.9,
-    "relativistic": True,
-    "filter_passes": 2,
-    "filter_strides": (1,),
-    "print_info": False,
-}
+UNIFORM = {f"perturbation_amplitude_{axis}": 0.0 for axis in "xyz"}
+SPECIES = UNIFORM | {"number_pseudoparticles": warm_plasma.CELLS * warm_plasma.PER_CELL, "grid_points_per_Debye_length": 1.0}
+SIMULATION = Simulation(
+    {
+        "length": 1e-2,
+        "number_grid_points": warm_plasma.CELLS,
+        "total_steps": warm_plasma.STEPS,
+        "timestep_over_spatialstep_times_c": 0.9,
+        "electrons": SPECIES | {f"vth_over_c_{axis}": THERMAL for axis in "xyz"},
+        "ions": SPECIES,
+        "relativistic": True,
+        "filter_passes": 2,
+        "filter_strides": (1,),
+        "print_info": False,
+    }
+)
 
 
 def run():
-    return jax.block_until_ready(
-        simulation(
-            PARAMETERS,
-            number_grid_points=warm_plasma.CELLS,
-            number_pseudoelectrons=warm_plasma.CELLS * warm_plasma.PER_CELL,
-            total_steps=warm_plasma.STEPS,
-            field_solver=0,
-            time_evolution_algorithm=0,
-        )
-    )
+    return jax.block_until_ready(SIMULATION.run())
 
 
 end = run()
