@@ -105,9 +105,10 @@ def _run(kind: _Kind, shares: np.ndarray, config: Balls, session: Session, label
 @functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7))
 def _solve(shares: Any, tau: Any, times: Any, dimension: int, n_cells: int, width: float, brisk: float, is_direct: bool) -> dict[str, Any]:
     grid = ct.Radial(dimension, n_cells)
-    shape = np.exp(-(grid.centres[0] ** 2) / (2 * width**2))
+    shape = np.exp(-((grid.centres[0] / width) ** 2))
     shape = jnp.asarray(shape / (grid.volumes * shape).sum())
-    rule = ct.Adaptivity(calm=brisk / 5, brisk=brisk, largest_dt=1e-4)
+    # A peak that has narrowed to a shell turns over in one over its density, 1e-14 and less.
+    rule = ct.Adaptivity(calm=brisk / 5, brisk=brisk, least_dt=1e-16, largest_dt=1e-4)
     model = ct.IndirectChemotaxis(grid, 0.0, 0.0 if is_direct else tau)
     critical = ct.critical_mass(dimension, tau=0.0 if is_direct else tau)
 

@@ -67,7 +67,7 @@ class Balls:
     cells: Annotated[int, Between(20, 4096)] = 240
     "Shells."
     width: Annotated[float, Between(1e-2, 0.5)] = 0.1
-    "Of the Gaussian."
+    "Of the Gaussian exp(-(r/width)²)."
     masses: Annotated[tuple[float, ...], Between(0.1, 10.0)] = (0.8, 0.9, 1.0, 1.1, 1.2, 1.5)
     "In units of the critical mass, rising."
     spreading: Annotated[float, Between(1e-3, 100.0)] = 1.0
@@ -89,7 +89,9 @@ class Patterns:
     side: Annotated[float, Between(0.5, 100.0)] = 4.0
     "Of the square; the interval is three times as long."
     density: Annotated[float, Between(0.1, 1000.0)] = 6.0
-    "Mean density."
+    "Mean density on the interval."
+    square_density: Annotated[float, Between(0.1, 1000.0)] = 20.0
+    "Mean density in the square."
     time_scale: Annotated[float, Between(1e-8, 10.0)] = 0.05
     "ε of the full system."
     spreading: Annotated[float, Between(1e-3, 100.0)] = 0.3

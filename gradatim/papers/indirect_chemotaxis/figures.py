@@ -98,6 +98,8 @@ def _draw_rates(data: dict[str, xr.Dataset]) -> Figure:
         _slope(ax, eps, one.cells_at_end.values, 1.0)
         if name == "ill":
             _slope(ax, eps, one.signal.values, 0.5)
+        ax.set_xticks(eps, [f"{e:g}" for e in eps])
+        ax.minorticks_off()
         label(ax, "time scale ε", "L² error", title=title)
         ax.legend(fontsize=7.5)
     ax = axes[0, 2]
@@ -139,7 +141,7 @@ def _draw_entropy(data: xr.Dataset) -> Figure:
         eps = float(data.eps[k])
         name = f"ε = {eps:g}" if eps else "elliptic limit"
         least = data.entropy[-1].values[-1]
-        axes[0, 0].plot(data.time, data.entropy[k] - least, color=colour, label=name)
+        axes[0, 0].semilogy(data.time[:-1], np.maximum(data.entropy[k, :-1] - least, 1e-6), color=colour, label=name)
         axes[0, 1].semilogy(data.time, data.dissipation[k], color=colour, label=name)
         rate = -np.diff(data.entropy[k]) / np.diff(data.time)
         axes[0, 1].semilogy((data.time[1:].values + data.time[:-1].values) / 2, rate, color=colour, ls=":", lw=2.5, alpha=0.5)
@@ -177,5 +179,5 @@ def _draw_balls(data: dict[str, xr.Dataset]) -> Figure:
         unit = "8π" if one.attrs["dimension"] == 2 else "64π²τ"
         what = "direct" if one.attrs["tau"] == 0 else f"τ = {one.attrs['tau']:g}"
         label(ax, "time", "peak density over mass", title=f"{one.attrs['dimension']} dimensions, {what}")
-        ax.legend(title=f"mass [{unit}]; ×: collapse", fontsize=7.5, title_fontsize=7.5)
+        ax.legend(title=f"mass [{unit}]; ×: collapse", fontsize=7.5, title_fontsize=7.5, loc="upper right")
     return fig

@@ -5,8 +5,6 @@ from .convergence import LimitErrors as LimitErrors
 from .convergence import convergence_study as convergence_study
 from .convergence import limit_errors as limit_errors
 from .critical import critical_mass as critical_mass
-from .entropy import dissipation as dissipation
-from .entropy import entropy as entropy
 from .grids import AbstractGrid as AbstractGrid
 from .grids import Box as Box
 from .grids import Radial as Radial
@@ -14,6 +12,8 @@ from .linear_stability import growth_rate as growth_rate
 from .linear_stability import growth_rate_slope as growth_rate_slope
 from .linear_stability import instability_threshold as instability_threshold
 from .linear_stability import limit_growth_rate as limit_growth_rate
+from .lyapunov import dissipation as dissipation
+from .lyapunov import entropy as entropy
 from .stepping import Flag as Flag
 from .stepping import Solution as Solution
 from .stepping import State as State

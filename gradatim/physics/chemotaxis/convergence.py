@@ -79,7 +79,7 @@ def convergence_study(
     >>> model = IndirectChemotaxis(Box((16,)), 0.01, 0.2)
     >>> n0 = 5 * (1 + 0.8 * jnp.cos(jnp.pi * model.grid.centres[0]))
     >>> eps = jnp.array([0.02, 0.01])
-    >>> errors = convergence_study(model, n0, eps=eps, tau=jnp.full(2, 0.2), limit="pes", t_end=0.3, n_layer=100, n_after=100)
+    >>> errors = convergence_study(model, n0, eps=eps, tau=jnp.full(2, 0.2), limit="pes", t_end=0.3, n_layer=100, n_after=400)
     >>> print(f"{errors.orders(eps).cells[0]:.1f}")
     1.0
     """

@@ -75,8 +75,10 @@ class Stepper(eqx.Module):
     def advance(self, carry: Carry) -> Carry:
         """One step without looking back at the flag."""
         memory = self.signals.advance(carry.memory, carry.cells)
-        cells = transport(self.grid, carry.cells, self.signals.attractant(memory), self.dt, self.chi)
-        return Carry(cells, memory, carry.flag)
+        # Fields keep their precision beside parameters of another.
+        memory = jax.tree.map(lambda new, old: new.astype(old.dtype), memory, carry.memory)
+        attractant = self.signals.attractant(memory).astype(carry.cells.dtype)
+        return Carry(transport(self.grid, carry.cells, attractant, self.dt, self.chi), memory, carry.flag)
 
     def guarded(self, carry: Carry) -> Carry:
         """One step, unless the flag is up already; raises it."""

@@ -10,10 +10,11 @@ from typing import Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from . import entropy as functional
+from . import lyapunov
 from .adaptive import Adaptivity, march_adaptively
 from .critical import least_critical_mass
 from .grids import AbstractGrid, Box
@@ -82,8 +83,11 @@ class IndirectChemotaxis(eqx.Module):
         for name, field in (("cells", cells), ("attractant", attractant), ("signal", signal)):
             if field is not None and field.shape != self.grid.shape:
                 raise ValueError(f"{name} must have the grid's shape {self.grid.shape}, got {field.shape}; batch with jax.vmap")
-        if not isinstance(cells, Tracer) and not bool((cells >= 0).all() & jnp.isfinite(cells).all()):
-            raise ValueError(f"cells must be finite and at least 0 everywhere, got values from {cells.min()} to {cells.max()}")
+        if not isinstance(cells, Tracer):
+            # NumPy: under a surrounding trace JAX's operations on known values are traced too.
+            values = np.asarray(cells)
+            if not (np.isfinite(values).all() and (values >= 0).all()):
+                raise ValueError(f"cells must be finite and at least 0 everywhere, got values from {values.min()} to {values.max()}")
         if cells.dtype == jnp.float32 and self.limit == "none" and not isinstance(self.eps, Tracer) and float(self.eps) < 1e-4:
             _warn_of_single_precision(float(self.eps))
         c, w = self.critical_manifold(cells)
@@ -104,11 +108,11 @@ class IndirectChemotaxis(eqx.Module):
 
     def entropy(self, state: State) -> Float[Array, ""]:
         """F of [`entropy`][gradatim.physics.chemotaxis.entropy]."""
-        return functional.entropy(self.grid, state, tau=self.tau, chi=self.chi)
+        return lyapunov.entropy(self.grid, state, tau=self.tau, chi=self.chi)
 
     def dissipation(self, state: State) -> Float[Array, ""]:
         """-dF/dt of [`dissipation`][gradatim.physics.chemotaxis.dissipation]."""
-        return functional.dissipation(self.grid, state, eps=self.eps, tau=self.tau, chi=self.chi)
+        return lyapunov.dissipation(self.grid, state, eps=self.eps, tau=self.tau, chi=self.chi)
 
     def critical_mass(self) -> Float[Array, ""]:
         """The least mass at which cells may blow up on this grid: [`critical_mass`][gradatim.physics.chemotaxis.critical_mass] of the
@@ -149,8 +153,8 @@ class IndirectChemotaxis(eqx.Module):
         if n_steps < 1 or every < 1 or n_steps % every:
             raise ValueError(f"every must divide the number of steps, got {every} and {n_steps}")
         dts = jnp.diff(times)
-        if not isinstance(times, Tracer) and not bool((dts > 0).all()):
-            raise ValueError(f"times must grow, so that dt is positive, got a shortest dt of {dts.min()}")
+        if not isinstance(times, Tracer) and not (np.diff(np.asarray(times)) > 0).all():
+            raise ValueError(f"times must grow, so that dt is positive, got a shortest dt of {np.diff(np.asarray(times)).min()}")
         snapshots = march(self._in_precision(state)._stepper, state, dts.astype(state.cells.dtype), every)
         return self._solution(times[::every], snapshots)
 
@@ -163,7 +167,7 @@ class IndirectChemotaxis(eqx.Module):
 
         **Raises:** `ValueError` for times that do not grow.
         """
-        if times.size < 2 or (not isinstance(times, Tracer) and not bool((jnp.diff(times) > 0).all())):
+        if times.size < 2 or (not isinstance(times, Tracer) and not (np.diff(np.asarray(times)) > 0).all()):
             raise ValueError(f"times must be at least two that grow, got {times}")
         model = self._in_precision(state)
         snapshots = march_adaptively(model._stepper, state, times.astype(state.cells.dtype), adaptivity or Adaptivity())

@@ -15,13 +15,15 @@ EPS = (0.02, 0.01, 0.005)
 
 
 @functools.cache
-def study(limit, is_ill, tau_of_eps):
-    signals = (jnp.asarray(C0), jnp.asarray(W0)) if is_ill else ()
-    eps = jnp.array(EPS)
-    tau = eps if tau_of_eps else jnp.full(3, 0.2)
+def program(limit):
     model = IndirectChemotaxis(GRID, 0.01, 0.2)
-    run = functools.partial(convergence_study, model, limit=limit, t_end=0.5, n_layer=400, n_after=1600)
-    return jax.jit(lambda cells, *signals: run(cells, *signals, eps=eps, tau=tau))(jnp.asarray(CELLS), *signals)
+    return jax.jit(functools.partial(convergence_study, model, limit=limit, t_end=0.5, n_layer=400, n_after=1600))
+
+
+def study(limit, is_ill, tau_of_eps):
+    cells, eps = jnp.asarray(CELLS), jnp.array(EPS)
+    signals = (jnp.asarray(C0), jnp.asarray(W0)) if is_ill else IndirectChemotaxis(GRID, 0.0, 0.2).critical_manifold(cells)
+    return program(limit)(cells, *signals, eps=eps, tau=eps if tau_of_eps else jnp.full(3, 0.2))
 
 
 def test_ill_prepared_signals_converge_with_the_root_of_eps():

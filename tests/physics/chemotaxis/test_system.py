@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
@@ -16,110 +16,135 @@ from gradatim.physics.chemotaxis import Box, IndirectChemotaxis, Radial, simplif
 pytestmark = pytest.mark.usefixtures("double")
 MASS = 1e-12  # round-off of thousands of steps
 GRIDS = {"line": Box((16,)), "square": Box((8, 6)), "ball": Radial(4, 16)}
-KINDS = {"full": (0.05, 0.2), "pes": (0.0, 0.2), "ids": (0.0, 0.0)}
-CASES = [(grid, kind) for grid in GRIDS for kind in KINDS]
+LIMITS = {"pes": (0.0, 0.2), "ids": (0.0, 0.0)}
+ON_GRIDS = pytest.mark.parametrize("grid", GRIDS)
 
 
 def ill_prepared(grid):
     rng = np.random.default_rng(0)
-    return tuple(jnp.asarray(rng.uniform(0, most, grid.shape)) for most in (8.0, 3.0, 1.0))
+    return ct.State(*(jnp.asarray(rng.uniform(0, most, grid.shape)) for most in (8.0, 3.0, 1.0)))
+
+
+def rounds(model, first, dt, n_steps):
+    """Sixty times `n_steps` steps, and what must hold after each."""
+    stepper = model.stepper(dt)
+
+    def one(state, _):
+        after = jax.lax.fori_loop(0, n_steps, lambda _, s: stepper(s), state)
+        seen = (model.entropy(after), model.grid.integral(after.cells), after.cells.min(), model.dissipation(after))
+        return after, seen
+
+    first = model.init(*first)
+    end, seen = jax.lax.scan(one, first, length=60)
+    return end, (model.entropy(first), model.grid.integral(first.cells), model.dissipation(first)), seen
 
 
 @functools.cache
-def stepped(grid, kind):
-    """Sixty steps of one length, with entropy, mass and the least density after each, compiled once a case."""
+def full(grid):
+    """The full system, one program a grid."""
+    return jax.jit(lambda eps, tau, chi, dt, n_steps, first: rounds(IndirectChemotaxis(GRIDS[grid], eps, tau, chi), first, dt, n_steps))
 
-    @jax.jit
-    def run(dt, chi):
-        model = IndirectChemotaxis(GRIDS[grid], *KINDS[kind], chi)
-        n, c, w = ill_prepared(GRIDS[grid])
-        stepper = model.stepper(dt)
 
-        def one(state, _):
-            after = stepper(state)
-            return after, (model.entropy(after), GRIDS[grid].integral(after.cells), after.cells.min(), model.dissipation(after))
-
-        first = model.init(n, c, w)
-        end, seen = jax.lax.scan(one, first, length=60)
-        return first, model.entropy(first), model.dissipation(first), end, seen
-
-    return run
+@functools.cache
+def limit(kind):
+    return jax.jit(lambda chi, dt, first: rounds(IndirectChemotaxis(GRIDS["line"], *LIMITS[kind], chi), first, dt, 1))
 
 
 # Invariants.
 
 
-@pytest.mark.parametrize(("grid", "kind"), CASES)
-@given(exponent=st.floats(-5, 1), chi=st.floats(0.1, 20))
-def test_entropy_falls_in_every_step_whatever_its_length(grid, kind, exponent, chi):
+def check(first, seen, dt):
+    (before, mass, _), (entropy, masses, least, dissipation) = jax.tree.map(np.asarray, (first, seen))
+    values = np.append(before, entropy)
+    assert np.diff(values).max() <= 1e-10 * np.abs(values).max()
+    assert values[0] > values[-1] and least.min() >= 0 and dissipation.min() >= -1e-10
+    # Round-off of what passes the faces, which a long step makes large beside what is there.
+    assert np.abs(masses / mass - 1).max() < MASS * (1 + 300 * dt)
+
+
+@ON_GRIDS
+@settings(max_examples=20)
+@given(exponent=st.floats(-5, 1), chi=st.floats(0.1, 20), eps=st.floats(-6, 1), tau=st.floats(0, 3))
+def test_entropy_falls_in_every_step_whatever_its_length(grid, exponent, chi, eps, tau):
     with jax.enable_x64(True):
-        first, before, _, _, seen = stepped(grid, kind)(10.0**exponent, chi)
-        entropy, mass, least, dissipation = map(np.asarray, seen)
-        values = np.append(np.asarray(before), entropy)
-        assert np.diff(values).max() <= 1e-10 * np.abs(values).max()
-        assert values[0] > values[-1] and least.min() >= 0 and dissipation.min() >= -1e-10
-        # Round-off of what passes the faces, which a long step makes large beside what is there.
-        assert np.abs(mass / GRIDS[grid].integral(first.cells) - 1).max() < MASS * (1 + 300 * 10.0**exponent)
+        dt = 10.0**exponent
+        _, first, seen = full(grid)(10.0**eps, tau, chi, dt, 1, ill_prepared(GRIDS[grid]))
+        check(first, seen, dt)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("kind", LIMITS)
+@settings(max_examples=20)
+@given(exponent=st.floats(-5, 1), chi=st.floats(0.1, 20))
+def test_entropy_of_the_limits_falls_too(kind, exponent, chi):
+    with jax.enable_x64(True):
+        dt = 10.0**exponent
+        _, first, seen = limit(kind)(chi, dt, ill_prepared(GRIDS["line"]))
+        check(first, seen, dt)
+
+
+@ON_GRIDS
 def test_dissipation_is_the_rate_at_which_entropy_falls(grid):
     def rate(dt):
-        _, before, dissipation, _, (entropy, *_) = stepped(grid, "full")(dt, 1.0)
+        _, (before, _, dissipation), (entropy, *_) = full(grid)(0.05, 0.2, 1.0, dt, 1, ill_prepared(GRIDS[grid]))
         return float(before - entropy[0]) / dt, float(dissipation)
 
-    rates = [rate(dt)[0] for dt in (2e-7, 1e-7)]
-    assert 2 * rates[1] - rates[0] == pytest.approx(rate(1e-7)[1], rel=2e-3)
+    coarse, fine = (rate(dt)[0] for dt in (2e-7, 1e-7))
+    assert 2 * fine - coarse == pytest.approx(rate(1e-7)[1], rel=2e-3)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@ON_GRIDS
 def test_mass_is_kept_over_long_runs(grid):
-    model = IndirectChemotaxis(GRIDS[grid], 0.01, 0.2)
-    end = eqx.filter_jit(functools.partial(model.evolve, dt=1e-3, n_steps=20_000, every=5000))(model.init(*ill_prepared(GRIDS[grid])))
-    assert jnp.abs(end.mass / end.mass[0] - 1).max() < MASS and end.cells.min() > 0 and (end.flag == 0).all()
+    end, (_, mass, _), (_, masses, *_) = full(grid)(0.01, 0.2, 1.0, 1e-3, 300, ill_prepared(GRIDS[grid]))
+    assert jnp.abs(masses / mass - 1).max() < MASS and end.cells.min() > 0
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@ON_GRIDS
 def test_uniform_states_stay(grid):
-    model = IndirectChemotaxis(GRIDS[grid], 0.01, 0.2)
-    uniform = model.init(jnp.full(GRIDS[grid].shape, 3.0))
-    after = eqx.filter_jit(model.stepper(0.1))(uniform)
-    assert all(jnp.abs(field - 3).max() < 1e-11 for field in after)
-    assert max(model.manifold_residuals(after)) < 1e-8 and model.dissipation(after) < 1e-12
+    uniform = ct.State(*(jnp.full(GRIDS[grid].shape, 3.0) for _ in range(3)))
+    end, _, (*_, dissipation) = full(grid)(0.01, 0.2, 1.0, 0.1, 1, uniform)
+    assert all(jnp.abs(field - 3).max() < 1e-11 for field in end) and jnp.abs(dissipation).max() < 1e-12
 
 
 @pytest.mark.parametrize("chi", [-2.0, 0.0])
 def test_repulsion_spreads(chi):
-    model = IndirectChemotaxis(GRIDS["line"], 0.01, 0.2, chi)
-    end = eqx.filter_jit(functools.partial(model.evolve, dt=1e-2, n_steps=200))(model.init(*ill_prepared(GRIDS["line"])))
-    assert jnp.ptp(end.cells[-1]) < 1e-4 and end.cells.min() >= 0 and model.critical_mass() == jnp.inf
+    end, *_ = full("line")(0.01, 0.2, chi, 1e-2, 4, ill_prepared(GRIDS["line"]))
+    assert jnp.ptp(end.cells) < 1e-4 and end.cells.min() >= 0
+    assert IndirectChemotaxis(GRIDS["line"], 0.01, 0.2, chi).critical_mass() == jnp.inf
 
 
 # References.
 
 
 @functools.cache
-def at_wall(limit, cells, dt):
+def at_wall(kind, cells):
     grid = Box((cells,))
-    model = simplify(IndirectChemotaxis(grid, 0.1, 0.2), limit)
-    first = model.init(5 * (1 + 0.8 * jnp.cos(jnp.pi * grid.centres[0])))
-    found = eqx.filter_jit(functools.partial(model.evolve, dt=dt, n_steps=round(0.2 / dt), every=round(0.05 / dt)))(first)
-    n = np.asarray(found.cells)[[1, 2, 4]]
-    return (9 * n[:, 0] - n[:, 1]) / 8  # the even parabola through the first two cells
+    model = IndirectChemotaxis(grid, *LIMITS[kind])
+
+    @jax.jit
+    def run(dt, n_steps):
+        stepper = model.stepper(dt)
+
+        def one(state, _):
+            after = jax.lax.fori_loop(0, n_steps, lambda _, s: stepper(s), state)
+            return after, (9 * after.cells[0] - after.cells[1]) / 8  # the even parabola through the first two cells
+
+        first = model.init(5 * (1 + 0.8 * jnp.cos(jnp.pi * grid.centres[0])))
+        return jax.lax.scan(one, first, length=4)[1][jnp.array([0, 1, 3])]
+
+    return run
 
 
-@pytest.mark.parametrize(("limit", "exact"), [("pes", (7.6999031, 6.7729866, 5.7611268)), ("ids", (8.3256744, 7.5393309, 6.4417349))])
-def test_limits_reach_the_spectral_reference(limit, exact):
-    coarse, halved, finer = at_wall(limit, 20, 1e-3), at_wall(limit, 20, 5e-4), at_wall(limit, 40, 1e-3)
+@pytest.mark.parametrize(("kind", "exact"), [("pes", (7.6999031, 6.7729866, 5.7611268)), ("ids", (8.3256744, 7.5393309, 6.4417349))])
+def test_limits_reach_the_spectral_reference(kind, exact):
+    coarse, halved, finer = at_wall(kind, 20)(1e-3, 50), at_wall(kind, 20)(5e-4, 100), at_wall(kind, 40)(1e-3, 50)
     # First order in time and second in space, both extrapolated: what is left is of the order of their squares.
     np.testing.assert_allclose(2 * halved - coarse + 4 / 3 * (finer - coarse), exact, rtol=2e-4)
     np.testing.assert_allclose(finer, exact, rtol=2e-2)
 
 
 def test_full_system_reaches_an_implicit_reference():
-    grid, eps, tau = Box((12,)), 0.03, 0.2
-    model = IndirectChemotaxis(grid, eps, tau)
-    first = model.init(*ill_prepared(grid))
+    grid, eps, tau = GRIDS["line"], 0.03, 0.2
+    first = ill_prepared(grid)
 
     @jax.jit
     def rate(y):
@@ -129,52 +154,55 @@ def test_full_system_reaches_an_implicit_reference():
 
     reference = solve_ivp(lambda t, y: np.asarray(rate(y)), (0, 0.1), np.concatenate(first), "BDF", rtol=1e-8, atol=1e-9)
     exact = reference.y[:, -1].reshape(3, -1)
-    ends = [eqx.filter_jit(functools.partial(model.evolve, dt=0.1 / n, n_steps=n))(first) for n in (200, 400)]
-    for name, field in zip(("cells", "attractant", "signal"), exact, strict=True):
-        coarse, fine = (float(jnp.abs(getattr(end, name)[-1] - field).max()) for end in ends)
-        assert 1.8 < coarse / fine < 2.2 and fine < 5e-3 * np.abs(field).max()
+    ends = [full("line")(eps, tau, 1.0, 0.1 / (60 * n), n, first)[0] for n in (20, 40)]
+    for coarse, fine, field in zip(*ends, exact, strict=True):
+        errors = [float(jnp.abs(end - field).max()) for end in (coarse, fine)]
+        assert 1.8 < errors[0] / errors[1] < 2.2 and errors[1] < 5e-3 * np.abs(field).max()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_data_of_x_alone_make_the_square_a_line(kind):
+def test_data_of_x_alone_make_the_square_a_line():
     line, square = Box((24,)), Box((24, 5), (1.0, 0.3))
     fields = [5 * (1 + 0.8 * np.cos(np.pi * line.centres[0])), 2 + np.cos(2 * np.pi * line.centres[0]), np.ones(24)]
-    ends = []
-    for grid in (line, square):
-        first = (jnp.asarray(np.broadcast_to(f.reshape(-1, *(1 for _ in grid.shape[1:])), grid.shape)) for f in fields)
-        model = IndirectChemotaxis(grid, *KINDS[kind])
-        ends.append(eqx.filter_jit(functools.partial(model.evolve, dt=1e-3, n_steps=50))(model.init(*first)).states)
-    assert all(jnp.abs(a[-1][:, None] - b[-1]).max() < 1e-8 for a, b in zip(*ends, strict=True))
+
+    def ends(grid):
+        first = ct.State(*(jnp.asarray(np.broadcast_to(f.reshape(-1, *(1 for _ in grid.shape[1:])), grid.shape)) for f in fields))
+
+        def run(kind):
+            stepper = IndirectChemotaxis(grid, *kind).stepper(1e-3)
+            return jax.lax.fori_loop(0, 50, lambda _, s: stepper(s), first)
+
+        return [run(kind) for kind in ((0.05, 0.2), *LIMITS.values())]
+
+    for on_line, on_square in zip(*(jax.jit(ends, static_argnums=0)(grid) for grid in (line, square)), strict=True):
+        assert all(jnp.abs(a[:, None] - b).max() < 1e-8 for a, b in zip(on_line, on_square, strict=True))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def elliptic_end(grid, cells):
+    model = IndirectChemotaxis(grid, 0.0, 0.2)
+    stepper = model.stepper(4e-5)
+    return jax.lax.fori_loop(0, 100, lambda _, s: stepper(s), model.init(cells)).cells
 
 
 def test_equal_shells_in_one_dimension_are_the_box():
-    ends = []
-    for grid in (Box((24,)), Radial(1, 24, grading=1.0)):
-        model = IndirectChemotaxis(grid, 0.0, 0.2)
-        first = model.init(5 * (1 + 0.8 * jnp.cos(jnp.pi * grid.centres[0])))
-        ends.append(eqx.filter_jit(functools.partial(model.evolve, dt=1e-3, n_steps=50))(first).cells[-1])
-    assert jnp.abs(ends[0] - ends[1]).max() < 1e-10
+    line, shells = Box((24,)), Radial(1, 24, grading=1.0)
+    cells = 5 * (1 + 0.8 * jnp.cos(jnp.pi * line.centres[0]))
+    assert jnp.abs(elliptic_end(line, cells) - elliptic_end(shells, cells)).max() < 1e-10
 
 
 def test_a_disc_of_shells_is_the_middle_of_a_square():
     # The Gaussian is far from the walls: what is left is the grids' error, of second order.
     def density(r2):
-        return 6 * np.exp(-r2 / (2 * 0.1**2)) / (2 * np.pi * 0.1**2)
-
-    def at_radius(grid, r2):
-        model = IndirectChemotaxis(grid, 0.0, 0.2)
-        end = eqx.filter_jit(functools.partial(model.evolve, dt=4e-5, n_steps=100))(model.init(jnp.asarray(density(r2)))).cells[-1]
-        return np.asarray(end)
+        return jnp.asarray(6 * np.exp(-r2 / (2 * 0.1**2)) / (2 * np.pi * 0.1**2))
 
     shells = Radial(2, 80, grading=1.0)
-    fine = at_radius(shells, shells.centres[0] ** 2)
+    fine = np.asarray(elliptic_end(shells, density(shells.centres[0] ** 2)))
     errors = []
     for n in (16, 32):
         # A quarter of the square, walls being mirrors.
-        x = np.asarray(Box((n, n)).centres[0])
-        r = np.hypot(x[:, None], x[None, :])
-        found = at_radius(Box((n, n)), r**2)
-        near = r < 0.4
+        square = Box((n, n))
+        r = np.hypot(square.centres[0][:, None], square.centres[0][None, :])
+        found, near = np.asarray(elliptic_end(square, density(r**2))), r < 0.4
         errors.append(np.abs(found[near] - np.interp(r[near], shells.centres[0], fine)).max() / fine.max())
     assert errors[1] < 0.02 and errors[0] / errors[1] > 2.5
 
@@ -184,23 +212,32 @@ def test_a_disc_of_shells_is_the_middle_of_a_square():
 
 @pytest.mark.parametrize("eps", [0.0, 0.001, 0.01])
 def test_a_wave_grows_at_the_eigenvalue(eps):
-    grid = Box((32,))
-    rate = float(ct.growth_rate(40.0, grid.eigenvalues(np.dtype(float))[1], eps=eps, tau=0.2))
-    model = IndirectChemotaxis(grid, eps, 0.2)
-    wave = jnp.cos(jnp.pi * grid.centres[0])
-
-    @jax.jit
-    def amplitudes(dt):
-        first = model.init(40 * (1 + 1e-6 * wave))
-        found = model.evolve(first, dt=dt, n_steps=800, every=400).cells
-        return (found * wave[None]).mean(1)
-
-    def measured(dt):
-        _, early, late = amplitudes(dt)
-        return float(jnp.log(late / early) / (400 * dt))
-
+    rate = float(ct.growth_rate(40.0, WAVES.eigenvalues(np.dtype(float))[1], eps=eps, tau=0.2))
+    measured = limit_rate if eps == 0 else functools.partial(full_rate, eps)
     # Of first order in dt: two steps are extrapolated.
     assert 2 * measured(1e-4) - measured(2e-4) == pytest.approx(rate, rel=1e-3)
+
+
+WAVES = Box((32,))
+
+
+def rate_of(model, dt):
+    wave = jnp.cos(jnp.pi * WAVES.centres[0])
+    stepper = model.stepper(dt)
+    advance = lambda state, _: (jax.lax.fori_loop(0, 400, lambda _, s: stepper(s), state),) * 2  # noqa: E731
+    _, states = jax.lax.scan(advance, model.init(40 * (1 + 1e-6 * wave)), length=2)
+    early, late = (states.cells * wave[None]).mean(1)
+    return jnp.log(late / early) / (400 * dt)
+
+
+@jax.jit
+def full_rate(eps, dt):
+    return rate_of(IndirectChemotaxis(WAVES, eps, 0.2), dt)
+
+
+@jax.jit
+def limit_rate(dt):
+    return rate_of(IndirectChemotaxis(WAVES, 0.0, 0.2), dt)
 
 
 # Transformations.
@@ -230,6 +267,14 @@ def test_vmap_over_parameters_is_a_loop():
     assert jnp.allclose(batch, jnp.stack([run(*pair) for pair in zip(taus, epss, strict=True)]), rtol=1e-10)
 
 
+def test_known_cells_are_checked_inside_a_trace_too():
+    good, bad = jnp.ones(8), -jnp.ones(8)
+    run = lambda cells: jax.jit(lambda eps: IndirectChemotaxis(Box((8,)), eps, 0.2).init(cells).signal)(0.1)  # noqa: E731
+    assert jnp.allclose(run(good), 1)
+    with pytest.raises(ValueError, match="cells must be finite"):
+        run(bad)
+
+
 def test_another_parameter_does_not_compile_again():
     traces = []
 
@@ -257,6 +302,8 @@ def test_single_precision_stays_single_and_warns_once_of_a_fast_signal():
         IndirectChemotaxis(grid, 1e-3, 0.2).init(cells)
     found = eqx.filter_jit(functools.partial(model.evolve, dt=1e-3, n_steps=4))(first)
     assert all(x.dtype == jnp.float32 for x in (*found.states, found.times, found.mass, found.entropy))
+    for one in (model, simplify(model, "pes")):
+        assert all(x.dtype == jnp.float32 for x in eqx.filter_jit(one.stepper(1e-3))(first))
 
 
 # Words and numbers that are not allowed.
@@ -264,6 +311,7 @@ def test_single_precision_stays_single_and_warns_once_of_a_fast_signal():
 GOOD = IndirectChemotaxis(Box((8,)), 0.1, 0.2)
 
 
+@functools.cache
 def start():
     return GOOD.init(jnp.ones(8))
 
