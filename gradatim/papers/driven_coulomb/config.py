@@ -24,7 +24,7 @@ class Correlations:
     "Independent samples of these modes."
     seeds: Annotated[int, Between(3, 1000)] = 3
     "Repetitions of the sampling."
-    distances: Annotated[tuple[float, float], Between(5.0, 1e4)] = (20.0, 2000.0)
+    distances: Annotated[tuple[float, float], Between(5.0, 1e4)] = (5.0, 500.0)
     "Range of distances in three dimensions over which slopes are taken, in Debye lengths."
     space_field: Annotated[float, Between(0.1, 10.0)] = 1.0
     "Field there."
