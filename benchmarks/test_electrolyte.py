@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import PeriodicGrid
 from gradatim.physics.electrolyte import DrivenElectrolyte, IonBrownianDynamics, PolarChemotaxis
 
 sys.path.append(str(Path(__file__).parent / "peers"))

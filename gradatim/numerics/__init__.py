@@ -4,6 +4,10 @@ from .curvature import GaussNewtonOperator as GaussNewtonOperator
 from .curvature import HessianOperator as HessianOperator
 from .curvature import ResidualOperator as ResidualOperator
 from .curvature import dense_matrix as dense_matrix
+from .fits import BlockMean as BlockMean
+from .fits import PowerLaw as PowerLaw
+from .fits import fit_power_law as fit_power_law
+from .fits import local_exponents as local_exponents
 from .fourier import FoldedResponse as FoldedResponse
 from .fourier import cosine_eigenvalues as cosine_eigenvalues
 from .fourier import cosine_fourier_transform as cosine_fourier_transform
@@ -18,6 +22,9 @@ from .fourier import inverse_cosine_transform_2d as inverse_cosine_transform_2d
 from .fourier import unfold_spectrum as unfold_spectrum
 from .nuclear import nuclear_norm_by_quadrature as nuclear_norm_by_quadrature
 from .nuclear import nuclear_norm_by_sketch as nuclear_norm_by_sketch
+from .periodic import PeriodicGrid as PeriodicGrid
+from .periodic import phi_1 as phi_1
+from .periodic import phi_2 as phi_2
 from .polar import NEWTON_SCHULZ as NEWTON_SCHULZ
 from .polar import NORMS as NORMS
 from .polar import dual_norm as dual_norm

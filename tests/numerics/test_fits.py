@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gradatim.numerics.fits import BlockMean, fit_power_law, local_exponents
+from gradatim.numerics import BlockMean, fit_power_law, local_exponents
 
 pytestmark = pytest.mark.usefixtures("double")
 

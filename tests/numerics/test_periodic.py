@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from gradatim.numerics.periodic import PeriodicGrid, phi_1, phi_2
+from gradatim.numerics import PeriodicGrid, phi_1, phi_2
 
 GRIDS = [((9,), 2.0), ((6, 8), (1.0, 2.0)), ((5, 7), 4.0), ((4, 6, 8), (1.0, 2.0, 3.0))]
 ROUND_OFF = 1e-12

@@ -12,8 +12,7 @@ import xarray as xr
 from jaxtyping import Array, Complex, Int
 
 from gradatim.lab import Measure, Session
-from gradatim.numerics.fits import BlockMean, fit_power_law, local_exponents
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import BlockMean, PeriodicGrid, fit_power_law, local_exponents
 from gradatim.physics import electrolyte as el
 
 from .ions import single

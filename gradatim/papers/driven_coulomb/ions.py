@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from gradatim.lab import Session
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import PeriodicGrid
 from gradatim.physics import electrolyte as el
 
 from .config import Ions

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradatim.lab import Measure, Session
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import PeriodicGrid
 from gradatim.physics import electrolyte as el
 
 from .config import Plane

@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from gradatim.lab import Measure, Session
-from gradatim.numerics.fits import fit_power_law
+from gradatim.numerics import fit_power_law
 from gradatim.physics import electrolyte as el
 
 from .config import Plates

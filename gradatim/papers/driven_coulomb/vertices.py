@@ -10,8 +10,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from gradatim.lab import Measure, Session
-from gradatim.numerics.fits import fit_power_law
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import PeriodicGrid, fit_power_law
 from gradatim.physics import electrolyte as el
 
 from .config import Vertices

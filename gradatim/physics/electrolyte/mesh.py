@@ -14,7 +14,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import PeriodicGrid
 
 from .checks import Scalar
 

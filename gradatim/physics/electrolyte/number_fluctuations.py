@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import PeriodicGrid
 
 
 def number_variance(structure_factor: Float[Array, ...], grid: PeriodicGrid, sides: tuple[int, ...]) -> Float[Array, " sides"]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
-from gradatim.numerics.periodic import PeriodicGrid, phi_1, phi_2
+from gradatim.numerics import PeriodicGrid, phi_1, phi_2
 
 from .checks import Scalar, known, not_negative, positive
 

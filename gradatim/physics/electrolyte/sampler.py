@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import PeriodicGrid
 
 from .checks import Scalar, positive
 from .linear_noise import exact_step, noise_root

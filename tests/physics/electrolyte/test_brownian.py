@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import PeriodicGrid
 from gradatim.physics.electrolyte import DrivenElectrolyte, IonBrownianDynamics, mesh
 
 GRID = PeriodicGrid((16, 12), (16.0, 12.0))

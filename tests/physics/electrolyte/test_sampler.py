@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import PeriodicGrid
 from gradatim.physics.electrolyte import DrivenElectrolyte, FluctuationSampler, MultispeciesElectrolyte
 
 GRID = PeriodicGrid((12, 10), (12.0, 10.0))

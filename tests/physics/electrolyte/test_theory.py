@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from gradatim.numerics.periodic import PeriodicGrid
+from gradatim.numerics import PeriodicGrid
 from gradatim.physics.electrolyte import (
     DrivenElectrolyte,
     MultispeciesElectrolyte,
