@@ -90,14 +90,14 @@ class Patterns:
     "Of the square; the interval is three times as long."
     density: Annotated[float, Between(0.1, 1000.0)] = 6.0
     "Mean density on the interval."
-    square_density: Annotated[float, Between(0.1, 1000.0)] = 20.0
+    square_density: Annotated[float, Between(0.1, 1000.0)] = 8.0
     "Mean density in the square."
     time_scale: Annotated[float, Between(1e-8, 10.0)] = 0.05
     "ε of the full system."
     spreading: Annotated[float, Between(1e-3, 100.0)] = 0.3
     "τ of the indirect systems."
-    time: Annotated[float, Between(0.01, 1000.0)] = 4.0
-    "End time in the square; five times as long on the interval."
+    time: Annotated[float, Between(0.01, 1000.0)] = 8.0
+    "End time in the square; three times as long on the interval."
     dt: Annotated[float, Between(1e-6, 1.0)] = 2e-3
     "Time step."
 

@@ -179,5 +179,5 @@ def _draw_balls(data: dict[str, xr.Dataset]) -> Figure:
         unit = "8π" if one.attrs["dimension"] == 2 else "64π²τ"
         what = "direct" if one.attrs["tau"] == 0 else f"τ = {one.attrs['tau']:g}"
         label(ax, "time", "peak density over mass", title=f"{one.attrs['dimension']} dimensions, {what}")
-        ax.legend(title=f"mass [{unit}]; ×: collapse", fontsize=7.5, title_fontsize=7.5, loc="upper right")
+        ax.legend(title=f"mass [{unit}]; ×: collapse", fontsize=7.5, title_fontsize=7.5, ncols=2, loc="upper right")
     return fig

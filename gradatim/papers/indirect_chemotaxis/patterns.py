@@ -11,7 +11,6 @@ import xarray as xr
 
 from gradatim.lab import Session
 from gradatim.physics import chemotaxis as ct
-from gradatim.physics.chemotaxis.stepping import Carry
 
 from .config import Config
 from .part import Part
@@ -20,7 +19,7 @@ NOISE = 0.05
 "Of the start, relative to the mean."
 LONGER = 3
 "The interval is so many times as long as the square's side,"
-LATER = 5
+LATER = 3
 "and is followed so many times as long."
 FAST = 1e-12
 "An ε at which a step is the limit's to round-off, so that all systems go through one program."
@@ -47,20 +46,20 @@ def _aggregate(grid: ct.Box, density: float, key: Any, time: float, looks: int, 
     cells = cells * density / cells.mean()
     every = max(round(time / p.dt / looks), 1)
 
-    def prepare(eps: Any, tau: Any) -> tuple[ct.IndirectChemotaxis, ct.Stepper, Carry]:
+    def prepare(eps: Any, tau: Any) -> tuple[ct.IndirectChemotaxis, ct.Stepper, ct.Carry]:
         model = ct.IndirectChemotaxis(grid, eps, tau)
         stepper = model.stepper(p.dt)
-        return model, stepper, Carry(cells, stepper.signals.enter(*model.init(cells)), jnp.zeros((), jnp.int32))
+        return model, stepper, ct.Carry(cells, stepper.signals.enter(*model.init(cells)), jnp.zeros((), jnp.int32))
 
-    def look(model: ct.IndirectChemotaxis, stepper: ct.Stepper, carry: Carry) -> dict[str, Any]:
+    def look(model: ct.IndirectChemotaxis, stepper: ct.Stepper, carry: ct.Carry) -> dict[str, Any]:
         state = ct.State(carry.cells, *stepper.signals.leave(carry.memory))
         return {"cells": carry.cells.astype(jnp.float32), "flag": carry.flag, "entropy": model.entropy(state)}
 
-    def step(carry: Carry, i: Any, args: tuple[Any, ...]) -> Carry:
+    def step(carry: ct.Carry, i: Any, args: tuple[Any, ...]) -> ct.Carry:
         del i
         return jax.vmap(lambda stepper, one: stepper.guarded(one))(args[1], carry)
 
-    def watch(carry: Carry, args: tuple[Any, ...]) -> dict[str, Any]:
+    def watch(carry: ct.Carry, args: tuple[Any, ...]) -> dict[str, Any]:
         return jax.vmap(look)(args[0], args[1], carry)
 
     models, steppers, start = jax.jit(jax.vmap(prepare))(*(jnp.asarray(column) for column in zip(*scales.values(), strict=True)))

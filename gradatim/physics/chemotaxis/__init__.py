@@ -14,6 +14,7 @@ from .linear_stability import instability_threshold as instability_threshold
 from .linear_stability import limit_growth_rate as limit_growth_rate
 from .lyapunov import dissipation as dissipation
 from .lyapunov import entropy as entropy
+from .stepping import Carry as Carry
 from .stepping import Flag as Flag
 from .stepping import Solution as Solution
 from .stepping import State as State
