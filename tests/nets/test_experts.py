@@ -131,7 +131,7 @@ def test_o7_no_gradient_moves_the_bias_and_no_optimiser_sees_it(getkey):
 @pytest.mark.parametrize(
     ("n_routed", "top_k", "rate", "steps", "least_before", "most_after"),
     # Measured where the paper's rule was tried: 2.61 -> 1.07, 2.57 -> 1.03, 7.8 -> 1.22 (a ripple that stays).
-    [(6, 2, 1e-2, 100, 2.3, 1.15), (6, 2, 1e-3, 1000, 2.3, 1.1), (62, 6, 1e-2, 100, 6.0, 1.4)],
+    [(6, 2, 1e-2, 100, 2.3, 1.15), pytest.param(6, 2, 1e-3, 1000, 2.3, 1.1, marks=pytest.mark.laptop), (62, 6, 1e-2, 100, 6.0, 1.4)],
 )
 def test_o7_the_bias_evens_a_skewed_load(n_routed, top_k, rate, steps, least_before, most_after, getkey):
     width, n_tokens = 32, 4000

@@ -51,6 +51,7 @@ def test_data_are_finite_and_named(findings):
             assert np.isfinite(variable.values.astype(float)).all(), name
 
 
+@pytest.mark.laptop
 def test_same_seed_same_findings(findings):
     again = paper.run(paper.SCALES["smoke"], Session(jax.random.key(0), scale="smoke"))
     assert again.measures == findings.measures and again.data.identical(findings.data)

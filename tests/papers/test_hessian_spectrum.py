@@ -46,6 +46,7 @@ def test_quadrature_agrees_with_all_eigenvalues(smoke):
     assert np.mean(gap <= 5 * data["standard_error"].values + 0.02 * data["dense"].values.max()) > 0.95
 
 
+@pytest.mark.laptop
 def test_the_same_seed_gives_the_same_findings(smoke):
     with jax.enable_x64(True):
         again = paper.run(paper.SCALES["smoke"], Session(jax.random.key(0), precision="double", scale="smoke"))

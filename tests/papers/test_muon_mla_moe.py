@@ -117,6 +117,7 @@ def test_tokens_to_a_target_lie_between_two_looks():
     assert comparison.tokens_to(np.array([4.0, np.nan, np.nan]), steps, 2.0) == np.inf
 
 
+@pytest.mark.laptop
 def test_a_rate_at_the_end_of_the_grid_is_said():
     config = dataclasses.replace(SMOKE, rates=(1e-6, 0.02), tuning_steps=30, n_train=500)
     session = Session(jax.random.key(1), scale="smoke")
