@@ -264,7 +264,10 @@ try:
 except ValueError as error:
     print(error)
 """
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",
+        "JAX_PLATFORMS": "cpu",
+    }
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr
