@@ -54,7 +54,7 @@ def _draw_square(data: xr.Dataset) -> Figure:
             time = float(data.snapshot[column])
             field = np.maximum(data.cells[row, column].values.T, 1e-30)
             image = ax.pcolormesh(data.x, data.y, field, norm=_norm(data), cmap="inferno", rasterized=True)
-            held = ", collapsed" if _held(data, row, time) else ""
+            held = ", grid scale" if _held(data, row, time) else ""
             ax.set_title(f"t = {time:.2g}{held}", fontsize=8)
             ax.set_aspect("equal")
             ax.grid(False)

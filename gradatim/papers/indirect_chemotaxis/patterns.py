@@ -68,7 +68,8 @@ def _aggregate(grid: ct.Box, density: float, key: Any, time: float, looks: int, 
     for name, row in zip(scales, flag, strict=True):
         if row.any():
             when = p.dt * every * int(np.flatnonzero(row)[0])
-            what = "" if len(grid.shape) > 1 else " (on an interval too steep an aggregate for the grid, no blow-up)"
+            # Only the direct system in the square has a blow-up to show.
+            what = "" if name == "direct" and len(grid.shape) > 1 else " (an aggregate too steep for this grid, no blow-up)"
             word = ct.Flag(int(row[-1])).name.lower()
             session.note(f"aggregation, {label}, {name}: {word} flagged by t = {when:.3g}, held from there on{what}")
     axes = ("x", "y")[: len(grid.shape)]
