@@ -95,7 +95,7 @@ LAYERS: dict[str, Any] = {
 @pytest.mark.parametrize("peer", LAYERS)
 def test_experts(benchmark: Any, peer: str, size: str) -> None:
     n_routed, top_k = SIZES[size]
-    benchmark.group = f"experts, 1,024 tokens of width 64, {size}"
+    benchmark.group, benchmark.param = f"experts, 1,024 tokens of width 64, {size}", peer
     function, dispatch = LAYERS[peer]
     layer = eqx.filter_jit(function)
     ours, experts = (

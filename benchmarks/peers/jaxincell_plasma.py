@@ -4,19 +4,19 @@ import json
 import time
 
 import jax
+import maxwellian
 import numpy as np
-import warm_plasma
 from jaxincell import Simulation
 
 # Its thermal speed is √(2T/m).
-THERMAL = warm_plasma.THERMAL_SPEED * 2**0.5
+THERMAL = maxwellian.THERMAL_SPEED * 2**0.5
 UNIFORM = {f"perturbation_amplitude_{axis}": 0.0 for axis in "xyz"}
-SPECIES = UNIFORM | {"number_pseudoparticles": warm_plasma.CELLS * warm_plasma.PER_CELL, "grid_points_per_Debye_length": 1.0}
+SPECIES = UNIFORM | {"number_pseudoparticles": maxwellian.CELLS * maxwellian.PER_CELL, "grid_points_per_Debye_length": 1.0}
 SIMULATION = Simulation(
     {
         "length": 1e-2,
-        "number_grid_points": warm_plasma.CELLS,
-        "total_steps": warm_plasma.STEPS,
+        "number_grid_points": maxwellian.CELLS,
+        "total_steps": maxwellian.STEPS,
         "timestep_over_spatialstep_times_c": 0.9,
         "electrons": SPECIES | {f"vth_over_c_{axis}": THERMAL for axis in "xyz"},
         "ions": SPECIES,
@@ -44,10 +44,10 @@ print(
     json.dumps(
         [
             {
-                "group": warm_plasma.GROUP,
+                "group": maxwellian.GROUP,
                 "name": "jaxincell float64",
                 "seconds": min(seconds),
-                "info": warm_plasma.info(min(seconds)) | {"change of kinetic energy": abs(kinetic[1] / kinetic[0] - 1)},
+                "info": maxwellian.info(min(seconds)) | {"change of kinetic energy": abs(kinetic[1] / kinetic[0] - 1)},
             }
         ]
     )
