@@ -75,6 +75,8 @@ def test_phi_functions_meet_their_series_and_have_derivatives():
     assert np.allclose(phi_1(z), exact_1, rtol=1e-15)
     assert np.allclose(phi_2(z) * z, phi_1(z) - 1, atol=1e-15)
     check_grads(lambda z: (phi_1(z) + phi_2(z)).sum(), (jnp.array([-2.0, -0.3]),), order=1, modes=["rev"])
+    at_zero = jax.vmap(jax.grad(lambda z: jnp.stack([phi_1(z), phi_2(z)]) @ jnp.array([1.0, 6.0])))(jnp.array([0.0, 1e-9]))
+    np.testing.assert_allclose(at_zero, 1 / 2 + 6 / 6, rtol=1e-8)
 
 
 def test_single_precision_stays():

@@ -11,6 +11,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from gradatim.numerics import phi_1
+
 from .grids import AbstractGrid, Box
 
 Pair = tuple[Float[Array, "..."], Float[Array, "..."]]
@@ -60,7 +62,7 @@ class ExactSignals(AbstractSignals):
         signal = 1 / (1 + tau * eigenvalues)
         # The smaller of the two rates outside leaves φ₁ an argument that cannot overflow; at a tie both extremes share the derivative.
         least, most = jnp.minimum(fast, slow), jnp.maximum(fast, slow)
-        between = ratio * jnp.exp(-least) * _phi_1(least - most)
+        between = ratio * jnp.exp(-least) * phi_1(least - most)
         self.grid = grid
         self.keep_attractant, self.keep_signal, self.pass_on = jnp.exp(-fast), jnp.exp(-slow), between
         self.emit_signal = -jnp.expm1(-slow) * signal
@@ -147,11 +149,3 @@ class EllipticSignals(AbstractSignals):
         """(c, w) of these cells."""
         w = memory if self.is_direct else self.grid.solve_helmholtz(memory, self.tau)
         return self.grid.solve_helmholtz(w, 1.0), w
-
-
-def _phi_1(z: Array) -> Array:
-    """(eᶻ - 1)/z, with its derivative, at 0 too."""
-    small = jnp.abs(z) < 1e-4
-    safe = jnp.where(small, 1.0, z)
-    near = jnp.where(small, z, 0.0)
-    return jnp.where(small, 1 + near / 2 * (1 + near / 3 * (1 + near / 4)), jnp.expm1(safe) / safe)
