@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,3 +23,23 @@ class Findings:
     measures: Mapping[str, Measure]
     data: xr.DataTree
     untested: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def joined(cls, parts: Iterable[Findings]) -> Findings:
+        """Those of an experiment from those of its parts.
+
+        **Raises:** `ValueError` for a measure, a reason or a dataset that two parts have.
+        """
+        import xarray as xr
+
+        measures: dict[str, Measure] = {}
+        untested: dict[str, str] = {}
+        data: dict[str, xr.DataTree] = {}
+        for part in parts:
+            twice = [*(measures.keys() & part.measures), *(untested.keys() & part.untested), *(data.keys() & part.data.children)]
+            if twice:
+                raise ValueError(f"parts must not share what they find, got {', '.join(sorted(twice))} twice")
+            measures |= part.measures
+            untested |= part.untested
+            data |= part.data.children
+        return cls(measures, xr.DataTree.from_dict(data), untested)

@@ -6,9 +6,7 @@ its figures give no numbers to compare with beyond the exponents.
 
 from __future__ import annotations
 
-import xarray as xr
-
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Session
 
 from .config import Config as Config
 from .config import Correlations as Correlations
@@ -66,9 +64,4 @@ def run(config: Config, session: Session) -> Findings:
         run_line(config.line, session),
         run_plane(config.plane, session),
     ]
-    measures: dict[str, Measure] = {}
-    untested: dict[str, str] = {}
-    for part in parts:
-        measures |= part.measures
-        untested |= part.untested
-    return Findings(measures, xr.DataTree.from_dict({part.name: part.data for part in parts}), untested)
+    return Findings.joined(parts)

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.numerics import BlockMean, PeriodicGrid, fit_power_law
 from gradatim.physics import electrolyte as el
 
@@ -19,15 +19,6 @@ from .config import Correlations
 
 STRIP_TIMES = (0.0, 3.0, 30.0, 300.0)
 "Times after the field is switched on, in 1/(D κ²)."
-
-
-class Part(NamedTuple):
-    """What one of the experiments found."""
-
-    name: str
-    data: xr.Dataset
-    measures: dict[str, Measure]
-    untested: dict[str, str]
 
 
 class _Sampling(NamedTuple):
@@ -85,7 +76,7 @@ def _means(session: Session, label: str, samplers: el.FluctuationSampler, n: int
     return session.loop(_sample, states, steps=n, args=samplers, every=n, label=label).state
 
 
-def run_correlations(config: Correlations, session: Session) -> Part:
+def run_correlations(config: Correlations, session: Session) -> Findings:
     """The four measures of C1."""
     keys = jax.random.split(jax.random.fold_in(session.key, 0), 3)
     grid = PeriodicGrid((config.cells,) * 2, float(config.cells))
@@ -144,7 +135,7 @@ def run_correlations(config: Correlations, session: Session) -> Part:
             "time": ("time", list(STRIP_TIMES), {"units": "1/(D κ²)"}),
         },
     )
-    return Part("correlations", data, measures, {})
+    return Findings(measures, xr.DataTree.from_dict({"correlations": data}))
 
 
 def _space(config: Correlations, session: Session) -> tuple[dict[str, Any], dict[str, Measure]]:

@@ -12,12 +12,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Session
+from gradatim.lab import Findings, Session
 from gradatim.numerics import PeriodicGrid
 from gradatim.physics import electrolyte as el
 
 from .config import Ions
-from .correlations import Part
 
 _EVERY = 20
 "Steps between two looks, a Debye time."
@@ -39,7 +38,7 @@ def _watch(state: el.IonState, run: _Run) -> dict[str, Array]:
     return run.ions.structure_factor(state, run.k)._asdict()
 
 
-def run_ions(config: Ions, session: Session) -> Part:
+def run_ions(config: Ions, session: Session) -> Findings:
     """Structure factors of the ions at the smallest wavevectors, and the theory's; no claim of the paper is judged here."""
     side = float(config.cells)
     grid = PeriodicGrid((config.cells,) * 2, side)
@@ -79,7 +78,7 @@ def run_ions(config: Ions, session: Session) -> Part:
             "field": ("field", fields, {"units": "k_B T κ/Q"}),
         },
     )
-    return Part("ions", data, {}, {})
+    return Findings({}, xr.DataTree.from_dict({"ions": data}))
 
 
 def single(tree: Any) -> Any:

@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.numerics import PeriodicGrid
 from gradatim.physics import electrolyte as el
 
 from .config import Line
-from .correlations import Part
 from .critical import dataset, over_seeds, say, simulate, slopes
 
 
-def run_line(config: Line, session: Session) -> Part:
+def run_line(config: Line, session: Session) -> Findings:
     """At rest, boosted, and without the nonlinear term."""
     grid = PeriodicGrid((config.cells,), float(config.cells))
     keys = jax.random.split(jax.random.fold_in(session.key, 2), 2)
@@ -49,4 +49,4 @@ def run_line(config: Line, session: Session) -> Part:
     data = dataset(k, structure, lives, ["at rest", "boosted", "no nonlinear term"])
     data["space_time"] = ("look", "x"), found.fields, {"units": "1/dx"}
     data = data.assign_coords(look=("look", found.times, {"units": "dx²/D"}), x=("x", np.arange(config.cells), {"units": "dx"}))
-    return Part("line", data, measures, untested)
+    return Findings(measures, xr.DataTree.from_dict({"line": data}), untested)

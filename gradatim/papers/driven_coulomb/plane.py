@@ -7,20 +7,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.numerics import PeriodicGrid
 from gradatim.physics import electrolyte as el
 
 from .config import Plane
-from .correlations import Part
 from .critical import dataset, over_seeds, say, simulate, slopes
 
 _PICTURES = (0.01, 0.03, 0.1, 1.0)
 "Moments of the strip of pictures, as parts of the whole time."
 
 
-def run_plane(config: Plane, session: Session) -> Part:
+def run_plane(config: Plane, session: Session) -> Findings:
     """With and without nonlinear terms."""
     grid = PeriodicGrid((config.cells,) * 2, float(config.cells))
     keys = jax.random.split(jax.random.fold_in(session.key, 3), 2)
@@ -56,4 +56,4 @@ def run_plane(config: Plane, session: Session) -> Part:
     data["density"] = ("time", "x", "y"), density, {"units": "1/dx²"}
     data["signal"] = ("time", "x", "y"), signal, {"units": "1"}
     data = data.assign_coords(time=("time", found.times[looks], {"units": "dx²/D"}), side=("side", list(config.sides), {"units": "dx"}))
-    return Part("plane", data, measures, untested)
+    return Findings(measures, xr.DataTree.from_dict({"plane": data}), untested)

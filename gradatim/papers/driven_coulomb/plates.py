@@ -9,12 +9,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.numerics import fit_power_law
 from gradatim.physics import electrolyte as el
 
 from .config import Plates
-from .correlations import Part
 
 _CASES = [(dim, closure) for dim in (2, 3) for closure in el.CLOSURES]
 
@@ -34,7 +33,7 @@ def _at_distances(field: Array, separations: Array, dim: int) -> Array:
     return jax.vmap(lambda height: el.screened_fluctuation_force(field, height, dim=dim))(separations)
 
 
-def run_plates(config: Plates, session: Session) -> Part:
+def run_plates(config: Plates, session: Session) -> Findings:
     """All measures of C2, C3 and C4."""
     fields = jnp.geomspace(0.1, 10.0, config.fields)
     # All fields in one program: those of the figure, the weak ones, none and 1.
@@ -82,7 +81,7 @@ def run_plates(config: Plates, session: Session) -> Part:
             "dim": [2, 3],
         },
     )
-    return Part("plates", data, measures, {})
+    return Findings(measures, xr.DataTree.from_dict({"plates": data}))
 
 
 def _relaxation(config: Plates) -> tuple[dict, Measure]:

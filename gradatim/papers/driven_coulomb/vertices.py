@@ -9,17 +9,16 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.numerics import PeriodicGrid, fit_power_law
 from gradatim.physics import electrolyte as el
 
 from .config import Vertices
-from .correlations import Part
 
 _TERMS = ("keller_segel", "polarity")
 
 
-def run_vertices(config: Vertices, session: Session) -> Part:
+def run_vertices(config: Vertices, session: Session) -> Findings:
     """How both terms scale when a signal is stretched, and whether the first is a double divergence."""
     key = jax.random.fold_in(session.key, 4)
     n = config.cells
@@ -48,4 +47,4 @@ def run_vertices(config: Vertices, session: Session) -> Part:
         {"size": (("term", "stretch"), sizes, {"units": "1"}), "exponent": ("term", np.asarray(law.exponent), {"units": "1"})},
         {"term": list(_TERMS), "stretch": list(config.stretches)},
     )
-    return Part("vertices", data, measures, {})
+    return Findings(measures, xr.DataTree.from_dict({"vertices": data}))

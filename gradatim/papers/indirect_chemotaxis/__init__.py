@@ -6,9 +6,7 @@ could not be read: norms are L² in space, and the threshold in four dimensions 
 
 from __future__ import annotations
 
-import xarray as xr
-
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Session
 
 from .balls import run_balls
 from .config import Balls as Balls
@@ -56,12 +54,4 @@ def memory(config: Config) -> int:
 
 def run(config: Config, session: Session) -> Findings:
     """The five experiments, one after another."""
-    measures: dict[str, Measure] = {}
-    untested: dict[str, str] = {}
-    data: dict[str, xr.Dataset] = {}
-    for part in (run_rates, run_layer, run_waves, run_balls, run_patterns):
-        found = part(config, session)
-        measures |= found.measures
-        untested |= found.untested
-        data |= found.data
-    return Findings(measures, xr.DataTree.from_dict(data), untested)
+    return Findings.joined(part(config, session) for part in (run_rates, run_layer, run_waves, run_balls, run_patterns))

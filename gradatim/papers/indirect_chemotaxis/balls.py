@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.physics import chemotaxis as ct
 
 from .config import Balls, Config
-from .part import Part
 
 LOOKS = 40
 LATE = 0.8
@@ -44,7 +43,7 @@ class _Runs(NamedTuple):
         return [bool(flag[-1] == ct.Flag.COLLAPSE) for flag in self.flag]
 
 
-def run_balls(config: Config, session: Session) -> Part:
+def run_balls(config: Config, session: Session) -> Findings:
     """Masses around the critical one, for two values of τ in four dimensions and directly in two."""
     balls = config.balls
     kinds = [
@@ -83,7 +82,7 @@ def run_balls(config: Config, session: Session) -> Part:
             f"radial, four dimensions: at t = {balls.time:g} the peak turns from falling to growing between masses {whole[0]:.4f} and "
             f"{whole[1]:.4f} × 64π²τ at τ = {balls.spreading:g}, between {quarter[0]:.4f} and {quarter[1]:.4f} × at a quarter of it"
         )
-    return Part(data, measures, untested)
+    return Findings(measures, xr.DataTree.from_dict(data), untested)
 
 
 def _run(kind: _Kind, shares: np.ndarray, config: Balls, session: Session, label: str) -> _Runs:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.physics import chemotaxis as ct
 
 from .config import Config
-from .part import Part, ill_prepared
+from .start import ill_prepared
 
 ABOVE = 10.0
 "The decay is read where the residual is this many times its plateau."
@@ -23,7 +23,7 @@ EVERY = 20
 "Steps between snapshots."
 
 
-def run_layer(config: Config, session: Session) -> Part:
+def run_layer(config: Config, session: Session) -> Findings:
     """Three time scales from the same ill-prepared start."""
     grid = ct.Box((config.rates.cells,))
     eps = np.asarray(config.layer.time_scales)
@@ -69,7 +69,7 @@ def run_layer(config: Config, session: Session) -> Part:
         {"eps": ("eps", eps, {"units": "1"}), "time": ("time", time, {"units": "1"})},
     )
     rise, entropies = _entropy(config, session)
-    return Part({"layer": residuals, "entropy": entropies}, {**measures, "C6.entropy_rise": rise}, untested)
+    return Findings({**measures, "C6.entropy_rise": rise}, xr.DataTree.from_dict({"layer": residuals, "entropy": entropies}), untested)
 
 
 def _entropy(config: Config, session: Session) -> tuple[Measure, xr.Dataset]:

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Session
+from gradatim.lab import Findings, Session
 from gradatim.physics import chemotaxis as ct
 
 from .config import Config
-from .part import Part
 
 NOISE = 0.05
 "Of the start, relative to the mean."
@@ -25,7 +24,7 @@ FAST = 1e-12
 "An ε at which a step is the limit's to round-off, so that all systems go through one program."
 
 
-def run_patterns(config: Config, session: Session) -> Part:
+def run_patterns(config: Config, session: Session) -> Findings:
     """A square and a long interval, each three times: full, indirect limit, direct limit."""
     p = config.patterns
     of_square, of_line = jax.random.split(session.key)
@@ -35,7 +34,7 @@ def run_patterns(config: Config, session: Session) -> Part:
         "patterns/square": _aggregate(square, p.square_density, of_square, p.time, 24, config, session, "square"),
         "patterns/line": _aggregate(line, p.density, of_line, LATER * p.time, 240, config, session, "interval"),
     }
-    return Part(data, {}, {})
+    return Findings({}, xr.DataTree.from_dict(data))
 
 
 def _aggregate(grid: ct.Box, density: float, key: Any, time: float, looks: int, config: Config, session: Session, label: str) -> xr.Dataset:

@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.physics import chemotaxis as ct
 
 from .config import Config, Rates
-from .part import Part, ill_prepared
+from .start import ill_prepared
 
 NORMS = ("cells", "attractant", "signal", "attractant_gradient", "cells_at_end")
 Errors = dict[str, np.ndarray]
 
 
-def run_rates(whole: Config, session: Session) -> Part:
+def run_rates(whole: Config, session: Session) -> Findings:
     """Intervals with and without an initial layer, both limits; a ball in four dimensions and a square beside them."""
     config = whole.rates
     elliptic = {"eps": np.asarray(config.time_scales), "tau": np.full(len(config.time_scales), config.spreading)}
@@ -47,7 +47,7 @@ def run_rates(whole: Config, session: Session) -> Part:
     data = {f"rates/{name}": study.dataset() for name, study in {"ill": ill, "well": well, "joint": both, "spreading": spread}.items()}
     data["rates/ball"] = _ball(config, session)
     data["rates/square"] = _square(config, session)
-    return Part(data, measures, {})
+    return Findings(measures, xr.DataTree.from_dict(data))
 
 
 @functools.partial(jax.jit, static_argnames=("grid", "limit", "time", "n_layer", "n_after"))

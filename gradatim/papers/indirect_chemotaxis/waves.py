@@ -9,17 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Session
+from gradatim.lab import Findings, Session
 from gradatim.physics import chemotaxis as ct
 
 from .config import Config
-from .part import Part
 
 STEPS = 400
 "Of which the second half is looked at, when the faster modes are gone."
 
 
-def run_waves(config: Config, session: Session) -> Part:
+def run_waves(config: Config, session: Session) -> Findings:
     """The first cosine on a uniform state, for densities across the threshold."""
     grid, tau = ct.Box((config.rates.cells,)), config.rates.spreading
     mu = float(grid.eigenvalues(np.dtype(np.float64))[1])
@@ -60,4 +59,4 @@ def run_waves(config: Config, session: Session) -> Part:
             "theory_density": ("theory_density", fine, {"units": "1"}),
         },
     )
-    return Part({"waves": data}, {}, {})
+    return Findings({}, xr.DataTree.from_dict({"waves": data}))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-import xarray as xr
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Session
 
 from .boxes import run_boxes
 from .config import Boxes as Boxes
@@ -48,11 +47,4 @@ def run(config: Config, session: Session) -> Findings:
     """The gas, the single particles, and the boxes."""
     keys = jax.random.split(session.key, 3)
     parts = [run_gas(config.gas, session, keys[0]), run_motion(config.motion, session, keys[1]), run_boxes(config.boxes, session, keys[2])]
-    measures: dict[str, Measure] = {}
-    untested: dict[str, str] = {}
-    data: dict[str, xr.Dataset] = {}
-    for part in parts:
-        measures |= part.measures
-        untested |= part.untested
-        data |= part.data
-    return Findings(measures, xr.DataTree.from_dict(data), untested)
+    return Findings.joined(parts)

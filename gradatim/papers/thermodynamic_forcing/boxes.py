@@ -12,12 +12,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.physics import plasma
 
 from .config import Boxes
 from .gas import step
-from .parts import Part, traced
+from .traced import traced
 
 LARGEST = 4.0
 "k ρₑ up to which the waves are counted: the noise of the grid lies far above."
@@ -223,7 +223,7 @@ def _start_gas(gas: plasma.ForcedGas, key: Array) -> plasma.GasState:
     return gas.start(key)
 
 
-def run_boxes(config: Boxes, session: Session, key: Array) -> Part:
+def run_boxes(config: Boxes, session: Session, key: Array) -> Findings:
     """C3, C4, C5 and C7, and the cap of C6."""
     runs = {arm.name: _simulate(config, session, arm, key) for arm in arms(config)}
     heat = runs["heat_along"]
@@ -255,7 +255,7 @@ def run_boxes(config: Boxes, session: Session, key: Array) -> Part:
         {"time": ("time", heat.time, {"units": "1/Omega"})},
     )
     data["distribution"] = _distribution(config, heat)
-    return Part(data, measures, {})
+    return Findings(measures, xr.DataTree.from_dict(data))
 
 
 def _whistlers(config: Boxes, session: Session, runs: dict[str, Run], free: np.ndarray, end: slice) -> dict[str, Measure]:

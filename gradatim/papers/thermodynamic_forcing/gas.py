@@ -11,11 +11,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.physics import plasma
 
 from .config import Gas
-from .parts import Part, traced
+from .traced import traced
 
 ALONG = (1.0, 0.0, 0.0)
 
@@ -37,7 +37,7 @@ def _start(gas: plasma.ForcedGas, key: Array) -> plasma.GasState:
     return gas.start(key)
 
 
-def run_gas(config: Gas, session: Session, key: Array) -> Part:
+def run_gas(config: Gas, session: Session, key: Array) -> Findings:
     """C1: each force alone, for every seed."""
     theta, thermal = config.theta, np.sqrt(2 * config.theta)
     duration = 1.0 / thermal
@@ -72,4 +72,4 @@ def run_gas(config: Gas, session: Session, key: Array) -> Part:
         },
         {"eta": ("eta", eta, {"units": "1"}), "strain": ("strain", strain, {"units": "1"})},
     )
-    return Part({"gas": data}, measures, {})
+    return Findings(measures, xr.DataTree.from_dict({"gas": data}))

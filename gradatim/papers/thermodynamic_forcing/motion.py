@@ -11,12 +11,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.physics import plasma
 
 from .config import Motion
 from .gas import ALONG
-from .parts import Part
 
 PUSHERS = {"vay": plasma.vay, "boris": plasma.boris, "higuera_cary": plasma.higuera_cary}
 NOTHING = plasma.Vector(0.0, 0.0, 0.0)
@@ -25,7 +24,7 @@ GONE = 20.0
 "Momentum along the gradient, m c, from which no particle comes back."
 
 
-def run_motion(config: Motion, session: Session, key: Array) -> Part:
+def run_motion(config: Motion, session: Session, key: Array) -> Findings:
     """C2 and the threshold of C6."""
     errors = session.once("errors of the pushers", partial(_errors, config, key))
     steps = np.asarray(config.steps, float)
@@ -59,7 +58,7 @@ def run_motion(config: Motion, session: Session, key: Array) -> Part:
             "speed": ("speed", tried / theory, {"units": "of the runaway condition"}),
         },
     )
-    return Part({"motion": data}, measures, untested)
+    return Findings(measures, xr.DataTree.from_dict({"motion": data}), untested)
 
 
 def _errors(config: Motion, key: Array) -> dict[str, Any]:

@@ -7,9 +7,8 @@ are iron in SI units with handbook values.
 from __future__ import annotations
 
 import numpy as np
-import xarray as xr
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Session
 
 from .bars import run_bars
 from .config import Bars as Bars
@@ -51,9 +50,4 @@ def memory(config: Config) -> int:
 def run(config: Config, session: Session) -> Findings:
     """The five experiments, one after another."""
     parts = [run_bars(config.bars, session), *run_single(config, session), run_pairs(config.pairs, session), run_many(config.many, session)]
-    measures: dict[str, Measure] = {}
-    untested: dict[str, str] = {}
-    for part in parts:
-        measures |= part.measures
-        untested |= part.untested
-    return Findings(measures, xr.DataTree.from_dict({part.name: part.data for part in parts}), untested)
+    return Findings.joined(parts)

@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.physics import phase_field as pf
 
 from .config import Bars
-from .simulation import Part, each, evolve
+from .simulation import each, evolve
 
 _IRON = {"carbon": (-100e3, 2e-6, 84.1e3), "nitrogen": (-75e3, 1.5e-6, 79.9e3)}
 "Q* (J/mol), D₀ (m²/s) and activation energy (J/mol) of carbon (C. Wert 1950) and nitrogen in alpha iron: handbook values."
@@ -25,7 +25,7 @@ def _see_composition(c: Array, model: pf.Thermotransport, extra: Any) -> dict[st
     return {"c": c}
 
 
-def run_bars(config: Bars, session: Session) -> Part:
+def run_bars(config: Bars, session: Session) -> Findings:
     """C1: both solutes until they rest, against the Soret steady state."""
     n, length = config.cells, 1e-3
     T = 973.15 + 100 * (jnp.arange(n) + 0.5) / n
@@ -74,4 +74,4 @@ def run_bars(config: Bars, session: Session) -> Part:
         },
     )
     reason = "the measurements are in no package and could not be read; reading the handbook value back tests the solver only"
-    return Part("bars", data, measures, {"C1.darken_oriani_deviation": reason})
+    return Findings(measures, xr.DataTree.from_dict({"bars": data}), {"C1.darken_oriani_deviation": reason})

@@ -8,11 +8,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.physics import phase_field as pf
 
 from .config import Many
-from .simulation import DELTA, Part, disc_field, each, evolve, positions, ramp
+from .simulation import DELTA, disc_field, each, evolve, positions, ramp
 
 
 @each
@@ -42,7 +42,7 @@ def _arrangement(config: Many, rng: np.random.Generator) -> tuple[np.ndarray, np
     return centres, radii
 
 
-def run_many(config: Many, session: Session) -> Part:
+def run_many(config: Many, session: Session) -> Findings:
     """C6: each arrangement without and with the gradient."""
     nx, ny = config.shape
     free_energy, heat = pf.QuarticTwoPhase(), pf.HeatOfTransport(config.heat_of_transport)
@@ -103,4 +103,4 @@ def run_many(config: Many, session: Session) -> Part:
             "y": ("y", np.arange(ny) + 0.5, {"units": "dx"}),
         },
     )
-    return Part("many", data, measures, untested)
+    return Findings(measures, xr.DataTree.from_dict({"many": data}), untested)

@@ -7,11 +7,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.physics import phase_field as pf
 
 from .config import Pairs
-from .simulation import Part, disc_field, each, evolve, positions, ramp, sign_change
+from .simulation import disc_field, each, evolve, positions, ramp, sign_change
 
 
 @each
@@ -26,7 +26,7 @@ def _see_pair(c: Array, model: pf.Thermotransport, wall: Array) -> dict[str, Arr
     }
 
 
-def run_pairs(config: Pairs, session: Session) -> Part:
+def run_pairs(config: Pairs, session: Session) -> Findings:
     """C3 and C5: pairs at growing gradients, both ways around, and at other distances."""
     nx, ny = config.shape
     free_energy, heat = pf.QuarticTwoPhase(), pf.HeatOfTransport(config.heat_of_transport)
@@ -92,4 +92,4 @@ def run_pairs(config: Pairs, session: Session) -> Part:
             "distance": ("distance", gaps, {"units": "dx"}),
         },
     )
-    return Part("pairs", data, measures, untested)
+    return Findings(measures, xr.DataTree.from_dict({"pairs": data}), untested)

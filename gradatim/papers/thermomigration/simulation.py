@@ -9,23 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Session
 from gradatim.physics import phase_field as pf
 
 DELTA = 2.5
 "Half width of an interface for W = κ = 1 and a gap of 0.8: cells enough that the grid does not hold it."
-
-
-class Part(NamedTuple):
-    """What one of the experiments found."""
-
-    name: str
-    data: xr.Dataset
-    measures: dict[str, Measure]
-    untested: dict[str, str]
 
 
 class _Batch(NamedTuple):

@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.physics import phase_field as pf
 
 from .config import Config, Discs, Slabs
-from .simulation import DELTA, Part, disc_field, each, evolve, local_equilibrium, positions, ramp, sign_change, steady_speed
+from .simulation import DELTA, disc_field, each, evolve, local_equilibrium, positions, ramp, sign_change, steady_speed
 
 ROOM = 4
 "Slab runs: cells of the bar per cell of the slab."
@@ -87,7 +87,7 @@ def _slab_cases(config: Slabs) -> dict[int, list[_Case]]:
     return cases
 
 
-def run_single(config: Config, session: Session) -> list[Part]:
+def run_single(config: Config, session: Session) -> list[Findings]:
     """C2, C3 and C4: all slabs, width by width, then the discs."""
     slabs = config.slabs
     widest = slabs.widths[-1]
@@ -125,7 +125,7 @@ def _move_slabs(session: Session, cases: list[_Case], width: int, config: Slabs)
     return end, faces[-1], [steady_speed(seen["time"], faces[:, i].mean(1)) for i in range(len(cases))]
 
 
-def _judge_slabs(config: Slabs, runs: list[tuple[_Case, int, float, float]], profile_errors: list[float]) -> Part:
+def _judge_slabs(config: Slabs, runs: list[tuple[_Case, int, float, float]], profile_errors: list[float]) -> Findings:
     widest = config.widths[-1]
 
     def ratio(name: str, width: int = widest) -> Measure:
@@ -174,10 +174,10 @@ def _judge_slabs(config: Slabs, runs: list[tuple[_Case, int, float, float]], pro
         },
         {"case": ("run", [r[0].name for r in runs])},
     )
-    return Part("slabs", data, measures, untested)
+    return Findings(measures, xr.DataTree.from_dict({"slabs": data}), untested)
 
 
-def _discs(config: Discs, session: Session) -> Part:
+def _discs(config: Discs, session: Session) -> Findings:
     nx, ny = config.shape
     case = _Case("disc", *_DRIVES["chemical"], config.gradient)
     model = case.model((nx, ny))
@@ -214,4 +214,4 @@ def _discs(config: Discs, session: Session) -> Part:
         },
         {"radius": ("radius", list(config.radii), {"units": "dx"}), "time": ("time", seen["time"], {"units": "t"})},
     )
-    return Part("discs", data, measures, untested)
+    return Findings(measures, xr.DataTree.from_dict({"discs": data}), untested)

@@ -1,23 +1,11 @@
-"""What one of the experiments returns, and the start that several share."""
+"""The start that several experiments share."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
-import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure
 from gradatim.physics import chemotaxis as ct
-
-
-class Part(NamedTuple):
-    """Data by name, measures, and reasons for what was not measured."""
-
-    data: dict[str, xr.Dataset]
-    measures: dict[str, Measure]
-    untested: dict[str, str]
 
 
 def ill_prepared(grid: ct.Box) -> tuple[Array, Array, Array]:
