@@ -83,7 +83,7 @@ def test_agrees_with_evosax(tmp_path: Path) -> None:
     z = jax.vmap(lambda k: draw_probe(probe_seed(key), mean, k))(jnp.arange(half))
     points = mean[None] + generation.RADIUS * jnp.concatenate([z, -z])
     np.savez(tmp_path / "population.npz", mean=mean, points=points, fitness=generation.fitness(points))
-    script = Path(__file__).parent / "peers" / "evolution_evosax.py"
+    script = Path(__file__).parent / "peers" / "evolution_zeroth_order.py"
     command = [python_of("evolution"), str(script), "--population", str(tmp_path / "population.npz")]
     theirs = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])["mean"]
     one, begin = contestant()
