@@ -158,7 +158,7 @@ PEERS = {
 @pytest.mark.parametrize("peer", PEERS)
 def test_minimise(benchmark: Any, peer: str, name: str, problems: dict[str, tuple[Problem, float]]) -> None:
     problem, target = problems[name]
-    benchmark.group = f"{name}, gap 1e-8"
+    benchmark.param, benchmark.group = peer, f"{name}, gap 1e-8"
     call, outcome = PEERS[peer](problem, target)
     found = outcome(call())
     value = float(problem.objective(jnp.asarray(found.pop("x"))))

@@ -83,7 +83,7 @@ TOPS = {"jax svdvals": None, "scipy svds": None, "gradatim, cold": 300, "gradati
 @pytest.mark.parametrize("peer", TOPS, ids=TOPS)
 @pytest.mark.parametrize("n", [512, 1024])
 def test_largest_singular_value(benchmark: Any, peer: str, n: int) -> None:
-    benchmark.group = f"largest singular value, {n} x {n}"
+    benchmark.param, benchmark.group = peer, f"largest singular value, {n} x {n}"
     w = jax.random.normal(jax.random.key(0), (n, n)) / n**0.5
     exact = float(np.linalg.svd(w, compute_uv=False)[0])
     if peer == "scipy svds":
