@@ -18,16 +18,19 @@ import kpz  # pyright: ignore[reportMissingImports]
 REPEATS = 50  # inside one compiled loop: a call's own overhead is no part of a step
 
 
+ORDERS = {1: 2, 2: 4}
+"Which of the steps is the fastest at equal error, by dimension: in two the smaller error is worth four stages."
+
+
 @functools.cache
 def solver(dim, n, dt, order, dtype):
     grid = PeriodicGrid((n,) * dim, n * kpz.DX)
     step = PolarChemotaxis(grid, mu_polar=-0.5, noise=0.0).stepper(dt, order=order)
     laplacian, inverse = grid.laplacian(), grid.inverse_laplacian()
-    none = jnp.zeros(grid.spectrum_shape, "complex64" if dtype == "float32" else "complex128")
 
     def run(potential):
         state = step.initial(jax.random.key(0), grid.backward(-laplacian * grid.forward(potential)))
-        state = jax.lax.fori_loop(0, round(kpz.END / dt), lambda _, s: step.advance(s, none), state)
+        state = jax.lax.fori_loop(0, round(kpz.END / dt), lambda _, s: step(s), state)
         return grid.backward(-inverse * state.spectrum)
 
     return jax.jit(run).lower(jax.ShapeDtypeStruct((n,) * dim, dtype)).compile()
@@ -40,13 +43,16 @@ def solve(dim, n, dt, order, dtype):
 @functools.cache
 def reference(dim, n):
     with jax.enable_x64(True):
-        return solve(dim, n, kpz.REFERENCE, 2, "float64")
+        return solve(dim, n, kpz.REFERENCE, 4, "float64")
 
 
-@pytest.mark.parametrize(("dim", "n"), kpz.CASES)
-@pytest.mark.parametrize("name", ["gradatim", "gradatim float64", "gradatim order 1"])
-def test_surface_growth(benchmark, name, dim, n):
-    order, dtype = 1 if "order 1" in name else 2, "float64" if "float64" in name else "float32"
+def names(dim):
+    return ["gradatim", "gradatim float64", *(f"gradatim order {order}" for order in (1, 2, 4) if order != ORDERS[dim])]
+
+
+@pytest.mark.parametrize(("dim", "n", "name"), [(dim, n, name) for dim, n in kpz.CASES for name in names(dim)])
+def test_surface_growth(benchmark, dim, n, name):
+    order, dtype = int(name[-1]) if "order" in name else ORDERS[dim], "float64" if "float64" in name else "float32"
     benchmark.group, benchmark.param = kpz.group(dim, n), name
     exact = reference(dim, n)
     with jax.enable_x64(dtype == "float64"):
@@ -57,7 +63,8 @@ def test_surface_growth(benchmark, name, dim, n):
                 break
         assert error <= kpz.TARGET
         benchmark.pedantic(solve, (dim, n, dt, order, dtype), rounds=3)
-    benchmark.extra_info.update({"time units a second": kpz.END / benchmark.stats.stats.median, "dt": dt, "error in time": error})
+    info = {"time units a second": kpz.END / benchmark.stats.stats.median, "dt": dt, "error in time": error}
+    benchmark.extra_info.update(info)
 
 
 def test_noisy_burgers(benchmark):

@@ -25,6 +25,7 @@ from .nuclear import nuclear_norm_by_sketch as nuclear_norm_by_sketch
 from .periodic import PeriodicGrid as PeriodicGrid
 from .periodic import phi_1 as phi_1
 from .periodic import phi_2 as phi_2
+from .periodic import phi_3 as phi_3
 from .polar import NEWTON_SCHULZ as NEWTON_SCHULZ
 from .polar import NORMS as NORMS
 from .polar import dual_norm as dual_norm

@@ -167,6 +167,15 @@ def phi_2(z: Float[Array, ...]) -> Float[Array, ...]:
     return jnp.where(small, jnp.polyval(coefficients, jnp.where(small, z, 0.0)), (jnp.expm1(safe) - safe) / safe**2)
 
 
+def phi_3(z: Float[Array, ...]) -> Float[Array, ...]:
+    """(exp(z) - 1 - z - z²/2)/z³, 1/6 at z = 0: the weight of a force that grows as the square of time."""
+    # As for φ₂; the series goes to z¹⁴.
+    small = jnp.abs(z) < 1
+    safe = jnp.where(small, -1.0, z)
+    coefficients = jnp.asarray([1 / math.factorial(k + 3) for k in range(14, -1, -1)], z.dtype)
+    return jnp.where(small, jnp.polyval(coefficients, jnp.where(small, z, 0.0)), (jnp.expm1(safe) - safe - safe**2 / 2) / safe**3)
+
+
 def _indices(size: int, n: int, is_half: bool) -> np.ndarray:
     return np.arange(size) if is_half else np.rint(np.fft.fftfreq(n) * n).astype(int)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from gradatim.numerics import PeriodicGrid, phi_1, phi_2
+from gradatim.numerics import PeriodicGrid, phi_1, phi_2, phi_3
 
 GRIDS = [((9,), 2.0), ((6, 8), (1.0, 2.0)), ((5, 7), 4.0), ((4, 6, 8), (1.0, 2.0, 3.0))]
 ROUND_OFF = 1e-12
@@ -70,13 +70,14 @@ def test_structure_factor_of_independent_cells_is_their_variance_times_their_vol
 
 
 def test_phi_functions_meet_their_series_and_have_derivatives():
-    z = jnp.array([-30.0, -1.0, -0.5, -0.49, -1e-9, 0.0, 1e-9, 0.3])
+    z = jnp.array([-30.0, -1.0, -0.999, -0.5, -0.49, -1e-9, 0.0, 1e-9, 0.3])
     exact_1 = np.array([np.expm1(v) / v if v else 1.0 for v in np.asarray(z)])
     assert np.allclose(phi_1(z), exact_1, rtol=1e-15)
     assert np.allclose(phi_2(z) * z, phi_1(z) - 1, atol=1e-15)
-    check_grads(lambda z: (phi_1(z) + phi_2(z)).sum(), (jnp.array([-2.0, -0.3]),), order=1, modes=["rev"])
-    at_zero = jax.vmap(jax.grad(lambda z: jnp.stack([phi_1(z), phi_2(z)]) @ jnp.array([1.0, 6.0])))(jnp.array([0.0, 1e-9]))
-    np.testing.assert_allclose(at_zero, 1 / 2 + 6 / 6, rtol=1e-8)
+    assert np.allclose(phi_3(z) * z, phi_2(z) - 1 / 2, atol=1e-15) and phi_3(z)[6] == 1 / 6
+    check_grads(lambda z: (phi_1(z) + phi_2(z) + phi_3(z)).sum(), (jnp.array([-2.0, -0.3]),), order=1, modes=["rev"])
+    at_zero = jax.vmap(jax.grad(lambda z: jnp.stack([phi_1(z), phi_2(z), phi_3(z)]) @ jnp.array([1.0, 6.0, 24.0])))(jnp.array([0.0, 1e-9]))
+    np.testing.assert_allclose(at_zero, 1 / 2 + 6 / 6 + 24 / 24, rtol=1e-8)
 
 
 def test_single_precision_stays():
