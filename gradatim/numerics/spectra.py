@@ -12,6 +12,7 @@ enough for T to be exact to round-off (Simon 1984, Linear Algebra and its Applic
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Literal
 
@@ -28,6 +29,8 @@ Reorthogonalization = Literal["measured", "full", "none"]
 # Overlaps at which a block of basis vectors is looked at less often, or in every step again, in units of ε: round-off alone gives 1 to 3.
 _QUIET, _LOUD = 4, 16
 _LONGEST_PAUSE = 8
+# By how much more than was learned overlaps may have grown, for steps shorter than then, before a block is visited out of turn.
+_SURPRISE = 4
 
 
 class Krylov(eqx.Module):
@@ -102,11 +105,12 @@ def lanczos(
 
     `"full"` removes from each new vector its components along all earlier ones. `"measured"` does so block by block of the basis, and
     learns from the size of what it removes which blocks need it: those that lose nothing but round-off are left out for up to eight
-    steps, those that hold converged Ritz vectors are visited in every step. `"full"` leaves a basis orthogonal to a few ε, `"measured"`
-    to well below √ε (1e-6 to 1e-4 in single precision), with the same T to round-off and a half to nine tenths of the traffic. `"none"`
-    yields ghosts after the first convergence: for study only. In all but `"none"`, a new vector of which more than half was removed is
-    orthogonalised twice more, and where the Krylov space is exhausted the iteration goes on from a new direction (a fixed stream of
-    random vectors: the result depends on `v0` alone), so that `steps` up to the dimension are allowed and multiple eigenvalues are found.
+    steps, those that hold converged Ritz vectors are visited in every step, and all of them where β falls all at once. `"full"` leaves a
+    basis orthogonal to a few ε, `"measured"` to well below √ε (1e-6 to 1e-4 in single precision), with the same T to round-off and a
+    half to nine tenths of the traffic. `"none"` yields ghosts after the first convergence: for study only. In all but `"none"`, a new
+    vector of which more than half was removed is orthogonalised twice more, and where the Krylov space is exhausted the iteration goes
+    on from a new direction (a fixed stream of random vectors: the result depends on `v0` alone), so that `steps` up to the dimension
+    are allowed and multiple eigenvalues are found.
 
     **Arguments:** `operator`: symmetric (unchecked), over any pytree of arrays of one dtype; `v0`: start, same structure, normalised here;
     `steps`: 1 to the dimension; `throw`: whether numbers that are not finite raise, else they are left in the result.
@@ -152,8 +156,11 @@ class _State(eqx.Module):
     beta: Float[Array, " steps"]
     norm: Float[Array, ""]  # largest |α| + β so far, a lower bound of the operator's norm times a small factor
     overlap: Float[Array, ""]
+    level: Float[Array, ""]  # running mean of β on a logarithmic scale
     due: Int[Array, " blocks"]  # steps until each block is visited
     pause: Int[Array, " blocks"]  # steps that it is left out after a visit
+    learned_at: Float[Array, " blocks"]  # the level at its last visit
+    surprise: Float[Array, " blocks"]  # Π max(1, learned_at / β) since
 
     @classmethod
     def initial(cls, start: Float[Array, " n"], steps: int, n_blocks: int) -> _State:
@@ -165,8 +172,11 @@ class _State(eqx.Module):
             beta=jnp.zeros(steps, start.dtype),
             norm=zero,
             overlap=zero,
+            level=zero,
             due=jnp.zeros(n_blocks, jnp.int32),
             pause=jnp.zeros(n_blocks, jnp.int32),
+            learned_at=jnp.zeros(n_blocks, start.dtype),
+            surprise=jnp.ones(n_blocks, start.dtype),
         )
 
 
@@ -186,9 +196,11 @@ def _step(
         norm, beta, following = state.norm, before, w / jnp.where(before > 0, before, 1)
     else:
         norm = jnp.maximum(state.norm, jnp.abs(alpha) + before)
-        scale, overlap = 1 / jnp.where(before > 0, before, 1), state.overlap
+        # One step that all but vanishes says nothing of the next: it moves the mean by half at most.
+        level = jnp.where(j == 0, before, jnp.sqrt(state.level * jnp.maximum(before, state.level / 4)))
+        state, overlap = eqx.tree_at(lambda s: s.level, state, level), state.overlap
         for index, rows in enumerate(blocks):
-            w, state = _visit(state, w, rows, index, scale, always=mode == "full")
+            w, state = _visit(state, w, rows, index, before, always=mode == "full")
         after = jnp.sqrt(w @ w)
         exhausted = after <= 8 * eps * norm
         repeat = exhausted | (after < before / 2)
@@ -205,13 +217,18 @@ def _step(
         beta=state.beta.at[j].set(beta),
         norm=norm,
         overlap=state.overlap,
+        level=state.level,
         due=state.due,
         pause=state.pause,
+        learned_at=state.learned_at,
+        surprise=state.surprise,
     )
     return state, block
 
 
-def _visit(state: _State, w: Array, rows: Array, index: int, scale: Array, *, always: bool) -> tuple[Array, _State]:
+def _visit(state: _State, w: Array, rows: Array, index: int, before: Array, *, always: bool) -> tuple[Array, _State]:
+    scale = 1 / jnp.where(before > 0, before, 1)
+
     def remove() -> tuple[Array, Array]:
         overlaps = rows @ w
         return w - overlaps @ rows, jnp.max(jnp.abs(overlaps)) * scale
@@ -220,17 +237,31 @@ def _visit(state: _State, w: Array, rows: Array, index: int, scale: Array, *, al
         w, found = remove()
         return w, eqx.tree_at(lambda s: s.overlap, state, jnp.maximum(state.overlap, found))
     eps = jnp.finfo(w.dtype).eps
-    due, pause = state.due[index], state.pause[index]
-    w, found = jax.lax.cond(due == 0, remove, lambda: (w, jnp.zeros_like(scale)))
+    due, pause, learned_at = state.due[index], state.pause[index], state.learned_at[index]
+    # Overlaps grow as 1/β: where β falls all at once, they have outgrown what was learned before the pause is over.
+    surprise = state.surprise[index] * jnp.maximum(learned_at * scale, 1)
+    is_early = ~(surprise <= _SURPRISE) | (before == 0)
+    is_due = (due == 0) | is_early
+    w, found = jax.lax.cond(is_due, remove, lambda: (w, jnp.zeros_like(scale)))
     # Over a pause p the overlap grows from ε to ε gᵖ, all of which is seen at the next visit: at gᵖ <= 4 twice the pause gives at most
     # 16 ε. The recurrence carries two vectors, of which a visit cleans one: of a quiet block the other needs no cleaning, a loud block
     # is visited in the next step too.
     longer = jnp.minimum(jnp.maximum(2 * pause, 1), _LONGEST_PAUSE)
     learned = jnp.where(found <= _QUIET * eps, longer, jnp.where(found > _LOUD * eps, 0, pause))
-    pause = jnp.where(due == 0, learned, pause)
-    due = jnp.where(due == 0, pause, due - 1)
-    new = (state.due.at[index].set(due), state.pause.at[index].set(pause), jnp.maximum(state.overlap, found))
-    return w, eqx.tree_at(lambda s: (s.due, s.pause, s.overlap), state, new)
+    pause = jnp.where(is_early, 0, jnp.where(is_due, learned, pause))
+    due = jnp.where(is_due, pause, due - 1)
+    learned_at, surprise = jnp.where(is_due, state.level, learned_at), jnp.where(is_due, 1, surprise)
+    return w, eqx.tree_at(
+        lambda s: (s.due, s.pause, s.learned_at, s.surprise, s.overlap),
+        state,
+        (
+            state.due.at[index].set(due),
+            state.pause.at[index].set(pause),
+            state.learned_at.at[index].set(learned_at),
+            state.surprise.at[index].set(surprise),
+            jnp.maximum(state.overlap, found),
+        ),
+    )
 
 
 def _again(w: Array, blocks: tuple[Array, ...], exhausted: Bool[Array, ""], j: Array) -> tuple[Array, Array]:
@@ -300,10 +331,13 @@ def marchenko_pastur_edges(aspect: float, scale: float = 1.0) -> tuple[float, fl
     """The ends scale (1 ∓ √γ)² of the spectrum of (1/N) XᵀX for N rows of M independent entries of variance `scale`, γ = M/N.
 
     **Raises:** `ValueError` unless γ > 0.
+
+    >>> marchenko_pastur_edges(0.25)
+    (0.25, 2.25)
     """
     if not aspect > 0:
         raise ValueError(f"aspect M/N must be positive, got {aspect}")
-    return scale * (1 - np.sqrt(aspect)) ** 2, scale * (1 + np.sqrt(aspect)) ** 2
+    return scale * (1 - math.sqrt(aspect)) ** 2, scale * (1 + math.sqrt(aspect)) ** 2
 
 
 def marchenko_pastur_median(aspect: float) -> float:
