@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
+
+from .checks import is_known
 
 
 class PowerLaw(NamedTuple):
@@ -42,7 +43,7 @@ def fit_power_law(
     if y.shape[-1] != n:
         raise ValueError(f"y must hold one value for each of the {n} points of x along its last axis, got shape {y.shape}")
     for name, values in (("x", x), ("y", y)):
-        if not isinstance(values, Tracer) and not (np.asarray(values) > 0).all():
+        if is_known(values) and not (np.asarray(values) > 0).all():
             raise ValueError(f"{name} must be positive, got a minimum of {values.min()}")
     return _line(x, y, jnp.ones_like(x) if weights is None else weights)
 

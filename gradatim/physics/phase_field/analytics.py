@@ -49,7 +49,11 @@ def _excess(constant: Array, args: tuple[Array, Array]) -> Array:
 
 
 def interface_width(free_energy: QuarticTwoPhase, kappa: Scalar) -> Float[Array, ""]:
-    """δ = (2/Δc) √(κ/W) of the flat profile (cₐ + c_b)/2 + (Δc/2) tanh(x/δ), for F = ∫ f + κ|∇c|² (with κ/2, κ counts half)."""
+    """δ = (2/Δc) √(κ/W) of the flat profile (cₐ + c_b)/2 + (Δc/2) tanh(x/δ), for F = ∫ f + κ|∇c|² (with κ/2, κ counts half).
+
+    >>> print(interface_width(QuarticTwoPhase(), kappa=1.0))
+    2.5
+    """
     return 2 * jnp.sqrt(kappa / free_energy.barrier) / _gap(free_energy)
 
 
@@ -85,6 +89,10 @@ def slab_velocity(
 
     With equal M and Q in both phases Q cancels. Valid for slabs much wider than the interface, error O(δ/width). Taken at T = T₀, where
     the gap is Δc.
+
+    >>> sloped = QuarticTwoPhase(matrix_slope=0.1, precipitate_slope=-0.1)
+    >>> print(" ".join(f"{slab_velocity(sloped, HeatOfTransport(0.0, heat), 1e-3):.1e}" for heat in (0.0, 0.512)))
+    3.2e-04 -3.2e-04
     """
     matrix, precipitate = _fluxes(free_energy, heat_of_transport, gradient, mobility, temperature, convention)
     return (precipitate - matrix) / _gap(free_energy)
