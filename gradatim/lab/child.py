@@ -33,6 +33,8 @@ from gradatim.lab.request import EXIT_CODES, Cause
 from gradatim.lab.run_folder import CRASH, REQUEST, StorageError, complete, refused, storage, sync_file, write_bytes, write_json
 
 DOTS_PER_INCH = 150
+_told = threading.Event()
+"Set once this process was asked to stop."
 
 
 class BadInputError(ValueError):
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     partial = options.request.parent
     # SIGINT too: a shell that starts a job in the background makes its children deaf to it.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _stop)
     if options.lifeline is not None:
         threading.Thread(target=_watch, args=(options.lifeline,), daemon=True).start()
     with _private_output() as answer, _crash_log(partial / CRASH):
@@ -92,6 +94,9 @@ def run(partial: Path, *, quiet: bool, resume: bool) -> Path:
     draft = json.loads((partial / RECORD).read_text(encoding="utf-8"))
     request = json.loads((partial / REQUEST).read_text(encoding="utf-8"))
     paper, module, config = _prepare(request)
+    # Imports go through callbacks of weak references, which cannot pass an interruption on.
+    if _told.is_set():
+        raise KeyboardInterrupt
     reference = module.SCALES[request["scale"]]
     entries = {"config": dataclasses.asdict(config), "changed": differences(config, reference), "precision": module.PRECISION}
     if resume and draft["config"] and draft["config"] != jsonable(entries["config"]):
@@ -210,6 +215,12 @@ def _declared_precision(paper: Paper) -> str | None:
         if named and isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
             return str(node.value.value)
     return None
+
+
+def _stop(number: int, frame: object) -> None:
+    del number, frame
+    _told.set()
+    raise KeyboardInterrupt
 
 
 def _watch(lifeline: int) -> None:

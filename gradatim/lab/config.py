@@ -57,6 +57,11 @@ def validate(config: Any, path: str = "") -> None:
     A field is declared as `width: Annotated[int, Between(1, 4096)] = 256` in a frozen dataclass.
 
     **Raises:** `ValueError` (range, NaN) or `TypeError` (type), naming the field, what it must be and what it is.
+
+    >>> from gradatim.lab.example import Config
+    >>> validate(Config(steps=5))
+    Traceback (most recent call last):
+    ValueError: steps must be between 10 and 100000, got 5
     """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):

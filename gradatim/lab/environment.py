@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gradatim.lab.registry import GROUP
+
 _PACKAGES = ("gradatim", "jax", "jaxlib", "numpy", "optax", "equinox", "xarray")
 
 
@@ -25,9 +27,10 @@ def versions(*others: str) -> dict[str, str]:
 
 
 def distributions(module: ModuleType) -> list[str]:
-    """The installed distributions that a module's package comes from."""
-    package = module.__name__.partition(".")[0]
-    return [] if package == "gradatim" else metadata.packages_distributions().get(package, [])
+    """The installed distributions, other than this one, whose entry points name a module as a paper."""
+    # Not `packages_distributions`, which reads the list of files of everything that is installed.
+    points = metadata.entry_points(group=GROUP)
+    return list(dict.fromkeys(point.dist.name for point in points if point.module == module.__name__ and point.dist is not None))
 
 
 def machine() -> dict[str, Any]:

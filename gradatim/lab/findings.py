@@ -18,6 +18,11 @@ class Findings:
 
     **Arguments:** `measures`: one per part of a claim; `data`: a tree of datasets, `units` in the attributes of each variable;
     `untested`: `"C3"` or `"C3.part_name"` to the reason why it was not measured in this run.
+
+    >>> import xarray as xr
+    >>> curves = xr.Dataset({"loss": ("step", [2.0, 1.0], {"units": "nat"})})
+    >>> Findings({"C1.last_loss": Measure.exact(1.0)}, xr.DataTree.from_dict({"training": curves}), {"C2": "needs a GPU"}).measures
+    {'C1.last_loss': Measure(1 [1, 1], exact)}
     """
 
     measures: Mapping[str, Measure]

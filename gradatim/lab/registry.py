@@ -32,6 +32,9 @@ def find(slug: str) -> Paper:
     """The paper of one slug.
 
     **Raises:** `ValueError` if there is none, with the closest names, or if its file cannot be read.
+
+    >>> find("diffgrad").title
+    'diffGrad: An Optimization Method for Convolutional Neural Networks'
     """
     found, broken = _read_all()
     if slug in found:

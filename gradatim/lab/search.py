@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +64,12 @@ def _meaning_similarity(words: str, texts: list[str]) -> np.ndarray | None:
     model = _model()
     if model is None:
         return None
-    vectors = np.asarray(model.embed([*texts, words], norm=True))
-    return vectors[:-1] @ vectors[-1]
+    return _vectors(model, tuple(texts)) @ np.asarray(model.embed([words], norm=True))[0]
+
+
+@lru_cache(maxsize=1)
+def _vectors(model: WordLlamaInference, texts: tuple[str, ...]) -> np.ndarray:
+    return np.asarray(model.embed(list(texts), norm=True))
 
 
 @cache

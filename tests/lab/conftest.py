@@ -8,6 +8,12 @@ import pytest
 PROJECT = Path(__file__).parents[1] / "third_party"
 
 
+@pytest.fixture(scope="session")
+def install_papers():
+    """Puts the package with the example papers into a folder."""
+    return lambda site: install(PROJECT, site)
+
+
 @pytest.fixture
 def third_party(tmp_path, monkeypatch):
     """A package of its own with papers in it, installed into a folder that is on the path for this test."""

@@ -15,7 +15,8 @@ from gradatim.lab import Session
 from gradatim.lab.ledger import Log
 
 PROGRAM = Path(__file__).with_name("resumable_run.py")
-N_KILLS = 5
+N_KILLS = 3
+"One in each loop of the program."
 
 
 def _start(directory, mode):

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import pickle
@@ -13,22 +14,50 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradatim.lab import RunOutcome, RunRequest, latest, list_records, new_paper, open_record, run_papers, supervise
+from gradatim import datasets
+from gradatim.lab import (
+    Findings,
+    Measure,
+    RunOutcome,
+    RunRequest,
+    child,
+    find,
+    latest,
+    list_records,
+    new_paper,
+    open_record,
+    run_papers,
+    supervise,
+)
 from gradatim.lab.run_folder import RunFolder
-from gradatim.lab.supervisor import child_environment
+from gradatim.lab.supervisor import _open_folder, child_environment
 
 
 def request(runs, slug="random-walk", scale="smoke", **options):
     return RunRequest(slug, scale, runs=runs, **options)
 
 
-def test_a_run_leaves_a_whole_record(third_party, tmp_path):
-    outcome = supervise(request(tmp_path / "runs", seed=3, changed={"walkers.n_walkers": 150, "steps": 100}))
+KILLED = {"walkers.n_walkers": 150, "steps": 100, "loops": 5, "pause": 0.2, "ending": "print"}
+"Long enough to be killed in the middle."
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, install_papers):
+    """How a run ends that nobody disturbs."""
+    with pytest.MonkeyPatch.context() as patch:
+        site = tmp_path_factory.mktemp("undisturbed")
+        install_papers(site)
+        patch.syspath_prepend(str(site))
+        return supervise(request(site / "runs", seed=3, changed=KILLED))
+
+
+def test_a_run_leaves_a_whole_record(third_party, straight):
+    outcome = straight
     assert (outcome.status, outcome.cause, outcome.exit_code, outcome.resumed) == ("ok", "", 0, False), outcome
     record = open_record(outcome.record)
     assert (record.slug, record.scale, record.seed, record.precision, record.status) == ("random-walk", "smoke", 3, "double", "ok")
     assert record.config["walkers"] == {"n_walkers": 150, "stride": 1.0}
-    assert record.changed == {"walkers.n_walkers": 150}, "a field set to what it was is not changed"
+    assert record.changed == {name: KILLED[name] for name in KILLED if name != "steps"}, "a field set to what it was is not changed"
     assert {"compile", "run", "total"} <= set(record.seconds) and record.peak_memory > 1e7
     assert {"system", "processor", "cpus", "platform", "device", "devices"} <= set(record.machine)
     assert record.data["walks/spread"].dtype == np.float64 and record.data["walks/spread"].dims == ("walk", "step")
@@ -37,7 +66,8 @@ def test_a_run_leaves_a_whole_record(third_party, tmp_path):
     assert {"python", "gradatim", "jax", "gradatim-example-paper"} <= set(record.versions)
     assert {name: verdict["verdict"] for name, verdict in record.verdicts.items()} == {"C1": "holds", "C2": "untested", "C3": "holds"}
     files = sorted(path.name for path in record.path.iterdir())
-    assert files == ["data.nc", "figures", "log.jsonl", "record.json", "request.json"]
+    assert files == ["data.nc", "figures", "log.jsonl", "output.txt", "record.json", "request.json"]
+    assert (record.path / "output.txt").read_text() == "{}, said a walker\n", "what is printed is not taken for the answer"
     summary = json.loads(json.dumps(outcome.summary(), allow_nan=False))
     assert set(summary) == {"slug", "scale", "status", "record", "seconds", "verdicts"}
     assert pickle.loads(pickle.dumps(outcome)) == outcome
@@ -53,7 +83,7 @@ def test_a_new_paper_from_the_template_runs_as_it_is(third_party, tmp_path):
 
 
 def test_every_bad_ending_is_a_failed_record_and_the_others_go_on(third_party, tmp_path):
-    endings = ["raise", "exit", "segfault", "killed", "unknown-measure"]
+    endings = ["raise", "exit", "segfault", "killed"]
     requests = [request(tmp_path / "runs", changed={"ending": ending, "loops": 1}) for ending in endings]
     seen = []
     outcomes = run_papers([*requests, request(tmp_path / "runs", "random-clock")], workers=2, on_outcome=seen.append)
@@ -63,7 +93,6 @@ def test_every_bad_ending_is_a_failed_record_and_the_others_go_on(third_party, t
         "exit": ("crash", "the run's process ended with exit code 7 before it was done"),
         "segfault": ("crash", "the run's process was killed (SIGSEGV)"),
         "killed": ("crash", "the run's process was killed (SIGKILL; the system does that when memory runs out"),
-        "unknown-measure": ("error", "ValueError: random-walk: the findings name 'C9.exponent', which is no part of a claim"),
     }
     for ending, (cause, message) in expected.items():
         outcome = by_ending[ending]
@@ -74,17 +103,73 @@ def test_every_bad_ending_is_a_failed_record_and_the_others_go_on(third_party, t
         assert (record.path / "checkpoints").exists()
     assert 'raise RuntimeError("the walkers are lost")' in by_ending["raise"].traceback
     assert "random_walk.py" in open_record(by_ending["segfault"].record).error
-    assert open_record(by_ending["unknown-measure"].record).data["walks/spread"].size, "what was measured is kept"
     assert outcomes[-1].status == "ok"
-    assert len(seen) == 6 and seen[-1].slug == "random-clock", "what is timed runs last"
-    assert latest("random-walk", tmp_path / "runs") is None and len(list_records(tmp_path / "runs")) == 6
+    assert len(seen) == 5 and seen[-1].slug == "random-clock", "what is timed runs last"
+    assert latest("random-walk", tmp_path / "runs") is None and len(list_records(tmp_path / "runs")) == 5
+
+
+@pytest.fixture
+def inside(third_party, tmp_path, monkeypatch):
+    """Runs `random-clock` in this process with another experiment in it; gives its answer and its record."""
+    monkeypatch.setenv("JAX_ENABLE_X64", "0")  # a run sets it for itself
+
+    def run(experiment):
+        module = find("random-clock").module()
+        original = module.run
+        monkeypatch.setattr(module, "run", lambda config, session: experiment(lambda: original(config, session), session))
+        folder = _open_folder(request(tmp_path / "runs", "random-clock"))
+        answer = child._guarded(folder.path, quiet=True, resume=False)
+        folder.release()
+        return answer, open_record(folder.final)
+
+    return run
+
+
+def test_findings_that_belong_to_no_claim_are_an_error_and_what_was_measured_is_kept(inside):
+    def experiment(original, session):
+        return Findings({"C9.seconds": Measure.exact(1.0)}, original().data)
+
+    (cause, message, _), record = inside(experiment)
+    assert cause == "error" and "\n" not in message
+    assert message.startswith("ValueError: random-clock: the findings name 'C9.seconds', which is no part of a claim; parts: C1.seconds")
+    assert record.status == "failed" and message in record.error and record.data["walk"].size == 1000
+
+
+def test_a_corrupt_file_in_the_data_folder_is_one_line_that_names_it(inside, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16 + 10_000 * 784)))
+    monkeypatch.setenv("GRADATIM_DATA", str(tmp_path / "data"))
+    (cause, message, trace), record = inside(lambda original, session: datasets.load("fashion-mnist", split="test"))
+    assert cause == "error" and "\n" not in message and "replace the file" in message
+    assert message.startswith(f"DatasetError: {tmp_path / 'data' / 't10k-images-idx3-ubyte.gz'} is corrupt: expected content with sha256")
+    assert record.status == "failed" and trace == record.error and "Traceback" in trace
+
+
+def test_an_interruption_that_got_lost_in_an_import_is_heard_after_it(third_party, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_X64", "0")
+    folder = _open_folder(request(tmp_path / "runs", "random-clock"))
+    monkeypatch.setattr(child, "_told", threading.Event())
+    with pytest.raises(KeyboardInterrupt):
+        child._stop(signal.SIGINT, None)
+    assert child._guarded(folder.path, quiet=True, resume=False) == ("interrupted", "", "")
+    folder.release()
+
+
+def test_a_record_keeps_the_provenance_of_its_data(inside):
+    def experiment(original, session):
+        session.uses(datasets.load("digits", n=20).provenance)
+        return original()
+
+    _, record = inside(experiment)
+    assert record.status == "ok"
+    (data,) = record.provenance
+    assert {"source", "version", "licence", "sha256"} == set(data) and data["licence"] == "CC-BY-4.0"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"slug": "randm-walk"}, r"there is no paper 'randm-walk' \(did you mean 'random-walk'"),
-        ({"changed": {"walkers.stride": 99}}, r"random-walk: walkers.stride must be between 0.001 and 10, got 99"),
         ({"changed": {"walkers.n_walkers": 10**12}}, r"would need about 14901.2 GiB of memory, [\d.]+ GiB are free: take a smaller"),
     ],
 )
@@ -95,6 +180,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(third_party, tmp_path, options
         raise ValueError(outcome.message)
     assert "\n" not in outcome.message and outcome.traceback == ""
     assert not list((tmp_path / "runs").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"steps": 0}, "random-clock: steps must be between 1 and 1e\\+06, got 0"),
+        ({"steps": 2.5}, "random-clock: steps must be of type int, got 2.5"),
+        ({"stps": 5}, r"random-clock: there is no field 'stps' \(did you mean 'steps'\?\)"),
+    ],
+)
+def test_fields_are_checked_before_anything_runs(third_party, monkeypatch, changed, message):
+    monkeypatch.setenv("JAX_ENABLE_X64", "0")
+    with pytest.raises(child.BadInputError, match=message):
+        child._prepare({"slug": "random-clock", "scale": "smoke", "changed": changed})
 
 
 @pytest.mark.parametrize(
@@ -139,10 +238,6 @@ def test_a_disk_that_fills_up_leaves_what_can_be_taken_up_again(third_party, tmp
     assert len(list((tmp_path / "runs").glob("*/*.partial"))) == 1
 
 
-KILLED = {"loops": 5, "pause": 0.2}
-"Long enough to be killed in the middle."
-
-
 def findings(path):
     record = open_record(path)
     return record.measures, record.data["walks/spread"].values.tobytes(), (path / "log.jsonl").read_bytes()
@@ -152,7 +247,7 @@ def start(site, runs, changed):
     """A supervisor in a process of its own, to be killed."""
     code = (
         "import json, sys; from gradatim.lab import RunRequest, supervise;"
-        "supervise(RunRequest('random-walk', 'smoke', runs=sys.argv[1], changed=json.loads(sys.argv[2]), resume=True))"
+        "supervise(RunRequest('random-walk', 'smoke', seed=3, runs=sys.argv[1], changed=json.loads(sys.argv[2]), resume=True))"
     )
     environment = {**os.environ, "PYTHONPATH": str(site)}
     return subprocess.Popen([sys.executable, "-c", code, str(runs), json.dumps(changed)], env=environment)
@@ -188,7 +283,7 @@ def kill_and_resume(site, runs, moments, whom):
             os.kill(victim, signal.SIGKILL)
         supervisor.wait()
         wait_for_end(child)
-    outcome = supervise(request(runs, changed=KILLED, resume=True))
+    outcome = supervise(request(runs, seed=3, changed=KILLED, resume=True))
     assert outcome.status == "ok" and outcome.resumed, outcome
     return outcome
 
@@ -210,8 +305,7 @@ def wait_for_end(pid):
     [["child", "both", "supervisor"], pytest.param(["child", "both"] * 5, marks=pytest.mark.laptop)],
     ids=["three times", "ten times"],
 )
-def test_a_run_killed_at_random_moments_ends_in_the_same_bits(third_party, tmp_path, whom):
-    straight = supervise(request(tmp_path / "straight", changed=KILLED))
+def test_a_run_killed_at_random_moments_ends_in_the_same_bits(third_party, straight, tmp_path, whom):
     resumed = kill_and_resume(third_party, tmp_path / "killed", np.random.default_rng().uniform(0, 2.0, len(whom)), whom)
     assert findings(resumed.record) == findings(straight.record)
     assert [path.name for path in (tmp_path / "killed" / "random-walk").iterdir()] == [resumed.record.name]

@@ -76,19 +76,24 @@ def sweep(model):
     return _sweep(model)
 
 
+@eqx.filter_jit
+def _one_step(optimizer, params, state, rows, data):
+    gradient = eqx.filter_grad(_loss)(params, tuple(array[rows] for array in data))
+    updates, state = optimizer.update(gradient, state, eqx.filter(params, eqx.is_inexact_array))
+    params = eqx.apply_updates(params, updates)
+    return params, state, _evaluate(params, data)["loss"]
+
+
 def test_curves_are_those_of_single_trainings(sweep, model):
     keys = jax.random.split(jax.random.key(0), SEEDS)
     for arm, rate, seed in (("sgd", 0.3, 2), ("adam", 0.03, 0)):
         first, shuffle = jax.random.split(keys[seed])
-        params, rows = MODELS[model](first), epochs(shuffle, N, batch_size=8, steps=STEPS)
-        optimizer = ARMS[arm](rate)
+        params, optimizer = MODELS[model](first), ARMS[arm](rate)
         state = optimizer.init(eqx.filter(params, eqx.is_inexact_array))
         losses = [_evaluate(params, _data())["loss"]]
-        for i in range(STEPS):
-            gradient = eqx.filter_grad(_loss)(params, tuple(array[rows[i]] for array in _data()))
-            updates, state = optimizer.update(gradient, state, eqx.filter(params, eqx.is_inexact_array))
-            params = eqx.apply_updates(params, updates)
-            losses.append(_evaluate(params, _data())["loss"])
+        for rows in epochs(shuffle, N, batch_size=8, steps=STEPS):
+            params, state, after = _one_step(optimizer, params, state, rows, _data())
+            losses.append(after)
         curve = sweep.data.loss.sel(arm=arm, rate=rate, seed=seed)
         assert curve.step.values.tolist() == [0, 5, 10, 12]
         # Sums of a batch of seeds run in another order, over twelve steps.
