@@ -3,6 +3,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,17 +35,14 @@ def example_papers(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    """Two real runs, and what they printed: a table, and JSON with two fields changed."""
-    runs = tmp_path_factory.mktemp("runs")
-    base = ["run", "random-walk", "--scale", "smoke", "--runs", str(runs)]
-    out = []
-    for words in (base, [*base, "--seed", "1", "--json", "--walkers.n_walkers", "100", "--ages", "3", "4", "5"]):
-        stdout = io.StringIO()
-        with contextlib.redirect_stdout(stdout):
-            assert main(words) == 0
-        out.append(stdout.getvalue())
-    return out
+def outcome(tmp_path_factory):
+    """What a real run printed, as JSON, with three fields changed."""
+    words = ["run", "random-walk", "--scale", "smoke", "--runs", str(tmp_path_factory.mktemp("runs")), "--seed", "1", "--json"]
+    stdout = io.StringIO()
+    with contextlib.redirect_stdout(stdout):
+        assert main([*words, "--walkers.n_walkers", "100", "--ages", "3", "4", "5"]) == 0
+    (printed,) = json.loads(stdout.getvalue())
+    return printed
 
 
 @pytest.fixture
@@ -102,6 +100,16 @@ def test_list_is_the_registry(capsys):
     assert (walk["date"], walk["implemented"], walk["claims"]) == ("2026-01-01", True, ["C1", "C2", "C3"])
     assert main(["list"]) == 0
     assert "random-walk" in capsys.readouterr().out
+
+
+def test_every_paper_is_listed_with_its_claims_whether_it_is_implemented_or_not(capsys):
+    files = {path.stem.replace("_", "-") for path in (Path(gradatim.__file__).parent / "papers").glob("*.toml")}
+    assert len(files) == 32
+    assert main(["list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    for slug, paper in papers().items():
+        assert ("not implemented yet" in lines[slug]) != paper.implemented
+    assert files <= set(lines)
 
 
 def test_show_tells_claims_method_and_citation(capsys):
@@ -179,17 +187,7 @@ def test_doctor_finds_data_and_folders(capsys, tmp_path):
 # Runs
 
 
-def test_run_prints_verdicts_record_and_figures(records):
-    table, _ = records
-    assert "what it says" in table
-    assert "✓ holds" in table
-    assert "0.5 ± 0.1" in table
-    assert "for ever takes too long" in table
-    assert "figures/spread.png" in table
-
-
-def test_run_json_form(records):
-    (outcome,) = json.loads(records[1])
+def test_run_json_form(outcome):
     assert set(outcome) == {"slug", "scale", "status", "record", "seconds", "verdicts"}
     assert (outcome["slug"], outcome["scale"], outcome["status"]) == ("random-walk", "smoke", "ok")
     assert list(outcome["verdicts"]) == ["C1", "C2", "C3"]
@@ -199,15 +197,31 @@ def test_run_json_form(records):
     assert list(record.changed["ages"]) == [3.0, 4.0, 5.0]
 
 
-def test_compare_shows_what_differs(records, capsys):
-    first = next(line.partition(": ")[2] for line in records[0].splitlines() if line.startswith("random-walk: "))
-    second = json.loads(records[1])[0]["record"]
-    assert main(["compare", first, second, "--json"]) == 0
+def test_run_prints_verdicts_record_and_figures(outcome, asked, capsys):
+    record = gradatim.open_record(outcome["record"])
+    asked.append(RunOutcome("random-walk", "smoke", "ok", record=record.path, seconds=record.seconds, verdicts=record.verdicts))
+    assert main(["run", "random-walk", "--scale", "smoke"]) == 0
+    table = capsys.readouterr().out
+    assert "what it says" in table
+    assert "✓ holds" in table
+    assert "0.5 ± 0.1" in table
+    assert "for ever takes too long" in table
+    assert f"random-walk: {record.path}" in table
+    assert "figures/spread.png" in table
+
+
+def test_compare_shows_what_differs(outcome, tmp_path, capsys):
+    second = outcome["record"]
+    first = shutil.copytree(second, tmp_path / "first")
+    table = json.loads((first / "record.json").read_text())
+    table["seed"], table["config"]["walkers"]["n_walkers"] = 0, 200
+    (first / "record.json").write_text(json.dumps(table))
+    assert main(["compare", str(first), second, "--json"]) == 0
     compared = json.loads(capsys.readouterr().out)
     assert compared["config"]["walkers.n_walkers"] == [200, 100]
     assert compared["run"]["seed"] == [0, 1]
-    assert compared["measures"]["C1.exponent"]["difference"] is not None
-    assert main(["compare", first, second]) == 0
+    assert compared["measures"]["C1.exponent"]["difference"] == 0
+    assert main(["compare", str(first), second]) == 0
     assert "walkers.n_walkers" in capsys.readouterr().out
 
 

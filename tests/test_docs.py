@@ -1,5 +1,6 @@
 """The documentation runs: its code, its links, its tables."""
 
+import ast
 import contextlib
 import io
 import os
@@ -51,6 +52,31 @@ def test_relative_links_lead_somewhere(page):
     local = [target for target in targets if not re.match(r"https?:|mailto:", target)]
     missing = [target for target in local if not (page.parent / target).exists() and (page.parent / target).resolve() not in generated()]
     assert not missing
+
+
+def exported(package):
+    """`(name, definition)` of every function and class that a room's `__init__.py` re-exports; what else it does has no docstring."""
+    for node in ast.walk(ast.parse((package / "__init__.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            place = package / node.module.replace(".", "/")
+            file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+            definitions = {one.name: one for one in ast.parse(file.read_text()).body if isinstance(one, ast.FunctionDef | ast.ClassDef)}
+            yield from ((alias.name, definitions[alias.name]) for alias in node.names if alias.name in definitions)
+
+
+ROOMS = sorted(
+    path.parent
+    for path in (ROOT / "gradatim").glob("*/**/__init__.py")
+    if not {"papers", "cli"} & set(path.relative_to(ROOT).parts) and list(exported(path.parent))
+)
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=name)
+def test_every_public_function_class_and_method_says_what_it_is(room):
+    public = dict(exported(room))
+    inner = {f"{name}.{one.name}": one for name, it in public.items() for one in it.body if isinstance(one, ast.FunctionDef)}
+    methods = {name: one for name, one in inner.items() if isinstance(public[name.split(".")[0]], ast.ClassDef) and "._" not in name}
+    assert [name for name, definition in (public | methods).items() if not ast.get_docstring(definition)] == []
 
 
 def test_tables_are_those_of_the_scorecard():
