@@ -27,5 +27,10 @@ def solve(eps, n_steps):
 
 found = []
 for eps in signalling.TIME_SCALES:
-    found += signalling.row(eps, "FiPy implicit", functools.partial(solve, eps), (20, 50, 100, 200))
+    for n_steps in (20, 50, 100, 200):
+        # The fewest steps that meet the target are the fastest: one costs tens of milliseconds.
+        row = signalling.row(eps, "FiPy implicit", functools.partial(solve, eps), (n_steps,))
+        if row:
+            found += row
+            break
 print(json.dumps(found))
