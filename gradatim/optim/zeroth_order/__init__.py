@@ -9,6 +9,7 @@
 | `evolution_strategy` | ranks within a population of n | n | none |
 | `weight_perturbation`, `node_perturbation`, `activity_perturbation` | noise in a layered network | K + 1 | none |
 | `mezo_step` | one direction, drawn again from its key | 2 | a key |
+| `one_plus_one`, `simulated_annealing` | whether one random trial is better | 1 | the loss, a radius |
 | `ornstein_uhlenbeck_adaptation`, `reward_modulated_hebbian` | the noise of the parameters or units, a reward | 1 | running means |
 | `taylor_step` | derivatives up to order 3 | - | none |
 
@@ -51,4 +52,9 @@ from .plasticity import reward_modulated_hebbian as reward_modulated_hebbian
 from .replay import ReplayStep as ReplayStep
 from .replay import mezo_step as mezo_step
 from .replay import replay_updates as replay_updates
+from .search import AnnealingState as AnnealingState
+from .search import RandomSearch as RandomSearch
+from .search import SearchState as SearchState
+from .search import one_plus_one as one_plus_one
+from .search import simulated_annealing as simulated_annealing
 from .taylor import taylor_step as taylor_step
