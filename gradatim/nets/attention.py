@@ -90,7 +90,9 @@ class MultiHeadAttention(eqx.Module):
         scoreᵢ(t, j) = ⟨R(t) qᵢ(t), R(j) kᵢ(j)⟩ / √d_h,  j ≤ t;     y(t) = W_O concatᵢ Σⱼ softmaxⱼ vᵢ(j)
 
     **Arguments:** `width` of tokens; `n_heads`; `head_dim`: d_h, by default their ratio; `is_rotary`: without it, the order of
-    earlier tokens does not matter; `key`. No biases.
+    earlier tokens does not matter; `has_qk_norm`: RMS-normalise each head's queries and keys, with gains that the heads share,
+    before they are turned (Henry et al., arXiv:2010.04245): scores then do not grow with W_Q and W_K, and stay within √d_h as long as
+    the gains are 1; `key`. No biases.
 
     **Raises:** `ValueError` if a size is below 1, `n_heads` does not divide `width` (and `head_dim` is not given), or a rotary
     `head_dim` is odd.
@@ -104,12 +106,24 @@ class MultiHeadAttention(eqx.Module):
     key: eqx.nn.Linear
     value: eqx.nn.Linear
     output: eqx.nn.Linear
+    query_norm: eqx.nn.RMSNorm | None
+    key_norm: eqx.nn.RMSNorm | None
     rotary: RotaryEmbedding
     n_heads: int = eqx.field(static=True)
     head_dim: int = eqx.field(static=True)
 
-    def __init__(self, width: int, n_heads: int, *, head_dim: int | None = None, is_rotary: bool = True, key: PRNGKeyArray) -> None:
+    def __init__(
+        self,
+        width: int,
+        n_heads: int,
+        *,
+        head_dim: int | None = None,
+        is_rotary: bool = True,
+        has_qk_norm: bool = False,
+        key: PRNGKeyArray,
+    ) -> None:
         self.n_heads, self.head_dim = n_heads, _head_dim(width, n_heads, head_dim)
+        self.query_norm, self.key_norm = (eqx.nn.RMSNorm(self.head_dim, use_bias=False) if has_qk_norm else None for _ in range(2))
         self.rotary = RotaryEmbedding(self.head_dim if is_rotary else 0)
         inner = n_heads * self.head_dim
         q, k, v, o = jax.random.split(key, 4)
@@ -143,6 +157,8 @@ class MultiHeadAttention(eqx.Module):
 
     def _heads(self, x: Float[Array, "tokens width"], positions: Int[Array, " tokens"]) -> Any:
         q, k, v = (of_rows(linear, x).reshape(len(x), self.n_heads, -1) for linear in (self.query, self.key, self.value))
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = (jax.vmap(jax.vmap(norm))(part) for norm, part in ((self.query_norm, q), (self.key_norm, k)))
         if self.rotary.dim:
             q, k = self.rotary(q, positions), self.rotary(k, positions)
         return q, k, v
@@ -251,11 +267,13 @@ class MultiHeadLatentAttention(eqx.Module):
         self, q: Float[Array, "heads head_dim"], q_rope: Float[Array, "heads rope_dim"], entries: Array, now: Int[Array, ""]
     ) -> Float[Array, "heads head_dim"]:
         up_key, up_value = (each.weight.reshape(self.n_heads, self.head_dim, -1) for each in (self.up_key, self.up_value))
-        question = jnp.concatenate([jnp.einsum("he,her->hr", q, up_key), q_rope], axis=-1)
-        # Tokens first: with the few heads as rows the same product takes half as long again.
-        weights = _softmax_until((entries @ question.T).T * self._scale, now)
+        question = jnp.concatenate([jnp.einsum("he,her->hr", q, up_key), q_rope], axis=-1) * self._scale
+        # Tokens first until the last product: with the few heads as rows, XLA copies the cache to multiply by it, at half the rate.
+        scores = jnp.einsum("sr,hr->sh", entries, question)
+        weights = jax.nn.softmax(jnp.where((jnp.arange(len(entries)) <= now)[:, None], scores, -jnp.inf), axis=0)
         # The rotary columns are averaged too and then dropped: cheaper than a copy of the latents without them.
-        return jnp.einsum("hr,her->he", (weights @ entries)[:, : self.latent_dim], up_value)
+        read = jnp.einsum("sh,sr->hr", weights, entries)[:, : self.latent_dim]
+        return jnp.einsum("hr,her->he", read, up_value)
 
     @property
     def _scale(self) -> float:

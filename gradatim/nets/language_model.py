@@ -50,13 +50,14 @@ class DecoderLM(eqx.Module):
 
     **Arguments:** `vocabulary_size`; `width` of tokens; `n_layers`; `n_heads`; `context`: the longest text, tokens;
     `attention`: `"multi_head"` or `"latent"`; `latent_dim`, `rope_dim`: of latent attention, by default `width / 2` and
-    `width / 8`; `hidden`: feed-forward units that a token passes through, by default 8/3 of the width; `n_experts`: routed
-    experts a layer, 0 for a dense part; `n_shared`, `top_k`: of [`MixtureOfExperts`][gradatim.nets.MixtureOfExperts], whose experts
-    have `hidden / (n_shared + top_k)` units each, so that as many parameters are active with and without experts, the router
-    apart; `key`. Embedding and read-out are separate.
+    `width / 8`; `has_qk_norm`: of [`MultiHeadAttention`][gradatim.nets.MultiHeadAttention] alone: latent attention normalises its
+    latents, and could not absorb normalised keys; `hidden`: feed-forward units that a token passes through, by default 8/3 of the
+    width; `n_experts`: routed experts a layer, 0 for a dense part; `n_shared`, `top_k`: of
+    [`MixtureOfExperts`][gradatim.nets.MixtureOfExperts], whose experts have `hidden / (n_shared + top_k)` units each, so that as many
+    parameters are active with and without experts, the router apart; `key`. Embedding and read-out are separate.
 
-    **Raises:** `ValueError` for sizes below 1 or that do not divide each other as said, and at the call for a text longer than
-    the context.
+    **Raises:** `ValueError` for sizes below 1 or that do not divide each other as said, for `has_qk_norm` with latent attention, and
+    at the call for a text longer than the context.
 
     >>> model = DecoderLM(84, 32, n_layers=2, n_heads=4, context=64, key=jax.random.key(0))
     >>> model(jax.numpy.zeros(10, int)).shape
@@ -80,6 +81,7 @@ class DecoderLM(eqx.Module):
         attention: str = "multi_head",
         latent_dim: int | None = None,
         rope_dim: int | None = None,
+        has_qk_norm: bool = False,
         hidden: int | None = None,
         n_experts: int = 0,
         n_shared: int = 0,
@@ -91,6 +93,8 @@ class DecoderLM(eqx.Module):
                 raise ValueError(f"{name} must be at least 1, got {size}")
         if attention not in ("multi_head", "latent"):
             raise ValueError(f"attention must be 'multi_head' or 'latent', got {attention!r}")
+        if has_qk_norm and attention == "latent":
+            raise ValueError("has_qk_norm must be False with attention 'latent', got True: latents are normalised instead")
         hidden = hidden or 8 * width // 3 // 4 * 4 or 1
         embedding_key, readout_key, *block_keys = jax.random.split(key, 2 + n_layers)
         self.embedding = eqx.nn.Embedding(vocabulary_size, width, key=embedding_key)
@@ -101,7 +105,7 @@ class DecoderLM(eqx.Module):
                 latent, rope = latent_dim or max(width // 2, 1), width // 8 if rope_dim is None else rope_dim
                 attend = MultiHeadLatentAttention(width, n_heads, latent_dim=latent, rope_dim=rope, key=first)
             else:
-                attend = MultiHeadAttention(width, n_heads, key=first)
+                attend = MultiHeadAttention(width, n_heads, has_qk_norm=has_qk_norm, key=first)
             if n_experts:
                 if hidden % (n_shared + top_k):
                     raise ValueError(f"n_shared + top_k must divide the hidden units, {hidden}, got {n_shared} + {top_k}")

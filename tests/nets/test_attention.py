@@ -20,6 +20,10 @@ def full(key, **sizes):
     return MultiHeadAttention(WIDTH, HEADS, **sizes, key=key)
 
 
+def normed(key):
+    return full(key, has_qk_norm=True)
+
+
 @eqx.filter_jit
 def decoded(attention, x, capacity, **how):
     def step(cache, row):
@@ -34,7 +38,7 @@ def at_once(attention, x):
     return attention(x)
 
 
-@pytest.mark.parametrize("make", [full, latent])
+@pytest.mark.parametrize("make", [full, normed, latent])
 def test_o6_decoding_is_the_forward_pass_at_every_position(make, getkey):
     attention, x = make(getkey()), jax.random.normal(getkey(), (TOKENS, WIDTH))
     cache, y = decoded(attention, x, TOKENS)
@@ -91,6 +95,25 @@ def test_full_attention_is_that_of_jax(getkey):
     q, k, v = (of_rows(linear, x).reshape(TOKENS, HEADS, -1) for linear in (attention.query, attention.key, attention.value))
     read = jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(TOKENS, -1)
     np.testing.assert_allclose(at_once(attention, x), of_rows(attention.output, read), atol=SAME)
+
+
+def test_normalised_queries_and_keys_bound_the_scores_whatever_their_matrices(getkey):
+    attention, x = normed(getkey()), jax.random.normal(getkey(), (TOKENS, WIDTH))
+    q, k, _ = eqx.filter_jit(lambda a, x: a._heads(x, jnp.arange(len(x))))(attention, x)
+    assert abs(np.einsum("the,she->hts", q, k) / 2.0).max() <= 2.0 + SAME  # √d_h of heads of 4
+    larger = eqx.tree_at(lambda a: (a.query.weight, a.key.weight), attention, replace_fn=lambda w: 100 * w)
+    np.testing.assert_allclose(at_once(larger, x), at_once(attention, x), atol=1e-3)
+    gains = eqx.tree_at(lambda a: a.query_norm.weight, attention, jnp.zeros(4))
+    np.testing.assert_allclose(at_once(gains, x)[-1], of_rows(attention.output, of_rows(attention.value, x)).mean(0), atol=SAME)
+
+
+def test_half_precision_stays_so():
+    for make, how in ((full, {}), (normed, {}), (latent, {}), (latent, {"is_absorbed": False})):
+        attention = jax.eval_shape(lambda make=make: jax.tree.map(lambda p: p.astype(jnp.bfloat16), make(jax.random.key(0))))
+        x = jax.ShapeDtypeStruct((TOKENS, WIDTH), jnp.bfloat16)
+        assert eqx.filter_eval_shape(lambda a, x: a(x), attention, x).dtype == jnp.bfloat16
+        y, cache = eqx.filter_eval_shape(lambda a, x, how=how: a.decode(x[0], a.init_cache(3), **how), attention, x)
+        assert {leaf.dtype for leaf in jax.tree.leaves((y, cache)) if leaf.ndim} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_the_cache_is_smaller_by_the_factor_of_the_formula():

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from gradatim.nets import DecoderLM, MultiHeadLatentAttention, cache_bytes, muon_roles
+from gradatim.nets import DecoderLM, MultiHeadLatentAttention, cache_bytes, label_parameters, muon_roles
 
 SAME = 2e-5
 "Two layers of another order of the same products, single precision."
@@ -96,6 +96,16 @@ def test_embedding_readout_and_router_are_no_matrices_for_muon():
     block = roles.blocks[0]
     assert {roles.embedding.weight, roles.readout.weight, roles.norm.weight, block.feed_forward.router.weight} == {"adam"}
     assert {block.attention.down.weight, block.attention.output.weight, block.feed_forward.gate} == {"muon"}
+
+
+def test_queries_and_keys_are_normalised_on_request():
+    model = decoder(has_qk_norm=True)
+    assert all(block.attention.key_norm.weight.shape == (4,) for block in model.blocks)
+    roles = muon_roles(model)
+    assert roles.blocks[0].attention.query_norm.weight == "adam" and label_parameters(model).blocks[0].attention.key_norm.weight == "vector"
+    assert decoder().blocks[0].attention.query_norm is None
+    with pytest.raises(ValueError, match="has_qk_norm must be False with attention 'latent', got True"):
+        decoder(attention="latent", has_qk_norm=True)
 
 
 def test_loads_count_every_choice(getkey):
