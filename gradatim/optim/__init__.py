@@ -42,6 +42,7 @@ from .muon import ScaleByMuonState as ScaleByMuonState
 from .muon import muon as muon
 from .muon import muon_dimension_numbers as muon_dimension_numbers
 from .muon import scale_by_muon as scale_by_muon
+from .muon import spectral_norm_bound as spectral_norm_bound
 from .noise_report import NoiseReport as NoiseReport
 from .noise_report import noise_report as noise_report
 from .normalized_smoothness import Smoothness as Smoothness
@@ -82,12 +83,15 @@ from .width_transfer import transfer_report as transfer_report
 from .width_transfer import width_exponent as width_exponent
 from .width_transfer import width_slopes as width_slopes
 from .zeroth_order import Adaptation as Adaptation
+from .zeroth_order import AnnealingState as AnnealingState
 from .zeroth_order import DecorrelatedMLP as DecorrelatedMLP
 from .zeroth_order import Difference as Difference
 from .zeroth_order import Directions as Directions
 from .zeroth_order import Layered as Layered
 from .zeroth_order import Nonfinite as Nonfinite
+from .zeroth_order import RandomSearch as RandomSearch
 from .zeroth_order import ReplayStep as ReplayStep
+from .zeroth_order import SearchState as SearchState
 from .zeroth_order import SPSAGains as SPSAGains
 from .zeroth_order import ValueAndGrad as ValueAndGrad
 from .zeroth_order import activity_perturbation as activity_perturbation
@@ -105,11 +109,13 @@ from .zeroth_order import layer_pass as layer_pass
 from .zeroth_order import mezo_step as mezo_step
 from .zeroth_order import node_perturbation as node_perturbation
 from .zeroth_order import oja as oja
+from .zeroth_order import one_plus_one as one_plus_one
 from .zeroth_order import ornstein_uhlenbeck_adaptation as ornstein_uhlenbeck_adaptation
 from .zeroth_order import random_directions as random_directions
 from .zeroth_order import raw_losses as raw_losses
 from .zeroth_order import replay_updates as replay_updates
 from .zeroth_order import reward_modulated_hebbian as reward_modulated_hebbian
+from .zeroth_order import simulated_annealing as simulated_annealing
 from .zeroth_order import spsa as spsa
 from .zeroth_order import spsa_gains as spsa_gains
 from .zeroth_order import standardized as standardized

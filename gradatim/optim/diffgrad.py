@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree, Real
 
 from gradatim.optim.leaves import check_leaves
+from gradatim.optim.rates import check_rates
 
 Friction = Callable[[Real[Array, "..."]], Real[Array, "..."]]
 
@@ -91,7 +92,7 @@ def diffgrad(
 
     Where a leaf is complex, |gₜ₋₁ - gₜ| is its modulus. Memory: three copies of the parameters (Adam: two).
 
-    **Arguments:** `learning_rate`: η or a schedule; `b1`, `b2` in [0, 1): decay of mₜ and vₜ; `eps`, `eps_root` ≥ 0 (in
+    **Arguments:** `learning_rate`: η ≥ 0 or a schedule; `b1`, `b2` in [0, 1): decay of mₜ and vₜ; `eps`, `eps_root` ≥ 0 (in
     float16 the default `eps` is 0: take 1e-4); `mu_dtype`: storage of mₜ and gₜ₋₁ (bfloat16 keeps 8 bits of gₜ₋₁, so |gₜ₋₁ - gₜ| is
     noise below |gₜ|/256); `weight_decay`: added to the gradient, and so also part of ξ, as the authors have it, or, if
     `decoupled`, to the step; `mask`: the leaves that decay, as in `optax.add_decayed_weights`; `nesterov`: Dozat's look-ahead in
@@ -111,8 +112,9 @@ def diffgrad(
     the second step on. Source: Dubey, Chakraborty, Roy, Mukherjee, Singh and Chaudhuri, *diffGrad: An Optimization Method for
     Convolutional Neural Networks*, IEEE TNNLS 31 (2020) 4500-4511.
     """
-    if not _is_traced(weight_decay) and not callable(weight_decay) and not weight_decay >= 0:
-        raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
+    # With the decay in the gradient there is no shrink to overshoot.
+    check_rates({"learning_rate": learning_rate if decoupled else 0.0}, {"learning_rate": ("weight_decay", weight_decay)})
+    check_rates({"learning_rate": learning_rate})
     parts = [scale_by_diffgrad(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, friction=friction)]
     # A number that is 0 now stays 0; an array may be one that `optax.inject_hyperparams` changes later.
     if not (isinstance(weight_decay, int | float) and weight_decay == 0):

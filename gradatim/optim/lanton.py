@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from gradatim.optim.layer_norms import DualNorm, Groups, Layer, layer_dual_norms, layers_of, measure
+from gradatim.optim.rates import check_rates
 from gradatim.optim.scion import scale_by_scion
 
 Threshold = float | Array | Mapping[str, float | Array]
@@ -47,7 +48,8 @@ def noise_adaptive(
 
     G̃ₜ is the gradient of the step before, or of a second, independent batch at the same weights. The quietest layer of each group
     keeps its step, and a group of one layer is left alone. Put clipping by the global norm *after* it: before, it ties the layers' noises
-    together.
+    together. A gradient that is not finite makes the noise of its layer so, and with it every later step of its group: put
+    `optax.apply_if_finite` around.
 
     Under `optax.MultiSteps` it is the noise of the gathered batches that counts, and a second gradient must be theirs, given with the
     last of them. Inside `jax.vmap` both branches of `every` are computed.
@@ -63,8 +65,8 @@ def noise_adaptive(
 
     **Returns:** an optax transformation with extra arguments, which also go to `inner`.
 
-    **Raises:** `ValueError` for a number out of its range, a leaf without a group or with too few axes for its norm, a
-    missing second gradient; `TypeError` for a leaf that is not real or complex floating point.
+    **Raises:** `ValueError` for a number out of its range, a leaf without a group or with too few axes for its norm, a group
+    without an α, a missing second gradient; `TypeError` for a leaf that is not real or complex floating point.
 
     >>> entries = DualNorm(lambda gradient, key: jnp.abs(gradient).sum())
     >>> optimizer = noise_adaptive(optax.sgd(1.0), {"a": "all", "b": "all"}, {"all": entries}, b2=0.0)
@@ -83,6 +85,9 @@ def noise_adaptive(
 
     def init(params: Any) -> NoiseAdaptiveState:
         layers, structure = layers_of(params, groups, axes, n_axes)
+        without = {layer.group for layer in layers if layer is not None} - set(alpha) if isinstance(alpha, Mapping) else ()
+        if without:
+            raise ValueError(f"alpha must hold a threshold for every group, got none for {', '.join(sorted(without))}")
         leaves = structure.flatten_up_to(params)
 
         def numbers(value: float) -> Any:
@@ -158,6 +163,7 @@ def scale_by_lanton(
 
     **Arguments, raises:** as in [`lanton`][gradatim.optim.lanton].
     """
+    check_rates({"learning_rate": 0.0}, {"learning_rate": ("weight_decay", weight_decay)})
     direction: Any = scale_by_scion(groups, b1, axes=axes, radii=radii, method=method)
     # Inside, so that a layer decays at its own rate.
     if not (isinstance(weight_decay, int | float) and weight_decay == 0):
@@ -209,10 +215,11 @@ def lanton(
     State: momentum and last gradient, two copies of the parameters. The default `nuclear` measures every step for a few per cent of
     Newton–Schulz's work. Its errors hardly matter, for the rate goes with the square root of the norm.
 
-    **Arguments:** `learning_rate`: ηₜ or a schedule; `groups`, `b1`, `axes`, `radii` ρ, `method`: as in [`scion`][gradatim.optim.scion];
-    `b2`, `alpha` α, `reference`, `every`, `exponent`, `seed`: as in [`noise_adaptive`][gradatim.optim.noise_adaptive]; `nuclear`: how
-    ‖·‖_* of the hidden matrices is computed ([`layer_dual_norms`][gradatim.optim.layer_dual_norms]); `weight_decay` λ: decoupled, or a
-    schedule; `mask`: the leaves that decay.
+    **Arguments:** `learning_rate`: ηₜ ≥ 0 or a schedule; `groups`, `b1`, `axes`, `radii` ρ, `method`: as in
+    [`scion`][gradatim.optim.scion]; `b2`, `alpha` α, `reference`, `every`, `exponent`, `seed`: as in
+    [`noise_adaptive`][gradatim.optim.noise_adaptive]; `nuclear`: how ‖·‖_* of the hidden matrices is computed
+    ([`layer_dual_norms`][gradatim.optim.layer_dual_norms]); `weight_decay` λ ≥ 0: decoupled, with ηₜ λ ≤ 1, or a schedule; `mask`: the
+    leaves that decay.
 
     **Returns:** an optax transformation; its updates are to be added.
 
@@ -230,6 +237,7 @@ def lanton(
     The exponent ½ and b₂ = 0.9 are the usual reading of the paper's algorithm 1. At the first step, for which the paper names no
     earlier gradient, H stays 0. The paper estimates nuclear norms by a randomised decomposition (`nuclear="sketch"`).
     """
+    check_rates({"learning_rate": learning_rate}, {"learning_rate": ("weight_decay", weight_decay)})
     direction = scale_by_lanton(
         groups,
         b1,

@@ -42,6 +42,13 @@ class NoiseReport(eqx.Module):
         noise = self.of(group)[:, 0]
         return noise.max() / noise.min()
 
+    def thresholds(self) -> dict[str, Float[Array, ""]]:
+        """α of every group for LANTON, where the paper leaves the user without one: the median over its layers of √2 σ.
+
+        That is what √H settles at, so that half of a group is slowed by more than 2^-¼ and half by less.
+        """
+        return {group: jnp.sqrt(2.0) * jnp.median(self.of(group)[:, 0]) for group in sorted(set(self.labels))}
+
 
 def noise_report(
     loss: Callable[[Any, Any], Array],
@@ -71,7 +78,7 @@ def noise_report(
     >>> print(f"within a tenth of √d ‖noise‖ = 25: {abs(report.noise / 25 - 1) < 0.1}")
     within a tenth of √d ‖noise‖ = 25: True
 
-    **Returns:** a [`NoiseReport`][gradatim.optim.NoiseReport]. For LANTON's α take about the median of a group.
+    **Returns:** a [`NoiseReport`][gradatim.optim.NoiseReport], whose `thresholds()` are a choice of LANTON's α.
     """
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batches)}
     (n,) = lengths if len(lengths) == 1 else (0,)

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from gradatim.numerics import lmo
 from gradatim.optim.layer_norms import NORM_OF_GROUP, Groups, Layer, layers_of
+from gradatim.optim.rates import check_rates
 
 
 class ScaleByScionState(NamedTuple):
@@ -81,11 +82,12 @@ def scion(
     The last two axes of a matrix are (out, in), and those before them count layers, as in a scan over stacked blocks; a convolution
     needs `axes`.
 
-    **Arguments:** `learning_rate`: η or a schedule; `groups`: a label of the table for every leaf
+    **Arguments:** `learning_rate`: η ≥ 0 or a schedule; `groups`: a label of the table for every leaf
     ([`norm_groups`][gradatim.nets.norm_groups]), or a function from the parameters to such a tree, as is needed inside
     `optax.multi_transform`; `b1` in [0, 1); `axes`: a tree as [`matrix_axes`][gradatim.nets.matrix_axes] gives it, for "hidden" leaves
     that are not (…, out, in); `radii`: ρ of each group, by default 1; `method`: of the polar factor, `"newton_schulz"` or `"svd"`
-    ([`polar_factor`][gradatim.numerics.polar_factor]); `weight_decay`: decoupled; `mask`: the leaves that decay.
+    ([`polar_factor`][gradatim.numerics.polar_factor]); `weight_decay`: decoupled, λ ≥ 0 with η λ ≤ 1, or a schedule; `mask`: the leaves
+    that decay.
 
     **Raises:** `ValueError` for a number out of its range, a leaf without a group, a norm of matrices on a leaf with fewer than two
     axes; `TypeError` for a leaf that is not real or complex floating point.
@@ -100,6 +102,7 @@ def scion(
     LMOs*, 2025, algorithm 1. Their code calls 1 - b₁ the momentum, and divides the step of an embedding or read-out by its
     inputs: a radius here.
     """
+    check_rates({"learning_rate": learning_rate}, {"learning_rate": ("weight_decay", weight_decay)})
     parts: list[Any] = [scale_by_scion(groups, b1, axes=axes, radii=radii, method=method)]
     if not (isinstance(weight_decay, int | float) and weight_decay == 0):
         parts.append(optax.add_decayed_weights(weight_decay, mask))

@@ -128,8 +128,8 @@ def thresholds(corpus: Corpus, session: Session) -> dict[str, float]:
     key = jax.random.fold_in(session.key, TUNING)
 
     def medians(corpus: Corpus, key: Any) -> Any:
-        found = report(corpus, corpus.start(key, TUNING), key)
-        return {group: jnp.sqrt(2.0) * jnp.median(found.of(group)[:, 0]) for group in ("hidden", "embed", "vector")}
+        found = report(corpus, corpus.start(key, TUNING), key).thresholds()
+        return {group: found[group] for group in ("hidden", "embed", "vector")}
 
     alpha = {group: float(value) for group, value in session.once("thresholds", eqx.filter_jit(medians), corpus, key).items()}
     session.note("α, the median noise of a group before training: " + ", ".join(f"{group} {value:.3g}" for group, value in alpha.items()))
