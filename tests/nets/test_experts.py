@@ -25,10 +25,24 @@ def routed(experts, x):
     return experts.route(x)
 
 
-def expert(experts, i):
-    """The i-th routed expert by itself."""
-    parts = [experts.gate[i], experts.up[i], experts.down[i]]
-    return eqx.tree_at(lambda f: [f.gate.weight, f.up.weight, f.down.weight], SwiGLU(WIDTH, HIDDEN, key=jax.random.key(0)), parts)
+@eqx.filter_jit
+@eqx.filter_grad
+def gradient_of(experts, x):
+    return (experts(x)[0] ** 2).sum()
+
+
+def swiglu(gate, up, down, x):
+    """A network of two maps, one the gate of the other, and one back, in NumPy."""
+    gate, up, down, x = (np.asarray(array, np.float64) for array in (gate, up, down, x))
+    z = x @ gate.T
+    return (z / (1 + np.exp(-z)) * (x @ up.T)) @ down.T
+
+
+def outputs(experts, x):
+    """Of each routed expert, `(tokens, experts, width)`, and of the shared ones."""
+    shared = experts.shared
+    each = [swiglu(*parts, x) for parts in zip(experts.gate, experts.up, experts.down, strict=True)]
+    return np.stack(each, axis=1), swiglu(shared.gate.weight, shared.up.weight, shared.down.weight, x)
 
 
 @pytest.mark.parametrize(("n_tokens", "top_k"), [(1, 6), (3, 1), (130, 2)])
@@ -49,24 +63,23 @@ def test_the_output_is_that_of_the_formula(dispatch, getkey):
     experts, x = mixture(getkey(), dispatch=dispatch), jax.random.normal(getkey(), (TOKENS, WIDTH))
     experts = eqx.tree_at(lambda e: e.bias_steps, experts, jnp.array([0, 100, -200, 300, 0, 0], jnp.int32))
     affinity = np.asarray(jax.nn.sigmoid(x @ experts.router.weight.T))
-    outputs = np.stack([np.asarray(expert(experts, i)(x)) for i in range(6)], axis=1)
-    expected = np.array(experts.shared(x))
+    routed, expected = outputs(experts, x)
     for t in range(TOKENS):
         chosen = np.argsort(-(affinity[t] + 1e-3 * np.asarray(experts.bias_steps)))[:2]
-        expected[t] += (affinity[t, chosen, None] * outputs[t, chosen]).sum(0) / affinity[t, chosen].sum()
+        expected[t] += (affinity[t, chosen, None] * routed[t, chosen]).sum(0) / affinity[t, chosen].sum()
     np.testing.assert_allclose(applied(experts, x)[0], expected, atol=SAME)
 
 
-@pytest.mark.parametrize("capacity", [None, 4])
 @pytest.mark.parametrize(("n_routed", "top_k"), [(6, 2), (62, 6), (3, 3)])
-def test_both_dispatches_agree(n_routed, top_k, capacity, getkey):
+def test_both_dispatches_agree(n_routed, top_k, getkey):
     key, x = getkey(), jax.random.normal(getkey(), (TOKENS, WIDTH))
-    (dense, load), (grouped, same) = (
-        applied(mixture(key, n_routed=n_routed, top_k=top_k, capacity=capacity, dispatch=d), x) for d in ("dense", "grouped")
-    )
-    np.testing.assert_allclose(grouped, dense, atol=SAME)
-    np.testing.assert_array_equal(load, same)
-    assert load.sum() == TOKENS * top_k
+    ways = [(dispatch, capacity) for capacity in (None, 4) for dispatch in ("dense", "grouped")]
+    experts = [mixture(key, n_routed=n_routed, top_k=top_k, capacity=capacity, dispatch=dispatch) for dispatch, capacity in ways]
+    found = eqx.filter_jit(lambda experts, x: [each(x) for each in experts])(experts, x)
+    for (dense, load), (grouped, same) in (found[:2], found[2:]):
+        np.testing.assert_allclose(grouped, dense, atol=SAME)
+        np.testing.assert_array_equal(load, same)
+        assert load.sum() == TOKENS * top_k
     assert mixture(key, n_routed=n_routed, top_k=top_k).dispatch == ("dense" if n_routed <= 8 else "grouped")
 
 
@@ -87,8 +100,8 @@ def test_o7_all_experts_at_equal_logits_are_the_mean_and_the_shared(getkey):
     experts = mixture(getkey(), top_k=6)
     experts = eqx.tree_at(lambda e: e.router.weight, experts, jnp.zeros((6, WIDTH)))
     x = jax.random.normal(getkey(), (TOKENS, WIDTH))
-    mean = sum(expert(experts, i)(x) for i in range(6)) / 6
-    np.testing.assert_allclose(applied(experts, x)[0], experts.shared(x) + mean, atol=SAME)
+    each, shared = outputs(experts, x)
+    np.testing.assert_allclose(applied(experts, x)[0], shared + each.mean(1), atol=SAME)
 
 
 def test_o7_the_order_of_experts_does_not_matter(getkey):
@@ -119,19 +132,24 @@ def test_o7_the_bias_chooses_and_does_not_weigh(getkey):
 
 def test_o7_no_gradient_moves_the_bias_and_no_optimiser_sees_it(getkey):
     experts, x = mixture(getkey()), jax.random.normal(getkey(), (TOKENS, WIDTH))
-    gradient = eqx.filter_jit(eqx.filter_grad(lambda e, x: (e(x)[0] ** 2).sum()))(experts, x)
+    gradient = gradient_of(experts, x)
     assert gradient.bias_steps is None and eqx.filter(experts, eqx.is_inexact_array).bias_steps is None
     # Gates depend on the router through the chosen affinities alone: the same with any bias that chooses the same.
     shifted = eqx.tree_at(lambda e: e.bias_steps, experts, experts.bias_steps + 7)
-    same = eqx.filter_jit(eqx.filter_grad(lambda e, x: (e(x)[0] ** 2).sum()))(shifted, x)
+    same = gradient_of(shifted, x)
     np.testing.assert_array_equal(gradient.router.weight, same.router.weight)
     assert abs(gradient.router.weight).max() > 0
 
 
 @pytest.mark.parametrize(
     ("n_routed", "top_k", "rate", "steps", "least_before", "most_after"),
-    # Measured where the paper's rule was tried: 2.61 -> 1.07, 2.57 -> 1.03, 7.8 -> 1.22 (a ripple that stays).
-    [(6, 2, 1e-2, 100, 2.3, 1.15), pytest.param(6, 2, 1e-3, 1000, 2.3, 1.1, marks=pytest.mark.laptop), (62, 6, 1e-2, 100, 6.0, 1.4)],
+    # Measured where the rule was tried: 2.61 -> 1.07, 2.57 -> 1.03, 7.8 -> 1.22 (a ripple that stays), 7.4 -> 1.12.
+    [
+        (6, 2, 1e-2, 100, 2.3, 1.15),
+        pytest.param(6, 2, 1e-3, 1000, 2.3, 1.1, marks=pytest.mark.laptop),
+        (62, 6, 1e-2, 100, 6.0, 1.4),
+        pytest.param(62, 6, 1e-3, 1000, 6.0, 1.25, marks=pytest.mark.laptop),
+    ],
 )
 def test_o7_the_bias_evens_a_skewed_load(n_routed, top_k, rate, steps, least_before, most_after, getkey):
     width, n_tokens = 32, 4000
@@ -139,19 +157,39 @@ def test_o7_the_bias_evens_a_skewed_load(n_routed, top_k, rate, steps, least_bef
     skew = jnp.zeros((n_routed, 1)).at[0].set(2.0).at[1].set(1.0)
     logits = jax.random.normal(getkey(), (n_routed, width)) / np.sqrt(width)
     experts = eqx.tree_at(lambda e: e.router.weight, experts, jnp.concatenate([logits, skew], 1))
+    # Ten batches in turn: to draw them within the loop takes longer than all else.
+    texts = np.random.default_rng(0).normal(size=(10, n_tokens, width + 1)).astype(np.float32)
+    texts[..., -1] = 1
 
     @eqx.filter_jit
-    def run(experts, key):
-        def step(bias_steps, key):
+    def run(experts, texts):
+        def step(bias_steps, i):
             now = eqx.tree_at(lambda e: e.bias_steps, experts, bias_steps)
-            x = jnp.concatenate([jax.random.normal(key, (n_tokens, width)), jnp.ones((n_tokens, 1))], 1)
-            load = now.route(x).load
+            load = now.route(texts[i % 10]).load
             return balanced(now, load).bias_steps, load.max() / load.mean()
 
-        return jax.lax.scan(step, experts.bias_steps, jax.random.split(key, steps))[1]
+        return jax.lax.scan(step, experts.bias_steps, jnp.arange(steps))[1]
 
-    ratio = run(experts, getkey())
+    ratio = run(experts, jnp.asarray(texts))
     assert ratio[0] > least_before and ratio[-10:].mean() < most_after
+
+
+def test_o7_without_a_router_loads_even_out_over_time_alone(getkey):
+    """All-zero router weights: within a step all tokens choose the same two experts, and it is the bias that takes turns."""
+    experts = eqx.tree_at(lambda e: e.router.weight, mixture(getkey(), bias_rate=1e-2), jnp.zeros((6, WIDTH)))
+
+    @eqx.filter_jit
+    def run(experts, x):
+        def step(bias_steps, _):
+            now = eqx.tree_at(lambda e: e.bias_steps, experts, bias_steps)
+            load = now.route(x).load
+            return balanced(now, load).bias_steps, load
+
+        return jax.lax.scan(step, experts.bias_steps, length=300)[1]
+
+    loads = np.asarray(run(experts, jnp.ones((TOKENS, WIDTH))))
+    assert (np.sort(loads, axis=1) == [0, 0, 0, 0, TOKENS, TOKENS]).all()
+    assert loads.sum(0).max() <= 1.05 * loads.sum(0).mean()
 
 
 def test_equal_affinities_choose_the_first_experts(getkey):
@@ -164,7 +202,7 @@ def test_o8_experts_without_tokens_have_no_gradient(getkey):
     experts = eqx.tree_at(lambda e: e.bias_steps, experts, jnp.array([2000, 0, 0, 0, 0, 2000], jnp.int32))
     for dispatch in ("dense", "grouped"):
         now = eqx.tree_at(lambda e: e.bias_steps, mixture(jax.random.key(3), dispatch=dispatch), experts.bias_steps)
-        gradient = eqx.filter_jit(eqx.filter_grad(lambda e, x: (e(x)[0] ** 2).sum()))(now, x)
+        gradient = gradient_of(now, x)
         for part in (gradient.gate, gradient.up, gradient.down):
             np.testing.assert_array_equal(part[1:5], 0.0)
             assert (abs(part[jnp.array([0, 5])]).max((1, 2)) > 0).all()

@@ -43,9 +43,19 @@ WEIGHTED = WeightedGaussNewton(lambda y, objective: objective.scores(y), lambda 
 LOGISTIC_FISHER = EmpiricalFisher(lambda y, objective: objective.losses(y), 1e-3)
 
 
+@eqx.filter_jit
+def solved(fn, solver, start, args, how):
+    return optx.minimise(fn, solver, start, args, **dict(how))
+
+
+def descend(fn, solver, start, args=None, **how):
+    """optimistix's function in one compiled program, the same one for the same function and settings."""
+    return solved(fn, solver, start, args, tuple(how.items()))
+
+
 def minimise(objective, start, hessian=None, *, max_steps=1000, throw=False, rtol=0.0, atol=0.0, **settings):
     solver = GradientNormalizedNewton(rtol, atol, hessian=hessian, **settings)
-    return optx.minimise(value_at, solver, jnp.asarray(start), objective, max_steps=max_steps, throw=throw)
+    return descend(value_at, solver, jnp.asarray(start), objective, max_steps=max_steps, throw=throw)
 
 
 def is_successful(solution):
@@ -134,7 +144,7 @@ def test_iterations_decrease_and_halvings(case):
 
 
 def test_first_values_of_rosenbrock():
-    solution = optx.minimise(
+    solution = descend(
         lambda y, _: (1 - y[0]) ** 2 + 100 * (y[1] - y[0] ** 2) ** 2,
         GradientNormalizedNewton(0.0, 0.0, value_target=1e-8, record=100),
         jnp.array([-2.0, 2.0]),
@@ -147,7 +157,7 @@ def test_scaling_the_objective_changes_no_step():
     objective, start, settings = rosenbrock(2)
     plain = minimise(objective, start, jitter=0.0, record=60, **settings)
     solver = GradientNormalizedNewton(0.0, 0.0, value_target=1e-5, jitter=0.0, record=60)
-    scaled = optx.minimise(lambda y, o: 1000 * o(y), solver, jnp.asarray(start), objective)
+    scaled = descend(lambda y, o: 1000 * o(y), solver, jnp.asarray(start), objective)
     np.testing.assert_allclose(scaled.stats["trace"].step_norm, plain.stats["trace"].step_norm, rtol=1e-7)
     np.testing.assert_array_equal(scaled.stats["trace"].radius, plain.stats["trace"].radius)
 
@@ -157,7 +167,7 @@ def test_scaling_the_unknowns_scales_the_radius():
     plain = minimise(objective, start, jitter=0.0, record=60, **settings)
     s = 4.0
     solver = GradientNormalizedNewton(0.0, 0.0, value_target=1e-8, jitter=0.0, gamma0=1 / s, gamma_min=1e-9 / s, record=60)
-    scaled = optx.minimise(lambda y, o: o(s * y), solver, jnp.asarray(start) / s, objective)
+    scaled = descend(lambda y, o: o(s * y), solver, jnp.asarray(start) / s, objective)
     np.testing.assert_allclose(scaled.stats["trace"].value, plain.stats["trace"].value, rtol=1e-7)
     np.testing.assert_allclose(s * scaled.value, plain.value, rtol=1e-9)
 
@@ -167,7 +177,7 @@ def test_a_metric_is_a_change_of_variables(getkey):
     inside = minimise(objective, start, record=30, **settings)
     root = jnp.linalg.cholesky(settings["metric"]).T  # y = Lᵀx has the identity for a metric
     solver = GradientNormalizedNewton(0.0, 0.0, value_target=settings["value_target"], record=30)
-    outside = optx.minimise(lambda y, o: o(jnp.linalg.solve(root, y)), solver, root @ jnp.asarray(start), objective)
+    outside = descend(lambda y, o: o(jnp.linalg.solve(root, y)), solver, root @ jnp.asarray(start), objective)
     assert int(inside.stats["num_solves"]) == int(outside.stats["num_solves"])
     for name in ("value", "gradient_norm", "step_norm"):
         np.testing.assert_allclose(getattr(outside.stats["trace"], name), getattr(inside.stats["trace"], name), rtol=1e-5)
@@ -176,7 +186,7 @@ def test_a_metric_is_a_change_of_variables(getkey):
 def test_quadratic_with_its_hessian_doubles_without_halving():
     spread = jnp.geomspace(1.0, 100.0, 5)
     solver = GradientNormalizedNewton(0.0, 0.0, jitter=0.0, gradient_tol=1e-9, record=40)
-    solution = optx.minimise(lambda y, a: 0.5 * jnp.sum(a * y**2), solver, jnp.full(5, 100.0), spread)
+    solution = descend(lambda y, a: 0.5 * jnp.sum(a * y**2), solver, jnp.full(5, 100.0), spread)
     n, trace = int(solution.stats["num_steps"]), solution.stats["trace"]
     np.testing.assert_array_equal(trace.radius[:n], 2.0 ** np.arange(n))
     np.testing.assert_allclose(trace.regularization[:n], trace.gradient_norm[:n] / 2.0 ** np.arange(n), rtol=1e-14)
@@ -186,13 +196,13 @@ def test_quadratic_with_its_hessian_doubles_without_halving():
 
 def test_zero_hessian_and_the_right_radius_land_on_the_minimum():
     solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), jitter=0.0, gamma0=5.0, record=2)
-    solution = optx.minimise(lambda y, _: 1.5 * jnp.sum(y**2), solver, jnp.array([3.0, 4.0]))
+    solution = descend(lambda y, _: 1.5 * jnp.sum(y**2), solver, jnp.array([3.0, 4.0]))
     assert int(solution.stats["num_steps"]) == 1 and not solution.value.any()
     assert solution.stats["trace"].regularization[0] == 3.0
 
 
 def test_one_step_on_a_quartic():
-    solution = optx.minimise(
+    solution = descend(
         lambda y, _: y**4 / 4, GradientNormalizedNewton(0.0, 0.0, jitter=0.0, record=1), jnp.array(2.0), max_steps=1, throw=False
     )
     assert float(solution.stats["trace"].regularization[0]) == 8.0
@@ -203,7 +213,7 @@ def test_local_rate_is_quadratic_and_regularisation_vanishes():
     _, start, _ = rosenbrock(2)
     objective = lambda y, _: jnp.sum(jnp.cosh(y - 1)) + 0.1 * y[0] ** 3  # noqa: E731
     solver = GradientNormalizedNewton(0.0, 0.0, gradient_tol=1e-13, record=60)
-    solution = optx.minimise(objective, solver, jnp.asarray(start))
+    solution = descend(objective, solver, jnp.asarray(start))
     n, trace = int(solution.stats["num_steps"]), solution.stats["trace"]
     norms = np.asarray(trace.gradient_norm[: n + 1])
     close = np.flatnonzero((norms[:-1] < 1) & (norms[1:] > 1e-14))
@@ -214,12 +224,22 @@ def test_local_rate_is_quadratic_and_regularisation_vanishes():
 # Hessian approximations.
 
 
+@eqx.filter_jit
+def compiled_matrix(hessian, objective, x):
+    return hessian(value_at, x, objective).as_matrix()
+
+
+@eqx.filter_jit
+def compiled_exact(objective, x):
+    return jax.hessian(objective)(x)
+
+
 def matrix(hessian, objective, x):
-    return np.asarray(hessian(value_at, x, objective).as_matrix())
+    return np.asarray(compiled_matrix(hessian, objective, x))
 
 
 def exact(objective, x):
-    return np.asarray(jax.hessian(objective)(x))
+    return np.asarray(compiled_exact(objective, x))
 
 
 def test_weighted_gauss_newton_exceeds_the_hessian_by_the_gradients_square():
@@ -347,14 +367,14 @@ def test_conjugate_gradients_follow_the_direct_solves(case):
 def test_a_decrease_alone_is_not_accepted():
     """From 1, a step of 1.9 lowers y²/2, but to a gradient that is too large."""
     solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), gamma0=1.9, jitter=0.0, record=1)
-    solution = optx.minimise(lambda y, _: 0.5 * y**2, solver, jnp.array(1.0), max_steps=1, throw=False)
+    solution = descend(lambda y, _: 0.5 * y**2, solver, jnp.array(1.0), max_steps=1, throw=False)
     assert 0.5 * 0.9**2 < 0.5 and float(solution.stats["trace"].halvings[0]) == 1
     np.testing.assert_allclose(solution.value, 1 - 0.95)
 
 
 def test_failed_factorisations_halve_the_radius_and_are_never_accepted():
     solver = GradientNormalizedNewton(0.0, 0.0, gradient_tol=1e-10, gamma0=4.0, record=50)
-    solution = optx.minimise(lambda y, _: jnp.cos(y), solver, jnp.array(0.5), throw=False)
+    solution = descend(lambda y, _: jnp.cos(y), solver, jnp.array(0.5), throw=False)
     assert is_successful(solution) and int(solution.stats["num_failed_solves"]) >= 2
     np.testing.assert_allclose(jnp.cos(solution.value), -1.0)
     assert float(solution.stats["trace"].halvings[0]) >= 2
@@ -365,13 +385,13 @@ def test_failed_factorisations_halve_the_radius_and_are_never_accepted():
 def test_exhaustion_is_no_success_and_keeps_the_point():
     solver = GradientNormalizedNewton(1e-8, 1e-8, hessian=lambda y, _: -1e30 * jnp.eye(2), max_trials=5, record=3)
     start = jnp.array([1.0, 2.0])
-    solution = optx.minimise(lambda y, _: jnp.sum(y**2), solver, start, throw=False)
+    solution = descend(lambda y, _: jnp.sum(y**2), solver, start, throw=False)
     assert solution.result == optx.RESULTS.nonlinear_divergence
     assert int(solution.stats["num_solves"]) == int(solution.stats["num_failed_solves"]) == 5
     np.testing.assert_array_equal(solution.value, start)
     assert np.isnan(np.asarray(solution.stats["trace"].value[1:])).all()
     with pytest.raises(eqx.EquinoxRuntimeError, match="diverged"):
-        optx.minimise(lambda y, _: jnp.sum(y**2), solver, start)
+        descend(lambda y, _: jnp.sum(y**2), solver, start)
 
 
 @pytest.mark.parametrize("linear_solver", ["cholesky", "cg"])
@@ -384,7 +404,7 @@ def test_a_wrong_direction_is_never_followed(linear_solver):
 
     lying.defjvps(lambda t, _, y: -jnp.sum(y * t))
     solver = GradientNormalizedNewton(0.0, 0.0, hessian=lambda y, _: jnp.eye(2), linear_solver=linear_solver, max_trials=8)
-    solution = optx.minimise(lambda y, _: lying(y), solver, jnp.array([1.0, 2.0]), throw=False)
+    solution = descend(lambda y, _: lying(y), solver, jnp.array([1.0, 2.0]), throw=False)
     assert solution.result == optx.RESULTS.nonlinear_divergence
 
 
@@ -395,20 +415,20 @@ def test_too_few_steps_are_no_success():
 
 @pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
 def test_a_start_that_is_not_finite(value):
-    solution = optx.minimise(lambda y, _: y + value, GradientNormalizedNewton(1e-8, 1e-8), jnp.array(1.0), throw=False)
+    solution = descend(lambda y, _: y + value, GradientNormalizedNewton(1e-8, 1e-8), jnp.array(1.0), throw=False)
     assert solution.result == optx.RESULTS.nonfinite and int(solution.stats["num_steps"]) == 0
 
 
 def test_nan_in_the_hessian():
     solver = GradientNormalizedNewton(1e-8, 1e-8, hessian=lambda y, _: jnp.array([[1.0, jnp.nan], [jnp.nan, 1.0]]))
-    solution = optx.minimise(lambda y, _: jnp.sum(y**2), solver, jnp.ones(2), throw=False)
+    solution = descend(lambda y, _: jnp.sum(y**2), solver, jnp.ones(2), throw=False)
     assert solution.result == optx.RESULTS.nonfinite and int(solution.stats["num_solves"]) == 0
     np.testing.assert_array_equal(solution.value, jnp.ones(2))
 
 
 def test_values_that_overflow_on_the_way_are_refused():
     solver = GradientNormalizedNewton(0.0, 0.0, gamma0=1e4, hessian=ZeroHessian(), gradient_tol=1e-6)
-    solution = optx.minimise(lambda y, _: jnp.exp(y) + jnp.exp(-y), solver, jnp.array(3.0), throw=False)
+    solution = descend(lambda y, _: jnp.exp(y) + jnp.exp(-y), solver, jnp.array(3.0), throw=False)
     assert is_successful(solution) and abs(float(solution.value)) < 1e-6
 
 
@@ -417,7 +437,7 @@ def test_single_precision_by_the_gradients_test():
         key = jax.random.key(0)
         objective = LogSumExp.centred(jax.random.normal(key, (40, 10)), jnp.zeros(40))
         solver = GradientNormalizedNewton(0.0, 0.0, test="gradient", gradient_tol=3e-6)
-        solution = optx.minimise(value_at, solver, jnp.ones(10), objective, throw=False)
+        solution = descend(value_at, solver, jnp.ones(10), objective, throw=False)
         assert is_successful(solution) and solution.value.dtype == jnp.float32
         assert float(jnp.linalg.norm(jax.grad(objective)(solution.value))) < 3e-6
 
@@ -446,7 +466,7 @@ TREE = {"a": jnp.array([1.0, -2.0]), "b": jnp.ones((2, 1))}
 def test_trees_and_auxiliary_output(linear_solver):
     start = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), TREE)
     solver = GradientNormalizedNewton(1e-9, 1e-9, linear_solver=linear_solver)
-    solution = optx.minimise(tree_objective, solver, start, jnp.asarray(0.5), has_aux=True)
+    solution = descend(tree_objective, solver, start, jnp.asarray(0.5), has_aux=True)
     assert jax.tree.structure(solution.value) == jax.tree.structure(start)
     assert solution.aux["seen"] == solution.value["a"][0] and int(solution.aux["count"]) == 3
     slope = jax.grad(lambda y: tree_objective(y, 0.5)[0])(solution.value)
@@ -462,14 +482,14 @@ def test_trees_with_a_written_hessian_and_low_rank_rows():
     written = GradientNormalizedNewton(0.0, 0.0, hessian=lambda y, _: jnp.diag(jnp.array([1.0, 1.0, 3.0, 3.0])), gradient_tol=1e-9)
     zero = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), gradient_tol=1e-9, jitter=0.0)
     for solver in (written, zero):
-        solution = optx.minimise(objective, solver, start)
+        solution = descend(objective, solver, start)
         assert all(abs(leaf).max() < 1e-9 for leaf in jax.tree.leaves(solution.value))
 
 
 def test_the_jitter_bounds_the_regularisation():
     """Without a Hessian λ must reach the curvature, which ‖∇f‖/jitter does not for the smallest gradients."""
     solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), gradient_tol=1e-12)
-    solution = optx.minimise(lambda y, _: jnp.sum(jnp.array([1.0, 3.0]) * y**2), solver, jnp.ones(2), throw=False)
+    solution = descend(lambda y, _: jnp.sum(jnp.array([1.0, 3.0]) * y**2), solver, jnp.ones(2), throw=False)
     assert solution.result == optx.RESULTS.nonlinear_divergence and abs(solution.value).max() < 1e-7
 
 
@@ -510,7 +530,7 @@ def test_derivative_through_the_minimum():
     def minimiser(shift):
         return optx.minimise(lambda y, shift: jnp.cosh(y) - shift * y, solver, jnp.array(0.0), shift).value
 
-    np.testing.assert_allclose(jax.grad(minimiser)(jnp.array(0.7)), 1 / np.sqrt(1 + 0.7**2), rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.grad(minimiser))(jnp.array(0.7)), 1 / np.sqrt(1 + 0.7**2), rtol=1e-9)
 
 
 def test_cauchy_termination_is_optimistixs():
@@ -587,12 +607,12 @@ def test_complex_unknowns_are_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optimistix's own on complex numbers comes first
         with pytest.raises(TypeError, match="y must be real, got a complex leaf"):
-            optx.minimise(lambda y, _: jnp.sum(jnp.abs(y) ** 2), GradientNormalizedNewton(1e-6, 1e-6), jnp.ones(2, complex))
+            descend(lambda y, _: jnp.sum(jnp.abs(y) ** 2), GradientNormalizedNewton(1e-6, 1e-6), jnp.ones(2, complex))
 
 
 def test_single_precision_with_a_tight_tolerance_warns():
     with jax.enable_x64(False), pytest.warns(UserWarning, match="rtol = 1e-08 is below what float32 can resolve"):
-        optx.minimise(lambda y, _: jnp.sum(y**2), GradientNormalizedNewton(1e-8, 1e-6), jnp.ones(2, jnp.float32))
+        descend(lambda y, _: jnp.sum(y**2), GradientNormalizedNewton(1e-8, 1e-6), jnp.ones(2, jnp.float32))
 
 
 @pytest.mark.parametrize("make", [lambda: ResidualPower(RosenbrockResidual(), 1.5), lambda: FisherTerm(RESIDUAL, 1.0)])

@@ -75,7 +75,7 @@ def test_shape_of_value_and_grad(estimator):
     def fun(p, scale):
         return scale * optax.tree.sum(jax.tree.map(lambda leaf: (leaf**2).sum(), p))
 
-    value, estimate = estimator(fun)(params, 2.0, key=KEY)
+    value, estimate = jax.eval_shape(lambda params, key: estimator(fun)(params, 2.0, key=key), params, KEY)
     assert value.shape == () and jax.tree.map(jnp.shape, estimate) == jax.tree.map(jnp.shape, params)
     assert jax.tree.map(lambda leaf: leaf.dtype, estimate) == jax.tree.map(lambda leaf: leaf.dtype, params)
 
@@ -100,40 +100,51 @@ def test_optax_behind_it_and_no_second_compile(estimator):
 @every_estimator
 def test_vmap_is_a_loop(estimator):
     value_and_grad = estimator(quadratic)
-    xs, keys = jax.random.normal(KEY, (3, 4)), jax.random.split(KEY, 3)
-    together = jax.vmap(lambda x, k: value_and_grad(x, key=k)[1])(xs, keys)
-    one = jax.jit(lambda x, k: value_and_grad(x, key=k)[1])
-    np.testing.assert_allclose(together, jnp.stack([one(x, k) for x, k in zip(xs, keys, strict=True)]), rtol=1e-3, atol=1e-3)
+    batch = jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), jax.random.split(KEY, 3)
+    estimate = lambda pair: value_and_grad(pair[0], key=pair[1])[1]  # noqa: E731
+    together, one_by_one = jax.jit(lambda batch: (jax.vmap(estimate)(batch), jax.lax.map(estimate, batch)))(batch)
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-3, atol=1e-3)
 
 
 @every_estimator
 def test_batches_of_probes_change_nothing(estimator):
     x = jnp.array([0.3, -0.2, 0.5, 0.1])
-    whole, parts = (jax.jit(lambda k, b=b: estimator(quadratic, n_probes=6, batch_size=b)(x, key=k))(KEY) for b in (None, 2))
+    whole, parts = jax.jit(lambda k: [estimator(quadratic, n_probes=6, batch_size=b)(x, key=k) for b in (None, 2)])(KEY)
     np.testing.assert_allclose(whole[0], parts[0], rtol=ROUND_OFF)
     np.testing.assert_allclose(whole[1], parts[1], rtol=1e-3, atol=1e-3)
+
+
+@jax.jit
+def differences_at(x, matrix, slope, radius, seed):
+    """Central on a quadratic, beside (z·∇f) z; forward and central on a line."""
+    key = jax.random.key(seed)
+    fun, line = (lambda x: x @ matrix @ x / 2 + slope @ x), (lambda x: slope @ x)
+    z = draw_probe(probe_seed(key), x)
+    central, *on_a_line = (
+        random_directions(f, radius=radius, difference=d)(x, key=key)[1]
+        for f, d in ((fun, "central"), (line, "forward"), (line, "central"))
+    )
+    return central, (z @ jax.grad(fun)(x)) * z, *on_a_line
+
+
+def differences(radius, seed):
+    with jax.enable_x64(True):
+        arrays = (np.asarray(a, np.float64) for a in ([0.3, -0.2, 0.5, 0.1], CURVATURE, SLOPE))
+        return differences_at(*map(jnp.asarray, arrays), radius, seed)
 
 
 @hypothesis.given(st.floats(1e-2, 1e2), st.integers(0, 2**31 - 1))
 @hypothesis.settings(max_examples=25)
 def test_central_on_a_quadratic_forgets_the_radius(radius, seed):
-    with jax.enable_x64(True):
-        x, key = jnp.array([0.3, -0.2, 0.5, 0.1]), jax.random.key(seed)
-        matrix, slope = jnp.asarray(CURVATURE, jnp.float64), jnp.asarray(SLOPE, jnp.float64)
-        fun = lambda x: x @ matrix @ x / 2 + slope @ x  # noqa: E731
-        z = draw_probe(probe_seed(key), x)
-        _, estimate = random_directions(fun, radius=radius)(x, key=key)
-        np.testing.assert_allclose(estimate, (z @ jax.grad(fun)(x)) * z, rtol=1e-8, atol=1e-9)
+    estimate, expected, _, _ = differences(radius, seed)
+    np.testing.assert_allclose(estimate, expected, rtol=1e-8, atol=1e-9)
 
 
 @hypothesis.given(st.floats(0.1, 10.0), st.integers(0, 2**31 - 1))
 @hypothesis.settings(max_examples=25)
 def test_forward_is_central_on_a_line(radius, seed):
-    with jax.enable_x64(True):
-        x, key = jnp.array([0.3, -0.2, 0.5, 0.1]), jax.random.key(seed)
-        slope = jnp.asarray(SLOPE, jnp.float64)
-        a, b = (random_directions(lambda x: slope @ x, radius=radius, difference=d)(x, key=key)[1] for d in ("forward", "central"))
-        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+    _, _, forward, central = differences(radius, seed)
+    np.testing.assert_allclose(forward, central, rtol=1e-10, atol=1e-10)
 
 
 def test_smoothed_modulus():
@@ -151,9 +162,13 @@ def test_smoothed_modulus():
 def test_second_moment_law(distribution, ratio):
     """E‖ĝ‖²/‖g‖² is d + 2 for Gaussian, d for the others: the mean norm shows a forgotten 1/h or a second 1/K, a curve does not."""
     direction = jnp.ones(20) / math.sqrt(20)
-    for k, expected in ((1, ratio), (3, 1 + (ratio - 1) / 3)):
-        estimator = random_directions(lambda x: x @ direction, radius=1.0, distribution=distribution, n_probes=k)
-        moments = (samples(estimator, jnp.zeros(20), n=20_000) ** 2).sum(1)
+    make = functools.partial(random_directions, lambda x: x @ direction, radius=1.0, distribution=distribution)
+
+    @jax.jit
+    def second_moments(keys):
+        return [jax.vmap(lambda key, k=k: (make(n_probes=k)(jnp.zeros(20), key=key)[1] ** 2).sum())(keys) for k in (1, 3)]
+
+    for moments, expected in zip(second_moments(jax.random.split(KEY, 20_000)), (ratio, 1 + (ratio - 1) / 3), strict=True):
         assert abs(moments.mean() - expected) <= SIGMAS * moments.std() / math.sqrt(moments.size) + 1e-4 * expected
 
 
@@ -169,7 +184,7 @@ def test_mean_cosine_of_one_direction(d):
 @pytest.mark.parametrize("make", [forward_gradient, functools.partial(random_directions, radius=0.1)], ids=["jvp", "central"])
 def test_as_many_orthogonal_directions_as_dimensions_give_the_gradient(make):
     x = jnp.array([0.3, -0.2, 0.5, 0.1])
-    _, estimate = make(quadratic, n_probes=4, distribution="orthogonal")(x, key=KEY)
+    _, estimate = jax.jit(lambda x, key: make(quadratic, n_probes=4, distribution="orthogonal")(x, key=key))(x, KEY)
     np.testing.assert_allclose(estimate, jax.grad(quadratic)(x), rtol=1e-4, atol=1e-4)
 
 
@@ -201,7 +216,13 @@ def test_mirroring_cancels_the_even_terms():
 
 def test_a_baseline_keeps_the_mean_and_lowers_the_variance():
     x = jnp.ones(4)
-    plain, based = (samples(random_directions(quadratic, radius=0.5, difference="one_point", baseline=b), x) for b in (0.0, quadratic(x)))
+
+    @jax.jit
+    def draws(keys, baseline):
+        estimate = random_directions(quadratic, radius=0.5, difference="one_point", baseline=baseline)
+        return jax.vmap(lambda key: estimate(x, key=key)[1])(keys)
+
+    plain, based = (draws(jax.random.split(KEY, 4000), b) for b in (jnp.array(0.0), quadratic(x)))
     assert_unbiased(plain, jax.grad(quadratic)(x))
     assert_unbiased(based, jax.grad(quadratic)(x))
     assert based.var(0).sum() < 0.8 * plain.var(0).sum()
@@ -245,7 +266,8 @@ def test_default_radius_and_a_warning_below_it():
 def test_bfloat16_parameters(estimator):
     radius = {} if estimator is forward_gradient else {"radius": 0.25}
     x = jnp.array([0.5, -1.0, 2.0, 0.25], jnp.bfloat16)
-    value, estimate = estimator(lambda x: (x.astype(jnp.float32) ** 2).sum(), n_probes=64, **radius)(x, key=KEY)
+    value_and_grad = estimator(lambda x: (x.astype(jnp.float32) ** 2).sum(), n_probes=64, **radius)
+    value, estimate = jax.jit(lambda x, key: value_and_grad(x, key=key))(x, KEY)
     assert estimate.dtype == jnp.bfloat16 and jnp.isfinite(value)
     assert float(estimate.astype(jnp.float32) @ x.astype(jnp.float32)) > 0
 
@@ -278,7 +300,8 @@ def test_losses_without_derivative():
     """Wrong answers counted: whole numbers, flat almost everywhere."""
     labels = jnp.array([1, 0, 1, 1])
     points = jnp.array([[1.0, 0.2], [-1.0, 0.1], [0.5, -0.3], [0.8, 0.9]])
-    value, estimate = random_directions(lambda w: ((points @ w > 0) != labels).sum(), radius=1.0, n_probes=4000)(jnp.zeros(2), key=KEY)
+    value_and_grad = random_directions(lambda w: ((points @ w > 0) != labels).sum(), radius=1.0, n_probes=4000)
+    value, estimate = jax.jit(lambda w, key: value_and_grad(w, key=key))(jnp.zeros(2), KEY)
     assert value.dtype == jnp.float32 and estimate[0] < 0
 
 
@@ -291,8 +314,8 @@ def test_estimated_gradient_under_grad():
 
     value_and_grad, x = random_directions(fun, radius=0.1), jnp.ones((3, 2))
     loss = with_estimated_gradient(value_and_grad)
-    value, gradient = jax.jit(jax.value_and_grad(loss))(arrays, x, key=KEY)
-    expected, estimate = jax.jit(value_and_grad)(arrays, x, key=KEY)
+    both = jax.jit(lambda arrays, x, key: (jax.value_and_grad(loss)(arrays, x, key=key), value_and_grad(arrays, x, key=key)))
+    (value, gradient), (expected, estimate) = both(arrays, x, KEY)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), gradient, estimate)
 
@@ -300,11 +323,15 @@ def test_estimated_gradient_under_grad():
 def test_guided_directions_have_the_stated_mean():
     x, surrogate = jnp.array([0.3, -0.2, 0.5, 0.1]), jnp.array([[1.0, -1.0, 0.0, 2.0]])
     u = surrogate[0] / jnp.linalg.norm(surrogate)
-    draws = samples(guided_directions(quadratic, surrogate, radius=0.1, share=0.4), x)
     g = jax.grad(quadratic)(x)
-    assert_unbiased(draws, 0.4 * g + 0.6 * 4 * (u @ g) * u)
-    free = samples(guided_directions(quadratic, surrogate, radius=0.1, share=1.0), x)
-    assert_unbiased(free, g)
+
+    @jax.jit
+    def draws(keys, share):
+        return jax.vmap(lambda key: guided_directions(quadratic, surrogate, radius=0.1, share=share)(x, key=key)[1])(keys)
+
+    keys = jax.random.split(KEY, 4000)
+    assert_unbiased(draws(keys, 0.4), 0.4 * g + 0.6 * 4 * (u @ g) * u)
+    assert_unbiased(draws(keys, 1.0), g)
 
 
 def test_spsa_gains_have_spalls_exponents():
@@ -329,12 +356,11 @@ def test_draws_are_standard_and_independent():
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
-@pytest.mark.parametrize("size", [1, 2, 7, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
-def test_blocks_are_the_whole_draw(distribution, size):
+def test_blocks_are_the_whole_draw(distribution):
     seed = probe_seed(KEY)
-    x = {"a": jnp.zeros(size), "b": jnp.zeros((3, 5))}
-    z = draw_probe(seed, x, distribution=distribution)
-    blocks = jax.jit(lambda x: shifted(x, seed, 1.0, distribution=distribution))(x)
+    x = [*(jnp.zeros(size) for size in (1, 2, 7, BLOCK, BLOCK + 1, 2 * BLOCK + 3)), jnp.zeros((3, 5))]
+    whole, blocks = (lambda x: draw_probe(seed, x, distribution=distribution), lambda x: shifted(x, seed, 1.0, distribution=distribution))
+    z, blocks = jax.jit(lambda x: (whole(x), blocks(x)))(x)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), z, blocks)
 
 
@@ -354,14 +380,15 @@ def test_taylor_steps_minimise_their_model(order):
 def test_halley_triples_the_digits():
     with jax.enable_x64(True):
         fun = lambda x: jnp.exp(x).sum() - x.sum()  # noqa: E731
+        third = jax.jit(lambda x, a: x + taylor_step(fun, x, order=3, super_halley=a))
         for a in (0.0, 0.5, 1.0):
             x, errors = jnp.array([0.3]), []
             for _ in range(3):
-                x = x + taylor_step(fun, x, order=3, super_halley=a)
+                x = third(x, a)
                 errors.append(abs(float(x[0])))
             assert math.log(errors[1]) / math.log(errors[0]) > 2.7
-        x = jnp.array([0.3])
-        newton = [abs(float((x := x + taylor_step(fun, x, order=2))[0])) for _ in range(3)]
+        x, second = jnp.array([0.3]), jax.jit(lambda x: x + taylor_step(fun, x, order=2))
+        newton = [abs(float((x := second(x))[0])) for _ in range(3)]
         assert 1.7 < math.log(newton[2]) / math.log(newton[1]) < 2.5
 
 

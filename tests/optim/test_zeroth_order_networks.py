@@ -1,5 +1,6 @@
 """Perturbed weights, nodes and activities; plasticity; Ornstein–Uhlenbeck adaptation."""
 
+import functools
 import math
 
 import diffrax
@@ -47,14 +48,15 @@ def flat(tree):
     return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))])
 
 
-def draws_of(value_and_grad, net, *batch, n=4000):
-    arrays, rest = eqx.partition(net, eqx.is_inexact_array)
+@functools.cache
+def drawer(estimator, settings):
+    """One compiled function of networks and batches for each estimator of the small squared error."""
+    value_and_grad = estimator(squared, radius=1e-2, **dict(settings))
+    return eqx.filter_jit(lambda net, batch, keys: jax.vmap(lambda key: flat(value_and_grad(net, *batch, key=key)[1]))(keys))
 
-    @jax.jit
-    def run(arrays, batch, keys):
-        return jax.vmap(lambda key: flat(value_and_grad(eqx.combine(arrays, rest), *batch, key=key)[1]))(keys)
 
-    return run(arrays, batch, jax.random.split(KEY, n))
+def draws_of(estimator, net, *batch, n=4000, **settings):
+    return drawer(estimator, tuple(settings.items()))(net, batch, jax.random.split(KEY, n))
 
 
 def cosine(a, b):
@@ -63,27 +65,25 @@ def cosine(a, b):
 
 @pytest.mark.parametrize("one_layer", [False, True])
 def test_node_perturbation_is_unbiased(one_layer):
-    draws = draws_of(node_perturbation(squared, radius=1e-2, one_layer=one_layer), NET, INPUTS, TARGETS)
+    draws = draws_of(node_perturbation, NET, INPUTS, TARGETS, one_layer=one_layer)
     error = draws.mean(0) - flat(eqx.filter_grad(batch_loss)(NET))
     assert (abs(error) <= SIGMAS * draws.std(0) / math.sqrt(len(draws)) + 5e-3).all()
 
 
 def test_weight_perturbation_is_unbiased():
-    draws = draws_of(weight_perturbation(squared, radius=1e-2), NET, INPUTS, TARGETS)
+    draws = draws_of(weight_perturbation, NET, INPUTS, TARGETS)
     error = draws.mean(0) - flat(eqx.filter_grad(batch_loss)(NET))
     assert (abs(error) <= SIGMAS * draws.std(0) / math.sqrt(len(draws)) + 5e-2).all()
 
 
 def test_activity_perturbation_points_downhill():
     """Where noise passes through layers its mean is not the gradient, but near it."""
-    draws = draws_of(activity_perturbation(squared, radius=1e-2), NET, INPUTS, TARGETS)
+    draws = draws_of(activity_perturbation, NET, INPUTS, TARGETS)
     assert cosine(draws.mean(0), flat(eqx.filter_grad(batch_loss)(NET))) > 0.8
 
 
 def test_perturbing_one_layer_at_a_time_has_less_variance():
-    together, apart = (
-        draws_of(node_perturbation(squared, radius=1e-2, one_layer=one), NET, INPUTS, TARGETS, n=1000).var(0).sum() for one in (False, True)
-    )
+    together, apart = (draws_of(node_perturbation, NET, INPUTS, TARGETS, one_layer=one).var(0).sum() for one in (False, True))
     assert apart < together
 
 
@@ -94,7 +94,7 @@ def test_second_moments_of_one_linear_layer():
     x, t = jax.random.normal(KEY, (1, n_in)), jnp.ones((1, n_out))
     gradient = flat(eqx.filter_grad(lambda net: squared(net(x[0]), t[0]))(layer))
     for estimator, factor in ((node_perturbation, n_out + 2), (weight_perturbation, n_out * n_in + 2)):
-        moments = (draws_of(estimator(squared, radius=1e-2), layer, x, t, n=40_000) ** 2).sum(1) / (gradient @ gradient)
+        moments = (draws_of(estimator, layer, x, t, n=40_000) ** 2).sum(1) / (gradient @ gradient)
         assert abs(moments.mean() - factor) <= SIGMAS * moments.std() / math.sqrt(moments.size) + 0.01 * factor
 
 
@@ -102,37 +102,38 @@ def test_second_moments_of_one_linear_layer():
 def test_activity_perturbation_follows_its_formula(depth):
     """N (ℓ̃ - ℓ) δa/‖δa‖², the norm and N over all layers, δa with what earlier layers passed on; for one layer δa is h ξ."""
     net, x, t, h = eqx.nn.MLP(4, 3, 6, depth, key=KEY), INPUTS[:1], TARGETS[:1], 0.1
-    clean = layer_pass(net, x)
-    noise = draw_probe(probe_seed(KEY), clean.pre_activations)
-    noisy = layer_pass(net, x, [h * z for z in noise])
+
+    @eqx.filter_jit
+    def passes(net, key):
+        clean = layer_pass(net, x)
+        noise = draw_probe(probe_seed(key), clean.pre_activations)
+        estimates = [estimator(squared, radius=h)(net, x, t, key=key)[1] for estimator in (activity_perturbation, node_perturbation)]
+        return clean, noise, layer_pass(net, x, [h * z for z in noise]), *estimates
+
+    clean, noise, noisy, estimate, node = passes(net, KEY)
     moves = [(after - a)[0] for after, a in zip(noisy.pre_activations, clean.pre_activations, strict=True)]
     change = squared(noisy.output[0], t[0]) - squared(clean.output[0], t[0])
     weight = sum(move.size for move in moves) * change / sum((move**2).sum() for move in moves)
-    _, estimate = activity_perturbation(squared, radius=h)(net, x, t, key=KEY)
     for layer, move, seen in zip(estimate.layers, moves, clean.inputs, strict=True):
         np.testing.assert_allclose(layer.bias, weight * move, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(layer.weight, weight * move[:, None] * seen, rtol=1e-3, atol=1e-5)
     if depth == 0:
         np.testing.assert_allclose(moves[0], h * noise[0][0], rtol=1e-4, atol=1e-6)
-        _, node = node_perturbation(squared, radius=h)(net, x, t, key=KEY)
         np.testing.assert_allclose(estimate.layers[0].weight, 3 / (noise[0] ** 2).sum() * node.layers[0].weight, rtol=1e-3)
 
 
 def test_noise_is_each_examples_own():
     """The same example ten times: with one noise for the batch the estimate would be that of one example, with own noise it averages."""
     same = jnp.broadcast_to(INPUTS[:1], INPUTS.shape), jnp.broadcast_to(TARGETS[:1], TARGETS.shape)
-    one = draws_of(node_perturbation(squared, radius=1e-2), NET, INPUTS[:1], TARGETS[:1], n=1000).var(0).sum()
-    ten = draws_of(node_perturbation(squared, radius=1e-2), NET, *same, n=1000).var(0).sum()
+    one = draws_of(node_perturbation, NET, INPUTS[:1], TARGETS[:1], one_layer=False).var(0).sum()
+    ten = draws_of(node_perturbation, NET, *same, one_layer=False).var(0).sum()
     assert 7 < one / ten < 14
-    weight_one, weight_ten = (
-        draws_of(weight_perturbation(squared, radius=1e-2), NET, *batch, n=1000).var(0).sum() for batch in ((INPUTS[:1], TARGETS[:1]), same)
-    )
+    weight_one, weight_ten = (draws_of(weight_perturbation, NET, *batch).var(0).sum() for batch in ((INPUTS[:1], TARGETS[:1]), same))
     assert 0.8 < weight_one / weight_ten < 1.25
 
 
 def test_inputs_are_those_of_the_clean_pass():
-    value_and_grad = node_perturbation(squared, radius=1e-2)
-    _, estimate = value_and_grad(NET, INPUTS[:1], TARGETS[:1], key=KEY)
+    _, estimate = eqx.filter_jit(node_perturbation(squared, radius=1e-2))(NET, INPUTS[:1], TARGETS[:1], key=KEY)
     for layer, x in zip(estimate.layers, layer_pass(NET, INPUTS[:1]).inputs, strict=True):
         # Rank one, with the clean input as its row space.
         np.testing.assert_allclose(layer.weight, layer.bias[:, None] * x, rtol=1e-5, atol=1e-7)
@@ -198,7 +199,7 @@ def test_bad_networks_and_batches_are_refused(estimator):
 
 @every_estimator
 def test_a_loss_that_is_nan_shows(estimator):
-    _, estimate = estimator(lambda y, t: jnp.nan * y.sum())(NET, INPUTS, TARGETS, key=KEY)
+    _, estimate = eqx.filter_jit(estimator(lambda y, t: jnp.nan * y.sum()))(NET, INPUTS, TARGETS, key=KEY)
     assert jnp.isnan(flat(estimate)).any()
 
 
@@ -291,7 +292,8 @@ def test_means_learn_at_the_stated_rate():
 
 
 def test_without_noise_nothing_is_learnt():
-    found = ornstein_uhlenbeck_adaptation(lambda t, x: -((x[0] - 1) ** 2), jnp.zeros(1), key=KEY, duration=5.0, noise=0.0)
+    settings = {"duration": 5.0, "noise": 0.0}
+    found = jax.jit(lambda key: ornstein_uhlenbeck_adaptation(lambda t, x: -((x[0] - 1) ** 2), jnp.zeros(1), key=key, **settings))(KEY)
     assert (found.means == 0).all() and (found.parameters == 0).all()
     np.testing.assert_allclose(found.cumulative_reward[-1], -5.0, rtol=1e-4)
 
@@ -299,7 +301,8 @@ def test_without_noise_nothing_is_learnt():
 def test_solvers_agree_where_noise_is_additive():
     settings = {"duration": 2.0, "dt": 0.01, "n_saved": 2}
     reward = lambda t, x: -((x[0] - 1) ** 2)  # noqa: E731
-    heun, euler = (ornstein_uhlenbeck_adaptation(reward, jnp.zeros(1), key=KEY, solver=s, **settings) for s in (None, diffrax.Euler()))
+    solve = lambda solver, key: ornstein_uhlenbeck_adaptation(reward, jnp.zeros(1), key=key, solver=solver, **settings)  # noqa: E731
+    heun, euler = jax.jit(lambda key: [solve(solver, key) for solver in (None, diffrax.Euler())])(KEY)
     np.testing.assert_allclose(heun.means, euler.means, atol=1e-5)
 
 
