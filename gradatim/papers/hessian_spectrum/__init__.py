@@ -8,9 +8,8 @@ largest one follows.
 from __future__ import annotations
 
 import jax
-import xarray as xr
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Session
 
 from .clusters import compare_clusters, compare_overlaps, compare_widths
 from .config import ClusterConfig as ClusterConfig
@@ -58,11 +57,6 @@ def memory(config: Config) -> int:
 
 def run(config: Config, session: Session) -> Findings:
     """Widths, clusters, overlaps, and the switch of batches."""
+    parts = (compare_widths, compare_clusters, compare_overlaps, switch_batches)
     keys = iter(jax.random.split(session.key, 8))
-    measures: dict[str, Measure] = {}
-    tree: dict[str, xr.Dataset] = {}
-    for part in (compare_widths, compare_clusters, compare_overlaps, switch_batches):
-        found, data = part(config, session, next(keys))
-        measures |= found
-        tree |= data
-    return Findings(measures, xr.DataTree.from_dict(tree))
+    return Findings.joined(part(config, session, next(keys)) for part in parts)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.landscape import hessian_spectrum
 from gradatim.numerics import HessianOperator
 
@@ -16,7 +17,6 @@ from .config import Config
 from .spectra import (
     NEAR_ZERO,
     RULES,
-    Part,
     as_numpy,
     dense_spectra,
     labelled,
@@ -34,7 +34,7 @@ FITTED = 1e-3
 "Loss at which a network counts as fitted."
 
 
-def compare_widths(config: Config, session: Session, key: PRNGKeyArray) -> Part:
+def compare_widths(config: Config, session: Session, key: PRNGKeyArray) -> Findings:
     """Networks of growing width on the same data: C1, C2, C4 and C5."""
     c = config.width
     key_data, key_initial, key_probe = jax.random.split(key, 3)
@@ -65,7 +65,9 @@ def compare_widths(config: Config, session: Session, key: PRNGKeyArray) -> Part:
         history = {"loss": (("step", "seed"), loop.history["loss"])}
         tree[f"/width/{width}"] = labelled({**variables, **losses, **history}, {"step": loop.history["step"]}, unit="loss")
         if width == c.widths[-1]:
-            density = session.once("density", _density, problem, loop.state.now, spectra[width]["end"], key_probe, config)
+            ends = jnp.asarray(spectra[width]["end"]["hessian"][0])
+            sizes = (config.density_steps, config.density_probes)
+            density = session.once("density", _density, problem, loop.state.now, ends, key_probe, *sizes)
             tree["/density"] = labelled({name: ("eigenvalue", values) for name, values in density.items()}, {}, unit="1/loss")
     start, equal, end = (spectra[c.widths[-1]][when] for when in ("start", "equal", "end"))
     before, wide, after = (values["hessian"] for values in (start, equal, end))
@@ -106,24 +108,23 @@ def compare_widths(config: Config, session: Session, key: PRNGKeyArray) -> Part:
     tree["/width"] = labelled(
         {"count": (("width", "rule", "seed"), np.stack(list(counts.values())))}, {"width": list(c.widths), "rule": list(RULES)}, unit=""
     )
-    return measures, tree
+    return Findings(measures, xr.DataTree.from_dict(tree))
 
 
-def _density(problem: Problem, params: PyTree, end: dict[str, np.ndarray], key: PRNGKeyArray, config: Config) -> dict[str, Array]:
-    first = jax.tree.map(lambda x: x[0], (params, problem.inputs, problem.labels))
-    values = jnp.asarray(end["hessian"][0])
+@eqx.filter_jit
+def _density(problem: Problem, params: PyTree, values: Array, key: PRNGKeyArray, steps: int, n_probes: int) -> dict[str, Array]:
+    """The density of the first repetition's Hessian by quadrature, and that of all its eigenvalues."""
+    params, *batch = jax.tree.map(lambda x: x[0], (params, problem.inputs, problem.labels))
     sigma = values[0] / 100
     grid = jnp.linspace(values[-1] - 5 * sigma, values[0] + 5 * sigma, 801)
-    spectrum = hessian_spectrum(
-        HessianOperator(problem.loss, first[0], first[1:]), key=key, steps=config.density_steps, n_probes=config.density_probes
-    )
+    spectrum = hessian_spectrum(HessianOperator(problem.loss, params, tuple(batch)), key=key, steps=steps, n_probes=n_probes)
     estimate = spectrum.density(grid, sigma=sigma)
     offsets = (grid[:, None] - values[None]) / sigma
     exact = jnp.mean(jnp.exp(-(offsets**2) / 2), axis=1) / (sigma * jnp.sqrt(2 * jnp.pi))
     return {"grid": grid, "quadrature": estimate.value, "standard_error": estimate.standard_error, "dense": exact}
 
 
-def compare_clusters(config: Config, session: Session, key: PRNGKeyArray) -> Part:
+def compare_clusters(config: Config, session: Session, key: PRNGKeyArray) -> Findings:
     """One network, growing numbers of clusters: the counts of C3."""
     c = config.cluster
     counts, variables = [], {}
@@ -145,10 +146,11 @@ def compare_clusters(config: Config, session: Session, key: PRNGKeyArray) -> Par
         "C3.count_per_cluster": Measure.over_seeds(np.exp(np.log(per_cluster).mean(axis=0))),
     }
     variables["count"] = (("rule", "clusters", "seed"), table)
-    return measures, {"/clusters": labelled(variables, {"rule": list(RULES), "clusters": list(c.clusters)}, unit="loss")}
+    data = labelled(variables, {"rule": list(RULES), "clusters": list(c.clusters)}, unit="loss")
+    return Findings(measures, xr.DataTree.from_dict({"/clusters": data}))
 
 
-def compare_overlaps(config: Config, session: Session, key: PRNGKeyArray) -> Part:
+def compare_overlaps(config: Config, session: Session, key: PRNGKeyArray) -> Findings:
     """Two clusters that overlap more and more, after equally many steps: the size of outliers in C3."""
     c = config.cluster
     found = []
@@ -165,4 +167,5 @@ def compare_overlaps(config: Config, session: Session, key: PRNGKeyArray) -> Par
     axes = ("overlap", "seed")
     variables = {"top": (axes, top), "top_gauss_newton": (axes, gauss_newton), "loss": (axes, loss)}
     measures = {"C3.overlap_rank": Measure.over_seeds(rank_correlation(c.overlaps, top))}
-    return measures, {"/overlap": labelled(variables, {"overlap": list(c.overlaps)}, unit="loss")}
+    data = labelled(variables, {"overlap": list(c.overlaps)}, unit="loss")
+    return Findings(measures, xr.DataTree.from_dict({"/overlap": data}))

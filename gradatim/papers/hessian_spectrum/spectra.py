@@ -11,13 +11,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from gradatim.lab import Measure
 from gradatim.landscape import bulk_edge, count_outliers, hessian_spectrum
 from gradatim.numerics import GaussNewtonOperator, HessianOperator, ResidualOperator, dense_matrix
 
 from .training import Problem, cross_entropy
 
-Part = tuple[dict[str, Measure], dict[str, xr.Dataset]]
 NEAR_ZERO = 1e-3
 "Below this share of λmax an eigenvalue counts as near zero."
 RULES = ("above 20 %", "above 10 %", "largest gap", "bulk edge")
@@ -54,17 +52,22 @@ def lanczos_tops(problem: Problem, params: PyTree, key: PRNGKeyArray, steps: int
 
 def outlier_counts(values: dict[str, np.ndarray], classes: int, examples: int) -> np.ndarray:
     """Outliers by each rule, for each seed."""
+    return np.asarray(_outlier_counts(jnp.asarray(values["hessian"]), jnp.asarray(values["gauss_newton"]), classes, examples))
 
-    def one(h: Array, g: Array) -> list[Array]:
+
+@eqx.filter_jit
+def _outlier_counts(hessian: Array, gauss_newton: Array, classes: int, examples: int) -> Array:
+    def one(h: Array, g: Array) -> Array:
         edge = bulk_edge(g, n_samples=examples * (classes - 1))
-        return [
+        by_rule = [
             count_outliers(h, fraction=0.2),
             count_outliers(h, fraction=0.1),
             count_outliers(h, "gap", n_classes=classes),
             count_outliers(h, "edge", edge=edge),
         ]
+        return jnp.stack(by_rule)
 
-    return np.asarray(jax.vmap(one)(jnp.asarray(values["hessian"]), jnp.asarray(values["gauss_newton"])))
+    return jax.vmap(one, out_axes=1)(hessian, gauss_newton)
 
 
 def near_zero_share(values: np.ndarray) -> np.ndarray:

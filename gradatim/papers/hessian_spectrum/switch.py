@@ -8,17 +8,17 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Findings, Measure, Session
 from gradatim.landscape import line_loss
 
 from .config import Config
-from .spectra import Part, as_numpy, labelled, lanczos_tops
+from .spectra import as_numpy, labelled, lanczos_tops
 from .training import Problem, descend, descend_in_batches, initialised, mnist_data, network
 
 PATHS = ("continued", "forked")
 
 
-def switch_batches(config: Config, session: Session, key: PRNGKeyArray) -> Part:
+def switch_batches(config: Config, session: Session, key: PRNGKeyArray) -> Findings:
     """Large batches, then small ones from their end and from the start, in both regimes: C6."""
     c, n_seeds = config.switch, config.switch_seeds
     inputs, labels = mnist_data(session, c.examples, n_seeds)
@@ -72,7 +72,7 @@ def switch_batches(config: Config, session: Session, key: PRNGKeyArray) -> Part:
         }
         coordinates = {"path": list(PATHS), "t": np.linspace(0, 1, c.points), "point": list(tops)}
         tree[f"/switch/{regime}"] = labelled(variables, coordinates, unit="loss")
-    return measures, tree
+    return Findings(measures, xr.DataTree.from_dict(tree))
 
 
 @eqx.filter_jit
