@@ -123,6 +123,11 @@ class GaussNewtonOperator(AbstractCurvatureOperator):
     `params`: a pytree of floating-point arrays; `batch`: `(inputs, targets)`, examples along axis 0; `batch_size`: examples a chunk.
 
     **Raises:** as [`HessianOperator`][gradatim.numerics.HessianOperator].
+
+    >>> batch = jnp.eye(2), jnp.array([1.0, -1.0])
+    >>> squared = lambda outputs, targets: 0.5 * jnp.mean((outputs - targets) ** 2)
+    >>> GaussNewtonOperator(lambda w, inputs: jnp.tanh(inputs @ w), squared, jnp.zeros(2), batch).as_matrix().tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
     """
 
     model: Callable[[PyTree, Any], PyTree]

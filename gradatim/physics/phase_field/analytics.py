@@ -51,8 +51,8 @@ def _excess(constant: Array, args: tuple[Array, Array]) -> Array:
 def interface_width(free_energy: QuarticTwoPhase, kappa: Scalar) -> Float[Array, ""]:
     """δ = (2/Δc) √(κ/W) of the flat profile (cₐ + c_b)/2 + (Δc/2) tanh(x/δ), for F = ∫ f + κ|∇c|² (with κ/2, κ counts half).
 
-    >>> print(interface_width(QuarticTwoPhase(), kappa=1.0))
-    2.5
+    >>> print(f"{interface_width(QuarticTwoPhase(), kappa=1.0):.2f}")
+    2.50
     """
     return 2 * jnp.sqrt(kappa / free_energy.barrier) / _gap(free_energy)
 
