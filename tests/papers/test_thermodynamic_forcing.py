@@ -9,6 +9,7 @@ from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import thermodynamic_forcing
 from gradatim.papers.thermodynamic_forcing import boxes
+from gradatim.physics import plasma
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,13 @@ def test_data_have_units(run):
 def test_configurations_are_in_range_and_fit(scale):
     validate(thermodynamic_forcing.SCALES[scale])
     assert 0 < thermodynamic_forcing.memory(thermodynamic_forcing.SCALES[scale]) < 6e10
+
+
+def test_waves_are_counted_by_helicity_and_without_the_noise_of_the_grid():
+    arm, scales = boxes.arms(thermodynamic_forcing.Boxes())[0], plasma.PlasmaScales(0.1, 40.0)
+    seen = {"negative": np.array([[[1.0, 2.0, 500.0]]]), "positive": np.array([[[0.1, 0.2, 500.0]]])}
+    run = boxes.Run(arm, seen, np.array([0.5, 3.9, 30.0]), plasma.Vector(0.0, 0.0, 0.0), scales)
+    assert np.allclose([run.energy("negative"), run.energy("positive")], np.reshape([3.0, 0.3], (2, 1, 1)) / (2 * 0.1 / 40))
 
 
 def test_arms_differ_in_one_thing_at_a_time():

@@ -7,6 +7,7 @@ Positions are counted in cells. Indices point into arrays with a margin of one c
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -20,12 +21,13 @@ def gather(fields: list[Field], position: Position) -> list[Float[Array, " parti
     """Each field, given at the nodes, at the particles."""
     index, weights = _corner_weights(position, fields[0].shape)
     found = []
-    for field in fields:
-        flat = padded(field).ravel()
+    # Two fields as one of complex numbers: half as many look-ups, which are what takes long.
+    for pair in (fields[i : i + 2] for i in range(0, len(fields), 2)):
+        flat = jax.lax.complex(*map(padded, pair)).ravel() if len(pair) == 2 else padded(pair[0]).ravel()
         total = 0.0
         for i, weight in zip(index, weights, strict=True):
             total = total + flat.at[i].get(mode="promise_in_bounds") * weight
-        found.append(total)
+        found += [total.real, total.imag] if len(pair) == 2 else [total]
     return found
 
 

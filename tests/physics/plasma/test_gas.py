@@ -103,6 +103,36 @@ def test_coupled_gas_holds_its_drift_and_has_the_flux_of_a_plasma():
     assert np.isclose(float(now.heat_flux) / (theta * np.sqrt(2 * theta)) / eta, 0.621, rtol=0.05)
 
 
+def test_a_cap_must_stop_the_tail_and_leave_the_carriers():
+    """Runaways eat the heat flux; a cap at four thermal speeds stops them, one at two takes away what carries the heat."""
+
+    def flux(limit, dt, n_steps):
+        species = Species(THETA, 20_000, force=TemperatureGradientForce(1.0, ALONG, THETA), cap=RunawayCap(limit * THERMAL))
+        gas = jax.tree.map(jnp.asarray, ForcedGas(species, dt=dt / THERMAL))
+        end, _ = evolve(gas, gas.start(jax.random.key(5)), jnp.asarray(n_steps), [ALONG])
+        return float(moments(end.momentum, ALONG).heat_flux) / (THETA * THERMAL), int(end.redrawn)
+
+    (free, none), (held, few), (cut, many) = (flux(limit, 0.02, 10) for limit in (1e3, 4.0, 2.0))
+    assert none == 0 and few < 20 < 1000 < many
+    assert np.isclose(held, free, rtol=0.02) and cut < 0.5 * free
+    (late, _), (late_held, more) = (flux(limit, 0.02, 60) for limit in (1e3, 4.0))
+    assert more > few and 0.5 < late_held < 2 and late > 100 * late_held
+
+
+@pytest.mark.usefixtures("double")
+def test_derivative_in_the_gradient_agrees_with_differences():
+    def flux(inverse_length):
+        gas = ForcedGas(Species(0.1, 32, force=TemperatureGradientForce(1 / inverse_length, ALONG, 0.1)), dt=0.3, is_coupled=True)
+        end = jax.lax.scan(lambda state, _: (gas(state), None), start, length=5)[0]
+        return moments(end.momentum, ALONG).heat_flux
+
+    start = ForcedGas(Species(0.1, 32), dt=0.3).start(jax.random.key(6))
+    step = 1e-5
+    # One program for values and slopes: a batch of three.
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(flux)))(jnp.array([0.1 - step, 0.1, 0.1 + step]))
+    assert np.isclose(slopes[1], (values[2] - values[0]) / (2 * step), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

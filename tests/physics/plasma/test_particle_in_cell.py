@@ -122,16 +122,72 @@ def test_current_and_density_satisfy_continuity_to_round_off(kind, double):
     assert jnp.isclose(flow.x.sum(), (after - before)[0].sum()) and jnp.isclose(flow.z.sum(), n)
 
 
-def test_momentum_of_a_pair_plasma_stays():
-    """Linear weights for both ways and no filter: no self-force along the grid."""
-    pair = [Species(0.1, 100, charge=charge) for charge in (-1.0, 1.0)]
-    model = ParticleInCell((24,), pair, dx=0.5, dt=0.3, filter_passes=0)
+@pytest.mark.parametrize("kind", KINDS)
+def test_fields_at_the_particles_are_interpolated_linearly(kind, double):
+    """To round-off, however many fields there are, at nodes and at the edge too."""
+    shape, rng = SHAPES[kind], np.random.default_rng(0)
+    position = np.stack([rng.uniform(0, n, 50) for n in shape])
+    position[:, :3] = [[0.0, 1.0, n] for n in shape]
+    fields = rng.normal(size=(5 if kind == "1D" else 6, *shape))
+    cell = np.floor(position).astype(int)
+    exact = np.zeros((len(fields), 50))
+    for corner in yee.corners(len(shape)):
+        share = np.prod([x - i if far else 1 - x + i for far, x, i in zip(corner, position, cell, strict=True)], 0)
+        exact += share * fields[:, *((i + far) % n for far, i, n in zip(corner, cell, shape, strict=True))]
+    found = jax.jit(lambda fields, position: weights.gather(list(fields), tuple(position)))(fields, position)
+    np.testing.assert_allclose(np.stack(found), exact, atol=1e-14)
+
+
+@pytest.mark.parametrize("passes", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_field_of_the_charge_exerts_no_force_on_all_particles_together(kind, passes, double):
+    """Exactly: the same linear weights both ways, and a field at the nodes that is odd in k, filtered or not. So none on itself either."""
+    shape, keys = SHAPES[kind], jax.random.split(jax.random.key(2), 2)
+
+    @jax.jit
+    def pull(place, charge):
+        position = tuple(n * part for n, part in zip(shape, place, strict=True))
+        index, share = weights._corner_weights(position, shape)
+        rho = yee.smooth(weights._summed([(i, charge * w) for i, w in zip(index, share, strict=True)], shape, place.dtype), passes)
+        electric = yee.field_of_charge(rho, 0.4)
+        return [charge * part for part in weights.gather(yee.at_nodes(electric, electric)[: len(shape)], position)]
+
+    for part in pull(jax.random.uniform(keys[0], (len(shape), 40)), jax.random.normal(keys[1], (40,))):
+        assert abs(float(part.sum())) < 1e-13 * float(jnp.abs(part).sum()) and jnp.abs(part).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_momentum_of_a_pair_plasma_stays(kind):
+    """Not exactly: radiation has momentum too, and the magnetic force is not taken with the weights of the current.
+
+    What is lost is far less than the sum of the momenta of independent particles would vary by, √(θ/N).
+    """
+    pair = [Species(0.1, PER_CELL[kind], charge=charge) for charge in (-1.0, 1.0)]
+    model = ParticleInCell(SHAPES[kind], pair, dx=0.5, dt=0.3, filter_passes=0)
     start = begin(model, jax.random.key(3))
     kicked = start._replace(particles=tuple(p._replace(momentum=p.momentum._replace(x=p.momentum.x + 0.1)) for p in start.particles))
     end, *_ = run(model, kicked, 200)
     (_, _, before), (_, _, after) = (balance(model, state) for state in (kicked, end))
     assert np.isclose(before[0], 0.2, atol=1e-5)
-    assert abs(float(after[0] - before[0])) < 1e-4
+    varies = np.sqrt(0.1 / start.particles[0].momentum.x.size)
+    # Along a line of waves transverse momentum is the light's alone.
+    assert abs(float(after[0] - before[0])) < varies * (0.015 if kind == "1D" else 0.15)
+    assert max(abs(float(b - a)) for a, b in zip(before, after, strict=True)) < 0.3 * varies
+
+
+def test_an_even_start_holds_the_noise_from_which_waves_grow(forced_run):
+    """A quiet start would delay every instability: places are even, so that there is no field, and velocities are independent of them."""
+    model, start, _ = forced_run
+    electrons, theta = start.particles[0], float(model.species[0].theta)
+    assert max(float(jnp.abs(part).max()) for part in start.electric) < SINGLE
+    places, n = np.stack(electrons.position), electrons.momentum.x.size
+    modes = 2 * np.pi * np.arange(1, 9)
+    power = []
+    for axis, cells in enumerate(model.shape):
+        wave = np.exp(-1j * modes[:, None] * places[axis] / cells)
+        assert np.abs(wave.mean(1)).max() < 1e-3 / np.sqrt(n)
+        power += [np.abs((wave * np.asarray(part)).mean(1)) ** 2 for part in electrons.momentum]
+    assert 0.6 < np.mean(power) * n / theta < 1.5
 
 
 def test_light_wave_crosses_the_empty_grid_at_the_speed_of_light(double):

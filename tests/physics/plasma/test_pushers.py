@@ -88,6 +88,22 @@ def test_gyration_has_the_frequency_of_the_field_over_gamma():
         assert jnp.allclose(quarter[name].z, 0.5, atol=1e-4), name
 
 
+@pytest.mark.usefixtures("double")
+def test_a_gradient_must_lie_along_the_field_not_along_the_grid(getkey):
+    """Along B the force leaves the momentum across it alone, that of whistlers and firehose; along x, in an oblique field, it does not."""
+    b = (0.6, 0.8, 0.0)
+
+    @jax.jit
+    def change(u):
+        field, along = Vector(*(0.7 * part for part in b)), lambda u: 0.6 * u.x + 0.8 * u.y
+        across = lambda u: u.x**2 + u.y**2 + u.z**2 - along(u) ** 2  # noqa: E731
+        moved = [boris(u, OFF, field, 0.3, -1.0, force=TemperatureGradientForce(5.0, a, THETA)) for a in (b, ALONG)]
+        return [jnp.abs(across(v) - across(u)).max() for v in moved]
+
+    along_field, along_grid = change(vectors(getkey()))
+    assert along_field < 1e-13 and along_grid > 0.1
+
+
 @pytest.mark.parametrize("name", PUSHERS)
 def test_force_is_the_same_for_either_charge(name, getkey):
     u = vectors(getkey())
