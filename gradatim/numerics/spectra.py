@@ -198,7 +198,7 @@ def _step(
         norm = jnp.maximum(state.norm, jnp.abs(alpha) + before)
         # One step that all but vanishes says nothing of the next: it moves the mean by half at most.
         level = jnp.where(j == 0, before, jnp.sqrt(state.level * jnp.maximum(before, state.level / 4)))
-        state, overlap = eqx.tree_at(lambda s: s.level, state, level), state.overlap
+        state, overlap = eqx.tree_at(lambda s: s.level, state, jax.lax.stop_gradient(level)), state.overlap
         for index, rows in enumerate(blocks):
             w, state = _visit(state, w, rows, index, before, always=mode == "full")
         after = jnp.sqrt(w @ w)
@@ -239,7 +239,7 @@ def _visit(state: _State, w: Array, rows: Array, index: int, before: Array, *, a
     eps = jnp.finfo(w.dtype).eps
     due, pause, learned_at = state.due[index], state.pause[index], state.learned_at[index]
     # Overlaps grow as 1/β: where β falls all at once, they have outgrown what was learned before the pause is over.
-    surprise = state.surprise[index] * jnp.maximum(learned_at * scale, 1)
+    surprise = jax.lax.stop_gradient(state.surprise[index] * jnp.maximum(learned_at * scale, 1))
     is_early = ~(surprise <= _SURPRISE) | (before == 0)
     is_due = (due == 0) | is_early
     w, found = jax.lax.cond(is_due, remove, lambda: (w, jnp.zeros_like(scale)))
