@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradatim.lab.measures import student_factor
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -77,8 +79,6 @@ def interval(ax: Axes, x: Any, values: Any, *, name: str = "", colour: str | Non
 
     Points at which a repetition is not finite are left out; a single repetition has no band.
     """
-    from scipy import stats
-
     x, values = np.asarray(x), np.asarray(values, np.float64)
     if values.ndim != 2 or values.shape[1] != x.size:
         raise ValueError(f"values must have shape (repetitions, {x.size}), got {values.shape}")
@@ -88,7 +88,7 @@ def interval(ax: Axes, x: Any, values: Any, *, name: str = "", colour: str | Non
     (line,) = ax.plot(x, mean, label=name, color=colour, marker=marker)
     if n > 1:
         spread = np.where(whole, values, 0.0).std(axis=0, ddof=1)
-        half = float(stats.t.ppf(0.975, n - 1)) * spread / np.sqrt(n)
+        half = student_factor(n) * spread / np.sqrt(n)
         ax.fill_between(x, mean - half, mean + half, where=whole, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
