@@ -52,7 +52,9 @@ def run_plane(config: Plane, session: Session) -> Findings:
     data["number_variance"] = ("arm", "seed", "side"), variance, {"units": "1"}
     looks = [round(part * (len(found.times) - 1)) for part in _PICTURES]
     density = found.fields[looks]
-    signal = np.asarray(jax.vmap(lambda rho: grid.backward(-grid.inverse_laplacian() * grid.forward(rho)))(jnp.asarray(density, float)))
+    signal = np.asarray(
+        jax.jit(lambda rho: grid.backward(-grid.inverse_laplacian()[None] * grid.forward(rho)))(jnp.asarray(density, float))
+    )
     data["density"] = ("time", "x", "y"), density, {"units": "1/dx²"}
     data["signal"] = ("time", "x", "y"), signal, {"units": "1"}
     data = data.assign_coords(time=("time", found.times[looks], {"units": "dx²/D"}), side=("side", list(config.sides), {"units": "dx"}))

@@ -40,9 +40,9 @@ def run_patterns(config: Config, session: Session) -> Findings:
 def _aggregate(grid: ct.Box, density: float, key: Any, time: float, looks: int, config: Config, session: Session, label: str) -> xr.Dataset:
     p = config.patterns
     scales = {"full": (p.time_scale, p.spreading), "indirect": (FAST, p.spreading), "direct": (FAST, 0.0)}
-    noise = jax.random.normal(key, (int(np.prod(grid.shape)),)).reshape(grid.shape)
-    cells = 1 + NOISE * jnp.clip(noise, -3, 3)
-    cells = cells * density / cells.mean()
+    noise = np.asarray(jax.random.normal(key, (int(np.prod(grid.shape)),))).reshape(grid.shape)
+    cells = 1 + NOISE * np.clip(noise, -3, 3)
+    cells = jnp.asarray(cells * density / cells.mean())
     every = max(round(time / p.dt / looks), 1)
 
     def prepare(eps: Any, tau: Any) -> tuple[ct.IndirectChemotaxis, ct.Stepper, ct.Carry]:

@@ -156,28 +156,30 @@ def _square(config: Rates, session: Session) -> xr.Dataset:
     steps = max(round(20 * time / scales[1]), 8) // 8 * 8
     dt = time / steps
 
-    @functools.partial(jax.jit, static_argnames=("grid",))
-    def differences(cells: Any, *, grid: ct.Box) -> dict[str, Any]:
-        def run(model: ct.IndirectChemotaxis) -> Any:
-            return model.evolve(model.init(cells), dt=dt, n_steps=steps, every=steps // 8).cells
+    def run(model: ct.IndirectChemotaxis, cells: Any) -> Any:
+        return model.evolve(model.init(cells), dt=dt, n_steps=steps, every=steps // 8).cells
 
+    @jax.jit
+    def along_line(cells: Any, eps: Any) -> dict[str, Any]:
+        return {"end": run(ct.IndirectChemotaxis(line, eps, config.spreading), cells)[-1]}
+
+    @jax.jit
+    def differences(cells: Any) -> dict[str, Any]:
         def full(eps: Any, tau: Any) -> Any:
-            return run(ct.IndirectChemotaxis(grid, eps, tau))
+            return run(ct.IndirectChemotaxis(square, eps, tau), cells)
 
         eps = jnp.asarray(scales)
         fields = jax.vmap(full)(jnp.tile(eps, 2), jnp.concatenate([jnp.full(2, config.spreading), eps]))
-        simple = [run(ct.IndirectChemotaxis(grid, 0.0, tau)) for tau in (config.spreading, 0.0)]
+        simple = [run(ct.IndirectChemotaxis(square, 0.0, tau), cells) for tau in (config.spreading, 0.0)]
         distances = fields.reshape(2, 2, *fields.shape[1:]) - jnp.stack(simple)[:, None]
-        norms = jax.vmap(jax.vmap(jax.vmap(grid.norm)))(distances).max(2)
+        norms = jax.vmap(jax.vmap(jax.vmap(square.norm)))(distances).max(2)
         return {"end": fields[0, -1], "pes": norms[0], "ids": norms[1]}
 
     wave = 5 * (1 + 0.8 * np.cos(np.pi * x))
-    on_line = session.once("interval beside the square", functools.partial(differences, grid=line), jnp.asarray(wave))
-    alone = session.once(
-        "data of x alone in the square", functools.partial(differences, grid=square), jnp.asarray(np.broadcast_to(wave[:, None], (n, n)))
-    )
+    on_line = session.once("interval beside the square", along_line, jnp.asarray(wave), jnp.asarray(scales[0]))
+    alone = session.once("data of x alone in the square", differences, jnp.asarray(np.broadcast_to(wave[:, None], (n, n))))
     product = 5 * (1 + 0.8 * np.cos(np.pi * x)[:, None] * np.cos(np.pi * y)[None, :])
-    crossed = session.once("product of cosines in the square", functools.partial(differences, grid=square), jnp.asarray(product))
+    crossed = session.once("product of cosines in the square", differences, jnp.asarray(product))
     gap = float(np.abs(np.asarray(alone["end"]) - np.asarray(on_line["end"])[:, None]).max())
     orders = {limit: float(np.log2(crossed[limit][0] / crossed[limit][1]) / np.log2(scales[0] / scales[1])) for limit in ("pes", "ids")}
     session.note(
