@@ -47,21 +47,21 @@ def cross_entropy(outputs: Float[Array, "n classes"], labels: Int[Array, " n"]) 
 
 
 def network(features: int, classes: int, width: int) -> tuple[PyTree, PyTree]:
-    """Parameters (to be overwritten) and the rest of a network with two hidden ReLU layers."""
-    model = eqx.nn.MLP(features, classes, width, 2, jax.nn.relu, key=jax.random.key(0))
-    return eqx.partition(model, eqx.is_inexact_array)
+    """The shapes of the parameters, and the rest, of a network with two hidden ReLU layers."""
+    model = eqx.filter_eval_shape(eqx.nn.MLP, features, classes, width, 2, jax.nn.relu, key=jax.random.key(0))
+    return eqx.partition(model, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 @eqx.filter_jit
-def initialised(params: PyTree, keys: Array, *, std: float | None) -> PyTree:
+def initialised(shapes: PyTree, keys: Array, *, std: float | None) -> PyTree:
     """One network for each key: normal weights and biases of one standard deviation; None: He's weights, zero biases."""
 
-    def draw(key: PRNGKeyArray, leaf: Array) -> Array:
+    def draw(key: PRNGKeyArray, leaf: jax.ShapeDtypeStruct) -> Array:
         if std is None and leaf.ndim == 1:
             return jnp.zeros(leaf.shape)
         return (jnp.sqrt(2 / leaf.shape[1]) if std is None else std) * _normal(key, leaf.shape)
 
-    leaves, structure = jax.tree.flatten(params)
+    leaves, structure = jax.tree.flatten(shapes)
 
     def one(key: PRNGKeyArray) -> PyTree:
         return structure.unflatten([draw(k, leaf) for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)])
