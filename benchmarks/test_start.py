@@ -1,0 +1,42 @@
+"""What starting costs: importing the package, the command's help, and `gradatim run` beside a call of the paper's own `run`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradatim.lab import RunRequest
+from gradatim.lab.supervisor import child_environment
+
+PYTHON, GRADATIM = sys.executable, str(Path(sys.executable).with_name("gradatim"))
+DIRECTLY = """
+import jax
+from gradatim.lab import Session
+from gradatim.papers import thermomigration
+
+jax.config.update("jax_enable_x64", True)
+thermomigration.run(thermomigration.SCALES["smoke"], Session(jax.random.key(0), precision="double", scale="smoke"))
+"""
+COMMANDS = {
+    ("import gradatim", "gradatim"): [PYTHON, "-c", "import gradatim"],
+    ("import gradatim", "Python alone"): [PYTHON, "-c", "pass"],
+    ("gradatim --help", "gradatim"): [GRADATIM, "--help"],
+    ("gradatim --help", "Python alone"): [PYTHON, "-c", "pass"],
+    ("thermomigration at smoke scale", "gradatim"): [GRADATIM, "run", "thermomigration", "--scale", "smoke", "--quiet", "--json"],
+    ("thermomigration at smoke scale", "run called directly"): [PYTHON, "-c", DIRECTLY],
+}
+
+
+@pytest.mark.parametrize(("group", "name"), COMMANDS, ids=lambda word: word)
+def test_start(benchmark, group, name, tmp_path):
+    benchmark.group, benchmark.param = group, name
+    # Compiled programs come from one folder for both ways, and are there after the first round.
+    caches = {key: value for key, value in child_environment(RunRequest("thermomigration")).items() if key.startswith("JAX_")}
+    environment = {**os.environ, **caches}
+
+    def run():
+        subprocess.run(COMMANDS[group, name], check=True, capture_output=True, cwd=tmp_path, env=environment)
+
+    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
