@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -77,12 +78,11 @@ def test_seconds_are_those_of_the_steps_that_were_drawn():
 
 def test_rates_are_chosen_on_a_seed_of_their_own(session):
     images = paper.SCALES["smoke"].images
-    config = paper.Images(
-        "digits", 256, 64, 64, (4, 4, 8), 1, 64, ("uniform",), rates=(1e-5, 0.05), target=50.0, tuning_steps=10, steps=5, repeats=3
-    )
+    # As many steps as the race has, so that the compiled steps are the same.
+    config = dataclasses.replace(images, arms=("uniform",), rates=(1e-5, 0.05), tuning_steps=images.steps)
     race = paper.Race.load(config, session)
     best, tuning = paper.choose_rates(race, session)
-    assert best == {"uniform": 0.05} and dict(tuning.sizes) == {"arm": 1, "rate": 2, "seed": 1, "step": 3, "update": 10}
+    assert best == {"uniform": 0.05} and dict(tuning.sizes) == {"arm": 1, "rate": 2, "seed": 1, "step": 4, "update": 15}
     assert any("at an end of the grid" in note for note in session.notes) and images.rates == (0.05,)
 
 

@@ -44,7 +44,7 @@ class Images:
     "Training images."
     n_test: Annotated[int, Between(16, 10_000)] = 2000
     "Test images."
-    n_looked_at: Annotated[int, Between(16, 60_000)] = 2000
+    n_looked_at: Annotated[int, Between(16, 60_000)] = 1000
     "Of the training images and of the test images, those on which accuracy is measured along the way."
     widths: Annotated[tuple[int, ...], Between(1, 4096)] = (16, 32, 64)
     "Channels of each convolution."
@@ -68,7 +68,7 @@ class Images:
     "Steps of the runs that choose a rate."
     steps: Annotated[int, Between(5, 10_000_000)] = 350
     "Steps of the runs that are judged."
-    every: Annotated[int, Between(1, 100_000)] = 5
+    every: Annotated[int, Between(1, 100_000)] = 10
     "Steps between two looks at the accuracy."
     n_seeds: Annotated[int, Between(3, 100)] = 3
     "Paired seeds of the judged runs."
