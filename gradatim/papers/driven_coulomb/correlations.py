@@ -33,6 +33,12 @@ def _samplers(fields: Array, steps: Array, grid: PeriodicGrid) -> el.Fluctuation
 
 
 @eqx.filter_jit
+def _parts(samplers: el.FluctuationSampler) -> list[el.FluctuationSampler]:
+    """All but the last two, and each of these."""
+    return [jax.tree.map(take, samplers) for take in (lambda leaf: leaf[:-2], lambda leaf: leaf[-2], lambda leaf: leaf[-1])]
+
+
+@eqx.filter_jit
 def _theory(fields: Array, grid: PeriodicGrid) -> el.StructureFactor:
     k = grid.wavevectors()
     return jax.vmap(lambda field: el.DrivenElectrolyte(field=field, dim=2).structure_factor(k))(fields)
@@ -81,14 +87,15 @@ def run_correlations(config: Correlations, session: Session) -> Findings:
     keys = jax.random.split(jax.random.fold_in(session.key, 0), 3)
     grid = PeriodicGrid((config.cells,) * 2, float(config.cells))
     # The last two make the strip of pictures: equilibrium, and the field in steps of one Debye time.
-    fields = jnp.asarray([*config.fields, 0.0, config.strip_field])
+    fields = np.asarray([*config.fields, 0.0, config.strip_field])
     steps = jnp.asarray([_independent(grid)] * (len(config.fields) + 1) + [1.0])
-    samplers = _samplers(fields, steps, grid)
-    here = jax.tree.map(lambda leaf: leaf[:-2], samplers)
+    samplers = _samplers(jnp.asarray(fields), steps, grid)
+    here, equilibrium, driven_on = _parts(samplers)
     found = _means(session, "modes of all fields", here, config.samples, config.seeds, keys[0])
-    theory = _theory(fields[:-2], grid)
+    theory = _theory(jnp.asarray(fields[:-2]), grid)
     # Not the mean; nor the Nyquist modes, which in a real field do not feel the drive.
-    keep = np.array(grid.squared_wavenumber() > 0)
+    keep = np.ones(grid.spectrum_shape, bool)
+    keep[0, 0] = False
     keep[(config.cells + 1) // 2 : config.cells // 2 + 1] = False
     within = np.zeros((len(config.fields), config.seeds, 2))
     pairs = ((found.density, theory.density), (found.charge, theory.charge))
@@ -111,7 +118,6 @@ def run_correlations(config: Correlations, session: Session) -> Findings:
     order = np.argsort(np.fft.fftfreq(config.cells))
     kx = 2 * np.pi * np.fft.fftfreq(config.cells)[order]
     ky = 2 * np.pi * np.arange(config.cells // 2 + 1) / config.cells
-    equilibrium, driven_on = (jax.tree.map(lambda leaf, i=i: leaf[i], samplers) for i in (-2, -1))
     strip = _strip(session, equilibrium, driven_on, keys[2])
     dims = ("field", "kx", "ky")
     data = xr.Dataset(

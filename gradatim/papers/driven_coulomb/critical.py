@@ -115,8 +115,13 @@ def simulate(
     return Simulation(np.asarray(loop.state.structure.value), lives, courant, history["field"], dt * every * history["step"])
 
 
+@jax.jit
+def _squares(grid: PeriodicGrid) -> Array:
+    return grid.squared_wavenumber()
+
+
 def _shell_of(grid: PeriodicGrid) -> np.ndarray:
-    return np.rint(np.sqrt(np.asarray(grid.squared_wavenumber())) * max(grid.box) / (2 * np.pi)).astype(int).reshape(-1)
+    return np.rint(np.sqrt(np.asarray(_squares(grid))) * max(grid.box) / (2 * np.pi)).astype(int).reshape(-1)
 
 
 def half_lives(modes: np.ndarray, shells: np.ndarray, highest: int) -> np.ndarray:
