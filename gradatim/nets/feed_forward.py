@@ -9,6 +9,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 def of_rows(linear: eqx.nn.Linear, x: Float[Array, "tokens n_in"]) -> Float[Array, "tokens n_out"]:
     """A linear map of every row, as the one product x Wᵀ: mapped over rows by `jax.vmap` it would come out transposed."""
+    if len(x) == 1:
+        # A token of one text: the matrix first, which XLA, with many texts mapped over, then multiplies by as it lies.
+        return (linear.weight @ x[0])[None]
     return x @ linear.weight.T
 
 
