@@ -64,7 +64,9 @@ class Corpus:
 def decoder(config: Config, size: Size, key: Any, *, kind: str = "multi_head, dense", n_symbols: int = 84) -> DecoderLM:
     """A model of one size and kind."""
     attention, feed_forward = kind.split(", ")
-    experts = {"n_experts": config.n_routed, "n_shared": config.n_shared, "top_k": config.top_k} if feed_forward == "experts" else {}
+    experts: dict[str, Any] = (
+        {"n_experts": config.n_routed, "n_shared": config.n_shared, "top_k": config.top_k} if feed_forward == "experts" else {}
+    )
     return DecoderLM(
         n_symbols, size.width, size.n_layers, size.n_heads, size.context, attention=attention, hidden=size.hidden, key=key, **experts
     )
