@@ -118,7 +118,7 @@ PEERS = {
 @pytest.mark.parametrize("peer", PEERS)
 def test_hessian_spectrum(benchmark, peer, problem):
     size, operator, reference = problem
-    benchmark.group = f"hessian top 20 and density, {size}"
+    benchmark.group, benchmark.param = f"hessian top 20 and density, {size}", peer
     function = PEERS[peer]
     found = jax.block_until_ready(function(operator))
     if peer != "100 bare products":

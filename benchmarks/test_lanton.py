@@ -54,7 +54,7 @@ def _dimensions(dimensions: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("tree", TREES, ids=TREES)
 @pytest.mark.parametrize("peer", PEERS, ids=PEERS)
 def test_step(benchmark: Any, tree: str, peer: str) -> None:
-    benchmark.group = f"LANTON, ten steps on {tree}"
+    benchmark.group, benchmark.param = f"LANTON, ten steps on {tree}", peer
     gradients, groups, dimensions = TREES[tree]()
     optimizer: Any = PEERS[peer](groups, dimensions)
 
@@ -97,6 +97,7 @@ ESTIMATES = {
 @pytest.mark.parametrize("estimate", ESTIMATES, ids=ESTIMATES)
 @pytest.mark.benchmark(group="nuclear norm of a 512 × 512 matrix")
 def test_nuclear_norm(benchmark: Any, estimate: str) -> None:
+    benchmark.param = estimate
     matrix = jax.random.normal(jax.random.key(1), (512, 512))
     run = jax.jit(ESTIMATES[estimate])
     benchmark.extra_info["relative error"] = float(abs(run(matrix) / nuclear_norm(matrix, method="svd") - 1))
