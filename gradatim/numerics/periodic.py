@@ -77,6 +77,8 @@ class PeriodicGrid(eqx.Module):
         axes = self.derivative_wavenumbers() if odd else self.wavenumbers()
         return jnp.stack([jnp.broadcast_to(k, self.spectrum_shape) for k in axes], -1)
 
+    # Compiled, as is the other: each of their dozen small operations would be a program of its own.
+    @jax.jit
     def squared_wavenumber(self) -> Float[Array, ...]:
         """|k|² of each mode."""
         return functools.reduce(jnp.add, [jnp.broadcast_to(k**2, self.spectrum_shape) for k in self.wavenumbers()])
@@ -95,6 +97,7 @@ class PeriodicGrid(eqx.Module):
         axes = [3 * np.abs(_indices(k.size, n, i == self.dim - 1)) < n for i, (k, n) in enumerate(self._axes())]
         return functools.reduce(jnp.logical_and, [jnp.broadcast_to(keep, self.spectrum_shape) for keep in self._spread(axes)])
 
+    @jax.jit
     def multiplicity(self) -> Float[Array, ...]:
         """How often each stored mode counts in a sum over all modes: 2 where its conjugate is not stored."""
         n = self.shape[-1]

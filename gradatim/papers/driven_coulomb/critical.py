@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Array, Complex, Int
 
 from gradatim.lab import Measure, Session
-from gradatim.numerics import BlockMean, PeriodicGrid
+from gradatim.numerics import BlockMean, PeriodicGrid, fit_power_law, local_exponents
 from gradatim.physics import electrolyte as el
 
 from .ions import single
@@ -115,13 +115,8 @@ def simulate(
     return Simulation(np.asarray(loop.state.structure.value), lives, courant, history["field"], dt * every * history["step"])
 
 
-@jax.jit
-def _squares(grid: PeriodicGrid) -> Array:
-    return grid.squared_wavenumber()
-
-
 def _shell_of(grid: PeriodicGrid) -> np.ndarray:
-    return np.rint(np.sqrt(np.asarray(_squares(grid))) * max(grid.box) / (2 * np.pi)).astype(int).reshape(-1)
+    return np.rint(np.sqrt(np.asarray(grid.squared_wavenumber())) * max(grid.box) / (2 * np.pi)).astype(int).reshape(-1)
 
 
 def half_lives(modes: np.ndarray, shells: np.ndarray, highest: int) -> np.ndarray:
@@ -150,10 +145,9 @@ def slopes(k: np.ndarray, values: np.ndarray, window: tuple[int, int]) -> np.nda
     low, high = window
     inside = values[..., low - 1 : high]
     whole = np.all(np.isfinite(inside) & (inside > 0), axis=-1, keepdims=True)
-    # As `fit_power_law`, which would be compiled for every window.
-    x, y = np.log(k[low - 1 : high]), np.log(np.where(whole, inside, 1.0).astype(float))
-    x = x - x.mean()
-    return np.where(whole[..., 0], y @ x / (x @ x), np.nan)
+    safe = np.where(whole, inside, 1.0)
+    found = fit_power_law(jnp.asarray(k[low - 1 : high]), jnp.asarray(safe)).exponent
+    return np.where(whole[..., 0], np.asarray(found), np.nan)
 
 
 def over_seeds(name: str, values: np.ndarray) -> tuple[dict[str, Measure], dict[str, str]]:
@@ -175,7 +169,7 @@ def dataset(k: np.ndarray, structure: np.ndarray, lives: np.ndarray, arms: list[
             "structure": (("arm", "seed", "k"), structure, {"units": "1/dx^d"}),
             "local_slope": (
                 ("arm", "k_between"),
-                np.diff(np.log(binned.astype(float))) / np.diff(np.log(middle)),
+                np.asarray(local_exponents(jnp.asarray(middle), jnp.asarray(binned, middle.dtype))),
                 {"units": "1"},
             ),
             "half_life": (("lived", "seed", "k_low"), lives, {"units": "dx²/D"}),

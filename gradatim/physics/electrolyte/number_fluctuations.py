@@ -61,18 +61,12 @@ def _shell_means(values: Array, grid: PeriodicGrid) -> Array:
 
 def shell_wavenumbers(grid: PeriodicGrid) -> Float[Array, " shells"]:
     """The mean |k| over the modes of each shell."""
-    return shell_average(jnp.sqrt(_modes(grid)[0]), grid)
-
-
-# One program, where each of a dozen small operations would be one.
-@jax.jit
-def _modes(grid: PeriodicGrid) -> tuple[Array, Array]:
-    return grid.squared_wavenumber(), grid.multiplicity()
+    return shell_average(jnp.sqrt(grid.squared_wavenumber()), grid)
 
 
 def _shells(grid: PeriodicGrid) -> tuple[np.ndarray, np.ndarray, int]:
     with jax.ensure_compile_time_eval():
-        square, weights = map(np.asarray, _modes(grid))
+        square, weights = np.asarray(grid.squared_wavenumber()), np.asarray(grid.multiplicity())
     longest = max(grid.box)
     n_shells = int(min(n // 2 * longest / side for n, side in zip(grid.shape, grid.box, strict=True)))
     index = np.rint(np.sqrt(square) * longest / (2 * np.pi)).astype(int).reshape(-1)
