@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree, Real
 
+from gradatim.numerics.checks import is_known
 from gradatim.optim.leaves import check_leaves
-from gradatim.optim.rates import check_rates
+from gradatim.optim.rates import check_not_negative, check_rates
 
 Friction = Callable[[Real[Array, "..."]], Real[Array, "..."]]
 
@@ -112,9 +112,9 @@ def diffgrad(
     the second step on. Source: Dubey, Chakraborty, Roy, Mukherjee, Singh and Chaudhuri, *diffGrad: An Optimization Method for
     Convolutional Neural Networks*, IEEE TNNLS 31 (2020) 4500-4511.
     """
-    # With the decay in the gradient there is no shrink to overshoot.
-    check_rates({"learning_rate": learning_rate if decoupled else 0.0}, {"learning_rate": ("weight_decay", weight_decay)})
-    check_rates({"learning_rate": learning_rate})
+    check_not_negative(learning_rate=learning_rate, weight_decay=weight_decay)
+    if decoupled:  # with the decay in the gradient there is no shrink to overshoot
+        check_rates({"learning_rate": learning_rate}, {"learning_rate": ("weight_decay", weight_decay)})
     parts = [scale_by_diffgrad(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, friction=friction)]
     # A number that is 0 now stays 0; an array may be one that `optax.inject_hyperparams` changes later.
     if not (isinstance(weight_decay, int | float) and weight_decay == 0):
@@ -149,15 +149,11 @@ def _is_state(node: object) -> bool:
     return isinstance(node, ScaleByDiffgradState)
 
 
-def _is_traced(value: object) -> bool:
-    return isinstance(value, Tracer)
-
-
 def _check_ranges(b1: float | Array, b2: float | Array, eps: float | Array, eps_root: float | Array) -> None:
     # Traced values (`optax.inject_hyperparams` under jit) cannot be looked at.
     for name, value in {"b1": b1, "b2": b2}.items():
-        if not _is_traced(value) and not 0 <= value < 1:
+        if is_known(value) and not 0 <= value < 1:
             raise ValueError(f"{name} must lie in [0, 1), got {value}")
     for name, value in {"eps": eps, "eps_root": eps_root}.items():
-        if not _is_traced(value) and not value >= 0:
+        if is_known(value) and not value >= 0:
             raise ValueError(f"{name} must be at least 0, got {value}")

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
+from gradatim.numerics.checks import is_known
 from gradatim.optim.layer_norms import DualNorm, Groups, Layer, layer_dual_norms, layers_of, measure
-from gradatim.optim.rates import check_rates
+from gradatim.optim.rates import check_not_negative, check_rates
 from gradatim.optim.scion import scale_by_scion
 
 Threshold = float | Array | Mapping[str, float | Array]
@@ -163,7 +163,7 @@ def scale_by_lanton(
 
     **Arguments, raises:** as in [`lanton`][gradatim.optim.lanton].
     """
-    check_rates({"learning_rate": 0.0}, {"learning_rate": ("weight_decay", weight_decay)})
+    check_not_negative(weight_decay=weight_decay)
     direction: Any = scale_by_scion(groups, b1, axes=axes, radii=radii, method=method)
     # Inside, so that a layer decays at its own rate.
     if not (isinstance(weight_decay, int | float) and weight_decay == 0):
@@ -318,12 +318,12 @@ def _is_state(node: object) -> bool:
 
 def _check_ranges(b2: float | Array, alpha: Threshold, exponent: float | Array, every: int) -> None:
     # Traced values (`optax.inject_hyperparams` under jit) cannot be looked at.
-    if not isinstance(b2, Tracer) and not 0 <= b2 < 1:
+    if is_known(b2) and not 0 <= b2 < 1:
         raise ValueError(f"b2 must lie in [0, 1), got {b2}")
     for name, value in (alpha if isinstance(alpha, Mapping) else {"": alpha}).items():
-        if not isinstance(value, Tracer) and not value > 0:
+        if is_known(value) and not value > 0:
             raise ValueError(f"alpha{f' of {name!r}' if name else ''} must be positive, got {value}")
-    if not isinstance(exponent, Tracer) and not exponent >= 0:
+    if is_known(exponent) and not exponent >= 0:
         raise ValueError(f"exponent must be at least 0, got {exponent}")
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")

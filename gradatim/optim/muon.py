@@ -17,7 +17,7 @@ from gradatim.nets.labels import Classify, Selection, matrix_axes, muon_roles
 from gradatim.nets.parameters import MatrixAxes
 from gradatim.numerics.polar import NEWTON_SCHULZ, Coefficients, check_name, polar_factor
 from gradatim.optim.leaves import check_leaves
-from gradatim.optim.rates import check_rates, is_constant
+from gradatim.optim.rates import check_not_negative, check_rates, is_constant
 
 Dimensions = MuonDimensionNumbers | MatrixAxes | PyTree | Callable[[Any], Any] | None
 Mask = PyTree[bool] | Callable[[optax.Params], PyTree[bool]] | None
@@ -219,7 +219,7 @@ def spectral_norm_bound(
     2.000
     """
     check_rates({"learning_rate": learning_rate}, {"learning_rate": ("weight_decay", weight_decay)})
-    check_rates({"norm": norm, "step_norm": step_norm})
+    check_not_negative(norm=norm, step_norm=step_norm)
     log = jnp.asarray(steps) * jnp.log1p(-learning_rate * jnp.asarray(weight_decay, float))
     decays = jnp.asarray(weight_decay) > 0
     # Where there is no decay, (1 - (1 - η λ)ᵗ)/λ is t η.

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from gradatim.numerics.checks import is_known
 
 from .hessian_approximations import ASYMMETRY, AbstractHessian, ExactHessian, LowRankOperator, MatrixHessian
 from .regularized_solves import Scalar, Solve, Vector, conjugate_gradients, direct, dual_norm, primal_norm, woodbury
@@ -117,7 +118,7 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
         record: int = 0,
     ) -> None:
         for name, value in (("gamma0", gamma0), ("gamma_min", gamma_min)):
-            if not isinstance(value, Tracer) and not 0 < float(value) < math.inf:
+            if is_known(value) and not 0 < float(value) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {value}")
         for name, value in (("rtol", rtol), ("atol", atol), ("jitter", jitter), ("record", record)):
             if not value >= 0:
@@ -286,7 +287,7 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
             return
         tolerances = {"rtol": self.rtol, "atol": self.atol, "gradient_tol": self.gradient_tol}
         for name, value in tolerances.items():
-            if value is not None and not isinstance(value, Tracer) and 0 < float(value) < 1e-6:
+            if value is not None and is_known(value) and 0 < float(value) < 1e-6:
                 warnings.warn(
                     f"{name} = {float(value):g} is below what {dtype} can resolve: the method may stop with nonlinear_divergence; "
                     "take 64 bits, or a tolerance of 1e-6 or more",

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
 from gradatim.numerics import lmo
+from gradatim.numerics.checks import is_known
 from gradatim.optim.layer_norms import NORM_OF_GROUP, Groups, Layer, layers_of
 from gradatim.optim.rates import check_rates
 
@@ -34,7 +34,7 @@ def scale_by_scion(
 
     **Arguments, raises:** as in [`scion`][gradatim.optim.scion].
     """
-    if not isinstance(b1, Tracer) and not 0 <= b1 < 1:
+    if is_known(b1) and not 0 <= b1 < 1:
         raise ValueError(f"b1 must lie in [0, 1), got {b1}")
     radii = dict(radii or {})
     for group, radius in radii.items():

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 import optax
-from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from gradatim.nets import check_labels
 from gradatim.optim.leaves import check_leaves
+from gradatim.optim.rates import check_not_negative, is_constant
 
 CLASSES = ("matrix", "vector", "output")
 SHRINK_WARNING = 0.1
@@ -101,7 +101,7 @@ class WidthScaling:
         **Raises:** `ValueError` for a negative number.
         """
         vector_learning_rate = learning_rate if vector_learning_rate is None else vector_learning_rate
-        _check_not_negative(learning_rate=learning_rate, weight_decay=weight_decay, vector_learning_rate=vector_learning_rate)
+        check_not_negative(learning_rate=learning_rate, weight_decay=weight_decay, vector_learning_rate=vector_learning_rate)
         vector = RateAndDecay(_times(vector_learning_rate, self.ratio**self.vector_rate_exponent), 0.0)
         matrix_rate = _times(learning_rate, self.ratio**self.matrix_rate_exponent)
         matrix_decay = weight_decay * self.ratio**self.matrix_decay_exponent
@@ -221,23 +221,11 @@ def _times(rate: Any, factor: float) -> Any:
     return lambda count: schedule(count) * factor
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a value can be looked at: no schedule, not traced."""
-    # By NumPy below: inside jit, JAX would trace even what is known.
-    return not callable(value) and not isinstance(value, Tracer)
-
-
-def _check_not_negative(**values: Any) -> None:
-    for name, value in values.items():
-        if _is_number(value) and not np.all(np.asarray(value) >= 0):
-            raise ValueError(f"{name} must be at least 0, got {value}")
-
-
 def _check_shrink(name: str, learning_rate: Any, weight_decay: Any, *, needs_decay: bool = False) -> None:
-    _check_not_negative(learning_rate=learning_rate, weight_decay=weight_decay)
-    if needs_decay and _is_number(weight_decay) and not np.all(np.asarray(weight_decay) > 0):
+    check_not_negative(learning_rate=learning_rate, weight_decay=weight_decay)
+    if needs_decay and is_constant(weight_decay) and not np.all(np.asarray(weight_decay) > 0):
         raise ValueError(f"weight_decay must be positive, got {weight_decay}: without decay there is no steady state")
-    if not _is_number(learning_rate) or not _is_number(weight_decay):
+    if not is_constant(learning_rate) or not is_constant(weight_decay):
         return
     shrink = float(np.max(np.asarray(learning_rate) * np.asarray(weight_decay)))
     if shrink > 1:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from gradatim.nets import MatrixAxes, matrix_axes
 from gradatim.numerics import Estimate, top_singular_value
+from gradatim.numerics.checks import is_known
 
 MATCHED = (0.8, 1.25)
 "Ratios of largest singular values between which a matrix counts as carried over."
@@ -95,7 +95,7 @@ def scaled_spectrum(w: Float[Array, "*batch out in"], fractions: Float[Array, " 
 
     **Raises:** `ValueError` for fractions outside [0, 1], unless they are traced.
     """
-    if not isinstance(fractions, Tracer) and not bool(jnp.all((fractions >= 0) & (fractions <= 1))):
+    if is_known(fractions) and not bool(jnp.all((fractions >= 0) & (fractions <= 1))):
         raise ValueError(f"fractions must lie in [0, 1], got {fractions}")
     values = jnp.linalg.svdvals(w)
     n = values.shape[-1]

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
+
+from gradatim.numerics.checks import is_known
 
 from .directions import Nonfinite, ValueAndGrad, moved, weighted_sum
 from .probes import check_count, check_parameters, check_positive, check_word, chosen_radius, draw_probe, probe_seed, scalar_loss
@@ -154,7 +155,7 @@ def guided_directions(
     check_positive("radius", radius)
     check_count("n_probes", n_probes)
     check_word("nonfinite", nonfinite, ("propagate", "drop"))
-    if not isinstance(share, Tracer) and not 0 <= float(share) <= 1:
+    if is_known(share) and not 0 <= float(share) <= 1:
         raise ValueError(f"share must lie in [0, 1], got {share}")
     loss = scalar_loss(fun)
 

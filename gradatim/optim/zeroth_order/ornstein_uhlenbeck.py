@@ -11,8 +11,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from gradatim.numerics.checks import is_known
 
 from .probes import check_count, check_positive
 
@@ -75,7 +76,7 @@ def ornstein_uhlenbeck_adaptation(
         check_positive(name, value)
     rates = {"noise": noise, "reversion_rate": reversion_rate, "learning_rate": learning_rate, "reward_rate": reward_rate}
     for name, value in rates.items():
-        if not isinstance(value, Tracer) and not 0 <= float(value) < math.inf:
+        if is_known(value) and not 0 <= float(value) < math.inf:
             raise ValueError(f"{name} must be at least 0 and finite, got {value}")
     check_count("n_saved", n_saved)
     if duration < dt:

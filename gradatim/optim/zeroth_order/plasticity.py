@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from gradatim.numerics.checks import is_known
 
 
 def hebbian(pre: Float[Array, " in"], post: Float[Array, " out"]) -> Float[Array, "out in"]:
@@ -54,6 +55,6 @@ def eligibility_trace(
 
     **Raises:** `ValueError` for a decay out of its range.
     """
-    if not isinstance(decay, Tracer) and not 0 <= float(decay) < 1:
+    if is_known(decay) and not 0 <= float(decay) < 1:
         raise ValueError(f"decay must lie in [0, 1), got {decay}")
     return decay * trace + hebbian(pre, post)

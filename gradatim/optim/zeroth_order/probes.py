@@ -10,10 +10,11 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.extend.random import threefry_2x32
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, UInt32
+
+from gradatim.numerics.checks import is_known
 
 Distribution = Literal["gaussian", "rademacher", "sphere"]
 BLOCK = 4096
@@ -171,7 +172,7 @@ def check_parameters(params: Any) -> None:
 
 def check_positive(name: str, value: Any) -> None:
     """**Raises:** `ValueError` unless the number, where it can be looked at, is positive and finite."""
-    if value is not None and not isinstance(value, Tracer) and not 0 < float(value) < math.inf:
+    if value is not None and is_known(value) and not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
@@ -199,7 +200,7 @@ def chosen_radius(radius: Any, params: Any) -> Any:
     if radius is None:
         return difference_radius(dtype)
     least = float(jnp.finfo(dtype).eps) ** 0.5
-    if not isinstance(radius, Tracer) and float(radius) < least:
+    if is_known(radius) and float(radius) < least:
         warnings.warn(
             f"radius {float(radius):g} is so small for {dtype} that differences of losses are mostly rounding: "
             f"take at least {least:.1g}, best about {difference_radius(dtype):.1g}",

@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from gradatim.numerics.checks import is_known
 
 from .probes import check_parameters, check_positive, check_word, chosen_radius, probe_seed, scalar_loss, shifted
 
@@ -64,7 +65,7 @@ def mezo_step(
     check_positive("radius", radius)
     check_word("distribution", distribution, ReplayDistribution)
     for name, number in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
-        if not isinstance(number, Tracer) and not float(number) >= 0:
+        if is_known(number) and not float(number) >= 0:
             raise ValueError(f"{name} must be at least 0, got {number}")
     loss = scalar_loss(fun)
 

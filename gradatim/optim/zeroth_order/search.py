@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
+
+from gradatim.numerics.checks import is_known
 
 from .directions import moved
 from .probes import check_parameters, check_positive, draw_probe, probe_seed, scalar_loss
@@ -68,7 +69,7 @@ def one_plus_one(fun: Callable[..., Any], *, radius: Any, growth: Any = 0.8, suc
     """
     check_positive("radius", radius)
     check_positive("growth", growth)
-    if not isinstance(success_rate, Tracer) and not 0 < float(success_rate) < 1:
+    if is_known(success_rate) and not 0 < float(success_rate) < 1:
         raise ValueError(f"success_rate must lie in (0, 1), got {success_rate}")
     loss = scalar_loss(fun)
 
@@ -110,7 +111,7 @@ def simulated_annealing(fun: Callable[..., Any], *, radius: Any, temperature: An
     Source: Metropolis et al., J. Chem. Phys. 21 (1953) 1087-1092; Kirkpatrick, Gelatt and Vecchi, Science 220 (1983) 671-680.
     """
     check_positive("radius", radius)
-    if not callable(temperature) and not isinstance(temperature, Tracer) and not 0 <= float(temperature) < math.inf:
+    if not callable(temperature) and is_known(temperature) and not 0 <= float(temperature) < math.inf:
         raise ValueError(f"temperature must be at least 0 and finite, got {temperature}")
     loss = scalar_loss(fun)
 

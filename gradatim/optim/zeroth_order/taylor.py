@@ -8,8 +8,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
+
+from gradatim.numerics.checks import is_known
 
 from .directions import ValueAndGrad
 from .probes import check_parameters, check_positive, scalar_loss
@@ -51,7 +52,7 @@ def taylor_step(
     if value_and_grad is not None and order > 1:
         raise ValueError(f"value_and_grad serves order 1 only, got order {order}")
     check_positive("rate", rate)
-    if not isinstance(damping, Tracer) and not float(damping) >= 0:
+    if is_known(damping) and not float(damping) >= 0:
         raise ValueError(f"damping must be at least 0, got {damping}")
     check_parameters(params)
     if value_and_grad is not None:

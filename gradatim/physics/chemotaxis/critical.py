@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from gradatim.numerics.checks import is_known
 
 Number = Float[Array, ""] | float
 DIRECT, INDIRECT = 2, 4
@@ -33,9 +34,9 @@ def critical_mass(dimension: int, *, tau: Number = 0.0, chi: Number = 1.0) -> Fl
     >>> print(f"{critical_mass(4, tau=0.25):.4f}")
     157.9137
     """
-    if not isinstance(tau, Tracer) and not float(tau) >= 0:
+    if is_known(tau) and not float(tau) >= 0:
         raise ValueError(f"tau must be at least 0, got {tau}")
-    is_direct = not isinstance(tau, Tracer) and float(tau) == 0
+    is_direct = is_known(tau) and float(tau) == 0
     decisive, kind = (DIRECT, "direct, tau = 0") if is_direct else (INDIRECT, "indirect, tau > 0")
     if dimension != decisive:
         raise ValueError(f"dimension must be {decisive} ({kind}) for a mass to be critical, got {dimension}")

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
-from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from gradatim.numerics.checks import is_known
 
 Numbers = Float[Array, "..."] | float
 
@@ -43,7 +44,7 @@ def growth_rate(nbar: Numbers, mu: Numbers, *, eps: Numbers, tau: Numbers, chi: 
     >>> print(f"{growth_rate(40.0, jnp.pi**2, eps=0.01, tau=0.2):.3f}")
     2.228
     """
-    if not isinstance(chi, Tracer) and not (np.asarray(chi) >= 0).all():
+    if is_known(chi) and not (np.asarray(chi) >= 0).all():
         raise ValueError(f"chi must be at least 0 (attraction), got {chi}")
     arguments = jnp.broadcast_arrays(*(jnp.asarray(x, jnp.result_type(float)) for x in (nbar, mu, eps, tau, chi)))
     rates = jax.vmap(_leading_root)(*(x.reshape(-1) for x in arguments))

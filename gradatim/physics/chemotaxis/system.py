@@ -11,8 +11,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from gradatim.numerics.checks import is_known
 
 from . import lyapunov
 from .adaptive import Adaptivity, march_adaptively
@@ -66,11 +67,11 @@ class IndirectChemotaxis(eqx.Module):
 
     def __init__(self, grid: AbstractGrid, eps: Number, tau: Number, chi: Number = 1.0):
         for name, number, least in (("eps", eps, 0.0), ("tau", tau, 0.0), ("chi", chi, -math.inf)):
-            if not isinstance(number, Tracer) and not (float(number) >= least and math.isfinite(number)):
+            if is_known(number) and not (float(number) >= least and math.isfinite(number)):
                 raise ValueError(f"{name} must be finite{' and at least 0' if least == 0 else ''}, got {number}")
         self.grid = grid
         self.eps, self.tau, self.chi = (jnp.asarray(x, jnp.result_type(float, x)) for x in (eps, tau, chi))
-        is_fast, is_direct = (not isinstance(x, Tracer) and float(x) == 0 for x in (eps, tau))
+        is_fast, is_direct = (is_known(x) and float(x) == 0 for x in (eps, tau))
         self.limit = ("ids" if is_direct else "pes") if is_fast else "none"
 
     def init(self, cells: Float[Array, ...], attractant: Float[Array, ...] | None = None, signal: Float[Array, ...] | None = None) -> State:
@@ -83,12 +84,12 @@ class IndirectChemotaxis(eqx.Module):
         for name, field in (("cells", cells), ("attractant", attractant), ("signal", signal)):
             if field is not None and field.shape != self.grid.shape:
                 raise ValueError(f"{name} must have the grid's shape {self.grid.shape}, got {field.shape}; batch with jax.vmap")
-        if not isinstance(cells, Tracer):
+        if is_known(cells):
             # NumPy: under a surrounding trace JAX's operations on known values are traced too.
             values = np.asarray(cells)
             if not (np.isfinite(values).all() and (values >= 0).all()):
                 raise ValueError(f"cells must be finite and at least 0 everywhere, got values from {values.min()} to {values.max()}")
-        if cells.dtype == jnp.float32 and self.limit == "none" and not isinstance(self.eps, Tracer) and float(self.eps) < 1e-4:
+        if cells.dtype == jnp.float32 and self.limit == "none" and is_known(self.eps) and float(self.eps) < 1e-4:
             _warn_of_single_precision(float(self.eps))
         c, w = self.critical_manifold(cells)
         attractant = c if attractant is None or self.limit != "none" else attractant.astype(cells.dtype)
@@ -127,7 +128,7 @@ class IndirectChemotaxis(eqx.Module):
 
         **Raises:** `ValueError` for dt ≤ 0.
         """
-        if not isinstance(dt, Tracer) and not float(dt) > 0:
+        if is_known(dt) and not float(dt) > 0:
             raise ValueError(f"dt must be positive, got {dt}")
         return self._stepper(jnp.asarray(dt, jnp.result_type(float, dt)))
 
@@ -153,7 +154,7 @@ class IndirectChemotaxis(eqx.Module):
         if n_steps < 1 or every < 1 or n_steps % every:
             raise ValueError(f"every must divide the number of steps, got {every} and {n_steps}")
         dts = jnp.diff(times)
-        if not isinstance(times, Tracer) and not (np.diff(np.asarray(times)) > 0).all():
+        if is_known(times) and not (np.diff(np.asarray(times)) > 0).all():
             raise ValueError(f"times must grow, so that dt is positive, got a shortest dt of {np.diff(np.asarray(times)).min()}")
         snapshots = march(self._in_precision(state)._stepper, state, dts.astype(state.cells.dtype), every)
         return self._solution(times[::every], snapshots)
@@ -167,7 +168,7 @@ class IndirectChemotaxis(eqx.Module):
 
         **Raises:** `ValueError` for times that do not grow.
         """
-        if times.size < 2 or (not isinstance(times, Tracer) and not (np.diff(np.asarray(times)) > 0).all()):
+        if times.size < 2 or (is_known(times) and not (np.diff(np.asarray(times)) > 0).all()):
             raise ValueError(f"times must be at least two that grow, got {times}")
         model = self._in_precision(state)
         snapshots = march_adaptively(model._stepper, state, times.astype(state.cells.dtype), adaptivity or Adaptivity())
@@ -208,7 +209,7 @@ def simplify(model: IndirectChemotaxis, limit: Limit) -> IndirectChemotaxis:
         raise ValueError(f"limit must be 'pes' or 'ids', got {limit!r}")
     if limit == "ids":
         return IndirectChemotaxis(model.grid, 0.0, 0.0, model.chi)
-    if not isinstance(model.tau, Tracer) and not float(model.tau) > 0:
+    if is_known(model.tau) and not float(model.tau) > 0:
         raise ValueError(f"tau must be positive for the limit 'pes', got {float(model.tau)}; at tau = 0 take 'ids'")
     return IndirectChemotaxis(model.grid, 0.0, model.tau, model.chi)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from gradatim.numerics.checks import is_known
 
 LAYER = 10.0
 "Width that is resolved, in units of ε: e⁻¹⁰ of the layer is left at its end."
@@ -28,7 +29,7 @@ def layer_times(
     [0.0, 0.006, 0.025, 0.056, 0.1, 0.316, 1.0]
     """
     for name, number in (("t_end", t_end), ("eps", eps)):
-        if not isinstance(number, Tracer) and not float(number) > 0:
+        if is_known(number) and not float(number) > 0:
             raise ValueError(f"{name} must be positive, got {number}")
     for name, count in (("n_layer", n_layer), ("n_after", n_after)):
         if count < 1:

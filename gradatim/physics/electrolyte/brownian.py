@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from gradatim.numerics import PeriodicGrid
+from gradatim.numerics.checks import is_known
 
 from . import mesh
-from .checks import Scalar, known, positive, vectors
+from .checks import Scalar, positive, vectors
 from .theory import DrivenElectrolyte, StructureFactor
 
 LONGEST_STEP = 0.1
@@ -64,15 +65,15 @@ class IonBrownianDynamics(eqx.Module):
         if n_pairs < 1:
             raise ValueError(f"n_pairs must be at least 1, got {n_pairs}")
         rate, density, width = electrolyte.diffusivity * electrolyte.debye_wavenumber**2, electrolyte.mean_density, electrolyte.smearing
-        if known(density) and not math.isclose(n_pairs, float(density) * grid.volume, rel_tol=1e-5):
+        if is_known(density) and not math.isclose(n_pairs, float(density) * grid.volume, rel_tol=1e-5):
             raise ValueError(f"n_pairs must be mean_density times the box, {float(density) * grid.volume:.6g}, got {n_pairs}")
-        if known(rate * dt) and not float(rate * dt) <= LONGEST_STEP * (1 + 1e-6):
+        if is_known(rate * dt) and not float(rate * dt) <= LONGEST_STEP * (1 + 1e-6):
             raise ValueError(f"dt must be at most {LONGEST_STEP}/(D κ²) = {LONGEST_STEP / float(rate):.4g}, got {dt}")
         cell = max(side / n for side, n in zip(grid.box, grid.shape, strict=True))
-        if known(width) and not float(width) >= cell * (1 - 1e-6):
+        if is_known(width) and not float(width) >= cell * (1 - 1e-6):
             raise ValueError(f"smearing must be at least the width of a cell, {cell:.4g}, got {width}")
         bjerrum = electrolyte.debye_wavenumber**2 / (8 * math.pi * density)
-        if electrolyte.dim == 3 and known(bjerrum * width) and not float(bjerrum) < float(width):
+        if electrolyte.dim == 3 and is_known(bjerrum * width) and not float(bjerrum) < float(width):
             raise ValueError(f"smearing must exceed the Bjerrum length {float(bjerrum):.4g}, or opposite ions collapse, got {width}")
         self.electrolyte, self.grid, self.dt, self.n_pairs = electrolyte, grid, dt, n_pairs
         self.kernels = mesh.coulomb_kernels(grid, width)

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gradatim.numerics import PeriodicGrid
+from gradatim.numerics.checks import is_known
 
-from .checks import known, vectors
+from .checks import vectors
 from .theory import DrivenElectrolyte
 
 _UNIT = tuple((array + shift) / 2 for array, shift in zip(np.polynomial.legendre.leggauss(128), (1.0, 0.0), strict=True))
@@ -35,7 +36,7 @@ def density_correlation(electrolyte: DrivenElectrolyte, r: Float[Array, "*points
     _check(electrolyte, r)
     if electrolyte.dim != 3:
         raise ValueError(f"dim must be 3, got {electrolyte.dim}")
-    if known(electrolyte.smearing) and float(electrolyte.smearing) != 0:
+    if is_known(electrolyte.smearing) and float(electrolyte.smearing) != 0:
         raise ValueError(f"smearing must be 0, got {electrolyte.smearing}: the integral is that of point charges")
     distance = jnp.sqrt(jnp.sum(r**2, -1))[..., None, None]
     cosine = r[..., electrolyte.axis][..., None, None] / distance
@@ -104,5 +105,5 @@ def _check(electrolyte: DrivenElectrolyte, r: Array) -> None:
     vectors("r", r, electrolyte.dim)
     if electrolyte.dim == 1:
         raise ValueError("dim must be 2 or 3, got 1: along a line no power law is left")
-    if known(r) and not np.asarray(r).any(-1).all():
+    if is_known(r) and not np.asarray(r).any(-1).all():
         raise ValueError("r must not be 0: the formula is that of large distances")

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .checks import Scalar, known, not_negative
+from gradatim.numerics.checks import is_known
+
+from .checks import Scalar, not_negative
 
 _DOUBLINGS = 40
 "Halvings of the step before its series is summed: |A| dt up to 10⁸ then starts from 10⁻⁴."
@@ -34,7 +36,7 @@ def lyapunov_steady_state(drift: Complex[Array, "*modes n n"], noise: Complex[Ar
     n = drift.shape[-1]
     if drift.shape[-2] != n or noise.shape != drift.shape:
         raise ValueError(f"drift and noise must be square matrices of one shape, got {drift.shape} and {noise.shape}")
-    if known(drift):
+    if is_known(drift):
         slowest = np.linalg.eigvals(np.asarray(drift)).real.min()
         if not slowest > 0:
             raise ValueError(f"drift must have eigenvalues with positive real parts, or nothing settles; got {slowest:.3g}")

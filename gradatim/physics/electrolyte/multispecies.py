@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from .checks import Scalar, known, not_negative, positive, vectors
+from gradatim.numerics.checks import is_known
+
+from .checks import Scalar, not_negative, positive, vectors
 from .linear_noise import lyapunov_steady_state
 
 _NEUTRAL = 1e-6
@@ -64,9 +66,9 @@ class MultispeciesElectrolyte(eqx.Module):
         positive(debye_wavenumber=debye_wavenumber)
         not_negative(smearing=smearing)
         for name, values in (("densities", densities), ("diffusivities", diffusivities)):
-            if known(values) and not (np.asarray(values) > 0).all():
+            if is_known(values) and not (np.asarray(values) > 0).all():
                 raise ValueError(f"{name} must be positive, got {np.asarray(values).tolist()}")
-        if known(charges) and known(densities):
+        if is_known(charges) and is_known(densities):
             carried = np.asarray(charges) * np.asarray(densities)
             net, parts = float(carried.sum()), float(np.abs(carried).sum())
             if not abs(net) <= _NEUTRAL * parts or parts == 0:

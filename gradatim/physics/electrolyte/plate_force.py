@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .checks import Scalar, known, positive
+from gradatim.numerics.checks import is_known
+
+from .checks import Scalar, positive
 
 CLOSURES = ("wall", "fixed_number", "conducting")
 "The stress on an insulating wall; its mean over the gap at a fixed number of ions; the stress on a conducting wall."
@@ -134,7 +136,7 @@ def fluctuation_force_at(
     positive(diffusivity=diffusivity)
     square = jnp.asarray(field, jnp.result_type(float, field)) ** 2
     elapsed = diffusivity * time / separation**2
-    if known(elapsed) and not float(elapsed) >= _EARLIEST:
+    if is_known(elapsed) and not float(elapsed) >= _EARLIEST:
         raise ValueError(f"time must be at least {_EARLIEST} separation² / diffusivity, got {float(elapsed):.3g} of them")
     steady = fluctuation_force(field, separation, dim=dim, thermal_energy=thermal_energy)
     # In units of H: exp(-2Λt) is below 1e-16 where Λ t > 18.4.

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from gradatim.numerics import PeriodicGrid, phi_1, phi_2, phi_3
+from gradatim.numerics.checks import is_known
 
-from .checks import Scalar, known, not_negative, positive
+from .checks import Scalar, not_negative, positive
 
 LARGEST_COURANT = 0.3
 "(|μ₁|/2 + |μ₂|) |∇φ| k_max dt above which the explicit terms are not to be trusted; at twice that they blow up."
@@ -108,7 +109,7 @@ class PolarChemotaxis(eqx.Module):
         if len(tilt) != grid.dim:
             raise ValueError(f"tilt must have one component for each of the grid's {grid.dim} axes, got {tilt}")
         slowest = (2 * math.pi / max(grid.box)) ** 2
-        if known(mass) and known(diffusivity) and not float(mass) > -float(diffusivity) * slowest:
+        if is_known(mass) and is_known(diffusivity) and not float(mass) > -float(diffusivity) * slowest:
             raise ValueError(f"mass must exceed -D (2π/L)² = {-float(diffusivity) * slowest:.4g}, or waves grow without end, got {mass}")
         self.grid, self.diffusivity, self.mass, self.noise, self.tilt = grid, diffusivity, mass, noise, tilt
         self.mu_ks, self.mu_polar = mu_ks, mu_polar
@@ -136,7 +137,7 @@ class PolarChemotaxis(eqx.Module):
             raise ValueError(f"order must be 1, 2 or 4, got {order}")
         strength = (jnp.abs(self.mu_ks) / 2 + jnp.abs(self.mu_polar)) * self._largest_wavenumber()
         speed = strength * jnp.sqrt(functools.reduce(jnp.add, [jnp.asarray(a, float) ** 2 for a in self.tilt]))
-        if known(speed) and known(dt) and not float(speed * dt) <= LARGEST_COURANT:
+        if is_known(speed) and is_known(dt) and not float(speed * dt) <= LARGEST_COURANT:
             raise ValueError(f"dt must be at most {LARGEST_COURANT / float(speed):.4g} under this tilt, got {dt}")
         square = self.grid.squared_wavenumber()
         growth = -jnp.where(square > 0, self.diffusivity * square + self.mass, 0.0) * dt
@@ -144,7 +145,7 @@ class PolarChemotaxis(eqx.Module):
         return PolarStepper(self, scheme, self._noise_amplitude(dt, growth), self._gradient_kernels(), self._vertices(), strength * dt)
 
     def _noise_amplitude(self, dt: Scalar, growth: Array) -> Array | None:
-        if known(self.noise) and float(self.noise) == 0:
+        if is_known(self.noise) and float(self.noise) == 0:
             return None
         # Over one step noise adds 2 T k² ∫ exp(-2 (D k² + σ) s) ds to S(k).
         added = 2 * self.noise * self.grid.squared_wavenumber() * dt * phi_1(2 * growth)
@@ -161,7 +162,7 @@ class PolarChemotaxis(eqx.Module):
     def _vertices(self) -> tuple[Array, ...]:
         """What multiplies the spectrum of ∂ᵢφ ∂ⱼφ, i ≤ j; of (∇φ)² alone where that is all there is: fewer transforms."""
         square, keep, k = self.grid.squared_wavenumber(), self.grid.dealiased(), self.grid.wavenumbers()
-        if known(self.mu_ks) and float(self.mu_ks) == 0:
+        if is_known(self.mu_ks) and float(self.mu_ks) == 0:
             return (-self.mu_polar * square * keep,)
         found = []
         for i, j in itertools.combinations_with_replacement(range(self.grid.dim), 2):

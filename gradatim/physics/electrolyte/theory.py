@@ -13,7 +13,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .checks import Scalar, known, not_negative, positive, vectors
+from gradatim.numerics.checks import is_known
+
+from .checks import Scalar, not_negative, positive, vectors
 from .linear_noise import coupled_exponential
 
 
@@ -73,7 +75,7 @@ class DrivenElectrolyte(eqx.Module):
             raise ValueError(f"axis must be at least 0 and below dim = {dim}, got {axis}")
         positive(debye_wavenumber=debye_wavenumber, diffusivity=diffusivity, mean_density=mean_density)
         not_negative(smearing=smearing)
-        if known(field) and not math.isfinite(float(field)):
+        if is_known(field) and not math.isfinite(float(field)):
             raise ValueError(f"field must be finite, got {field}")
         self.debye_wavenumber, self.field, self.diffusivity = debye_wavenumber, field, diffusivity
         self.mean_density, self.smearing, self.dim, self.axis = mean_density, smearing, dim, axis

@@ -14,8 +14,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from gradatim.numerics.checks import is_known
 
 from .loading import check_temperature, mean_kinetic_energy
 from .vectors import Scalar, Vector, add, check_direction, dot, kinetic_energy, lorentz_factor, scaled
@@ -67,10 +68,10 @@ class TemperatureGradientForce(AbstractForce):
     offset: Scalar
 
     def __init__(self, length: Scalar, direction: Direction, theta: Scalar, offset: str | Scalar = "paper"):
-        if not isinstance(length, Tracer) and (float(length) == 0 or np.isnan(float(length))):
+        if is_known(length) and (float(length) == 0 or np.isnan(float(length))):
             raise ValueError(f"length must not be 0 (infinite for no force), got {float(length)}")
         check_temperature(theta)
-        if not any(isinstance(part, Tracer) for part in direction):
+        if is_known(*direction):
             check_direction(direction)
         if isinstance(offset, str):
             if offset not in ("paper", "exact"):
@@ -114,7 +115,7 @@ class VelocityGradientForce(AbstractForce):
         strain = jnp.asarray(strain, jnp.result_type(float))
         if strain.shape != (3, 3):
             raise ValueError(f"strain must have shape (3, 3), got {strain.shape}")
-        if not isinstance(strain, Tracer):
+        if is_known(strain):
             known = np.asarray(strain, np.float64)
             size = np.abs(known).max()
             if np.abs(known - known.T).max() > 1e-5 * size:
@@ -133,7 +134,7 @@ class VelocityGradientForce(AbstractForce):
         >>> [round(float(part), 6) for part in force(Vector(1.0, 1.0, 0.0))]
         [0.2, -0.1, 0.0]
         """
-        if not any(isinstance(part, Tracer) for part in direction):
+        if is_known(*direction):
             check_direction(direction)
         a = jnp.stack([jnp.asarray(part, jnp.result_type(float, part)) for part in direction])
         return VelocityGradientForce(-rate * (a[:, None] * a[None, :] - jnp.eye(3, dtype=a.dtype) / 3))

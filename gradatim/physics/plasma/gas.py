@@ -11,8 +11,9 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray
+
+from gradatim.numerics.checks import is_known
 
 from .pushers import vay
 from .runaway import redrawn
@@ -67,9 +68,9 @@ class ForcedGas(eqx.Module):
         collision_rate: Scalar | None = None,
         is_coupled: bool = False,
     ):
-        if not isinstance(dt, Tracer) and not (float(dt) > 0 and (float(dt) < 2 or not is_coupled)):
+        if is_known(dt) and not (float(dt) > 0 and (float(dt) < 2 or not is_coupled)):
             raise ValueError(f"dt must be positive{' and below 2 (plasma oscillations)' if is_coupled else ''}, got {float(dt):g}")
-        if collision_rate is not None and not isinstance(collision_rate, Tracer) and not float(collision_rate) >= 0:
+        if collision_rate is not None and is_known(collision_rate) and not float(collision_rate) >= 0:
             raise ValueError(f"collision_rate must be at least 0, got {float(collision_rate)}")
         if len(magnetic) != 3:
             raise ValueError(f"magnetic must have three components, got {len(magnetic)}")

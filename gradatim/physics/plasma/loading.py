@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from gradatim.numerics.checks import is_known
 
 from .vectors import Scalar, Vector
 
@@ -24,7 +25,7 @@ def check_temperature(theta: Scalar) -> None:
 
     **Raises:** `ValueError`.
     """
-    if not isinstance(theta, Tracer) and not float(theta) > 0:
+    if is_known(theta) and not float(theta) > 0:
         raise ValueError(f"theta must be positive (temperature in units of m c²), got {float(theta)}")
 
 

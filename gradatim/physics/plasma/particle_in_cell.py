@@ -15,9 +15,10 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from gradatim.numerics.checks import is_known
 
 from . import weights, yee
 from .pushers import SPLITTINGS, Pusher, vay
@@ -98,9 +99,9 @@ class ParticleInCell(eqx.Module):
             raise ValueError(f"splitting must be one of {SPLITTINGS}, got {splitting!r}")
         if filter_passes < 0:
             raise ValueError(f"filter_passes must be at least 0, got {filter_passes}")
-        if not isinstance(dx, Tracer) and not float(dx) > 0:
+        if is_known(dx) and not float(dx) > 0:
             raise ValueError(f"dx must be positive, got {float(dx)}")
-        if not isinstance(dx, Tracer) and not isinstance(dt, Tracer):
+        if is_known(dx, dt):
             bound = float(dx) / math.sqrt(len(shape))
             if not 0 < float(dt) < bound:
                 raise ValueError(f"dt must lie between 0 and {bound:g} = dx / √{len(shape)}, or light outruns the grid; got {float(dt):g}")
@@ -239,7 +240,7 @@ class ParticleInCell(eqx.Module):
 
 def _warn_of_heating(species: Species, dx: Scalar) -> None:
     known = (dx, species.theta, species.charge, species.mass)
-    if any(isinstance(part, Tracer) for part in known) or float(species.charge) == 0:
+    if not is_known(*known) or float(species.charge) == 0:
         return
     debye = math.sqrt(float(species.theta) * float(species.mass)) / abs(float(species.charge))
     if float(dx) > 3 * debye:

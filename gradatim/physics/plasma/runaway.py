@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
+
+from gradatim.numerics.checks import is_known
 
 from .loading import check_temperature
 from .vectors import Scalar, Vector, dot, kinetic_energy
@@ -51,7 +52,7 @@ class RunawayCap(eqx.Module):
     limit: Scalar
 
     def __init__(self, limit: Scalar):
-        if not isinstance(limit, Tracer) and not float(limit) > 0:
+        if is_known(limit) and not float(limit) > 0:
             raise ValueError(f"limit must be positive, got {float(limit)}")
         self.limit = limit
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import equinox as eqx
-from jax.core import Tracer
+
+from gradatim.numerics.checks import is_known
 
 from .loading import check_temperature
 from .vectors import Scalar
@@ -24,7 +25,7 @@ class PlasmaScales(eqx.Module):
 
     def __init__(self, theta: Scalar, beta: Scalar):
         check_temperature(theta)
-        if not isinstance(beta, Tracer) and not float(beta) > 0:
+        if is_known(beta) and not float(beta) > 0:
             raise ValueError(f"beta must be positive, got {float(beta)}")
         self.theta, self.beta = theta, beta
 

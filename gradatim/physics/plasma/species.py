@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import equinox as eqx
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from gradatim.numerics.checks import is_known
 
 from .forces import AbstractForce
 from .loading import check_temperature, maxwell_juttner, maxwellian
@@ -57,7 +58,7 @@ class Species(eqx.Module):
         check_temperature(theta)
         if per_cell < 1:
             raise ValueError(f"per_cell must be at least 1, got {per_cell}")
-        if not isinstance(mass, Tracer) and not float(mass) > 0:
+        if is_known(mass) and not float(mass) > 0:
             raise ValueError(f"mass must be positive, got {float(mass)}")
         if distribution not in DISTRIBUTIONS:
             raise ValueError(f"distribution must be one of {DISTRIBUTIONS}, got {distribution!r}")
