@@ -4,8 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One thread a test process: two of them side by side are faster than two that fight for two cores.
 WORKERS ?= 2
-# As tests/conftest.py has it.
-QUICKLY_COMPILED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES ?= -1
@@ -32,11 +30,10 @@ $(VENV)/.complete: requirements.lock requirements-build.lock requirements-data.l
 	@touch $@
 
 demo: env
-	$(BIN)/gradatim run --all --scale smoke
+	$(BIN)/gradatim run --all --scale smoke --workers $(WORKERS)
 
 test: env
-	NPROC=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests
-	NPROC=1 XLA_FLAGS="$(QUICKLY_COMPILED)" $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --doctest-modules gradatim
+	NPROC=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --doctest-modules tests gradatim
 
 lint: env
 	$(BIN)/ruff check .

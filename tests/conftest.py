@@ -7,10 +7,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("MPLBACKEND", "agg")
 # Random numbers of several axes compile twenty times faster so; what is asserted must not depend on which numbers they are.
 os.environ.setdefault("JAX_THREEFRY_PARTITIONABLE", "0")
-# Most of the suite's time is compilation, of programs that run for milliseconds.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-)
 
 import hypothesis
 import jaxtyping
@@ -19,6 +15,11 @@ import pytest
 # Stays installed: the rooms are imported when a test first asks for them.
 # An int where a float is declared is right, as it is for Python's type checkers.
 jaxtyping.install_import_hook("gradatim", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+from gradatim.lab.supervisor import QUICKLY_COMPILED  # noqa: E402
+
+# Most of the suite's time is compilation, of programs that run for milliseconds.
+os.environ.setdefault("XLA_FLAGS", QUICKLY_COMPILED)
 
 import jax  # noqa: E402
 

@@ -50,7 +50,7 @@ def run(
     all
         Run every paper that is implemented.
     scale
-        How large the experiment is: seconds, minutes, or the paper's own size.
+        How large the experiment is: seconds (and compiled quickly rather than well), minutes, or the paper's own size.
     seed
         Seed of all randomness; the same seed gives the same findings.
     workers

@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import faulthandler
 import importlib.util
-import io
 import json
 import os
 import signal
@@ -27,12 +26,12 @@ from gradatim.lab.changes import configured, differences
 from gradatim.lab.config import validate
 from gradatim.lab.findings import Findings
 from gradatim.lab.paper import Paper
+from gradatim.lab.plots import png
 from gradatim.lab.records import DATA, FIGURES, RECORD, jsonable
 from gradatim.lab.registry import find
 from gradatim.lab.request import EXIT_CODES, Cause
 from gradatim.lab.run_folder import CRASH, REQUEST, StorageError, complete, refused, storage, sync_file, write_bytes, write_json
 
-DOTS_PER_INCH = 150
 _told = threading.Event()
 "Set once this process was asked to stop."
 
@@ -192,10 +191,7 @@ def _write_figures(partial: Path, module: ModuleType, findings: Findings) -> Non
     with storage(partial):
         (partial / FIGURES).mkdir(exist_ok=True)
         for name, figure in figures.items():
-            image = io.BytesIO()
-            # Without the library's version in it, the same picture is the same file.
-            figure.savefig(image, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-            write_bytes(partial / FIGURES / f"{name}.png", image.getvalue())
+            write_bytes(partial / FIGURES / f"{name}.png", png(figure))
 
 
 def _finish(partial: Path, table: dict[str, Any], *, keep_checkpoints: bool) -> Path:

@@ -39,10 +39,11 @@ def machine() -> dict[str, Any]:
 
 
 def devices() -> dict[str, Any]:
-    """JAX's platform, kind and number of devices; imports JAX."""
+    """JAX's platform, kind and number of devices, and the flags that its compiler was given; imports JAX."""
     import jax
 
-    return {"platform": jax.default_backend(), "device": jax.devices()[0].device_kind, "devices": jax.device_count()}
+    found = {"platform": jax.default_backend(), "device": jax.devices()[0].device_kind, "devices": jax.device_count()}
+    return {**found, "xla_flags": os.environ.get("XLA_FLAGS", "")}
 
 
 def commit() -> str | None:

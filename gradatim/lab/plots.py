@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +44,6 @@ def style() -> Iterator[None]:
         "legend.frameon": False,
         "font.size": 9.5,
         "image.cmap": "cividis",
-        "savefig.dpi": DPI,
         "figure.dpi": DPI,
     }
     with mpl.rc_context(settings):
@@ -92,11 +91,19 @@ def interval(ax: Axes, x: Any, values: Any, *, name: str = "", colour: str | Non
         ax.fill_between(x, mean - half, mean + half, where=whole, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Writes each figure as `<name>.png` and says where; the same figure gives the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.png" for name in figures]
+def png(fig: Figure) -> bytes:
+    """A figure as a PNG image; the same figure gives the same bytes.
+
+    Laid out and drawn once, where `Figure.savefig` draws twice.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.image import imsave
+
     with style():
-        for path, fig in zip(paths, figures.values(), strict=True):
-            fig.savefig(path, dpi=DPI, metadata={"Software": None})
-    return paths
+        fig.set_dpi(DPI)
+        canvas = FigureCanvasAgg(fig)
+        canvas.draw()
+        image = io.BytesIO()
+        # Without the library's version in it, the same picture is the same file.
+        imsave(image, np.asarray(canvas.buffer_rgba()), format="png", dpi=DPI, metadata={"Software": None})
+    return image.getvalue()

@@ -1,3 +1,4 @@
+import io
 import sys
 
 import matplotlib as mpl
@@ -56,13 +57,14 @@ def test_labels_carry_units():
     assert (axes[0, 0].get_xlabel(), axes[0, 0].get_ylabel(), axes[0, 0].get_title(loc="left")) == ("time [s]", "loss", "a")
 
 
-def test_saved_figures_are_the_same_bytes(tmp_path):
+def test_a_figure_drawn_once_is_the_figure_that_matplotlib_saves():
     def draw():
-        fig, axes = plots.figure()
-        axes[0, 0].plot([0, 1], [1, 0])
-        return {"line": fig}
+        fig, axes = plots.figure(1, 2)
+        axes[0, 0].loglog([1, 1000], [1, 1e-3])
+        plots.label(axes[0, 0], "time", "loss", x_unit="s")
+        return fig
 
-    (first,), (second,) = plots.save(draw(), tmp_path / "a"), plots.save(draw(), tmp_path / "b")
-    assert first == tmp_path / "a" / "line.png" and first.read_bytes() == second.read_bytes()
-    width = int.from_bytes(first.read_bytes()[16:20])
-    assert width == pytest.approx(plots.PANEL[0] * plots.DPI, abs=1)
+    image, expected = plots.png(draw()), io.BytesIO()
+    draw().savefig(expected, format="png", dpi=plots.DPI, metadata={"Software": None})
+    assert image == expected.getvalue() == plots.png(draw())
+    assert int.from_bytes(image[16:20]) == pytest.approx(2 * plots.PANEL[0] * plots.DPI, abs=1)

@@ -30,7 +30,7 @@ from gradatim.lab import (
     supervise,
 )
 from gradatim.lab.run_folder import RunFolder
-from gradatim.lab.supervisor import _open_folder, child_environment
+from gradatim.lab.supervisor import QUICKLY_COMPILED, _open_folder, child_environment
 
 
 def request(runs, slug="random-walk", scale="smoke", **options):
@@ -59,7 +59,7 @@ def test_a_run_leaves_a_whole_record(third_party, straight):
     assert record.config["walkers"] == {"n_walkers": 150, "stride": 1.0}
     assert record.changed == {name: KILLED[name] for name in KILLED if name != "steps"}, "a field set to what it was is not changed"
     assert {"compile", "run", "total"} <= set(record.seconds) and record.peak_memory > 1e7
-    assert {"system", "processor", "cpus", "platform", "device", "devices"} <= set(record.machine)
+    assert {"system", "processor", "cpus", "platform", "device", "devices", "xla_flags"} <= set(record.machine)
     assert record.data["walks/spread"].dtype == np.float64 and record.data["walks/spread"].dims == ("walk", "step")
     assert [path.name for path in record.figures] == ["spread.png"] and list(record.redraw()) == ["spread"]
     assert list(record.notes) == ["they walked"]
@@ -406,12 +406,16 @@ def test_runs_about_time_have_the_machine_to_themselves(third_party, monkeypatch
 
 
 def test_the_childs_environment_respects_the_users(monkeypatch, tmp_path):
-    for name in ("JAX_COMPILATION_CACHE_DIR", "NPROC"):
+    for name in ("JAX_COMPILATION_CACHE_DIR", "NPROC", "XLA_FLAGS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     environment = child_environment(RunRequest("random-walk"))
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "gradatim" / "jax")
-    assert environment["MPLBACKEND"] == "agg" and "NPROC" not in environment
+    assert environment["MPLBACKEND"] == "agg" and not {"NPROC", "XLA_FLAGS"} & set(environment)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
     pinned = child_environment(RunRequest("random-walk", threads=1))
     assert pinned["JAX_COMPILATION_CACHE_DIR"] == "/mine" and pinned["NPROC"] == "1"
+    assert child_environment(RunRequest("random-walk", scale="smoke"))["XLA_FLAGS"] == QUICKLY_COMPILED
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
+    flags = child_environment(RunRequest("random-walk", scale="smoke"))["XLA_FLAGS"].split()
+    assert flags[-1] == "--xla_backend_optimization_level=2"  # the last one counts
