@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import xarray as xr
 from gradatim.lab import Session, validate
 from gradatim.lab.paper import read_paper
 from gradatim.papers import lanton as paper
-from gradatim.papers.lanton.language import token_ratio
+from gradatim.papers.lanton.config import ARMS, TIMED
+from gradatim.papers.lanton.language import Corpus, optimizers, token_ratio
 from gradatim.papers.lanton.testbed import FIXED, VARIANTS, ours, windows
 
 TOML = Path(paper.__file__).parents[1] / "lanton.toml"
@@ -60,6 +62,19 @@ def test_figures(findings):
     assert {"rates", "descent", "lengths", "noise", "layers", "tokens", "time"} == set(figures)
     for figure in figures.values():
         assert all(ax.get_xlabel() for ax in figure.axes)
+
+
+def test_every_optimiser_of_the_comparison_makes_a_step():
+    """The smoke run trains with two of them."""
+    assert set(ARMS) == set(paper.SCALES["laptop"].language.arms) and set(TIMED) == set(paper.SCALES["laptop"].language.timed)
+    corpus = Corpus.load(paper.SCALES["smoke"].language, Session(jax.random.key(0), scale="smoke"))
+    params = eqx.filter_eval_shape(lambda: eqx.filter(corpus.model(jax.random.key(0)), eqx.is_inexact_array))
+    for arm, make in optimizers(corpus, dict.fromkeys(("hidden", "embed", "vector"), 1.0)).items():
+
+        def step(params, make=make):
+            return make(1.0).update(params, make(1.0).init(params), params)[0]
+
+        assert jax.eval_shape(step, params) == params, arm
 
 
 def test_windows_of_good_rates_are_interpolated():

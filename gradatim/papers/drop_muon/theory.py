@@ -75,7 +75,7 @@ def cost_measures(config: Theory, session: Session) -> tuple[dict[str, Measure],
 
 def _measured_cost(
     config: Theory, session: Session, sampler: LayerSampler, constants: Any, costs: Any, forward: float, fold: int
-) -> jax.Array:
+) -> np.ndarray:
     """For each group of chains: mean cost of a step, times the steps until the mean squared gradient is at one level.
 
     That number of steps is the sum of squared gradients over all steps divided by the level, largest when the whole distance to the
@@ -85,25 +85,32 @@ def _measured_cost(
     step_costs = jnp.asarray([forward + sum(costs[variant.index(True) :]) for variant in sampler.variants])
     active = jnp.asarray(sampler.variants)
 
-    @jax.jit
-    def chains(key: jax.Array) -> jax.Array:
-        drawn = sampler.draw(key, config.n_chains * config.cost_steps).reshape(config.cost_steps, config.n_chains)
-
-        def step(carry: Any, variant: Any) -> Any:
-            # Layer j of case j is one unit of loss away from its minimum.
-            x, total = carry
-            gradient = smoothness[None, :, None, None] * x
-            total = total + dual_norm(gradient, "frobenius") ** 2
-            moved = x - sharp(gradient, "frobenius") / smoothness[None, :, None, None]
-            return (jnp.where(active[variant][:, :, None, None], moved, x), total), step_costs[variant].mean()
-
-        start = jnp.broadcast_to(jnp.sqrt(2 / smoothness / 12)[None, :, None, None], (config.n_chains, 3, *SHAPE))
-        (_, total), cost = jax.lax.scan(step, (start, jnp.zeros((config.n_chains, 3))), drawn)
-        # The layers of a separable problem do not see each other, so that the cases are the columns.
-        return total.mean(0).max() * cost.mean()
-
     keys = jax.random.split(jax.random.fold_in(session.key, fold), config.n_groups)
-    return session.once(f"cost {fold}", lambda: jnp.stack([chains(key) for key in keys]))
+
+    def groups() -> np.ndarray:
+        return np.stack([_chains(key, sampler, active, smoothness, step_costs, config.n_chains, config.cost_steps) for key in keys])
+
+    return session.once(f"cost {fold}", groups)
+
+
+# Numbers are arguments: samplers of the same sets share one program.
+@eqx.filter_jit
+def _chains(key: Any, sampler: LayerSampler, active: Any, smoothness: Any, step_costs: Any, n_chains: int, n_steps: int) -> Any:
+    """The cost of one group of chains."""
+    drawn = sampler.draw(key, n_chains * n_steps).reshape(n_steps, n_chains)
+
+    def step(carry: Any, variant: Any) -> Any:
+        # Layer j of case j is one unit of loss away from its minimum.
+        x, total = carry
+        gradient = smoothness[None, :, None, None] * x
+        total = total + dual_norm(gradient, "frobenius") ** 2
+        moved = x - sharp(gradient, "frobenius") / smoothness[None, :, None, None]
+        return (jnp.where(active[variant][:, :, None, None], moved, x), total), step_costs[variant].mean()
+
+    start = jnp.broadcast_to(jnp.sqrt(2 / smoothness / 12)[None, :, None, None], (n_chains, 3, *SHAPE))
+    (_, total), cost = jax.lax.scan(step, (start, jnp.zeros((n_chains, 3))), drawn)
+    # The layers of a separable problem do not see each other, so that the cases are the columns.
+    return total.mean(0).max() * cost.mean()
 
 
 def descent_measures(config: Theory, session: Session) -> tuple[dict[str, Measure], xr.Dataset]:
@@ -154,27 +161,29 @@ def rate_measures(config: Theory, session: Session) -> tuple[dict[str, Measure],
     constants = jnp.array([1.0, 4.0, 2.0])[None, :, None, None]
     arms = {"uniform": uniform_starts(3), "full": every_layer(3)}
     means = np.zeros((len(arms), len(config.horizons), config.n_seeds))
+    # Two arms of one seed begin alike.
+    start = jax.random.normal(jax.random.fold_in(session.key, 200), (config.n_seeds, 3, *SHAPE)) / 2
     for a, (arm, sampler) in enumerate(arms.items()):
         sets = jnp.asarray(sampler.variants)[:, :, None, None]
+
+        # What depends on the horizon is an argument: all horizons share one program.
+        def step(state: Any, i: Any, args: Any, sampler: Any = sampler, sets: Any = sets) -> Any:
+            x, momentum, total = state
+            key, r, w, rest = args
+            noise, draw = jax.random.split(jax.random.fold_in(key, i))
+            gradient = constants * x
+            noisy = gradient + config.noise * jax.random.normal(noise, x.shape)
+            active = sets[sampler.draw(draw, len(x))]
+            momentum = jnp.where(active, jnp.where(i == 0, noisy, rest * momentum + w * noisy), momentum)
+            moved = x + lmo(momentum, r, "spectral", coefficients="polar_express")
+            total = total + dual_norm(gradient, "spectral", coefficients="polar_express").sum(-1)
+            return jnp.where(active, moved, x), momentum, total
+
         for h, horizon in enumerate(config.horizons):
             radius, weight = horizon**-0.75, horizon**-0.5
-
-            def step(state: Any, i: Any, key: Any, sampler: Any = sampler, sets: Any = sets, r: float = radius, w: float = weight) -> Any:
-                x, momentum, total = state
-                noise, draw = jax.random.split(jax.random.fold_in(key, i))
-                gradient = constants * x
-                noisy = gradient + config.noise * jax.random.normal(noise, x.shape)
-                active = sets[sampler.draw(draw, len(x))]
-                momentum = jnp.where(active, jnp.where(i == 0, noisy, (1 - w) * momentum + w * noisy), momentum)
-                moved = x + lmo(momentum, r, "spectral", coefficients="polar_express")
-                total = total + dual_norm(gradient, "spectral", coefficients="polar_express").sum(-1)
-                return jnp.where(active, moved, x), momentum, total
-
-            # Two arms of one seed begin alike.
-            start = jax.random.normal(jax.random.fold_in(session.key, 200), (config.n_seeds, 3, *SHAPE)) / 2
             state = (start, jnp.zeros_like(start), jnp.zeros(config.n_seeds))
-            key = jax.random.fold_in(session.key, 201 + h)
-            loop = session.loop(step, state, args=key, steps=horizon, every=horizon, label=f"rate, {arm}, {horizon} steps")
+            args = (jax.random.fold_in(session.key, 201 + h), *map(jnp.float32, (radius, weight, 1 - weight)))
+            loop = session.loop(step, state, args=args, steps=horizon, every=horizon, label=f"rate, {arm}, {horizon} steps")
             means[a, h] = np.asarray(loop.state[2]) / horizon
     logs = np.log(means)
     slopes = np.stack([np.polyfit(np.log(config.horizons), arm, 1)[0] for arm in logs])
@@ -190,7 +199,7 @@ def rate_measures(config: Theory, session: Session) -> tuple[dict[str, Measure],
 
 def trajectory_measures(session: Session) -> dict[str, Measure]:
     """C5: every step from the first layer on, beside optax's Muon: largest relative difference of the weights, 20 steps of a network."""
-    net = eqx.nn.MLP(6, 3, 8, 2, activation=jnp.tanh, key=session.key)
+    net = eqx.filter_jit(lambda key: eqx.nn.MLP(6, 3, 8, 2, activation=jnp.tanh, key=key))(session.key)
     params, static = eqx.partition(net, eqx.is_inexact_array)
     x, y = jax.random.normal(session.key, (40, 6)), jnp.arange(40) % 3
     layers = layer_indices(params, params.layers)
@@ -208,6 +217,7 @@ def trajectory_measures(session: Session) -> dict[str, Measure]:
 
     ours = walk(drop_muon(0.05, layers, nesterov=True, weight_decay=0.1))
     theirs = walk(optax.contrib.muon(0.05, weight_decay=0.1))
-    largest = max(float(abs(b).max()) for b in jax.tree.leaves(theirs))
-    differences = [float(abs(a - b).max()) for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)]
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)]
+    largest = max(float(abs(b).max()) for _, b in pairs)
+    differences = [float(abs(a - b).max()) for a, b in pairs]
     return {"C5.trajectory_difference": Measure.exact(max(differences) / largest)}

@@ -91,7 +91,7 @@ class Race:
             session.uses(dataset.provenance)
             loaded[split] = (jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
         side = loaded["train"][0].shape[1]
-        net = ThreeConvolutions(images, side, key=jax.random.key(0))
+        net = eqx.filter_eval_shape(ThreeConvolutions, images, side, key=jax.random.key(0))
         return cls(images, loaded, side, layer_indices(net, net.convolutions), muon_dimension_numbers(net))
 
     def optimizer(self, rate: Any) -> optax.GradientTransformationExtraArgs:
@@ -134,12 +134,13 @@ class Race:
         diverged_at = np.full(shape, NEVER)
         drawn = np.zeros((len(rates), n_seeds, steps), int)
         begin = eqx.filter_jit(self.begin)
+        batches = jax.jit(lambda key: epochs(key, images.n_train, batch_size=images.batch_size, steps=steps))
         for s in range(n_seeds):
             weights, order, draws = jax.random.split(jax.random.fold_in(jax.random.fold_in(session.key, fold), s), 3)
-            rows = jax.jit(lambda key: epochs(key, images.n_train, batch_size=images.batch_size, steps=steps))(order)
+            rows = batches(order)
             for a, (arm, grid) in enumerate(rates.items()):
                 sampler = samplers(images)[arm]
-                drawn[a, s] = np.asarray(sampler.draw(draws, steps))
+                drawn[a, s] = np.asarray(_draw(sampler, draws, steps))
                 choice = drawn[a, s].tolist()
                 for r, rate in enumerate(grid):
                     loop = session.loop(
@@ -179,6 +180,11 @@ class Race:
         return watched
 
 
+@eqx.filter_jit
+def _draw(sampler: LayerSampler, key: jax.Array, n_steps: int) -> Any:
+    return sampler.draw(key, n_steps)
+
+
 def loss(net: Any, batch: Any) -> Any:
     """Mean cross-entropy of a batch."""
     pictures, labels = batch
@@ -204,8 +210,8 @@ def time_steps(race: Race, session: Session) -> xr.DataArray:
     """Seconds of one step of every variant, compiled, in turns."""
     images = race.images
     key = jax.random.fold_in(session.key, TIMING)
-    state = race.begin(key, jnp.float32(images.rates[0]))
-    rows = epochs(key, images.n_train, batch_size=images.batch_size, steps=1)
+    state = eqx.filter_jit(race.begin)(key, jnp.float32(images.rates[0]))
+    rows = jax.jit(lambda key: epochs(key, images.n_train, batch_size=images.batch_size, steps=1))(key)
     args = (jnp.float32(images.rates[0]), rows, race.data)
     variants = dict.fromkeys(active for sampler in samplers(images).values() for active in sampler.variants)
     timed: dict[str, Callable[[], Any]] = {}
@@ -219,7 +225,7 @@ def time_steps(race: Race, session: Session) -> xr.DataArray:
 def compiled_operations(race: Race, session: Session) -> xr.DataArray:
     """Floating-point operations of one step from every start, as XLA counts them in the compiled program."""
     images = race.images
-    state = race.begin(session.key, jnp.float32(images.rates[0]))
+    state = eqx.filter_jit(race.begin)(session.key, jnp.float32(images.rates[0]))
     args = (jnp.float32(images.rates[0]), jnp.zeros((1, images.batch_size), jnp.int32), race.data)
     counts = {}
     for active in uniform_starts(len(images.widths)).variants:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from gradatim.lab import Between
+from gradatim.lab import Between, OneOf
+
+ARMS = ("adamw", "muon", "scion", "lanton")
+PER_STEP = {"ns, every step": 1, "ns, every tenth step": 10}
+"Steps between two measurements of the noise."
+TIMED = ("muon", "scion", "quadrature, every step", *PER_STEP)
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,14 @@ class Language:
     "Texts of works held out."
     factors: Annotated[tuple[float, ...], Between(1e-4, 1e4)] = (0.25, 0.5, 1.0, 2.0, 4.0)
     "Grid of base rates, as multiples of each optimiser's customary one; with a single one there is nothing to choose."
+    arms: Annotated[tuple[str, ...], OneOf(*ARMS)] = ARMS
+    "Optimisers to compare: LANTON is always among them."
     n_seeds: Annotated[int, Between(3, 100)] = 3
     "Paired seeds of the judged runs."
     n_batches: Annotated[int, Between(4, 100_000)] = 24
     "Batches of a noise report, an even number."
+    timed: Annotated[tuple[str, ...], OneOf(*TIMED)] = TIMED
+    "Steps whose seconds are compared: those of Muon, and of LANTON that measures by Newton–Schulz, are always among them."
     timed_width: Annotated[int, Between(8, 8192)] = 128
     "Width of the model whose steps are timed."
     timed_steps: Annotated[int, Between(10, 10_000)] = 10

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from gradatim.lab import Findings, plots
 
-from .language import ARMS, NAMES
+from .config import ARMS
+from .language import NAMES
 from .testbed import FIXED, VARIANTS
 
 COLOURS = dict(zip(ARMS, plots.COLOURS, strict=False))
@@ -113,7 +114,7 @@ def _draw_layers(data: xr.Dataset) -> Figure:
 
 def _draw_tokens(curves: xr.Dataset, tuning: xr.Dataset | None) -> Figure:
     fig, axes = plots.figure(1, 1 if tuning is None else 2, panel=(4.6, 3.4))
-    for arm in ARMS:
+    for arm in curves.arm.values:
         values = curves["loss"].sel(arm=arm).transpose("seed", "step").values
         plots.interval(axes[0, 0], curves.tokens.values, values, name=NAMES[arm], colour=COLOURS[arm])
     low, start = float(curves["loss"].min()), float(curves["loss"].isel(step=0).mean())
@@ -121,7 +122,7 @@ def _draw_tokens(curves: xr.Dataset, tuning: xr.Dataset | None) -> Figure:
     axes[0, 0].legend()
     plots.label(axes[0, 0], "characters", "validation loss", y_unit="nat", title="Each at its best rate")
     if tuning is not None:
-        for arm, marker in zip(ARMS, plots.MARKERS, strict=False):
+        for arm, marker in zip(tuning.arm.values, plots.MARKERS, strict=False):
             axes[0, 1].semilogx(tuning.rate, tuning["loss"].sel(arm=arm), color=COLOURS[arm], marker=marker, label=NAMES[arm])
         plots.label(axes[0, 1], "rate over the customary rate", "last validation loss", y_unit="nat", title="The choice of rates, one seed")
     return fig

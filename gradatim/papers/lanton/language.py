@@ -19,16 +19,13 @@ from gradatim.lab.sweeps import Sweep, epochs, learning_rate_sweep, take_rows, t
 from gradatim.nets import DecoderLM, norm_groups
 from gradatim.optim import lanton, layer_learning_rates, layer_noise, muon, muon_dimension_numbers, noise_report, scion
 
-from .config import Language
+from .config import ARMS, PER_STEP, TIMED, Language
 
-ARMS = ("adamw", "muon", "scion", "lanton")
-BASELINES = ARMS[:-1]
 NAMES = {"adamw": "AdamW", "muon": "Muon", "scion": "Scion, one rate", "lanton": "LANTON"}
 ADAM, HIDDEN = 3e-3, 0.02
 "Customary rates: of AdamW, which Muon uses for what is no hidden matrix too, and of the hidden matrices."
 RADII = {"embed": ADAM / HIDDEN, "vector": ADAM / HIDDEN}
 "Signs move an entry as far as Adam does."
-PER_STEP = {"ns, every step": 1, "ns, every tenth step": 10}
 TUNING, JUDGING, REPORT = range(3)
 "Folded into the keys, so that the seeds on which rates are chosen are not those on which they are judged."
 
@@ -78,6 +75,11 @@ class Corpus(eqx.Module):
         """The decoder of a seed."""
         return self.model(jax.random.fold_in(key, purpose))
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The optimisers that are compared, LANTON last."""
+        return tuple(arm for arm in ARMS if arm in self.config.arms or arm == "lanton")
+
     def sweep(self, session: Session, arms: Mapping[str, Any], *, purpose: int, **grid: Any) -> Sweep:
         """Training runs of every arm."""
         steps = self.config.steps
@@ -117,21 +119,29 @@ def optimizers(corpus: Corpus, alpha: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def report(corpus: Corpus, model: Any, key: Any) -> Any:
-    """The noise of the layers of a model, from batches of its own."""
+@eqx.filter_jit
+def drawn(corpus: Corpus, key: Any) -> DecoderLM:
+    """An untrained decoder, by one program for all that are drawn alone."""
+    return corpus.model(key)
+
+
+@eqx.filter_jit
+def report(corpus: Corpus, model: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+    """The noise of a model's hidden layers, from batches of its own, and the thresholds of all groups."""
     rows = corpus.batches(jax.random.fold_in(key, REPORT), corpus.config.n_batches)
-    return noise_report(loss, model, take_rows(corpus.train, rows), corpus.groups())
+    found = noise_report(loss, model, take_rows(corpus.train, rows), corpus.groups())
+    return found.of("hidden"), found.thresholds()
 
 
 def thresholds(corpus: Corpus, session: Session) -> dict[str, float]:
     """α of each group: the median over its layers of √(E D) = √2 σ, before training."""
     key = jax.random.fold_in(session.key, TUNING)
 
-    def medians(corpus: Corpus, key: Any) -> Any:
-        found = report(corpus, corpus.start(key, TUNING), key).thresholds()
+    def medians() -> Any:
+        found = report(corpus, drawn(corpus, jax.random.fold_in(key, TUNING)), key)[1]
         return {group: found[group] for group in ("hidden", "embed", "vector")}
 
-    alpha = {group: float(value) for group, value in session.once("thresholds", eqx.filter_jit(medians), corpus, key).items()}
+    alpha = {group: float(value) for group, value in session.once("thresholds", medians).items()}
     session.note("α, the median noise of a group before training: " + ", ".join(f"{group} {value:.3g}" for group, value in alpha.items()))
     return alpha
 
@@ -140,18 +150,18 @@ def compare(corpus: Corpus, session: Session) -> tuple[dict[str, xr.Dataset], di
     """Validation curves of the four optimisers at their best rates; the grid; the factors and thresholds."""
     c = corpus.config
     alpha = thresholds(corpus, session)
-    known = optimizers(corpus, alpha)
+    known = {arm: make for arm, make in optimizers(corpus, alpha).items() if arm in corpus.arms}
     trees: dict[str, xr.Dataset] = {}
-    factors: dict[str, float] = dict.fromkeys(ARMS, c.factors[0])
+    factors: dict[str, float] = dict.fromkeys(corpus.arms, c.factors[0])
     if len(c.factors) > 1:
         tuning = corpus.sweep(session, known, purpose=TUNING, rates=c.factors, n_seeds=1, label="choose the rate of")
-        factors = {arm: tuning.best_rate(arm, "loss") for arm in ARMS}
+        factors = {arm: tuning.best_rate(arm, "loss") for arm in known}
         trees["tuning"] = tuning.data[["loss"]].isel(step=-1, seed=0, drop=True)
-        at_edge = [NAMES[arm] for arm in ARMS if factors[arm] in (min(c.factors), max(c.factors))]
+        at_edge = [NAMES[arm] for arm in known if factors[arm] in (min(c.factors), max(c.factors))]
         if at_edge:
             session.note("best rate at an end of the grid: " + ", ".join(at_edge))
     session.note("factors on the customary rates: " + ", ".join(f"{NAMES[arm]} {factor:g}" for arm, factor in factors.items()))
-    judged = {arm: lambda factor, arm=arm: known[arm](factor * factors[arm]) for arm in ARMS}
+    judged = {arm: lambda factor, arm=arm: known[arm](factor * factors[arm]) for arm in known}
     sweep = corpus.sweep(session, judged, purpose=JUDGING, rates=(1.0,), n_seeds=c.n_seeds, label="train with")
     curves = sweep.data[["loss"]].isel(rate=0, drop=True)
     trees["curves"] = curves.assign_coords(tokens=("step", curves.step.values * c.batch_size * c.context))
@@ -161,8 +171,8 @@ def compare(corpus: Corpus, session: Session) -> tuple[dict[str, xr.Dataset], di
 def token_ratio(curves: xr.Dataset, session: Session) -> Measure:
     """Tokens of the best baseline over LANTON's to that baseline's last loss, seed by seed; 0 where LANTON never gets there."""
     last = curves["loss"].isel(step=-1)
-    means = {arm: float(last.sel(arm=arm).mean()) for arm in ARMS}
-    best = min(BASELINES, key=lambda arm: means[arm] if np.isfinite(means[arm]) else np.inf)
+    means = {arm: float(last.sel(arm=arm).mean()) for arm in last.arm.values.tolist()}
+    best = min((arm for arm in means if arm != "lanton"), key=lambda arm: means[arm] if np.isfinite(means[arm]) else np.inf)
     targets = last.sel(arm=best).values
     session.note("last validation loss: " + ", ".join(f"{NAMES[arm]} {value:.4f}" for arm, value in means.items()))
     rows = curves["loss"].sel(arm="lanton").transpose("seed", "step").values
@@ -180,11 +190,13 @@ def follow(corpus: Corpus, factor: float, alpha: Mapping[str, float], session: S
     optimizer = optimizers(corpus, alpha)["lanton"](factor)
     keys = jax.random.split(jax.random.fold_in(session.key, JUDGING), c.n_seeds)
 
-    def begin(key: Any) -> Any:
-        model = corpus.start(key, JUDGING)
-        return model, optimizer.init(eqx.filter(model, eqx.is_inexact_array)), corpus.batches(key, c.steps)
+    seeds = [eqx.partition(drawn(corpus, jax.random.fold_in(key, JUDGING)), eqx.is_array) for key in keys]
+    models = eqx.combine(jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *(arrays for arrays, _ in seeds)), seeds[0][1])
 
-    models, states, rows = eqx.filter_jit(eqx.filter_vmap(begin))(keys)
+    def begin(model: Any, key: Any) -> Any:
+        return optimizer.init(eqx.filter(model, eqx.is_inexact_array)), corpus.batches(key, c.steps)
+
+    states, rows = eqx.filter_jit(eqx.filter_vmap(begin))(models, keys)
 
     def one(model: Any, state: Any, batch: Any) -> Any:
         gradient = eqx.filter_grad(loss)(model, batch)
@@ -217,8 +229,7 @@ def follow(corpus: Corpus, factor: float, alpha: Mapping[str, float], session: S
     }
     reports = {}
     for when, state in (("before training", models), ("after training", loop.state[0])):
-        found = session.once(f"noise {when}", eqx.filter_jit(_reports), corpus, state, keys)
-        reports[when] = np.asarray(found)
+        reports[when] = np.asarray(session.once(f"noise {when}", _reports, corpus, state, keys))
     trees["report"] = xr.Dataset(
         {"sigma": (("when", "seed", "layer", "part"), np.stack(list(reports.values())))},
         {"when": list(reports), "layer": names, "part": ["value", "standard error"]},
@@ -226,9 +237,11 @@ def follow(corpus: Corpus, factor: float, alpha: Mapping[str, float], session: S
     return trees
 
 
-def _reports(corpus: Corpus, models: Any, keys: Any) -> Any:
+def _reports(corpus: Corpus, models: Any, keys: Any) -> np.ndarray:
     arrays, static = eqx.partition(models, eqx.is_array)
-    return jax.lax.map(lambda pair: report(corpus, eqx.combine(pair[0], static), pair[1]).of("hidden"), (arrays, keys))
+    arrays = jax.tree.map(np.asarray, arrays)
+    seeds = [eqx.combine(jax.tree.map(lambda leaf, s=s: jnp.asarray(leaf[s]), arrays), static) for s in range(len(keys))]
+    return np.stack([report(corpus, model, key)[0] for model, key in zip(seeds, keys, strict=True)])
 
 
 def noise_measures(data: xr.Dataset) -> dict[str, Measure]:
@@ -259,13 +272,14 @@ def time_steps(corpus: Corpus, session: Session) -> xr.Dataset:
     c = corpus.config
     wide = dataclasses.replace(corpus, config=dataclasses.replace(c, width=c.timed_width))
     groups = wide.groups()
-    arms = {
+    known = {
         "muon": optimizers(wide, dict.fromkeys(("hidden", "embed", "vector"), 1.0))["muon"](1.0),
         "scion": scion(HIDDEN, groups, radii=RADII),
         "quadrature, every step": lanton(HIDDEN, groups, radii=RADII),
     } | {name: lanton(HIDDEN, groups, radii=RADII, nuclear="newton_schulz", every=every) for name, every in PER_STEP.items()}
-    texts = take_rows(corpus.train, corpus.batches(session.key, c.timed_steps))
-    model = eqx.filter_jit(wide.model)(jax.random.key(0))
+    arms = {name: known[name] for name in TIMED if name in c.timed or name == "muon" or name in PER_STEP}
+    texts = eqx.filter_jit(lambda corpus, key: take_rows(corpus.train, corpus.batches(key, c.timed_steps)))(corpus, session.key)
+    model = drawn(wide, jax.random.key(0))
 
     def several(name: str) -> Any:
         optimizer = arms[name]

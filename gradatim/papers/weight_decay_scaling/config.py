@@ -13,7 +13,7 @@ class Noise:
     """Matrices that AdamW moves by noise alone."""
 
     widths: Annotated[tuple[int, ...], Between(4, 4096)] = (16, 32, 64, 128)
-    "Sides of the square matrices, four or more."
+    "Sides of the square matrices; four or more for an exponent that is judged."
     rate: Annotated[float, Between(1e-5, 0.5)] = 0.01
     "Learning rate η."
     decays: Annotated[tuple[float, ...], Between(1e-4, 2.0)] = (0.1, 0.4)
@@ -53,7 +53,7 @@ class Config:
     batch_size: Annotated[int, Between(1, 65_536)] = 128
     "Tokens a step."
     widths: Annotated[tuple[int, ...], Between(4, 8192)] = (32, 64, 128, 256)
-    "Widths over which exponents are fitted, four or more; the first is the base width."
+    "Widths over which exponents are fitted, four or more where these are judged; the first is the base width."
     rate: Annotated[float, Between(1e-5, 0.5)] = 0.02
     "Learning rate of matrices at the base width."
     decay: Annotated[float, Between(1e-4, 2.0)] = 0.5

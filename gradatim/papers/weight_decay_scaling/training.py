@@ -133,13 +133,19 @@ class Runs:
             self._trainers[width] = Trainer(c.vocabulary, width, batch_size=c.batch_size, b1=c.b1, b2=c.b2)
         trainer = self._trainers[width]
         seeds = np.array([seed for _, seed in settings])
-        pairs = jnp.asarray([tuple(pair) for pair, _ in settings])
-        tasks = Task(jax.tree.map(lambda leaf: leaf[seeds], self.chains), pairs, jnp.asarray(vector_rates, pairs.dtype), self.keys[seeds])
+        pairs = jnp.asarray(np.array([tuple(pair) for pair, _ in settings]))
+        chains, keys = _rows((self.chains, self.keys), seeds)
+        tasks = Task(chains, pairs, jnp.asarray(np.asarray(vector_rates), pairs.dtype), keys)
         every = max(steps // N_LOOKS, 1)
         loop = self.session.loop(
             trainer.step, trainer.begin(tasks), steps=steps, args=tasks, every=every, watch=watch, label=label, on_nonfinite="keep"
         )
         return dict(loop.history)
+
+
+@jax.jit
+def _rows(tree: Any, rows: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[rows], tree)
 
 
 def best_points(losses: np.ndarray, *grids: Sequence[float]) -> np.ndarray:
