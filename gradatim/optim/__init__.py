@@ -53,7 +53,7 @@ from .objectives import notched_valley as notched_valley
 from .objectives import ramp_to_waves as ramp_to_waves
 from .objectives import two_parabolas as two_parabolas
 from .regularized_newton import GradientNormalizedNewton as GradientNormalizedNewton
-from .regularized_newton import Trace as Trace
+from .regularized_trace import Trace as Trace
 from .scion import ScaleByScionState as ScaleByScionState
 from .scion import scale_by_scion as scale_by_scion
 from .scion import scion as scion
