@@ -62,7 +62,9 @@ def test_no_small_run_breaks_down(verdicts):
 def test_losses_fall_and_data_are_named(findings):
     curves = findings.data["curves"].to_dataset()["loss"]
     assert (curves.isel(look=-1) < curves.isel(look=0) - 0.5).all()
-    assert np.isfinite(findings.data["combinations"].to_dataset()["loss"]).all()
+    loss = findings.data["combinations"].to_dataset()["loss"]
+    # AdamW beside Muon where no part asks for it is left out of the smoke run.
+    assert np.isfinite(loss.sel(arm="muon")).all() and np.isfinite(loss.sel(arm="adamw")[0]).all()
     assert all(variable.dims for node in findings.data.children.values() for variable in node.to_dataset().data_vars.values())
 
 
@@ -131,6 +133,10 @@ def test_the_largest_step_is_that_of_the_map():
 
     assert newton_schulz_singular_map(jnp.linspace(0, 1, 100_001)).max() == pytest.approx(theory.MOST, abs=1e-4)
     assert newton_schulz_singular_map(jnp.linspace(0, 1, 100_001)).max() <= theory.MOST
+
+
+def test_adamw_runs_beside_muon_unless_it_is_told_not_to():
+    assert [training.beside_muon(paper.SCALES[scale]) for scale in ("smoke", "laptop", "full")] == [("muon",), training.ARMS, training.ARMS]
 
 
 @pytest.mark.parametrize("scale", paper.SCALES)

@@ -1,9 +1,11 @@
 import dataclasses
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 from gradatim.lab import Session, validate
 from gradatim.lab.paper import read_paper
@@ -65,6 +67,39 @@ def test_the_tuned_rate_is_that_of_the_validation_images():
     assert untested["C3.node_deficit"] == "node perturbation is not among the estimators of this run"
     assert float(training.rate.sel(arm="backpropagation")) == 1e-2
     assert any("edge of the grid" in note for note in session.notes)
+
+
+def test_every_estimator_gives_a_gradient_of_the_network():
+    """The smoke run trains by a few of them."""
+    data = paper.Digits.load(paper.SCALES["smoke"].networks, Session(jax.random.key(0), scale="smoke"))
+    assert set(data.known()) == set(paper.config.ESTIMATORS)
+    images, labels = (part[:10] for part in data.images["train"])
+    net = eqx.filter_eval_shape(data.net, jax.random.key(0))
+    shapes = [leaf for leaf in jax.tree.leaves(net) if isinstance(leaf, jax.ShapeDtypeStruct)]
+    for name, estimator in data.known().items():
+        value, estimate = eqx.filter_eval_shape(estimator, net, images, labels, key=jax.random.key(1))
+        assert value.shape == () and jax.tree.leaves(estimate) == shapes, name
+
+
+def test_the_worse_of_a_kind_stands_behind_backpropagation():
+    arms = ("backpropagation", *paper.config.ESTIMATORS[1:5])
+    final = np.array([[0.9, 0.92, 0.94], [0.88, 0.9, 0.92], [0.87, 0.89, 0.91], [0.8, 0.82, 0.84], [0.85, 0.87, 0.89]])
+    training = xr.Dataset(
+        {
+            "final": (("arm", "seed"), final),
+            "accuracy": (("arm", "seed", "look"), final[..., None]),
+            "evaluations": (("arm", "look"), np.ones((5, 1))),
+            "rate": ("arm", np.ones(5)),
+        },
+        {"arm": list(arms), "seed": [0, 1, 2], "look": [0]},
+    )
+    measures, untested = paper.training_measures(training, Session(jax.random.key(0), scale="smoke"))
+    assert not untested
+    assert measures["C3.node_deficit"].value == pytest.approx(0.03) and measures["C3.weight_deficit"].value == pytest.approx(0.1)
+    training["final"][1, 0] = np.nan
+    assert paper.training_measures(training, Session(jax.random.key(0), scale="smoke"))[1] == {
+        "C3.node_deficit": "a run diverged at its best rate"
+    }
 
 
 def test_data_are_finite_and_named(findings):

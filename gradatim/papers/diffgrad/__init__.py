@@ -22,7 +22,7 @@ SCALES = {
         n_starts=201,
         online_rounds=1000,
         images=Images(
-            "digits", 512, 64, 256, 8, (8,), stem_stride=1, batch_size=128, optimizers=("adam", "adam_half", "diffgrad"),
+            "digits", 512, 64, 256, 8, (8,), stem_stride=1, batch_size=128, optimizers=("adam_half", "diffgrad"),
             factors=(10.0,), epochs=6, activations=("elu",), activation_epochs=1,
         ),
     ),

@@ -29,7 +29,7 @@ def factor(session: Session) -> dict[str, Measure]:
             _, state = optimizer.update(jnp.ones_like(change), optimizer.init(change))
             return optimizer.update(1 + change, state)[0]
 
-        ratio = session.once("factor", lambda: last_step(scale_by_diffgrad()) / last_step(optax.scale_by_adam())).tolist()
+        ratio = session.once("factor", jax.jit(lambda: last_step(scale_by_diffgrad()) / last_step(optax.scale_by_adam()))).tolist()
     round_off = 1e-12
     exact = [Measure.exact(value, round_off) for value in ratio]
     return {"C1.repeated_gradient": exact[0], "C1.growing_changes": Measure.sequence(exact[:-1]), "C1.large_change": exact[-1]}

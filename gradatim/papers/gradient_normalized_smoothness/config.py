@@ -46,6 +46,8 @@ class Config:
     "Steps on separable data without a penalty."
     penalty: Annotated[float, Between(1e-12, 1e3)] = 1e-3
     "Of the logistic regression that has a minimum."
+    beside: bool = True
+    "Whether Hessians that no part asks for run beside the others."
     n_starts: Annotated[int, Between(3, 100_000)] = 200
     "Random starts of either system of nonlinear equations."
     nonconvex_steps: Annotated[int, Between(10, 100_000)] = 500

@@ -76,7 +76,7 @@ def _descend_valley(steps: int) -> Array:
 def _descend_chain(config: Rates, power: int) -> np.ndarray:
     objective = SlackChain(jnp.asarray(0.5 / config.chain), power)
     start = jnp.zeros(config.chain)
-    target = CHAIN_GAP * objective(start)
+    target = CHAIN_GAP * eqx.filter_jit(value_at)(start, objective)
     solver = GradientNormalizedNewton(0.0, 0.0, hessian=ExactHessian(), value_target=target, record=config.chain_steps)
     solution = optx.minimise(value_at, solver, start, objective, max_steps=config.chain_steps, throw=False)
     values = np.asarray(solution.stats["trace"].value)
@@ -154,9 +154,15 @@ FUNCTIONS = {
 
 
 @eqx.filter_jit
-def _radius_ratios(name: str, sizes: Array, points: Array) -> tuple[Array, Array, Array]:
-    """The radius of H₁ + e over the harmonic sum of the radius of H₁ and of |f′|/|e|: value, low and high."""
-    function = FUNCTIONS[name]
+def _radius_ratios(sizes: Array, points: Array) -> tuple[Array, Array, Array]:
+    """The radius of H₁ + e over the harmonic sum of the radius of H₁ and of |f′|/|e|, for each function: value, low and high."""
+    # One program, in which a number chooses the function.
+    return jax.lax.map(lambda which: _ratios_of(which, sizes, points), jnp.arange(len(FUNCTIONS)))
+
+
+def _ratios_of(which: Array, sizes: Array, points: Array) -> tuple[Array, Array, Array]:
+    def function(y: Array) -> Array:
+        return jax.lax.switch(which, list(FUNCTIONS.values()), y)
 
     def value(y: Array, error: Array) -> Array:
         del error
@@ -181,9 +187,7 @@ def _radius_ratios(name: str, sizes: Array, points: Array) -> tuple[Array, Array
 def radius(session: Session) -> tuple[Measure, xr.Dataset]:
     """The harmonic bound, in one variable, over functions, points and errors of either sign."""
     sizes, points = jnp.asarray([-3.0, -1.0, -0.3, 0.3, 1.0, 3.0]), jnp.asarray([-1.7, -0.4, 0.9, 2.3])
-    found = session.once("radii", lambda: {name: np.stack(_radius_ratios(name, sizes, points)) for name in FUNCTIONS})
-    ratios = np.stack([found[name] for name in FUNCTIONS])
-    value, low, high = (ratios[:, i] for i in range(3))
+    value, low, high = session.once("radii", lambda: np.stack(_radius_ratios(sizes, points)))
     at = np.unravel_index(np.argmin(value), value.shape)
     session.note(f"the radius of an inexact Hessian over its bound: {value.min():.3f} to {value.max():.3f}")
     data = xr.Dataset(

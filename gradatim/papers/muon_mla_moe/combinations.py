@@ -15,7 +15,7 @@ from gradatim.lab import Measure, Session
 from gradatim.nets import cache_bytes
 
 from .config import KINDS, Config
-from .training import ARMS, NAMES, Corpus, drawn, template, train_with_experts
+from .training import ARMS, NAMES, Corpus, beside_muon, drawn, template, train_with_experts
 
 DENSE, LATENT = KINDS[0], KINDS[-1]
 HEAD = 32
@@ -29,8 +29,9 @@ def combine(config: Config, corpus: Corpus, curves: xr.Dataset, rates: dict[str,
     dense = curves["last_loss"].sel(batch_size=config.model.batch_size)
     losses = {(DENSE, arm): dense.sel(arm=arm).values for arm in ARMS}
     loads: dict[tuple[str, str], float] = {}
+    not_run = np.full(config.n_seeds, np.nan)
     for kind in kinds[1:]:
-        for arm in ARMS:
+        for arm in beside_muon(config):
             label = f"{kind} with {NAMES[arm]}"
             values, load = train_with_experts(session, corpus, config, kind, arm, rates[arm], label=label)
             losses[kind, arm] = values[:, -1]
@@ -41,7 +42,7 @@ def combine(config: Config, corpus: Corpus, curves: xr.Dataset, rates: dict[str,
     seconds = time_decoding(config, kinds, session)
     data = xr.Dataset(
         {
-            "loss": (("kind", "arm", "seed"), [[losses[kind, arm] for arm in ARMS] for kind in kinds]),
+            "loss": (("kind", "arm", "seed"), [[losses.get((kind, arm), not_run) for arm in ARMS] for kind in kinds]),
             "cache_bytes": ("kind", [cache_bytes(caches[kind]) for kind in kinds]),
             "decode_seconds": (("way", "repeat"), np.array(list(seconds.values())) / TIMED),
         },

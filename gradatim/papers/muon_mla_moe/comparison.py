@@ -12,7 +12,7 @@ from gradatim.lab import Measure, Session
 from gradatim.lab.sweeps import NEVER
 
 from .config import Config
-from .training import ARMS, JUDGING, STABILITY, Corpus, looks, optimizers, sweep, template, tuned
+from .training import ARMS, JUDGING, STABILITY, Corpus, beside_muon, looks, optimizers, sweep, template, tuned
 
 NOT_REACHED = 1.0
 "The ratio of a run that does not get to the target: it had as many tokens as AdamW."
@@ -113,14 +113,14 @@ def compare_measures(trees: dict[str, xr.Dataset], config: Config, session: Sess
 
 def many_runs(config: Config, corpus: Corpus, session: Session) -> tuple[xr.Dataset, Measure]:
     """C6: small runs of many seeds at several rates, and how many of Muon's did not stay finite."""
-    size = config.small
+    size, arms = config.small, beside_muon(config)
     known = optimizers(config, template(config, size), size.steps)
     found = sweep(
-        session, corpus, config, size, {arm: known[arm] for arm in ARMS}, purpose=STABILITY, every=size.steps,
+        session, corpus, config, size, {arm: known[arm] for arm in arms}, purpose=STABILITY, every=size.steps,
         rates=config.stability_rates, n_seeds=config.stability_seeds, label="many runs",
     )  # fmt: skip
     ended = (found.data["diverged_at"] != NEVER).sum(["rate", "seed"])
     of = len(config.stability_rates) * config.stability_seeds
-    session.note(f"of {of} small runs each, not finite: " + ", ".join(f"{arm} {int(ended.sel(arm=arm))}" for arm in ARMS))
+    session.note(f"of {of} small runs each, not finite: " + ", ".join(f"{arm} {int(ended.sel(arm=arm))}" for arm in arms))
     data = xr.Dataset({"loss": found.final["loss"].drop_vars("step"), "diverged_at": found.data["diverged_at"]})
     return data, Measure.exact(int(ended.sel(arm="muon")))

@@ -72,6 +72,8 @@ class Config:
     "Beside the model's own, smallest first, with the same number of tokens."
     kinds: Annotated[tuple[str, ...], OneOf(*KINDS)] = KINDS
     "Models to compare; the first and the last are always among them."
+    beside: bool = True
+    "Whether AdamW runs where no part asks for it: latent attention with experts, weight norms, many small runs."
     n_routed: Annotated[int, Between(1, 4096)] = 6
     "Routed experts a layer."
     n_shared: Annotated[int, Between(0, 64)] = 2

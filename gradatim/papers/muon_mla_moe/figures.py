@@ -93,7 +93,7 @@ def _draw_combinations(data: xr.Dataset) -> Figure:
 def _draw_norms(data: xr.Dataset) -> Figure:
     fig, axes = plots.figure(panel=(5.4, 3.4))
     ax = axes[0, 0]
-    for arm in ARMS:
+    for arm in (arm for arm in ARMS if arm in data):
         ax.plot(data.step, data[arm].transpose("step", "matrix"), color=COLOURS[arm], linewidth=0.7, alpha=0.5)
         ax.plot(data.step, data[arm].max("matrix"), color=COLOURS[arm], label=f"{NAMES[arm]}, largest")
     ax.plot(data.step, data["bound"].min("matrix"), color="black", linestyle="--", label="Muon's bound, lowest")

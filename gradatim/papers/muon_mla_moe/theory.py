@@ -15,7 +15,7 @@ from gradatim.nets import matrix_axes, muon_roles
 from gradatim.numerics import polar_factor
 
 from .config import Config, Theory
-from .training import ARMS, NORMS, Corpus, batch, drawn, drawn_rows, loss, optimizers, schedule, template
+from .training import NORMS, Corpus, batch, beside_muon, drawn, drawn_rows, loss, optimizers, schedule, template
 
 SHAPES = ((24, 24), (32, 16), (12, 40))
 ROWS, COLUMNS = 16, 12
@@ -97,14 +97,14 @@ def weight_norms(config: Config, corpus: Corpus, session: Session) -> tuple[xr.D
 
     ‖Wₜ‖ ≤ (1 - ηₜ λ) Bₜ₋₁ + ηₜ s c = Bₜ,    B₀ = ‖W₀‖,    s the shape factor, c the largest singular value of a step
     """
-    size, rate = config.small, max(config.stability_rates)
+    size, rate, arms = config.small, max(config.stability_rates), beside_muon(config)
     data = corpus.blocks(config, size)
     shapes = template(config, size)
     axes = matrix_axes(shapes, muon_roles(shapes), "muon")
-    made = {arm: optimizers(config, shapes, size.steps)[arm](rate) for arm in ARMS}
+    made = {arm: optimizers(config, shapes, size.steps)[arm](rate) for arm in arms}
     key = jax.random.fold_in(session.key, NORMS)
     model = eqx.filter_jit(lambda key: drawn(config, size, key))(key)
-    order = drawn_rows(jax.random.fold_in(key, 1), data, size)
+    order = jax.jit(lambda key: drawn_rows(key, data, size))(jax.random.fold_in(key, 1))
     longest = [0.2 * max(leaf.shape) ** 0.5 for leaf in _matrices(shapes, axes)]
 
     def norms(model: Any) -> Any:
@@ -123,12 +123,12 @@ def weight_norms(config: Config, corpus: Corpus, session: Session) -> tuple[xr.D
         return after | {"bound": bound}
 
     def watch(state: Any, args: Any) -> dict[str, Any]:
-        return {arm: norms(state[arm][0]) for arm in ARMS} | {"bound": state["bound"]}
+        return {arm: norms(state[arm][0]) for arm in arms} | {"bound": state["bound"]}
 
-    state: dict[str, Any] = {arm: (model, made[arm].init(eqx.filter(model, eqx.is_inexact_array))) for arm in ARMS}
+    state: dict[str, Any] = {arm: (model, made[arm].init(eqx.filter(model, eqx.is_inexact_array))) for arm in arms}
     state["bound"] = eqx.filter_jit(norms)(model)
     loop = session.loop(step, state, steps=size.steps, args=(order, data), every=1, watch=watch, label="norms of the weights")
-    found = {name: (("step", "matrix"), loop.history[name]) for name in (*ARMS, "bound")}
+    found = {name: (("step", "matrix"), loop.history[name]) for name in (*arms, "bound")}
     norms_over_time = xr.Dataset(found, {"step": loop.history["step"]})
     # Before the first step both are the same number.
     over = (norms_over_time["muon"] / norms_over_time["bound"]).isel(step=slice(1, None))

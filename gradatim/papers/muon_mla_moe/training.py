@@ -117,6 +117,11 @@ def optimizers(config: Config, model: Any, steps: int) -> dict[str, Callable[[An
     }
 
 
+def beside_muon(config: Config) -> tuple[str, ...]:
+    """The optimisers of runs for which a part asks Muon only."""
+    return ARMS if config.beside else ("muon",)
+
+
 def schedule(rate: Any, steps: int) -> Callable[[Any], Any]:
     """A line up from nothing, then half a cosine down to a tenth; optax's own asks a rate whether it is zero, and it may be traced."""
     warm = max(round(WARM_UP * steps), 1)

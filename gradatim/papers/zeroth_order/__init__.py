@@ -20,12 +20,12 @@ PRECISION = "single"
 SCALES = {
     "smoke": Config(
         moment_draws=200_000,
-        dimensions=(10, 30, 100),
+        dimensions=(10, 100),
         descents=2000,
         networks=Networks(
             rates=(3e-3,),
-            estimators=ESTIMATORS[:5],
-            steps=300,
+            estimators=ESTIMATORS[:3],
+            steps=100,
             backpropagation_steps=100,
             width=16,
             batch_size=50,

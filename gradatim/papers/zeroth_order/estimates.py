@@ -33,21 +33,25 @@ def model_steps(session: Session) -> dict[str, Measure]:
     def loss(x: Any) -> Any:
         return jnp.log(jnp.exp(jnp.arange(1.0, 7.0) * x / 3).sum()) + (x**2).sum() / 4
 
-    def compare() -> Any:
-        x = jnp.linspace(-1.0, 1.0, 6)
-        g, curvature = jax.grad(loss)(x), jax.hessian(loss)(x)
-        rate = 0.3
-        key = jax.random.key(0)
-        # As many directions as dimensions, all at right angles: no estimate is left in it, whatever the key.
-        estimator = forward_gradient(loss, n_probes=6, distribution="orthogonal")
-        steps = (
+    rate = 0.3
+    # As many directions as dimensions, all at right angles: no estimate is left in it, whatever the key.
+    estimator = forward_gradient(loss, n_probes=6, distribution="orthogonal")
+
+    @jax.jit
+    def steps(x: Any, key: Any) -> Any:
+        """The gradient, and each step with the matrix of its model."""
+        along = (
             (taylor_step(loss, x, order=1, rate=rate), jnp.eye(6) / rate),
-            (taylor_step(loss, x, order=2), curvature),
+            (taylor_step(loss, x, order=2), jax.hessian(loss)(x)),
             (taylor_step(loss, x, order=1, rate=rate, value_and_grad=estimator, key=key), jnp.eye(6) / rate),
         )
+        return jax.grad(loss)(x), along
+
+    def compare() -> Any:
+        g, along = jax.tree.map(np.asarray, steps(jnp.linspace(-1.0, 1.0, 6), jax.random.key(0)))
         distances = []
-        for step, matrix in steps:
-            best = -np.linalg.solve(np.asarray(matrix), np.asarray(g))
+        for step, matrix in along:
+            best = -np.linalg.solve(matrix, g)
             distances.append(np.linalg.norm(step - best) / np.linalg.norm(best))
         return max(distances)
 

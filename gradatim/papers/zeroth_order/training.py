@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +109,15 @@ def on_network(make: Callable[[Any], Any]) -> Callable[..., Any]:
 def train(data: Digits, session: Session) -> xr.Dataset:
     """Accuracy of every arm at every rate from every seed, on validation and test images, over steps."""
     c = data.config
+
+    @functools.cache
+    def order_of(steps: int) -> Callable[[Any], Any]:
+        def order(key: Any) -> Any:
+            rows = epochs(key, c.n_train - c.n_validation, batch_size=c.batch_size, steps=steps)
+            return rows, jax.random.key_data(jax.random.split(jax.random.fold_in(key, 1), steps))
+
+        return order
+
     parts = []
     for name, estimator in data.estimators().items():
         steps = c.backpropagation_steps if name in SHORT else c.steps
@@ -117,10 +127,6 @@ def train(data: Digits, session: Session) -> xr.Dataset:
             images, labels, key = batch
             return estimated(net, images, labels, key=key)
 
-        def order(key: Any, steps: int = steps) -> Any:
-            rows = epochs(key, c.n_train - c.n_validation, batch_size=c.batch_size, steps=steps)
-            return rows, jax.random.key_data(jax.random.split(jax.random.fold_in(key, 1), steps))
-
         sweep = learning_rate_sweep(
             session,
             {name: optax.adam},
@@ -129,7 +135,7 @@ def train(data: Digits, session: Session) -> xr.Dataset:
             loss=loss,
             evaluate=_evaluate,
             data=data.images,
-            order=order,
+            order=order_of(steps),
             batch=_batch,
             steps=steps,
             n_seeds=c.n_seeds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -39,27 +40,37 @@ def walk(config: Config, session: Session, key: Any) -> xr.Dataset:
     """The share of time in the flat well: half of the walkers start in either."""
     # Noise of variance s² in the slope heats a descent of rate η to η s²/2.
     deviation = math.sqrt(2 * config.temperature / RATE)
+    two_points = spsa(noisy_loss, radius=1e-2)
     arms = {
-        "spsa": (spsa(noisy_loss, radius=1e-2), deviation),
+        "spsa": (two_points, deviation),
         "gaussian": (random_directions(noisy_loss, radius=1e-2), deviation / math.sqrt(3)),
         "sgd": (lambda x, slope, *, key: jax.value_and_grad(noisy_loss)(x, slope), deviation),
-        "silent": (spsa(noisy_loss, radius=1e-2), 0.0),
+        "silent": (two_points, 0.0),
     }
     n = config.walkers // N_GROUPS * N_GROUPS
     burn_in = int(BURN_IN * config.well_steps)
     starts = jnp.where(jnp.arange(n) % 2 == 0, -1.0, 1 / math.sqrt(CURVATURES[1]))
-    shares = []
-    for (name, (value_and_grad, scale)), k in zip(arms.items(), jax.random.split(key, len(arms)), strict=True):
 
-        def step(state: Any, i: Any, key: Any, value_and_grad: Any = value_and_grad, scale: float = scale) -> Any:
+    @functools.cache
+    def step_by(value_and_grad: Any) -> Any:
+        def step(state: Any, i: Any, args: Any) -> Any:
             x, flat = state
+            key, scale = args
             noise, probes = jax.random.split(jax.random.fold_in(key, i))
             slopes = scale * jax.random.normal(noise, x.shape)
             estimate = jax.vmap(lambda x, slope, probe: value_and_grad(x, slope, key=probe)[1])(x, slopes, jax.random.split(probes, x.size))
             x = x - RATE * estimate
             return x, flat + ((x < 0) & (i >= burn_in))
 
-        loop = session.loop(step, (starts, jnp.zeros(n)), steps=config.well_steps, args=k, every=config.well_steps, label=f"wells {name}")
+        return step
+
+    shares = []
+    for (name, (value_and_grad, scale)), k in zip(arms.items(), jax.random.split(key, len(arms)), strict=True):
+        args = (k, jnp.asarray(scale, starts.dtype))
+        begin = (starts, jnp.zeros(n))
+        loop = session.loop(
+            step_by(value_and_grad), begin, steps=config.well_steps, args=args, every=config.well_steps, label=f"wells {name}"
+        )
         shares.append(np.asarray(loop.state[1]).reshape(N_GROUPS, -1).mean(1) / (config.well_steps - burn_in))
     return xr.Dataset({"flat_share": (("arm", "group"), np.stack(shares), {"units": "1"})}, {"arm": list(arms)})
 
