@@ -7,6 +7,7 @@ Drawing anew what is four thermal speeds fast is the practice of codes that foll
 from __future__ import annotations
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -73,7 +74,6 @@ def redrawn(u: Vector, chosen: Bool[Array, " n"], fresh: Vector, shift: Int[Arra
     New normal numbers for all particles in each step would cost more than the step.
     """
     n = fresh.x.shape[0]
-    index = jnp.arange(chosen.shape[0]) + shift % n
-    index = jnp.where(index >= n, index - n, index)
-    taken = (jnp.where(chosen, new.at[index].get(mode="promise_in_bounds"), old) for new, old in zip(fresh, u, strict=True))
-    return Vector(*taken), chosen.sum(dtype=jnp.int32)
+    index = jax.lax.rem(jnp.arange(chosen.shape[0]) + shift % n, n)
+    found = (part.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False) for part in fresh)
+    return Vector(*(jnp.where(chosen, new, old) for new, old in zip(found, u, strict=True))), chosen.sum(dtype=jnp.int32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -20,7 +22,8 @@ class Vector(NamedTuple):
 
 def dot(a: Vector, b: Vector) -> Float[Array, ...]:
     """The product a · b."""
-    return a.x * b.x + a.y * b.y + a.z * b.z
+    parts = [one * other for one, other in zip(a, b, strict=True) if not (_vanishes(one) or _vanishes(other))]
+    return functools.reduce(operator.add, parts) if parts else a.x * b.x
 
 
 def cross(a: Vector, b: Vector) -> Vector:
@@ -30,7 +33,7 @@ def cross(a: Vector, b: Vector) -> Vector:
 
 def add(a: Vector, b: Vector, scale: Any = 1.0) -> Vector:
     """The sum a + scale b."""
-    return Vector(a.x + scale * b.x, a.y + scale * b.y, a.z + scale * b.z)
+    return Vector(*(one if _vanishes(other) else one + scale * other for one, other in zip(a, b, strict=True)))
 
 
 def scaled(a: Vector, scale: Any) -> Vector:
@@ -67,3 +70,8 @@ def check_direction(direction: Any) -> None:
     parts = [float(part) for part in direction]
     if len(parts) != 3 or abs(sum(part**2 for part in parts) - 1) > 1e-5:
         raise ValueError(f"direction must be three components of a unit vector, got {tuple(parts)}")
+
+
+def _vanishes(part: Any) -> bool:
+    """Whether a component is known to be zero while a program is written, as those of a direction along an axis are."""
+    return isinstance(part, float) and part == 0

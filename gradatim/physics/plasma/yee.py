@@ -8,7 +8,9 @@ In one dimension nothing depends on y, and the same formulas hold without the ha
 from __future__ import annotations
 
 import itertools
+import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -68,21 +70,23 @@ def field_of_charge(rho: Field, dx: Scalar) -> Vector:
     return Vector(*parts, *(jnp.zeros_like(rho) for _ in range(3 - rho.ndim)))
 
 
-def padded(field: Field) -> Float[Array, ...]:
-    """With one more cell of the periodic field before it and two behind: what a particle's weights may reach without wrapping."""
-    return jnp.pad(field, [(1, 2)] * field.ndim, mode="wrap")
+def padded(fields: list[Field]) -> list[Float[Array, " cells_with_margin"]]:
+    """Flat, with one more cell of the periodic fields behind along each axis: what a particle's weights may reach without wrapping."""
+    shape = fields[0].shape
+    cells = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+    with_margin = np.pad(cells, [(0, 1)] * len(shape), mode="wrap").ravel()
+    # Looked up, not concatenated, which XLA would do anew for every particle that looks up the result.
+    return [field.ravel().at[with_margin].get(mode="promise_in_bounds", wrap_negative_indices=False) for field in fields]
 
 
 def folded(field: Float[Array, ...]) -> Float[Array, ...]:
     """The reverse for what was deposited: the margins are added to the cells that they stand for."""
     for axis in range(field.ndim):
-        n = field.shape[axis] - 3
-        before, inside, behind = (jnp.take(field, np.arange(*ends), axis) for ends in ((0, 1), (1, n + 1), (n + 1, n + 3)))
-        shape = [(0, 0)] * field.ndim
-        shape[axis] = (0, n - 2)
-        inside = inside + jnp.pad(behind, shape)
-        shape[axis] = (n - 1, 0)
-        field = inside + jnp.pad(before, shape)
+        n = field.shape[axis] - 1
+        inside, behind = (jax.lax.slice_in_dim(field, *ends, axis=axis) for ends in ((0, n), (n, n + 1)))
+        rest = [(0, 0)] * field.ndim
+        rest[axis] = (0, n - 1)
+        field = inside + jnp.pad(behind, rest)
     return field
 
 
