@@ -46,7 +46,7 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
 
         C ← (η Q C + f(x⁺)) / Q⁺,     Q⁺ = η Q + 1,     C = f(x) and Q = 1 at the start
 
-    (Zhang and Hager), so that a value may rise in between, as on the way along a curved valley: half the iterations in Rosenbrock's
+    (Zhang and Hager), so that steps may be longer and a value may rise in between: half the iterations in Rosenbrock's valley
     with their `memory=0.85`, and about four fifths of them, with three fifths of the solves, on most problems, but a few more on
     some convex ones. C ≥ f(x) falls by at least 1 - η of what the test demands: the rates stay, but for this factor.
     `search="both"` doubles a radius that passed once more from the same point, while the test holds, the value falls and λ ‖h‖², the
@@ -92,8 +92,8 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
     hessian: AbstractHessian
     metric: Float[Array, "n n"] | None
     gamma0: float | Float[Array, ""]
-    gamma_min: float
-    jitter: float
+    gamma_min: float | Float[Array, ""]
+    jitter: float | Float[Array, ""]
     max_trials: int = eqx.field(static=True)
     test: str = eqx.field(static=True)
     memory: float | Float[Array, ""]
@@ -114,8 +114,8 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
         hessian: AbstractHessian | Callable[[PyTree, Any], Array] | None = None,
         metric: Float[Array, "rows columns"] | None = None,
         gamma0: float | Float[Array, ""] = 1.0,
-        gamma_min: float = 1e-9,
-        jitter: float = 1e-8,
+        gamma_min: float | Float[Array, ""] = 1e-9,
+        jitter: float | Float[Array, ""] = 1e-8,
         max_trials: int = 41,
         test: str = "value",
         memory: float | Float[Array, ""] = 0.0,
@@ -131,7 +131,7 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
             if is_known(value) and not 0 < float(value) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {value}")
         for name, value in (("rtol", rtol), ("atol", atol), ("jitter", jitter), ("record", record)):
-            if not value >= 0:
+            if is_known(value) and not value >= 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
         for name, value in (("max_trials", max_trials), ("max_products", max_products)):
             if not value >= 1:
