@@ -19,7 +19,7 @@ from .wells import share_measures, walk
 PRECISION = "single"
 SCALES = {
     "smoke": Config(
-        moment_draws=200_000,
+        moment_draws=100_000,
         dimensions=(10, 100),
         descents=2000,
         networks=Networks(
@@ -32,7 +32,7 @@ SCALES = {
             quality_draws=16,
             quality_seeds=3,
         ),
-        plasticity_draws=400_000,
+        plasticity_draws=200_000,
         noise_levels=(0.0, 0.5, 2.0),
         learners=50,
         duration=60.0,
