@@ -76,8 +76,8 @@ def run_loop(
     quiet: bool,
 ) -> Loop:
     """The loop behind `Session.loop`, which documents it; `file` keeps its checkpoints."""
-    # Copied leaf by leaf: the caller keeps its arrays, and no two leaves share a buffer that is about to be donated.
-    state = jax.tree.map(_own, state)
+    # Copied: the caller keeps its arrays, and no two leaves share a buffer that is about to be donated.
+    state = _copy(jax.tree.map(_on_device, state))
     resumed = file.load(state)
     rows: list[Row] = []
     done, diverged_at = 0, None
@@ -87,6 +87,8 @@ def run_loop(
         if header["finished"]:
             return Loop(state, history, diverged_at)
         rows = [{name: np.asarray(column[i]) for name, column in history.items()} for i in range(len(history["step"]))]
+    # What is traced to see whether it holds a convolution is not traced again in the loop.
+    variants = tuple(eqx.filter_jit(step, inline=True) for step in variants)
     one_by_one = chunk == 1 or choose is not None or (chunk is None and dispatched_on_this_device(variants[0], state, args))
     walk = _Walk(variants, choose, args, watch, label, one_by_one, chunk)
     mark: _Mark | None = None
@@ -250,7 +252,13 @@ def _look(watch: Watch | None, args: Any, state: Any) -> Any:
 
 @eqx.filter_jit
 def _copy(state: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, state)
+    def copy(leaf: Any) -> Any:
+        if not eqx.is_array(leaf):
+            return leaf
+        # A strong dtype, as the step returns it: a weak one would compile the first call apart from the rest.
+        return jnp.copy(leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(leaf, leaf.dtype))
+
+    return jax.tree.map(copy, state)
 
 
 # Into buffers that are there already: the pages of new ones take longer to come by than the copy itself.
@@ -329,13 +337,8 @@ def _is_jaxpr(value: Any) -> bool:
     return hasattr(getattr(value, "jaxpr", value), "eqns")
 
 
-def _own(leaf: Any) -> Any:
-    if isinstance(leaf, np.ndarray | np.generic):
-        return jnp.array(leaf)
-    if not eqx.is_array(leaf):
-        return leaf
-    # A strong dtype, as the step returns it: a weak one would compile the first call apart from the rest.
-    return jnp.copy(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.array(leaf, leaf.dtype, copy=True)
+def _on_device(leaf: Any) -> Any:
+    return jnp.array(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
 
 def _inexact_paths(state: Any) -> list[str]:

@@ -155,11 +155,16 @@ def learning_rate_sweep(
     common: dict[str, Any] = {"steps": steps, "every": every}
     curves: dict[str, dict[str, np.ndarray]] = {}
     diverged_at: dict[str, np.ndarray] = {}
+    first, entries = eqx.filter_eval_shape(lambda *trees: _seed(trees, 0), starts, orders)
+
+    def value(params: Any, i: Any, args: Any) -> Any:
+        entries, data = args
+        return loss(params, batch(data, jax.tree.map(lambda entries: entries[i], entries)))
+
+    # If a step holds a convolution, so does the loss: no optimiser does.
+    run = _one_after_another if dispatched_on_this_device(value, first, (entries, data)) else _together
     for name, arm in arms.items():
         begin, step = _begin(arm), _step(arm, loss, batch)
-        one = eqx.filter_eval_shape(begin, _seed(starts, 0), grid[0])
-        args = (grid[0], _seed(orders, 0), data)
-        run = _one_after_another if dispatched_on_this_device(step, one, args) else _together
         curves[name], diverged_at[name] = run(session, begin, step, evaluate, starts, grid, orders, data, f"{label} {name}", common)
     n_rows = len(_watch_points(steps, every))
     metrics = next(iter(curves.values()))
@@ -216,7 +221,7 @@ def _together(
     n_rates, n_seeds = len(grid), _n_seeds(starts)
     rates = jnp.repeat(grid, n_seeds)
     seeds = jnp.tile(jnp.arange(n_seeds), n_rates)
-    runs = eqx.filter_jit(eqx.filter_vmap(begin))(_seed(starts, seeds), rates)
+    runs = eqx.filter_jit(lambda starts, seeds, rates: eqx.filter_vmap(begin)(_seed(starts, seeds), rates))(starts, seeds, rates)
 
     def one(run: _Run, rate: Any, seed: Any, i: Any, orders: Any, data: Any) -> _Run:
         after = step(run, i, (rate, _seed(orders, seed), data))
@@ -264,8 +269,8 @@ def _one_after_another(
         for s in range(n_seeds):
             loop = session.loop(
                 step,
-                begin(_seed(starts, s), grid[r]),
-                args=(grid[r], _seed(orders, s), data),
+                begin(_one_seed(starts, jnp.asarray(s)), grid[r]),
+                args=(grid[r], _one_seed(orders, jnp.asarray(s)), data),
                 watch=watch,
                 label=f"{label} {float(grid[r]):.3g} seed {s}",
                 chunk=1,
@@ -284,6 +289,9 @@ def _one_after_another(
 
 def _seed(per_seed: Any, seed: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[seed] if eqx.is_array(leaf) else leaf, per_seed)
+
+
+_one_seed = eqx.filter_jit(_seed)
 
 
 def _n_seeds(starts: Any) -> int:
