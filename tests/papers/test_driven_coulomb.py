@@ -38,7 +38,7 @@ def test_what_needs_no_simulation_is_judged_at_smoke_scale(findings, paper):
 
 def test_figures_are_drawn_from_the_findings(findings):
     figures = driven_coulomb.draw(findings)
-    assert {"structure_factors", "plate_force", "critical_spectra", "critical_field", "field_switched_on"} <= set(figures)
+    assert {"structure_factors", "plate_force", "critical_spectra", "critical_field", "field_switched_on", "ions_in_time"} <= set(figures)
     assert all(ax.get_title(loc="left") or ax.get_xlabel() or ax.get_ylabel() for figure in figures.values() for ax in figure.axes)
 
 

@@ -23,6 +23,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
         "field_switched_on": _draw_switched(data["correlations"]),
         "plate_force": _draw_plates(data["plates"]),
         "ions": _draw_ions(data["ions"]),
+        "ions_in_time": _draw_ions_in_time(data["ions"]),
         "critical_spectra": _draw_critical(data["line"], data["plane"]),
         "critical_field": _draw_field(data["plane"]),
         "burgers_in_time": _draw_line(data["line"]),
@@ -128,6 +129,25 @@ def _draw_ions(data: xr.Dataset) -> Figure:
     ax.loglog(shown.field[strong], 0.25 / shown.field[strong], color=COLOURS[1], lw=0.8, ls=":", label="Wien, 1/(4E)")
     label(ax, "field E", "conductivity lost", x_unit="k_B T κ/Q", y_unit="l_B κ", title="conductivity σ₀(1 - Δ)")
     ax.legend(fontsize=8)
+    return fig
+
+
+def _draw_ions_in_time(data: xr.Dataset) -> Figure:
+    n = data.sizes["time"]
+    fig, axes = figure(2, n, panel=(2.4, 2.5), sharex=True, sharey=True)
+    for row, (what, colours) in enumerate((("density", "RdBu_r"), ("charge", "PuOr_r"))):
+        values = data.strip.sel(what=what).values
+        size = 2.5 * float(values[0].std())
+        image: Any = None
+        for i, ax in enumerate(axes[row]):
+            image = ax.pcolormesh(values[i].T, vmin=-size, vmax=size, cmap=colours, rasterized=True)
+            label(ax, "x, along the field" if row else "", "" if i else "y", x_unit="1/κ" if row else "", y_unit="" if i else "1/κ")
+            if row == 0:
+                ax.set_title(f"t = {float(data.time[i]):g}/(Dκ²)", fontsize=9, loc="left")
+            ax.set_aspect("equal")
+            ax.grid(False)
+        name = "density - 2C₀" if what == "density" else "charge"
+        fig.colorbar(image, ax=axes[row], label=f"{name} [2C₀]", shrink=0.85, pad=0.01)
     return fig
 
 

@@ -107,6 +107,12 @@ class IonBrownianDynamics(eqx.Module):
             moved.append(mesh.wrapped(x + step, side))
         return IonState(tuple(moved), key)
 
+    def fields(self, state: IonState) -> Float[Array, "2 ..."]:
+        """Density and charge on the mesh, through the clouds in cells that forces go through."""
+        where = mesh.shares(state.positions, self.grid)
+        signs = self.signs.astype(state.positions[0].dtype)
+        return jnp.stack([mesh.deposit(amounts, where, self.grid) for amounts in (jnp.ones_like(signs), signs)])
+
     def modes(self, state: IonState, k: Float[Array, "modes dim"]) -> tuple[Complex[Array, " modes"], Complex[Array, " modes"]]:
         """Σᵢ exp(-ik·rᵢ) and Σᵢ zᵢ exp(-ik·rᵢ) for a few k of the box, exactly: density and charge."""
         vectors("k", k, self.grid.dim)

@@ -52,6 +52,12 @@ def place(ions, *points):
     return tuple(jnp.asarray(row) for row in x)
 
 
+def test_fields_hold_every_ion_and_no_charge(ions):
+    density, charge = ions.fields(ions.initial(jax.random.key(0)))
+    assert float(density.mean() * GRID.volume) == pytest.approx(2 * N_PAIRS) and float(abs(charge.sum())) < 1e-10
+    assert float(abs(charge).max()) <= float(density.max())
+
+
 @pytest.mark.parametrize(("smearing", "error"), [(1.0, 0.04), (2.0, 0.02)])
 def test_lone_pair_attracts_along_its_line_with_the_smeared_coulomb_force(smearing, error):
     ions = IonBrownianDynamics(electrolyte(smearing=smearing), GRID, 0.02, n_pairs=N_PAIRS)
