@@ -143,6 +143,7 @@ def with_scipy(method: str, second: str | None) -> Callable[[Problem, float], tu
 PEERS = {
     "gradatim": ours(),
     "gradatim, first radius 10": ours(gamma0=10.0),
+    "gradatim, memory and doubling": ours(memory=0.85, search="both"),
     "gradatim, conjugate gradients": ours(linear_solver="cg"),
     "optimistix BFGS": bfgs,
     "SciPy trust-exact": with_scipy("trust-exact", "hess"),
