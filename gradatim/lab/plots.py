@@ -105,5 +105,6 @@ def png(fig: Figure) -> bytes:
         canvas.draw()
         image = io.BytesIO()
         # Without the library's version in it, the same picture is the same file.
-        imsave(image, np.asarray(canvas.buffer_rgba()), format="png", dpi=DPI, metadata={"Software": None})
+        nameless: dict[str, Any] = {"Software": None}
+        imsave(image, np.asarray(canvas.buffer_rgba()), format="png", dpi=DPI, metadata=nameless)
     return image.getvalue()
