@@ -88,7 +88,7 @@ def run_loop(
             return Loop(state, history, diverged_at)
         rows = [{name: np.asarray(column[i]) for name, column in history.items()} for i in range(len(history["step"]))]
     # What is traced to see whether it holds a convolution is not traced again in the loop.
-    variants = tuple(_inlined(step) for step in variants)
+    variants = tuple(eqx.Partial(_traced_once, step) for step in variants)
     one_by_one = chunk == 1 or choose is not None or (chunk is None and dispatched_on_this_device(variants[0], state, args))
     walk = _Walk(variants, choose, args, watch, label, one_by_one, chunk)
     mark: _Mark | None = None
@@ -214,8 +214,10 @@ class _Walk:
             i, state = _explained_step((self.variants[self._at(now)], self.args), (i, state))
 
 
-# The overloads of `filter_jit` leave out what it passes on to `jax.jit`.
-_inlined: Callable[[Step], Step] = functools.partial(cast("Any", eqx.filter_jit), inline=True)
+# `Any`: the overloads of `filter_jit` leave out what it passes on to `jax.jit`.
+@cast("Any", eqx.filter_jit)(inline=True)
+def _traced_once(step: Step, state: Any, i: Any, args: Any) -> Any:
+    return step(state, i, args)
 
 
 @eqx.filter_jit(donate="all-except-first")

@@ -375,3 +375,15 @@ def test_choose_names_the_step_that_is_not_finite(session):
 def test_several_steps_need_choose_and_no_chunk(session, options):
     with pytest.raises(ValueError, match="step must be one function, or several with choose and without a chunk"):
         session.loop(state=jnp.ones(2), steps=3, label="several", **options)
+
+
+def test_a_step_may_hold_arrays_as_defaults(tmp_path):
+    """Two loops of two such steps: what a function's signature holds is never compared."""
+    session = Session(jax.random.key(0), directory=tmp_path)
+    for value in (1.0, 2.0):
+        array = jnp.full(2, value)
+
+        def step(state, i, args, increment=array):
+            return state + increment
+
+        np.testing.assert_array_equal(session.loop(step, jnp.zeros(2), steps=3, label=f"by {value}").state, 3 * value)
