@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-Scalar = Float[Array, ""]
+from .regularized_solves import Scalar
 
 
 class Trace(eqx.Module):

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from gradatim.lab import Session
+from gradatim.lab.sweeps import take_rows
 from gradatim.optim import WidthScaling, relaxation_steps
 
 from .chain import FRACTIONS, MATRICES, Task, Trainer, final_losses, make_chain, readings
@@ -143,9 +144,7 @@ class Runs:
         return dict(loop.history)
 
 
-@jax.jit
-def _rows(tree: Any, rows: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[rows], tree)
+_rows = jax.jit(take_rows)
 
 
 def best_points(losses: np.ndarray, *grids: Sequence[float]) -> np.ndarray:
