@@ -26,8 +26,13 @@ def narrow(dtype):
     return {"float64": jnp.float32, "complex128": jnp.complex64}.get(str(dtype), dtype)
 
 
+@functools.cache
+def start(dtype, dim, n):
+    return jnp.asarray(kpz.start(dim, n)[None], dtype)
+
+
 def solve(order, dtype, dim, n, dt):
-    return np.asarray(compiled(order, dtype, dim, n, dt)(jnp.asarray(kpz.start(dim, n)[None], dtype)))[0]
+    return np.asarray(compiled(order, dtype, dim, n, dt)(start(dtype, dim, n)))[0]
 
 
 found = []

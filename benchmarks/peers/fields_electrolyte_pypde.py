@@ -27,7 +27,8 @@ def solve(solver, dim, n, dt, end=kpz.END):
 
 # Explicit: unstable above dx²/(2 d), whatever the accuracy. Few candidates, for each is compiled anew.
 STEPS = {"euler": [kpz.END / n for n in (4096, 16384)], "runge-kutta": [kpz.END / n for n in (192, 384)]}
-MORE = {1: 400, 2: 1}
+MORE = {1: 1000, 2: 20}
+"How many times more steps the longer run takes: enough that compiling, seconds and not always the same, does not count."
 
 found = []
 for dim, n in kpz.CASES:
