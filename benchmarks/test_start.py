@@ -32,9 +32,10 @@ COMMANDS = {
 @pytest.mark.parametrize(("group", "name"), COMMANDS, ids=lambda word: word)
 def test_start(benchmark, group, name, tmp_path):
     benchmark.group, benchmark.param = group, name
-    # Compiled programs come from one folder for both ways, and are there after the first round.
-    caches = {key: value for key, value in child_environment(RunRequest("thermomigration")).items() if key.startswith("JAX_")}
-    environment = {**os.environ, **caches}
+    # Both ways compile alike and share a folder of programs, which are there after the first round.
+    request = RunRequest("thermomigration", scale="smoke")
+    same = {key: value for key, value in child_environment(request).items() if key.startswith(("JAX_", "XLA_"))}
+    environment = {**os.environ, **same}
 
     def run():
         subprocess.run(COMMANDS[group, name], check=True, capture_output=True, cwd=tmp_path, env=environment)

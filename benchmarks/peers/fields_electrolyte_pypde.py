@@ -7,6 +7,7 @@ import time
 import kpz
 import numpy as np
 import pde
+import timing
 
 
 @functools.cache
@@ -28,22 +29,18 @@ def solve(solver, dim, n, dt, end=kpz.END):
 # Explicit: unstable above dx²/(2 d), whatever the accuracy. Few candidates, for each is compiled anew.
 STEPS = {"euler": [kpz.END / n for n in (4096, 16384)], "runge-kutta": [kpz.END / n for n in (192, 384)]}
 MORE = {1: 1000, 2: 20}
-"How many times more steps the longer run takes: enough that compiling, seconds and not always the same, does not count."
+"How many times more steps the longer run takes."
 
 found = []
 for dim, n in kpz.CASES:
     reference = solve("runge-kutta", dim, n, kpz.END / 2048)
     for solver, steps in STEPS.items():
-        for row in kpz.rows(functools.partial(solve, solver), f"py-pde {solver}", reference, dim, n, steps):
-            # Every call compiles: what so many times more steps take beyond it is the solution's own.
-            seconds = []
-            for end in (kpz.END, (1 + MORE[dim]) * kpz.END):
-                began = time.perf_counter()
-                solve(solver, dim, n, row["info"]["dt"], end)
-                seconds.append(time.perf_counter() - began)
-            row["seconds"] = (seconds[1] - seconds[0]) / MORE[dim]
-            row["info"]["time units a second"] = kpz.END / row["seconds"]
-            found.append(row)
+        for dt in steps:
+            error = kpz.distance(solve(solver, dim, n, dt), reference)
+            if error <= kpz.TARGET:
+                once = functools.partial(solve, solver, dim, n, dt)
+                found.append(kpz.row(f"py-pde {solver}", dim, n, dt, timing.beyond_start(once, kpz.END, MORE[dim]), error))
+                break
 
 grid = pde.CartesianGrid([[0, kpz.NOISY]], kpz.NOISY, periodic=True)
 burgers = pde.PDE({"u": "laplace(u) + 0.5 * d_dx(u**2)"}, noise=2 * kpz.NOISE, rng=np.random.default_rng(0))

@@ -29,8 +29,13 @@ def narrow(dtype):
     return {"float64": jnp.float32, "complex128": jnp.complex64}.get(str(dtype), dtype)
 
 
+@functools.cache
+def start(dtype, n):
+    return jnp.asarray(spinodal.start(n)[None], dtype)
+
+
 def solve(order, dtype, n, dt, end):
-    return np.asarray(compiled(n, dt, order, dtype, round(end / dt))(jnp.asarray(spinodal.start(n)[None], dtype)))[0]
+    return np.asarray(compiled(n, dt, order, dtype, round(end / dt))(start(dtype, n)))[0]
 
 
 found = []

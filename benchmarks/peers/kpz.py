@@ -12,12 +12,11 @@ step so small that its error in time is gone. With noise, on a line of `NOISY` c
 from __future__ import annotations
 
 import functools
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import timing  # pyright: ignore[reportMissingImports]: beside this file, which is run as a script
 
 DX = 0.5
 END = 16.0
@@ -66,23 +65,16 @@ def rows(
     for dt in steps:
         error = distance(solve(dim, n, dt), reference)
         if error <= TARGET:
-            seconds = statistics.median(_seconds(solve, dim, n, dt) for _ in range(rounds(_seconds(solve, dim, n, dt))))
-            info = {"time units a second": END / seconds, "dt": dt, "error in time": error}
-            return [{"group": group(dim, n), "name": name, "seconds": seconds, "info": info}]
+            return [row(name, dim, n, dt, timing.median(lambda dt=dt: solve(dim, n, dt)), error)]
     return []
+
+
+def row(name: str, dim: int, n: int, dt: float, seconds: float, error: float) -> dict[str, Any]:
+    """One row: seconds for `END` units of time."""
+    info = {"time units a second": END / seconds, "dt": dt, "error in time": error}
+    return {"group": group(dim, n), "name": name, "seconds": seconds, "info": info}
 
 
 def group(dim: int, n: int) -> str:
     """Name of a case."""
     return f"surface growth {n}{'²' if dim == 2 else ''}"
-
-
-def rounds(seconds: float) -> int:
-    """How often to repeat what takes so long: for a second, but from three to five hundred times."""
-    return min(max(round(1 / seconds), 3), 500)
-
-
-def _seconds(solve: Callable[[int, int, float], np.ndarray], dim: int, n: int, dt: float) -> float:
-    began = time.perf_counter()
-    solve(dim, n, dt)
-    return time.perf_counter() - began
