@@ -1,7 +1,35 @@
 """The loss landscape: spectra of curvature, what they consist of, what they mean."""
 
+from .chord_curvature import Chord as Chord
+from .chord_curvature import ChordIntegral as ChordIntegral
+from .chord_curvature import barrier_kernel as barrier_kernel
+from .chord_curvature import chord_curvature as chord_curvature
+from .chord_curvature import chord_derivatives as chord_derivatives
+from .chord_curvature import chord_integral as chord_integral
+from .chord_curvature import directional_derivatives as directional_derivatives
+from .chord_curvature import predict_barrier as predict_barrier
+from .chord_curvature import quadrature as quadrature
+from .forking import Forks as Forks
+from .forking import displacement_angle as displacement_angle
+from .forking import displacement_norms as displacement_norms
+from .forking import distance as distance
+from .forking import fork_training as fork_training
+from .forking import forked_orders as forked_orders
+from .layer_connectivity import LayerLines as LayerLines
+from .layer_connectivity import cumulative_lines as cumulative_lines
+from .layer_connectivity import interpolate_layers as interpolate_layers
+from .layer_connectivity import layers_by_module as layers_by_module
+from .layer_connectivity import layerwise_lines as layerwise_lines
+from .mode_connectivity import Barrier as Barrier
 from .mode_connectivity import Line as Line
+from .mode_connectivity import barrier as barrier
+from .mode_connectivity import interpolate as interpolate
 from .mode_connectivity import line_loss as line_loss
+from .permutation import Matching as Matching
+from .permutation import match_permutation as match_permutation
+from .plane import Plane as Plane
+from .plane import plane_slice as plane_slice
+from .plane import plane_through as plane_through
 from .spectrum import Eigenpairs as Eigenpairs
 from .spectrum import Spectrum as Spectrum
 from .spectrum import bulk_edge as bulk_edge

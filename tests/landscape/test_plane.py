@@ -1,0 +1,42 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradatim.landscape import plane_slice, plane_through
+
+
+@jax.jit
+def seen(points):
+    plane = plane_through(*points)
+    coordinates = jnp.stack([plane.coordinates(point) for point in points])
+    back = plane.at(coordinates[2, 0], coordinates[2, 1])
+    return coordinates, jnp.sqrt(sum(jnp.sum((back[k] - points[2][k]) ** 2) for k in back))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_distances_in_the_plane_are_those_between_the_parameters(seed):
+    flat = np.random.default_rng(seed).normal(size=(3, 7))
+    with jax.enable_x64(True):
+        points = [{"w": jnp.asarray(x[:6].reshape(2, 3)), "b": jnp.asarray(x[6])} for x in flat]
+        coordinates, rest = jax.device_get(seen(points))
+    for i in range(3):
+        for j in range(i):
+            assert np.isclose(np.linalg.norm(flat[i] - flat[j]), np.linalg.norm(coordinates[i] - coordinates[j]), atol=1e-9)
+    assert rest < 1e-9 and np.allclose(coordinates[0], 0) and abs(coordinates[1, 1]) < 1e-9 and coordinates[2, 1] > 0
+
+
+def test_the_slice_is_the_loss_at_its_points():
+    plane = plane_through(jnp.zeros(3), jnp.array([2.0, 0.0, 0.0]), jnp.array([1.0, 1.0, 0.0]))
+    x, y = jnp.array([0.0, 0.5, 1.0]), jnp.array([-1.0, 1.0])
+    values = plane_slice(lambda w: w[0] ** 2 + 10 * w[1] + 100 * w[2], plane, x, y)
+    assert jnp.allclose(values, x[:, None] ** 2 + 10 * jnp.broadcast_to(y, (3, 2)))
+
+
+def test_points_on_one_line_are_refused():
+    with pytest.raises(ValueError, match="three points that are not on one line"):
+        plane_through(jnp.zeros(2), jnp.ones(2), 3 * jnp.ones(2))
+    with pytest.raises(ValueError, match="three points that are not on one line"):
+        plane_through(jnp.ones(2), jnp.ones(2), jnp.zeros(2))
