@@ -64,7 +64,7 @@ class AbstractCurvatureOperator(lx.AbstractLinearOperator):
 
     def as_matrix(self) -> Float[Array, "n n"]:
         """The dense matrix, whatever its size; [`dense_matrix`][gradatim.numerics.dense_matrix] has a limit."""
-        return _dense(self, chunk=64)
+        return _dense(self, chunk=256)
 
     def transpose(self) -> AbstractCurvatureOperator:
         """Itself: a second derivative is symmetric."""
@@ -208,8 +208,13 @@ def dense_matrix(operator: lx.AbstractLinearOperator, *, max_size: int = 6000, c
 def _dense(operator: lx.AbstractLinearOperator, *, chunk: int) -> Float[Array, "n n"]:
     linear = lx.linearise(operator)
     flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), operator.in_structure()))
-    columns = jax.lax.map(lambda i: ravel_pytree(linear.mv(unravel(flat.at[i].set(1))))[0], jnp.arange(flat.size), batch_size=chunk)
-    return columns.T
+    identity = jnp.eye(flat.size, dtype=flat.dtype)
+
+    def column(unit: Float[Array, " n"]) -> Float[Array, " n"]:
+        return ravel_pytree(linear.mv(unravel(unit)))[0]
+
+    # A few columns at once need no loop, and no second program for those that are left over after whole chunks.
+    return (jax.vmap(column)(identity) if flat.size <= chunk else jax.lax.map(column, identity, batch_size=chunk)).T
 
 
 def _check_params(params: PyTree) -> None:
