@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gradatim import datasets as datasets
+    from gradatim import implicit as implicit
     from gradatim import lab as lab
     from gradatim import landscape as landscape
     from gradatim import nets as nets
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from gradatim import physics as physics
     from gradatim.lab import open_record as open_record
 
-_ROOMS = ("datasets", "lab", "landscape", "nets", "numerics", "optim", "physics")
+_ROOMS = ("datasets", "implicit", "lab", "landscape", "nets", "numerics", "optim", "physics")
 
 
 def __getattr__(name: str) -> Any:

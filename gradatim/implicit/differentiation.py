@@ -1,0 +1,367 @@
+"""Derivatives of a solution from the conditions it satisfies (Blondel et al., arXiv:2105.15183): one linear solve, whoever solved.
+
+    F(x*(θ), θ) = 0,     A = -∂₁F(x*, θ),     B = ∂₂F(x*, θ):     A ∂x*(θ) = B
+    forward:  ∂x* v = w with A w = B v          reverse:  ∂x*ᵀ v = Bᵀ u with Aᵀ u = v
+
+Products with A and B are forward and reverse derivatives of F; no matrix is written out by an iterative solver, and nothing is kept of
+the iterations that led to x*. The rule is a forward one that JAX transposes, so that derivatives of any order and mode follow.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .linear_solves import default_solver
+
+Conditions = Callable[..., PyTree]
+"F(x, *theta), of the structure of x: zero at a solution."
+
+
+class Pullback(NamedTuple):
+    """What [`root_vjp`][gradatim.implicit.root_vjp] gives."""
+
+    theta: PyTree
+    "The cotangent of each floating-point array of theta, None in place of anything else."
+    adjoint: PyTree
+    "u with Aᵀ u = cotangent: the start of the next, similar solve."
+
+
+class _Rule(eqx.Module):
+    """How the linear system is made and solved."""
+
+    linear_solver: lx.AbstractLinearSolver | None
+    options: dict[str, Any]
+    ridge: Any
+    tags: frozenset[object] = eqx.field(static=True)
+
+
+def implicit_solution(
+    conditions: Conditions,
+    x: PyTree,
+    *theta: PyTree,
+    linear_solver: lx.AbstractLinearSolver | None = None,
+    options: dict[str, Any] | None = None,
+    tags: object | frozenset[object] = frozenset(),
+    ridge: Float[Array, ""] | float = 0.0,
+    max_residual: float | None = None,
+) -> PyTree:
+    """The solution `x`, however it was found, as a differentiable function of `theta`.
+
+    `x` itself gets no derivative. Arrays that `conditions` closes over are differentiated like `theta`. At a point where `conditions`
+    is not smooth the derivative is one of its one-sided ones, as automatic differentiation picks it.
+
+    Away from the solution the derivative is wrong in proportion to the distance: see
+    [`check_implicit`][gradatim.implicit.check_implicit]. Where A is singular (symmetries, redundant constraints), a factorisation
+    raises; `linear_solver=lineax.SVD()` then gives the solution of least norm, and `ridge` a damped one.
+
+    **Arguments:** `conditions(x, *theta)`: F, of the structure, shapes and dtypes of `x`; `x`: floating-point arrays; `theta`: any
+    pytrees, of which floating-point arrays are differentiated; `linear_solver`: of lineax; None takes a factorisation up to 500
+    unknowns, then conjugate gradients if `tags` say semidefinite and GMRES if not; `options` of that solve, such as
+    `{"preconditioner": operator}`, which is transposed with it; `tags`: of lineax, for ∂₁F: the gradient of a convex function has a
+    `lineax.positive_semidefinite_tag`; `ridge` ρ: solves with ∂₁F + ρ instead (F is a gradient, not its negative, and a fixed point's
+    is x - T(x)); `max_residual`: raises at run time where ‖F(x)‖ is not below it.
+
+    **Raises:** `ValueError` for conditions of another structure or shape than x, or a negative ridge; `TypeError` for an x that is
+    no floating-point array, or conditions that do not take these arguments.
+
+    >>> conditions = lambda x, theta: x**3 + x - theta
+    >>> solution = lambda theta: implicit_solution(conditions, jnp.array(1.0), theta)
+    >>> print(f"{jax.grad(solution)(2.0):.4f} {jax.grad(jax.grad(solution))(2.0):.5f}")
+    0.2500 -0.09375
+    """
+    rule = _rule(linear_solver, options, tags, ridge)
+    return _attach(conditions, x, theta, {}, rule, max_residual)
+
+
+def custom_root(
+    conditions: Conditions,
+    *,
+    has_aux: bool = False,
+    linear_solver: lx.AbstractLinearSolver | None = None,
+    options: dict[str, Any] | None = None,
+    tags: object | frozenset[object] = frozenset(),
+    ridge: Float[Array, ""] | float = 0.0,
+    max_residual: float | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a solver `solve(init, *theta)` with the derivative of its answer that follows from `conditions(x, *theta) = 0`.
+
+    The solver may be anything that returns arrays: it is never differentiated, and need not have been made for these conditions. Its
+    start `init` gets the derivative zero, since a solution does not depend on it.
+
+    **Arguments:** as [`implicit_solution`][gradatim.implicit.implicit_solution]; `has_aux`: the solver returns `(x, aux)`, and aux
+    gets no derivative. Keyword arguments of a call go to the solver and, by the same name, to the conditions.
+
+    **Raises:** as `implicit_solution`.
+
+    >>> @custom_root(lambda x, theta: x**2 - theta)
+    ... def babylonian(init, theta):
+    ...     return jax.lax.fori_loop(0, 20, lambda _, x: (x + theta / x) / 2, init)
+    >>> print(jax.grad(babylonian, argnums=1)(1.0, 16.0))
+    0.125
+    """
+    rule = _rule(linear_solver, options, tags, ridge)
+
+    def decorate(solver: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(solver)
+        def solve(init: PyTree, *theta: PyTree, **named: PyTree) -> Any:
+            _check_arguments(conditions, init, theta, named)
+            start, held_theta, held_named = _held((init, theta, named))
+            found = solver(start, *held_theta, **held_named)
+            x, aux = found if has_aux else (found, None)
+            x = _attach(conditions, x, theta, named, rule, max_residual)
+            return (x, _held(aux)) if has_aux else x
+
+        return solve
+
+    return decorate
+
+
+def custom_fixed_point(
+    step: Callable[..., PyTree],
+    *,
+    has_aux: bool = False,
+    linear_solver: lx.AbstractLinearSolver | None = None,
+    options: dict[str, Any] | None = None,
+    tags: object | frozenset[object] = frozenset(),
+    ridge: Float[Array, ""] | float = 0.0,
+    max_residual: float | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """[`custom_root`][gradatim.implicit.custom_root] for a solver that finds x = `step(x, *theta)`: F = x - T(x, θ).
+
+    >>> step = lambda x, theta: jnp.cos(theta * x)
+    >>> solve = custom_fixed_point(step)(lambda init, theta: jax.lax.fori_loop(0, 100, lambda _, x: step(x, theta), init))
+    >>> print(f"{solve(0.0, 1.0):.4f} {jax.grad(solve, argnums=1)(0.0, 1.0):.4f}")
+    0.7391 -0.2975
+    """
+    return custom_root(
+        FixedPointConditions(step),
+        has_aux=has_aux,
+        linear_solver=linear_solver,
+        options=options,
+        tags=tags,
+        ridge=ridge,
+        max_residual=max_residual,
+    )
+
+
+class FixedPointConditions(eqx.Module):
+    """F(x, θ) = x - T(x, θ), zero where T stands still.
+
+    >>> print(FixedPointConditions(lambda x, theta: theta / x)(2.0, 4.0))
+    0.0
+    """
+
+    step: Callable[..., PyTree]
+
+    def __call__(self, x: PyTree, *theta: PyTree, **named: PyTree) -> PyTree:
+        """X - T(x, θ)."""
+        moved = self.step(x, *theta, **named)
+        _check_structure("step", jax.eval_shape(lambda: moved), jax.eval_shape(lambda: x))
+        return jax.tree.map(lambda a, b: a - b, x, moved)
+
+
+def root_jvp(
+    conditions: Conditions,
+    x: PyTree,
+    theta: tuple[PyTree, ...],
+    tangents: tuple[PyTree, ...],
+    *,
+    linear_solver: lx.AbstractLinearSolver | None = None,
+    options: dict[str, Any] | None = None,
+    tags: object | frozenset[object] = frozenset(),
+    ridge: Float[Array, ""] | float = 0.0,
+) -> PyTree:
+    """∂x*(θ) v from one solve with A, for v = `tangents`.
+
+    **Arguments:** as [`implicit_solution`][gradatim.implicit.implicit_solution]; `tangents`: of theta's structure, None for what is not
+    varied or is no floating-point array; `options`: `{"y0": w}` starts an iterative solve from an earlier w.
+
+    >>> print(root_jvp(lambda x, a, b: x * a - b, jnp.array(3.0), (jnp.array(2.0), jnp.array(6.0)), (None, jnp.array(1.0))))
+    0.5
+    """
+    rule = _rule(linear_solver, options, tags, ridge)
+    x, theta = _unknowns(x), _arrays(theta)
+    _check_conditions(conditions, x, theta, {})
+    if len(tangents) != len(theta):
+        raise ValueError(f"tangents must hold one entry for each of the {len(theta)} arguments of theta, got {len(tangents)}")
+    operator = _operator(conditions, x, (theta, {}), rule)
+    pushed = _push(lambda inputs: conditions(x, *inputs), theta, _float_tangents(theta, tangents))
+    return jax.tree.map(jnp.negative, _solve(operator, pushed, rule))
+
+
+def root_vjp(
+    conditions: Conditions,
+    x: PyTree,
+    theta: tuple[PyTree, ...],
+    cotangent: PyTree,
+    *,
+    linear_solver: lx.AbstractLinearSolver | None = None,
+    options: dict[str, Any] | None = None,
+    tags: object | frozenset[object] = frozenset(),
+    ridge: Float[Array, ""] | float = 0.0,
+) -> Pullback:
+    """∂x*(θ)ᵀ v from one solve with Aᵀ, for v = `cotangent`: all of theta at once.
+
+    **Arguments:** as [`implicit_solution`][gradatim.implicit.implicit_solution]; `cotangent`: of the structure of x; `options`: of the
+    solve with Aᵀ: `{"y0": adjoint}` starts an iterative one from an earlier adjoint.
+
+    >>> pullback = root_vjp(lambda x, a, b: x * a - b, jnp.array(3.0), (jnp.array(2.0), jnp.array(6.0)), jnp.array(1.0))
+    >>> print(*pullback.theta)
+    -1.5 0.5
+    """
+    rule = _rule(linear_solver, options, tags, ridge)
+    x, theta = _unknowns(x), _arrays(theta)
+    _check_conditions(conditions, x, theta, {})
+    # With the sign of F, so that the adjoint is that of A = -∂₁F.
+    adjoint = jax.tree.map(jnp.negative, _solve(_operator(conditions, x, (theta, {}), rule).transpose(), cotangent, rule))
+    varied, fixed = eqx.partition(theta, eqx.is_inexact_array)
+    _, pull = jax.vjp(lambda varied: conditions(x, *eqx.combine(varied, fixed)), varied)
+    return Pullback(pull(adjoint)[0], adjoint)
+
+
+@eqx.filter_custom_jvp
+def _with_rule(x: PyTree, conditions: Any, theta: Any, rule: _Rule) -> PyTree:
+    del conditions, theta, rule
+    return x
+
+
+@_with_rule.def_jvp
+def _with_rule_jvp(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
+    x, conditions, theta, rule = primals
+    # Not the x that came in: this one carries the derivatives of higher order.
+    x = _with_rule(x, conditions, theta, rule)
+
+    def in_inputs(inputs: Any) -> PyTree:
+        conditions, (positional, named) = inputs
+        return conditions(x, *positional, **named)
+
+    pushed = _push(in_inputs, (conditions, theta), tangents[1:3])
+    solved = _solve(_operator(conditions, x, theta, rule), pushed, rule)
+    return x, jax.tree.map(jnp.negative, solved)
+
+
+def _attach(conditions: Any, x: PyTree, theta: tuple, named: dict, rule: _Rule, max_residual: float | None) -> PyTree:
+    x, theta, named = _held(_unknowns(x)), _arrays(theta), _arrays(named)
+    _check_conditions(conditions, x, theta, named)
+    # What it closes over becomes an argument of the rule: closed-over tracers would get no derivative.
+    converted = _arrays(eqx.filter_closure_convert(conditions, x, *theta, **named))
+    if max_residual is not None:
+        residual = _norm(_held(converted)(x, *_held(theta), **_held(named)))
+        x = eqx.error_if(
+            x,
+            ~(residual <= max_residual),
+            f"the conditions' norm at the solution is above max_residual={max_residual}: let the solver run longer, or raise the limit",
+        )
+    return _with_rule(x, converted, (theta, named), _held(rule))
+
+
+def _operator(conditions: Any, x: PyTree, theta: tuple[tuple, dict], rule: _Rule) -> lx.AbstractLinearOperator:
+    """∂₁F, with the ridge."""
+    return lx.JacobianLinearOperator(_damped, x, (conditions, theta, rule.ridge, _held(x)), tags=rule.tags)
+
+
+def _damped(x: PyTree, args: Any) -> PyTree:
+    conditions, (positional, named), ridge, held = args
+    value = conditions(x, *positional, **named)
+    if ridge is None:
+        return value
+    # Zero in value, ρ in its derivative.
+    return jax.tree.map(lambda f, x, x0: f + ridge * (x - x0), value, x, held)
+
+
+def _solve(operator: lx.AbstractLinearOperator, vector: PyTree, rule: _Rule) -> PyTree:
+    solver = default_solver(operator) if rule.linear_solver is None else rule.linear_solver
+    return lx.linear_solve(operator, vector, solver, options=rule.options).value
+
+
+def _push(fn: Callable[[Any], PyTree], inputs: Any, tangents: Any) -> PyTree:
+    """The derivative along tangents, None standing for zero."""
+    held = jax.tree.map(_is_none, tangents, is_leaf=_is_none)
+    fixed, varied = eqx.partition(inputs, held, is_leaf=_is_none)
+    return jax.jvp(lambda varied: fn(eqx.combine(varied, fixed)), (varied,), (tangents,))[1]
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
+def _rule(linear_solver: Any, options: Any, tags: Any, ridge: Any) -> _Rule:
+    if isinstance(ridge, int | float) and not ridge >= 0:
+        raise ValueError(f"ridge must be at least 0, got {ridge}")
+    tags = frozenset(tags) if isinstance(tags, frozenset | set | tuple | list) else frozenset([tags])
+    return _Rule(linear_solver, dict(options or {}), None if isinstance(ridge, int | float) and ridge == 0 else ridge, tags)
+
+
+def _held(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+def _arrays(tree: PyTree) -> PyTree:
+    """NumPy's arrays as JAX's, which alone have derivatives; and weakly typed ones, behind which a Python number may stand, as others."""
+
+    def array(leaf: Any) -> Any:
+        weak = isinstance(leaf, jax.Array) and leaf.weak_type
+        return jnp.asarray(leaf, leaf.dtype) if weak or isinstance(leaf, np.ndarray | np.generic) else leaf
+
+    return jax.tree.map(array, tree)
+
+
+def _unknowns(x: PyTree) -> PyTree:
+    return _arrays(jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, x))
+
+
+def _float_tangents(theta: tuple, tangents: tuple) -> PyTree:
+    """Of theta's structure, None where nothing is varied; a None may stand for a whole entry."""
+
+    def aligned(tangent: Any, entry: Any) -> Any:
+        if tangent is None:
+            return jax.tree.map(lambda _: None, entry)
+        return jnp.asarray(tangent, entry.dtype) if eqx.is_inexact_array(entry) else None
+
+    return jax.tree.map(aligned, tangents, theta, is_leaf=_is_none)
+
+
+def _norm(tree: PyTree) -> Float[Array, ""]:
+    return jnp.sqrt(sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(tree)))
+
+
+def _check_arguments(conditions: Conditions, init: PyTree, theta: tuple, named: dict) -> None:
+    try:
+        inspect.signature(conditions).bind(init, *theta, **named)
+    except TypeError as error:
+        words = f"{len(theta)} after x" + (f" and {', '.join(named)} by name" if named else "")
+        raise TypeError(
+            f"conditions must take what the solver is called with, got {words} ({error}); bind what belongs to the solver alone "
+            "with functools.partial"
+        ) from error
+    except ValueError:
+        # No signature to look at.
+        return
+
+
+def _check_conditions(conditions: Conditions, x: PyTree, theta: tuple, named: dict) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(x):
+        if not eqx.is_inexact_array(leaf):
+            what = getattr(leaf, "dtype", type(leaf).__name__)
+            raise TypeError(f"x must hold floating-point arrays only, got {what} at {jax.tree_util.keystr(path) or 'itself'}")
+    value = eqx.filter_eval_shape(conditions, x, *theta, **named)
+    _check_structure("conditions", value, jax.eval_shape(lambda: x))
+
+
+def _check_structure(name: str, value: PyTree, wanted: PyTree) -> None:
+    if jax.tree.structure(value) != jax.tree.structure(wanted):
+        raise ValueError(f"{name} must return the structure of x, {jax.tree.structure(wanted)}, got {jax.tree.structure(value)}")
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(value), jax.tree.leaves(wanted), strict=True):
+        if a.shape != b.shape:
+            where = jax.tree_util.keystr(path) or "itself"
+            raise ValueError(f"{name} must return the shapes of x, {b.shape} at {where}, got {a.shape}; batch with jax.vmap")

@@ -1,0 +1,156 @@
+"""Relaxed soft discs and how they move when half of them grow: implicit, unrolled through FIRE, and by central differences (C7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+import xarray as xr
+
+from gradatim.implicit import root_jvp
+from gradatim.lab import Findings, Measure, Session
+
+from .config import Spheres
+
+PSEUDO_INVERSE = lx.SVD(rcond=1e-9)
+"Translations, and discs that touch nothing, have no stiffness: they stay where they are."
+NEWTON_STEPS = 6
+"From FIRE's answer to the last digits."
+DT, DT_MAX, ALPHA = 0.1, 0.4, 0.1
+"FIRE's first and largest time step and its mixing (Bitzek et al., Phys. Rev. Lett. 97, 170201)."
+
+
+def run_spheres(config: Spheres, session: Session) -> Findings:
+    """C7: all packings together."""
+    side = box_side(config)
+    energy = soft_energy(config.particles, side)
+    force_free = jax.grad(energy)
+    n, theta = config.particles, jnp.asarray(config.ratio)
+    starts = side * jax.random.uniform(session.key, (config.packings * n * 2,)).reshape(config.packings, n, 2)
+
+    def polish(x: Any, theta: Any) -> Any:
+        def newton(_: Any, x: Any) -> Any:
+            operator = lx.JacobianLinearOperator(lambda x, theta: force_free(x, theta), x, theta)
+            return x - lx.linear_solve(operator, force_free(x, theta), PSEUDO_INVERSE).value
+
+        return jax.lax.fori_loop(0, NEWTON_STEPS, newton, x)
+
+    def sensitivity(x: Any, theta: Any) -> Any:
+        return root_jvp(force_free, x, (theta,), (jnp.ones(()),), linear_solver=PSEUDO_INVERSE)
+
+    @jax.jit
+    def relax(start: Any, theta: Any) -> dict[str, Any]:
+        x, unrolled = jax.jvp(lambda theta: fire(force_free, start, theta, config.steps), (theta,), (jnp.ones(()),))
+        return {"fire": x, "unrolled": unrolled - unrolled.mean(0)[None]}
+
+    @jax.jit
+    def compare(x: Any, theta: Any) -> dict[str, Any]:
+        best = polish(x, theta)
+        low, high = (polish(best, theta + sign * config.difference) for sign in (-1, 1))
+        return {
+            "x": best,
+            "implicit": sensitivity(best, theta),
+            "implicit_at_fire": sensitivity(x, theta),
+            "difference": (high - low) / (2 * config.difference),
+            "residual": jnp.linalg.norm(force_free(best, theta)),
+            "residual_at_fire": jnp.linalg.norm(force_free(x, theta)),
+        }
+
+    relaxed = session.once("relaxed packings", jax.jit(jax.vmap(relax, in_axes=(0, None))), starts, theta)
+    found = session.once("sensitivities", jax.jit(jax.vmap(compare, in_axes=(0, None))), relaxed["fire"], theta)
+    exact = np.asarray(found["difference"])
+
+    def error(name: str, values: Any) -> np.ndarray:
+        return np.linalg.norm(np.asarray(values[name]) - exact, axis=(1, 2)) / np.linalg.norm(exact, axis=(1, 2))
+
+    implicit, at_fire, unrolled = error("implicit", found), error("implicit_at_fire", found), error("unrolled", relaxed)
+    worst = int(implicit.argmax())
+    session.note(f"spheres: largest force {np.max(found['residual']):.1e} when relaxed, {np.max(found['residual_at_fire']):.1e} after FIRE")
+    measures = {
+        "C7.difference_error": Measure.exact(float(implicit[worst])),
+        "C7.unrolled_over_implicit_error": median(unrolled / at_fire),
+    }
+    data = xr.Dataset(
+        {
+            "position": (("packing", "disc", "axis"), np.asarray(found["x"]) % side, {"units": "diameters"}),
+            "implicit": (("packing", "disc", "axis"), np.asarray(found["implicit"]), {"units": "diameters per θ"}),
+            "unrolled": (("packing", "disc", "axis"), np.asarray(relaxed["unrolled"]), {"units": "diameters per θ"}),
+            "implicit_error": ("packing", implicit, {"units": "relative"}),
+            "implicit_error_at_fire": ("packing", at_fire, {"units": "relative"}),
+            "unrolled_error": ("packing", unrolled, {"units": "relative"}),
+            "diameter": ("disc", np.asarray(diameters(n, config.ratio)), {"units": "diameters"}),
+            "side": ((), side, {"units": "diameters"}),
+        },
+        {"packing": np.arange(config.packings), "axis": ["x", "y"]},
+    )
+    return Findings(measures, xr.DataTree.from_dict({"spheres": data}))
+
+
+def median(values: np.ndarray) -> Measure:
+    """The median and the narrowest pair of order statistics around it that hold it with 95 %, or all there are."""
+    from scipy import special
+
+    ordered = np.sort(values)
+    n = len(ordered)
+    # Fewer than k of n lie below the median with a chance of at most 2.5 %.
+    k = max(int(np.count_nonzero(special.bdtr(np.arange(n // 2), n, 0.5) <= 0.025)) - 1, 0)
+    return Measure(
+        float(np.median(ordered)), float(ordered[k]), float(ordered[-1 - k]), f"order statistics over {n} packings", tuple(values)
+    )
+
+
+def box_side(config: Spheres) -> float:
+    """The side of the box that the discs fill as told."""
+    return float(np.sqrt(config.particles / 2 * np.pi / 4 * (1 + config.ratio**2) / config.filling))
+
+
+def diameters(n: int, theta: Any) -> Any:
+    """1 for the first half, θ for the others."""
+    return jnp.where(jnp.arange(n) < n // 2, 1.0, theta)
+
+
+def soft_energy(n: int, side: float) -> Callable[[Any, Any], Any]:
+    """E(x, θ) = Σ ½(1 - r/σ)² over pairs nearer than σ, the mean of their diameters, in a periodic box."""
+    apart = ~np.eye(n, dtype=bool)
+
+    def energy(x: Any, theta: Any) -> Any:
+        size = diameters(n, theta)
+        sigma = (size[:, None] + size[None]) / 2
+        delta = x[:, None] - x[None]
+        delta = delta - side * jnp.round(delta / side)
+        square = jnp.sum(delta**2, axis=-1)
+        # The root of a safe number: a disc's distance to itself has no derivative.
+        r = jnp.sqrt(jnp.where(apart, square, 1.0))
+        return jnp.sum(jnp.where(apart, jax.nn.relu(1 - r / sigma) ** 2, 0.0)) / 4
+
+    return energy
+
+
+def fire(gradient: Callable[[Any, Any], Any], x: Any, theta: Any, n_steps: int) -> Any:
+    """Molecular dynamics that is turned downhill and stopped where it climbs (fast inertial relaxation engine)."""
+
+    def step(state: Any, _: Any) -> Any:
+        x, v, dt, alpha, good = state
+        force = -gradient(x, theta)
+        power = jnp.sum(force * v)
+        uphill = power <= 0
+        good = jnp.where(uphill, 0, good + 1)
+        faster = good > 5
+        mixed = (1 - alpha) * v + alpha * _norm(v) / _norm(force) * force
+        v = jnp.where(uphill, 0.0, mixed)
+        dt = jnp.where(uphill, dt * 0.5, jnp.where(faster, jnp.minimum(dt * 1.1, DT_MAX), dt))
+        alpha = jnp.where(uphill, ALPHA, jnp.where(faster, alpha * 0.99, alpha))
+        v = v + dt * force
+        return (x + dt * v, v, dt, alpha, good), None
+
+    start = (x, jnp.zeros_like(x), jnp.asarray(DT, x.dtype), jnp.asarray(ALPHA, x.dtype), jnp.zeros((), jnp.int32))
+    return jax.lax.scan(step, start, length=n_steps)[0][0]
+
+
+def _norm(v: Any) -> Any:
+    # Away from zero, where the root has no derivative.
+    return jnp.sqrt(jnp.sum(v**2) + 1e-200)

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradatim.papers
+from gradatim.lab import read_paper, validate
+from gradatim.lab.session import Session
+from gradatim.papers import implicit_differentiation as paper_module
+from gradatim.papers.implicit_differentiation import spheres
+
+
+@pytest.fixture(scope="module")
+def findings():
+    with jax.enable_x64(True):
+        session = Session(jax.random.key(0), precision="double", scale="smoke")
+        return paper_module.run(paper_module.SCALES["smoke"], session)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return read_paper(Path(gradatim.papers.__file__).parent / "implicit_differentiation.toml")
+
+
+def test_every_part_is_measured_or_says_why_not(findings, paper):
+    parts = {f"{claim.id}.{part.name}" for claim in paper.claims for part in claim.parts}
+    assert set(findings.measures) | set(findings.untested) == parts
+    assert not set(findings.measures) & set(findings.untested)
+
+
+@pytest.mark.parametrize("claim", ["C2", "C3"])
+def test_what_can_be_judged_at_this_scale_holds(findings, paper, claim):
+    chosen = next(entry for entry in paper.claims if entry.id == claim)
+    assert chosen.judge(findings.measures, "smoke", findings.untested)["verdict"] == "holds"
+
+
+@pytest.mark.parametrize(
+    ("step", "iterate", "implicit", "bound", "unrolled"),
+    [
+        (1, 215.9, 74.03, 214.1, 188.9),
+        (10, 3.239, 1.306, 3.212, 19.76),
+        (20, 0.1242, 0.0623, 0.1231, 1.914),
+        (50, 1.27e-4, 7.94e-5, 1.26e-4, 2.35e-3),
+    ],
+)
+def test_errors_of_jacobians_along_gradient_descent(findings, step, iterate, implicit, bound, unrolled):
+    row = findings.data["ridge"].to_dataset().sel(step=step)
+    found = [float(row[name]) for name in ("iterate", "implicit", "bound", "unrolled")]
+    np.testing.assert_allclose(found, [iterate, implicit, bound, unrolled], rtol=0.02)
+
+
+def test_conditions_of_every_kind_are_compared(findings):
+    kinds = set(findings.data["mappings"].mapping.values.tolist())
+    needed = {"stationary", "proximal gradient", "projected gradient", "entropic mirror step", "Newton step", "block proximal gradient"}
+    assert needed | {"Karush–Kuhn–Tucker", "conic program"} <= kinds
+
+
+def test_unrolling_needs_memory_for_each_step_and_the_implicit_derivative_does_not(findings):
+    memory = findings.data["machine"].memory
+    few, many = memory.isel(steps=0), memory.isel(steps=-1)
+    assert (many.sel(way="unrolled") > 1.5 * few.sel(way="unrolled")).all()
+    np.testing.assert_allclose(many.sel(way="implicit"), few.sel(way="implicit"), rtol=0.01)
+
+
+def test_figures_are_drawn_from_the_findings(findings):
+    figures = paper_module.draw(findings)
+    assert set(figures) == {"jacobians", "conditions", "costs", "distillation", "dictionary", "spheres"}
+
+
+def test_data_have_units(findings):
+    for name, node in findings.data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+@pytest.mark.parametrize("scale", paper_module.SCALES)
+def test_configurations_are_in_range_and_fit(scale):
+    validate(paper_module.SCALES[scale])
+    assert 0 < paper_module.memory(paper_module.SCALES[scale]) < 4e9
+
+
+def test_the_energy_of_two_discs():
+    with jax.enable_x64(True):
+        energy = spheres.soft_energy(2, 10.0)
+        x = jnp.array([[0.2, 5.0], [9.8, 5.0]])
+        # Across the boundary, 0.4 apart, mean diameter 0.8: ½ (1 - ½)², and no force beyond contact.
+        value, slope = jax.jit(jax.value_and_grad(energy))(x, 0.6)
+        np.testing.assert_allclose(value, 0.125, rtol=1e-12)
+        np.testing.assert_allclose(slope, [[-0.625, 0], [0.625, 0]], atol=1e-12)
+
+
+def test_the_median_has_an_interval_of_order_statistics():
+    measure = spheres.median(np.arange(1.0, 10.0))
+    assert (measure.value, measure.low, measure.high) == (5, 2, 8)
