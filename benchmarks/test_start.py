@@ -19,6 +19,14 @@ from gradatim.papers import thermomigration
 jax.config.update("jax_enable_x64", True)
 thermomigration.run(thermomigration.SCALES["smoke"], Session(jax.random.key(0), precision="double", scale="smoke"))
 """
+# What the command loads beyond the paper: the command line, twice, and what data and figures are written with.
+IMPORTS = """
+import subprocess
+import sys
+
+subprocess.run([sys.executable, "-c", "import gradatim.cli.running, gradatim.lab.run"], check=True)
+import gradatim.lab.child, h5netcdf, matplotlib.backends.backend_agg, matplotlib.figure, matplotlib.image
+"""
 COMMANDS = {
     ("import gradatim", "gradatim"): [PYTHON, "-c", "import gradatim"],
     ("import gradatim", "Python alone"): [PYTHON, "-c", "pass"],
@@ -26,6 +34,7 @@ COMMANDS = {
     ("gradatim --help", "Python alone"): [PYTHON, "-c", "pass"],
     ("thermomigration at smoke scale", "gradatim"): [GRADATIM, "run", "thermomigration", "--scale", "smoke", "--quiet", "--json"],
     ("thermomigration at smoke scale", "run called directly"): [PYTHON, "-c", DIRECTLY],
+    ("thermomigration at smoke scale", "the same and the command's imports"): [PYTHON, "-c", IMPORTS + DIRECTLY],
 }
 
 
