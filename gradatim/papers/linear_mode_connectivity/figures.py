@@ -35,7 +35,7 @@ def _colours(data: xr.Dataset) -> dict[str, str]:
 
 
 def _name(pair: str) -> str:
-    return "other initialisation" if pair == "independent" else f"fork after {pair.split()[1]} epochs"
+    return "other initialisation" if pair == "independent" else f"fork at epoch {pair.split()[1]}"
 
 
 def _draw_lines(tree: dict[str, xr.Dataset]) -> Figure:
@@ -59,7 +59,7 @@ def _draw_barriers(tree: dict[str, xr.Dataset]) -> Figure:
         for name, values, colour, marker in (
             ("loss at the fork", data["fork_loss"].values, plots.COLOURS[2], "^"),
             ("crest: highest loss on the line", data["crest"].values[:, :n], plots.COLOURS[1], "s"),
-            ("barrier", data["barrier"].values[:, :n], plots.COLOURS[0], "o"),
+            ("barrier (at the bottom: none)", data["barrier"].values[:, :n], plots.COLOURS[0], "o"),
         ):
             _spread(ax, forks, values, name=name, colour=colour, marker=marker)
         _level(ax, data["barrier"].values[:, -1], "barrier to another initialisation")
@@ -102,6 +102,7 @@ def _draw_ways(tree: dict[str, xr.Dataset]) -> Figure:
                     ax.plot(epochs, values, color=colour, lw=1, alpha=0.75, label=_name(pair) if i == 0 else None)
             if is_logarithmic:
                 ax.set_yscale("log")
+            ax.xaxis.get_major_locator().set_params(integer=True)
             plots.label(ax, "epoch", words, y_unit=unit, title=title if ax is row[0] else "")
     axes[0, 0].legend(fontsize=6)
     return fig
@@ -157,7 +158,8 @@ def _draw_prediction(tree: dict[str, xr.Dataset]) -> Figure:
         ax.plot(ends, ends, color="#888888", lw=0.8, zorder=0)
         ax.set_xscale("log")
         ax.set_yscale("log")
-        ax.legend(fontsize=6.5)
+        ax.set_ylim(bottom=ax.get_ylim()[0] / 300)
+        ax.legend(fontsize=6.5, loc="lower right")
         plots.label(ax, "measured height of the middle", "predicted", x_unit="nat", y_unit="nat", title=title)
     ax, data = axes[0, 2], tree["tanh"]
     kernel = np.minimum(data["s"].values, 1 - data["s"].values) / 2
@@ -172,8 +174,8 @@ def _draw_prediction(tree: dict[str, xr.Dataset]) -> Figure:
 
 
 def _draw_plane(data: xr.Dataset) -> Figure:
-    fig, ((ax,),) = plots.figure(panel=(5.6, 4.4))
-    loss = data["loss"].values
+    loss, (width, height) = data["loss"].values, (float(np.ptp(data[axis].values)) for axis in ("x", "y"))
+    fig, ((ax,),) = plots.figure(panel=(7.0, 5.4 * height / width + 0.9))
     levels = np.geomspace(loss.min(), loss.max(), 22)
     filled = ax.contourf(data["x"], data["y"], loss.T, levels=levels, norm="log", cmap="cividis")
     ticks = 10.0 ** np.arange(np.ceil(np.log10(levels[0])), np.floor(np.log10(levels[-1])) + 1)
@@ -201,14 +203,15 @@ def _draw_toys(data: xr.Dataset) -> Figure:
         ax.plot(*one[0], "o", color="white", ms=4)
     ax.plot([-2, 2], [2, -2], ":", color="white", lw=1, label="ridge")
     ax.plot([1, -1], [1, -1], "--", color="white", lw=1, label="line of the barrier")
-    ax.legend(fontsize=7, labelcolor="white", loc="lower left")
-    plots.label(ax, "u", "v", title="(u v - 1)² / 2: parted high up, and low down")
+    ax.legend(fontsize=7, labelcolor="white", facecolor="#00224e", framealpha=0.7, frameon=True, loc="upper left")
+    plots.label(ax, "u", "v", title="(u v - 1)² / 2, descents")
     ax = axes[0, 1]
     levels = np.geomspace(1e-4, 0.5, 18)
     ax.contourf(data["w1"], data["w2"], np.clip(data["student"].values.T, levels[0], levels[-1]), levels=levels, norm="log", cmap="cividis")
     ax.plot([1, 3], [3, 1], "--o", color="white", ms=4)
-    ax.plot([1, 3, 3], [3, 3, 1], ":", color=plots.COLOURS[4])
-    plots.label(ax, "w₁", "w₂", title="two units exchanged: both ends the same function")
+    ax.plot([1, 3, 3], [3, 3, 1], ":", color="white", label="one weight after the other")
+    ax.legend(fontsize=7, labelcolor="white", facecolor="#00224e", framealpha=0.7, frameon=True, loc="upper right")
+    plots.label(ax, "w₁", "w₂", title="two units exchanged")
     for ax in axes[0, :2]:
         ax.set_aspect("equal")
         ax.grid(False)

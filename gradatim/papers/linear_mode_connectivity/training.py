@@ -25,7 +25,7 @@ NEVER = -1.0
 
 
 class Images(eqx.Module):
-    """Training and test images as rows, the same for all runs."""
+    """Training and test images as rows, the same for all runs, with pixels of zero mean and unit variance over the training images."""
 
     inputs: Float[Array, "n features"]
     labels: Int[Array, " n"]
@@ -35,12 +35,14 @@ class Images(eqx.Module):
     @classmethod
     def load(cls, config: Config, session: Session) -> Images:
         """From the data set of the configuration."""
-        arrays: list[Array] = []
-        for split, n in (("train", config.n_train), ("test", config.n_test)):
-            data = datasets.load(config.data, split=split, n=n, pool=config.pool)
-            session.uses(data.provenance)
-            arrays += [jnp.asarray(data.images.reshape(n, -1), jnp.float32), jnp.asarray(data.labels)]
-        return cls(*arrays)
+        train, test = (
+            datasets.load(config.data, split=split, n=n, pool=config.pool)
+            for split, n in (("train", config.n_train), ("test", config.n_test))
+        )
+        session.uses(train.provenance)
+        mean, spread = train.images.mean(), train.images.std()
+        rows = [jnp.asarray(((part.images - mean) / spread).reshape(len(part), -1), jnp.float32) for part in (train, test)]
+        return cls(rows[0], jnp.asarray(train.labels), rows[1], jnp.asarray(test.labels))
 
 
 class Problem(eqx.Module):
