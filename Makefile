@@ -32,8 +32,9 @@ $(VENV)/.complete: requirements.lock requirements-build.lock requirements-data.l
 demo: env
 	$(BIN)/gradatim run --all --scale smoke --workers $(WORKERS)
 
+# In the order of the folders: xdist would begin with the files of many tests, and end with the longest, one worker idle.
 test: env
-	NPROC=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --doctest-modules tests gradatim
+	NPROC=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --doctest-modules tests gradatim
 
 lint: env
 	$(BIN)/ruff check .
