@@ -56,8 +56,7 @@ def forked_orders(trunk: Array, branches: Array, fork_steps: Sequence[int]) -> A
             for j in range(i):
                 if bool((branches[i] == branches[j]).all()):
                     raise ValueError(f"branches must differ, or their ends coincide; {j} and {i} are the same")
-    step = jnp.arange(steps).reshape(steps, *(1 for _ in trunk.shape[1:]))
-    return jnp.stack([jnp.where((step < k)[None], trunk[None], branches) for k in fork_steps])
+    return _orders(trunk, branches, jnp.asarray(list(fork_steps), jnp.int32))
 
 
 def fork_training(step: Callable[[Any, Any], Any], state: PyTree, trunk: Array, branches: Array, fork_steps: Sequence[int]) -> Forks:
@@ -75,21 +74,33 @@ def fork_training(step: Callable[[Any, Any], Any], state: PyTree, trunk: Array, 
     """
     if list(fork_steps) != sorted(set(fork_steps)):
         raise ValueError(f"fork steps must ascend, got {list(fork_steps)}")
-    orders = jnp.moveaxis(forked_orders(trunk, branches, fork_steps), 2, 0)
-    states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*orders.shape[1:3], *jnp.shape(x))), state)
-    starts, done = [], 0
-    for number, stop in enumerate((*fork_steps, len(orders))):
-        states = _advance(step, states, orders, jnp.asarray(done), jnp.asarray(stop))
-        if number < len(fork_steps):
-            starts.append(jax.tree.map(lambda x, number=number: x[number, 0], states))
-        done = stop
-    return Forks(jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts), states)
+    orders = forked_orders(trunk, branches, fork_steps)
+    return _trained(step, state, orders, jnp.asarray([*fork_steps, len(trunk)], jnp.int32))
 
 
-# Traced bounds: all stretches between forks are one program.
+@jax.jit
+def _orders(trunk: Array, branches: Array, fork_steps: Array) -> Array:
+    def one(k: Array) -> Array:
+        is_before = (jnp.arange(len(trunk)) < k).reshape(1, -1, *(1 for _ in trunk.shape[1:]))
+        return jnp.where(is_before, trunk[None], branches)
+
+    return jax.vmap(one)(fork_steps)
+
+
+# The bounds are traced and the stretches between forks one scan, so that the step is compiled once.
 @eqx.filter_jit
-def _advance(step: Callable[[Any, Any], Any], states: PyTree, orders: Array, start: Array, stop: Array) -> PyTree:
-    return jax.lax.fori_loop(start, stop, lambda i, states: jax.vmap(jax.vmap(step))(states, orders[i]), states)
+def _trained(step: Callable[[Any, Any], Any], state: PyTree, orders: Array, stops: Array) -> Forks:
+    by_step = jnp.moveaxis(orders, 2, 0)
+    states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*orders.shape[:2], *jnp.shape(x))), state)
+
+    def stretch(carry: tuple[PyTree, Array], each: tuple[Array, Array]) -> tuple[tuple[PyTree, Array], PyTree]:
+        (states, done), (number, stop) = carry, each
+        states = jax.lax.fori_loop(done, stop, lambda i, states: jax.vmap(jax.vmap(step))(states, by_step[i]), states)
+        return (states, stop), jax.tree.map(lambda x: x[jnp.minimum(number, len(orders) - 1), 0], states)
+
+    # One stretch more than there are forks: what is picked after the last is no start.
+    (states, _), starts = jax.lax.scan(stretch, (states, jnp.zeros((), jnp.int32)), (jnp.arange(len(orders) + 1), stops))
+    return Forks(jax.tree.map(lambda x: x[:-1], starts), states)
 
 
 def displacement_norms(base: PyTree, first: PyTree, second: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -290,7 +290,7 @@ def _watch(state: _State, work: _Work) -> dict[str, Array]:
         return work.problem.loss_of_first(work.watched, params)
 
     losses = jax.lax.map(loss, state.params).reshape(work.seeds, -1)
-    middles = jax.lax.map(lambda pair: loss(interpolate(*pair, 0.5)), (flat(firsts), flat(seconds))).reshape(work.seeds, -1)
+    middles = jax.lax.map(lambda pair: loss(interpolate(pair[0], pair[1], 0.5)), (flat(firsts), flat(seconds))).reshape(work.seeds, -1)
     first, second = _numbers(n_forks)
     angles = jax.vmap(jax.vmap(displacement_angle))(work.bases, _without_last(firsts), _without_last(seconds))
     is_apart = jnp.isfinite(angles) & (jnp.arange(n_forks) < work.forks_done)[None]
