@@ -92,6 +92,8 @@ class Spheres:
     "Area of all discs over that of the box: above 0.84 they touch."
     steps: Annotated[int, Between(10, 1_000_000)] = 2000
     "Steps of FIRE."
+    looks: Annotated[int, Between(1, 1000)] = 8
+    "Points along them, evenly spaced, at which both sensitivities are taken."
     packings: Annotated[int, Between(3, 1000)] = 9
     "Random first positions."
     difference: Annotated[float, Between(1e-9, 1e-2)] = 1e-6

@@ -52,4 +52,5 @@ def classification(
         n_clusters_per_class=1,
         random_state=seed,
     )
-    return X / np.linalg.norm(X, axis=1, keepdims=True), labels
+    rows = np.asarray(X)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), np.asarray(labels)

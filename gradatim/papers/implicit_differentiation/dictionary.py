@@ -46,6 +46,7 @@ def run_dictionary(config: Dictionary, session: Session) -> Findings:
     }
     labels = [y for _, y in splits]
     encode, areas = _encode(config), {}
+    chosen: dict[str, list[tuple[int, int]]] = {name: [] for name in ARMS}
     for name, dictionary in dictionaries.items():
         encoded = [
             np.asarray(session.once(f"codes, {name}, {part}", encode, dictionary, jnp.asarray(x)))
@@ -55,10 +56,11 @@ def run_dictionary(config: Dictionary, session: Session) -> Findings:
             [[_Part(codes[i, s], y[s]) for codes, y in zip(encoded, labels, strict=True)] for i in range(len(config.strengths))]
             for s in range(config.splits)
         ]
-        areas[name] = np.array([_best(candidate, 0.0) for candidate in candidates])
+        areas[name] = np.array([_best(candidate, 0.0, chosen[name]) for candidate in candidates])
     for name, l1_ratio in (("l1 logistic", 1.0), ("l2 logistic", 0.0)):
         parts = [[_Part(x[s], y[s]) for x, y in splits] for s in range(config.splits)]
-        areas[name] = np.array([_best([candidate], l1_ratio) for candidate in parts])
+        areas[name] = np.array([_best([candidate], l1_ratio, chosen[name]) for candidate in parts])
+    _note_edges(config, session, chosen)
     table = 100 * np.stack([areas[name] for name in ARMS])
     rival = max((2, 3), key=lambda i: table[i].mean())
     session.note(f"dictionary: of the penalties, {ARMS[rival]} is the better, at {table[rival].mean():.2f} points on average")
@@ -129,7 +131,8 @@ def _learn(config: Dictionary, session: Session, X: Any, y: Any, first: Any, *, 
         params, memory, _ = state
         values, slopes = gradient(params, *args)
         updates, memory = adam.update(slopes, memory)
-        D, w, b = optax.apply_updates(params, updates)
+        moved: Any = optax.apply_updates(params, updates)
+        D, w, b = moved
         return (D / jnp.linalg.norm(D, axis=-1, keepdims=True), w, b), memory, values
 
     start = jnp.tile(first[None], (n_strengths, 1, 1, 1))
@@ -151,8 +154,25 @@ class _Part(NamedTuple):
     labels: np.ndarray
 
 
-def _best(candidates: list[list[_Part]], l1_ratio: float) -> float:
-    """The test area of the logistic regression with the best validation area, over inverse penalties and candidate features."""
+def _note_edges(config: Dictionary, session: Session, chosen: dict[str, list[tuple[int, int]]]) -> None:
+    """How often the best point of a grid was its last."""
+    for name, points in chosen.items():
+        grids = [("penalties", INVERSE_PENALTIES, [penalty for _, penalty in points])]
+        if name in ARMS[:2]:
+            grids.append(("strengths", config.strengths, [strength for strength, _ in points]))
+        for what, grid, indices in grids:
+            low, high = indices.count(0), indices.count(len(grid) - 1)
+            if low or high:
+                session.note(
+                    f"dictionary: {name} chose the first of its {what} {grid} in {low} and the last in {high} of {len(indices)} splits"
+                )
+
+
+def _best(candidates: list[list[_Part]], l1_ratio: float, chosen: list[tuple[int, int]]) -> float:
+    """The test area of the logistic regression with the best validation area, over inverse penalties and candidate features.
+
+    What was chosen, candidate and penalty, is added to `chosen`; of equals the first one.
+    """
     # Takes a second to import.
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -160,9 +180,9 @@ def _best(candidates: list[list[_Part]], l1_ratio: float) -> float:
     # Before version 1.8 the kind of penalty was a word.
     is_word = getattr(LogisticRegression(), "penalty", "deprecated") != "deprecated"
     kind: dict[str, Any] = {"penalty": "l1" if l1_ratio else "l2"} if is_word else {"l1_ratio": l1_ratio}
-    best, area = -1.0, float("nan")
-    for train, validation, test in candidates:
-        for inverse in INVERSE_PENALTIES:
+    best, area, point = -1.0, float("nan"), (0, 0)
+    for i, (train, validation, test) in enumerate(candidates):
+        for j, inverse in enumerate(INVERSE_PENALTIES):
             model = LogisticRegression(C=inverse, solver="liblinear", random_state=0, **kind)
             with warnings.catch_warnings():
                 # Weak penalties of separable data converge slowly; the validation set does not choose them.
@@ -170,5 +190,6 @@ def _best(candidates: list[list[_Part]], l1_ratio: float) -> float:
                 model.fit(np.asarray(train.features), train.labels)
             scores = [roc_auc_score(part.labels, model.decision_function(np.asarray(part.features))) for part in (validation, test)]
             if scores[0] > best:
-                best, area = float(scores[0]), float(scores[1])
+                best, area, point = float(scores[0]), float(scores[1]), (i, j)
+    chosen.append(point)
     return area

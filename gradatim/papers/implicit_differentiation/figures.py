@@ -92,14 +92,12 @@ def _draw_distillation(data: xr.Dataset, times: xr.Dataset) -> Figure:
     for i in range(10):
         ax.annotate(str(i), ((i % 5) * (side + 2) + 0.2, (i // 5) * (side + 2) + 1.2), fontsize=7, color="black")
     ax.set_axis_off()
-    chosen = data.sel(way="implicit").isel(rate=data.loss.sel(way="implicit").isel(step=-1).mean("seed").argmin("rate"))
-    accuracy = float(chosen.accuracy.mean("seed"))
+    best = {way: int(data.loss.sel(way=way)[-1].mean("seed").argmin()) for way in WAY_COLOURS}
+    accuracy = float(data.accuracy.sel(way="implicit")[best["implicit"]].mean())
     ax.set_title(f"ten images that train to {100 * accuracy:.0f} %", loc="left")
     ax = axes[0, 1]
     for way, colour in WAY_COLOURS.items():
-        curves = data.loss.sel(way=way)
-        best = curves.isel(step=-1).mean("seed").argmin("rate")
-        chosen = curves.isel(rate=best)
+        chosen = data.loss.sel(way=way).isel(rate=best[way])
         ax.plot(
             data.step, chosen.mean("seed"), color=colour, ls="-" if way == "implicit" else "--", label=f"{way}, rate {float(chosen.rate):g}"
         )
@@ -140,7 +138,7 @@ def _draw_spheres(data: xr.Dataset) -> Figure:
                 facecolor=np.where((size < 1)[:, None], [[0.85, 0.93, 0.98, 1.0]], [[0.95, 0.95, 0.95, 1.0]]), edgecolor="#999999", lw=0.6,
             )  # fmt: skip
             ax.add_collection(discs)
-        arrows = data[way][0].values
+        arrows = (data.implicit if way == "implicit" else data.unrolled.isel(look=-1))[0].values
         # Long enough to be seen, whatever the size.
         length = np.linalg.norm(arrows, axis=1)
         scale = 1.2 / max(float(np.quantile(length, 0.95)), 1e-12)
@@ -151,14 +149,10 @@ def _draw_spheres(data: xr.Dataset) -> Figure:
         ax.grid(False)
         label(ax, "x", "y", x_unit="diameters", y_unit="diameters", title=f"{way}: up to {length.max():.2g} per θ")
     ax = axes[0, 2]
-    order = np.argsort(data.unrolled_error.values)
-    rows = np.arange(order.size)
-    for name, colour, marker, text in (
-        ("implicit_error", COLOURS[2], "^", "implicit, relaxed"),
-        ("implicit_error_at_fire", COLOURS[0], "o", "implicit, after FIRE"),
-        ("unrolled_error", COLOURS[1], "s", "unrolled through FIRE"),
-    ):
-        ax.semilogy(rows, data[name].values[order], marker, color=colour, label=text)
-    label(ax, "packing", "error against central differences", title="relative")
+    for name, text in (("implicit_error", "implicit"), ("unrolled_error", "unrolled")):
+        colour = WAY_COLOURS[text]
+        ax.semilogy(data.look, data[name].T, color=colour, lw=0.7, alpha=0.5)
+        ax.semilogy(data.look, data[name].median("packing"), MARKERS[0], ls="-", color=colour, label=f"{text}, median")
+    label(ax, "steps of FIRE", "error against central differences", title="relative, a line for each packing")
     ax.legend(fontsize=7.5)
     return fig

@@ -44,48 +44,60 @@ def run_spheres(config: Spheres, session: Session) -> Findings:
 
     @jax.jit
     def relax(start: Any, theta: Any) -> dict[str, Any]:
-        x, unrolled = jax.jvp(lambda theta: fire(force_free, start, theta, config.steps), (theta,), (jnp.ones(()),))
-        return {"fire": x, "unrolled": unrolled - unrolled.mean(0)[None]}
+        def descend(theta):
+            return fire(force_free, start, theta, n_looks=config.looks, every=config.steps // config.looks)
+
+        x, unrolled = jax.jvp(descend, (theta,), (jnp.ones(()),))
+        return {"fire": x, "unrolled": unrolled - unrolled.mean(1, keepdims=True)}
 
     @jax.jit
     def compare(x: Any, theta: Any) -> dict[str, Any]:
-        best = polish(x, theta)
+        best = polish(x[-1], theta)
         low, high = (polish(best, theta + sign * config.difference) for sign in (-1, 1))
         return {
             "x": best,
             "implicit": sensitivity(best, theta),
-            "implicit_at_fire": sensitivity(x, theta),
+            "implicit_at_fire": jax.lax.map(lambda x: sensitivity(x, theta), x),
             "difference": (high - low) / (2 * config.difference),
             "residual": jnp.linalg.norm(force_free(best, theta)),
-            "residual_at_fire": jnp.linalg.norm(force_free(x, theta)),
+            "residual_at_fire": jax.lax.map(lambda x: jnp.linalg.norm(force_free(x, theta)), x),
         }
 
     relaxed = session.once("relaxed packings", jax.jit(jax.vmap(relax, in_axes=(0, None))), starts, theta)
     found = session.once("sensitivities", jax.jit(jax.vmap(compare, in_axes=(0, None))), relaxed["fire"], theta)
     exact = np.asarray(found["difference"])
 
-    def error(name: str, values: Any) -> np.ndarray:
-        return np.linalg.norm(np.asarray(values[name]) - exact, axis=(1, 2)) / np.linalg.norm(exact, axis=(1, 2))
+    def error(values: Any) -> np.ndarray:
+        """Relative, for each packing, and for each look if there are any."""
+        values = np.asarray(values)
+        against = exact if values.ndim == 3 else exact[:, None]
+        return np.linalg.norm(values - against, axis=(-2, -1)) / np.linalg.norm(against, axis=(-2, -1))
 
-    implicit, at_fire, unrolled = error("implicit", found), error("implicit_at_fire", found), error("unrolled", relaxed)
-    worst = int(implicit.argmax())
-    session.note(f"spheres: largest force {np.max(found['residual']):.1e} when relaxed, {np.max(found['residual_at_fire']):.1e} after FIRE")
+    implicit, at_fire, unrolled = error(found["implicit"]), error(found["implicit_at_fire"]), error(relaxed["unrolled"])
+    force = np.asarray(found["residual_at_fire"])
+    session.note(f"spheres: largest force {np.max(found['residual']):.1e} when relaxed, {force[:, -1].max():.1e} after FIRE")
     measures = {
-        "C7.difference_error": Measure.exact(float(implicit[worst])),
-        "C7.unrolled_over_implicit_error": median(unrolled / at_fire),
+        "C7.difference_error": Measure.exact(float(implicit.max())),
+        # Along the whole descent: where it has converged both errors are those of the differences, and their ratio is 1.
+        "C7.unrolled_over_implicit_error": median(np.exp(np.log(unrolled / at_fire).mean(1))),
     }
     data = xr.Dataset(
         {
             "position": (("packing", "disc", "axis"), np.asarray(found["x"]) % side, {"units": "diameters"}),
             "implicit": (("packing", "disc", "axis"), np.asarray(found["implicit"]), {"units": "diameters per θ"}),
-            "unrolled": (("packing", "disc", "axis"), np.asarray(relaxed["unrolled"]), {"units": "diameters per θ"}),
-            "implicit_error": ("packing", implicit, {"units": "relative"}),
-            "implicit_error_at_fire": ("packing", at_fire, {"units": "relative"}),
-            "unrolled_error": ("packing", unrolled, {"units": "relative"}),
+            "unrolled": (("packing", "look", "disc", "axis"), np.asarray(relaxed["unrolled"]), {"units": "diameters per θ"}),
+            "relaxed_error": ("packing", implicit, {"units": "relative"}),
+            "implicit_error": (("packing", "look"), at_fire, {"units": "relative"}),
+            "unrolled_error": (("packing", "look"), unrolled, {"units": "relative"}),
+            "force": (("packing", "look"), force, {"units": "of the contact stiffness"}),
             "diameter": ("disc", np.asarray(diameters(n, config.ratio)), {"units": "diameters"}),
             "side": ((), side, {"units": "diameters"}),
         },
-        {"packing": np.arange(config.packings), "axis": ["x", "y"]},
+        {
+            "packing": np.arange(config.packings),
+            "axis": ["x", "y"],
+            "look": ("look", (1 + np.arange(config.looks)) * (config.steps // config.looks), {"units": "steps of FIRE"}),
+        },
     )
     return Findings(measures, xr.DataTree.from_dict({"spheres": data}))
 
@@ -130,8 +142,8 @@ def soft_energy(n: int, side: float) -> Callable[[Any, Any], Any]:
     return energy
 
 
-def fire(gradient: Callable[[Any, Any], Any], x: Any, theta: Any, n_steps: int) -> Any:
-    """Molecular dynamics that is turned downhill and stopped where it climbs (fast inertial relaxation engine)."""
+def fire(gradient: Callable[[Any, Any], Any], x: Any, theta: Any, *, n_looks: int, every: int) -> Any:
+    """Molecular dynamics that is turned downhill and stopped where it climbs (fast inertial relaxation engine): x every so many steps."""
 
     def step(state: Any, _: Any) -> Any:
         x, v, dt, alpha, good = state
@@ -148,7 +160,12 @@ def fire(gradient: Callable[[Any, Any], Any], x: Any, theta: Any, n_steps: int) 
         return (x + dt * v, v, dt, alpha, good), None
 
     start = (x, jnp.zeros_like(x), jnp.asarray(DT, x.dtype), jnp.asarray(ALPHA, x.dtype), jnp.zeros((), jnp.int32))
-    return jax.lax.scan(step, start, length=n_steps)[0][0]
+
+    def look(state: Any, _: Any) -> Any:
+        state, _ = jax.lax.scan(step, state, length=every)
+        return state, state[0]
+
+    return jax.lax.scan(look, start, length=n_looks)[1]
 
 
 def _norm(v: Any) -> Any:
