@@ -12,7 +12,6 @@ The effective rank is (‖M‖_nuc/‖M‖_F)², between 1 and the rank: 0.72 n 
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import jax
@@ -88,37 +87,16 @@ def _quadrature(matrix: Inexact[Array, "m n"], probes: Inexact[Array, "probes m"
         if step < n_steps - 1:
             v, beta = _unit(scale * (w @ matrix.T) - alpha[:, None] * v)
             beside.append(beta)
-    gauss = jnp.stack(diagonal)
     # Gauss–Radau with its node at zero: the last diagonal entry left out.
-    both = jnp.stack([gauss, gauss.at[-1].set(0.0)], axis=1)
-    return length * n_rows * _root_at_start(both, jnp.stack(beside)[:, None] if beside else gauss[:0, None]).mean()
-
-
-def _root_at_start(
-    diagonal: Float[Array, "steps rules probes"], beside: Float[Array, "steps_less_one one probes"]
-) -> Float[Array, "rules probes"]:
-    """(Bᵀ B)^½₁₁ of upper bidiagonal matrices with diagonal a and b beside it, entry by entry.
-
-    √t = (2/π) ∫ t/(t + u²) du, by the trapezoidal rule in log u, whose error is exp(-π²/h), and t/(t + s) at T = Bᵀ B from the
-    continued fraction of its resolvent, e ← s + a² e/(e + b²) from the last row to the second: positive throughout, so nothing cancels.
-    Eigenvalues of matrices this small take ten times as long.
-    """
-    eps = float(jnp.finfo(diagonal.dtype).eps)
-    digits = -math.log(eps)
-    step = math.pi**2 / digits
-    reach = math.ceil((digits + 2) / step)
-    first = diagonal[0]
-    # In units of a₁, of the size of the result.
-    unit = jnp.where(first == 0, 1.0, first)
-    u = jnp.exp(step * jnp.arange(-reach, reach + 1, dtype=diagonal.dtype)).reshape(-1, *(1,) * first.ndim)
-    squares, neighbours = (diagonal / unit[None]) ** 2, (beside / unit[None]) ** 2
-    shift = u**2
-    tail = jnp.ones_like(shift)
-    for k in range(len(diagonal) - 1, 0, -1):
-        e = shift + squares[k][None] * tail
-        tail = e / (e + neighbours[k - 1][None])
-    share = squares[0][None] * tail
-    return unit * (2 * step / math.pi) * (u * share / (shift + share)).sum(0)
+    radau = [*diagonal[:-1], jnp.zeros_like(diagonal[-1])]
+    rows = jnp.stack([jnp.stack(diagonal, -1), jnp.stack(radau, -1)])
+    upper = jnp.broadcast_to(jnp.stack(beside, -1), (2, len(probes), n_steps - 1)) if beside else None
+    b = rows[..., None] * jnp.eye(n_steps, dtype=rows.dtype)[None, None]
+    if upper is not None:
+        b = b.at[..., jnp.arange(n_steps - 1), jnp.arange(1, n_steps)].set(upper)
+    values, vectors = jnp.linalg.eigh(jnp.swapaxes(b, -1, -2) @ b)
+    roots = (vectors[..., 0, :] ** 2 * jnp.sqrt(jnp.maximum(values, 0.0))).sum(-1)
+    return length * n_rows * roots.mean()
 
 
 def _unit(rows: Inexact[Array, "probes k"]) -> tuple[Inexact[Array, "probes k"], Float[Array, " probes"]]:
