@@ -14,7 +14,7 @@ class Matching(eqx.Module):
     """The permuted network, and for each hidden layer which unit of it now stands in which place."""
 
     model: PyTree
-    permutations: tuple[Int[np.ndarray, " units"], ...]
+    permutations: tuple[Int[np.ndarray, " _"], ...]
     sweeps: int
     "Over all hidden layers, the last of which changed nothing; or `max_sweeps`."
 

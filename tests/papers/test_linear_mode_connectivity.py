@@ -37,7 +37,8 @@ def test_toys_and_linear_networks_are_as_known_beforehand(smoke):
 
 def test_the_integral_is_the_height_for_a_smooth_network_and_not_for_kinks(smoke):
     tanh, relu = (judging.integral_errors(smoke[0].data[arm].to_dataset()) for arm in ("tanh", "relu"))
-    assert tanh.max() <= 0.02 and relu[:, -1].min() > 0.1
+    # Ten nodes on either side: what is left is the quadrature.
+    assert tanh.max() <= 0.1 and relu[:, -1].min() > 0.5
 
 
 @pytest.mark.parametrize("arm", judging.ARMS)

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
 from gradatim.lab import Findings, Measure, Session
 
@@ -112,10 +111,15 @@ def layer_shares(data: xr.Dataset, layers: xr.Dataset) -> np.ndarray:
 
 def rank_correlation(x: Sequence[float], rows: np.ndarray) -> np.ndarray:
     """Spearman's correlation of each row with x; ties share their mean rank, and a row without any order has none."""
-    ranks, order = stats.rankdata(rows, axis=1), stats.rankdata(x)
-    ranks, order = ranks - ranks.mean(axis=1, keepdims=True), order - order.mean()
+    ranks, order = np.stack([_ranks(row) for row in rows]), _ranks(np.asarray(x, float))
     spread = np.sqrt((ranks**2).sum(axis=1) * (order**2).sum())
     return np.where(spread > 0, ranks @ order / np.where(spread > 0, spread, 1), 0.0)
+
+
+def _ranks(row: np.ndarray) -> np.ndarray:
+    """Ranks less their mean."""
+    _, place, counts = np.unique(row, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts + len(row)) / 2)[place]
 
 
 def rank_measure(correlation: float, n: int) -> Measure:
