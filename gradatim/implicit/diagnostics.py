@@ -12,7 +12,7 @@ import lineax as lx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .differentiation import Conditions, _arrays, _check_conditions, _norm, _operator, _rule, _unknowns
+from .differentiation import Conditions, _arrays, _converted, _norm, _operator, _rule, _unknowns
 from .linear_solves import default_solver
 
 
@@ -62,8 +62,7 @@ def check_implicit(
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
     x, theta = _unknowns(x), _arrays(theta)
-    _check_conditions(conditions, x, theta, {})
-    conditions = _arrays(eqx.filter_closure_convert(conditions, x, *theta))
+    conditions = _converted(conditions, x, theta, {})
     rule = _rule(linear_solver, None, tags, 0.0)
     flat, unravel = ravel_pytree(x)
     jacobian = lx.linearise(_operator(conditions, x, (theta, {}), rule))

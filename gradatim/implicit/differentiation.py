@@ -191,7 +191,7 @@ def root_jvp(
     """
     rule = _rule(linear_solver, options, tags, ridge)
     x, theta = _unknowns(x), _arrays(theta)
-    _check_conditions(conditions, x, theta, {})
+    conditions = _converted(conditions, x, theta, {})
     if len(tangents) != len(theta):
         raise ValueError(f"tangents must hold one entry for each of the {len(theta)} arguments of theta, got {len(tangents)}")
     operator = _operator(conditions, x, (theta, {}), rule)
@@ -221,7 +221,7 @@ def root_vjp(
     """
     rule = _rule(linear_solver, options, tags, ridge)
     x, theta = _unknowns(x), _arrays(theta)
-    _check_conditions(conditions, x, theta, {})
+    conditions = _converted(conditions, x, theta, {})
     # With the sign of F, so that the adjoint is that of A = -∂₁F.
     adjoint = jax.tree.map(jnp.negative, _solve(_operator(conditions, x, (theta, {}), rule).transpose(), cotangent, rule))
     varied, fixed = eqx.partition(theta, eqx.is_inexact_array)
@@ -252,9 +252,7 @@ def _with_rule_jvp(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
 
 def _attach(conditions: Any, x: PyTree, theta: tuple, named: dict, rule: _Rule, max_residual: float | None) -> PyTree:
     x, theta, named = _held(_unknowns(x)), _arrays(theta), _arrays(named)
-    _check_conditions(conditions, x, theta, named)
-    # What it closes over becomes an argument of the rule: closed-over tracers would get no derivative.
-    converted = _arrays(eqx.filter_closure_convert(conditions, x, *theta, **named))
+    converted = _converted(conditions, x, theta, named)
     if max_residual is not None:
         residual = _norm(_held(converted)(x, *_held(theta), **_held(named)))
         x = eqx.error_if(
@@ -349,13 +347,15 @@ def _check_arguments(conditions: Conditions, init: PyTree, theta: tuple, named: 
         return
 
 
-def _check_conditions(conditions: Conditions, x: PyTree, theta: tuple, named: dict) -> None:
+def _converted(conditions: Conditions, x: PyTree, theta: tuple, named: dict) -> Any:
+    """The conditions, checked, with what they close over as leaves: closed-over tracers would get no derivative."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(x):
         if not eqx.is_inexact_array(leaf):
             what = getattr(leaf, "dtype", type(leaf).__name__)
             raise TypeError(f"x must hold floating-point arrays only, got {what} at {jax.tree_util.keystr(path) or 'itself'}")
-    value = eqx.filter_eval_shape(conditions, x, *theta, **named)
-    _check_structure("conditions", value, jax.eval_shape(lambda: x))
+    converted: Any = eqx.filter_closure_convert(conditions, x, *theta, **named)
+    _check_structure("conditions", converted.out_struct, jax.eval_shape(lambda: x))
+    return _arrays(converted)
 
 
 def _check_structure(name: str, value: PyTree, wanted: PyTree) -> None:

@@ -70,7 +70,7 @@ class Dictionary:
     "Atoms of a dictionary."
     splits: Annotated[int, Between(3, 1000)] = 10
     "Random divisions into training (60 %), validation (15 %) and test (25 %)."
-    strengths: Annotated[tuple[float, ...], Between(1e-4, 100.0)] = (0.1, 0.3, 1.0)
+    strengths: Annotated[tuple[float, ...], Between(1e-4, 100.0)] = (0.01, 0.03, 0.1, 0.3, 1.0)
     "Strengths of the elastic net of the codes; the validation set chooses."
     inner_steps: Annotated[int, Between(2, 10_000)] = 100
     "Proximal-gradient steps to a code."

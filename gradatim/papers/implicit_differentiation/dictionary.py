@@ -44,14 +44,14 @@ def run_dictionary(config: Dictionary, session: Session) -> Findings:
         "task-driven": _learn(config, session, X, y, jnp.asarray(first), supervised=True),
         "unsupervised": _learn(config, session, X, y, jnp.asarray(first), supervised=False),
     }
+    # All parts at once: one program.
+    whole, sizes = jnp.asarray(np.concatenate([x for x, _ in splits], axis=1)), [x.shape[1] for x, _ in splits]
     labels = [y for _, y in splits]
     encode, areas = _encode(config), {}
     chosen: dict[str, list[tuple[int, int]]] = {name: [] for name in ARMS}
     for name, dictionary in dictionaries.items():
-        encoded = [
-            np.asarray(session.once(f"codes, {name}, {part}", encode, dictionary, jnp.asarray(x)))
-            for part, (x, _) in zip(splits._fields, splits, strict=True)
-        ]
+        codes = np.asarray(session.once(f"codes, {name}", encode, dictionary, whole))
+        encoded = np.split(codes, np.cumsum(sizes)[:-1], axis=2)
         candidates = [
             [[_Part(codes[i, s], y[s]) for codes, y in zip(encoded, labels, strict=True)] for i in range(len(config.strengths))]
             for s in range(config.splits)

@@ -92,7 +92,7 @@ def _draw_distillation(data: xr.Dataset, times: xr.Dataset) -> Figure:
     for i in range(10):
         ax.annotate(str(i), ((i % 5) * (side + 2) + 0.2, (i // 5) * (side + 2) + 1.2), fontsize=7, color="black")
     ax.set_axis_off()
-    best = {way: int(data.loss.sel(way=way)[-1].mean("seed").argmin()) for way in WAY_COLOURS}
+    best = {way: int(np.argmin(data.loss.sel(way=way)[-1].mean("seed").values)) for way in WAY_COLOURS}
     accuracy = float(data.accuracy.sel(way="implicit")[best["implicit"]].mean())
     ax.set_title(f"ten images that train to {100 * accuracy:.0f} %", loc="left")
     ax = axes[0, 1]
@@ -130,6 +130,7 @@ def _draw_dictionary(data: xr.Dataset) -> Figure:
 def _draw_spheres(data: xr.Dataset) -> Figure:
     fig, axes = figure(1, 3, panel=(3.9, 3.6))
     side, position = float(data.side), data.position[0].values
+    titles = {"implicit": "implicit", "unrolled": f"unrolled, {int(data.look[0])} steps"}
     for ax, way in zip(axes[0, :2], ("implicit", "unrolled"), strict=True):
         for shift in np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), -1).reshape(-1, 2) * side:
             size = data.diameter.values
@@ -138,7 +139,7 @@ def _draw_spheres(data: xr.Dataset) -> Figure:
                 facecolor=np.where((size < 1)[:, None], [[0.85, 0.93, 0.98, 1.0]], [[0.95, 0.95, 0.95, 1.0]]), edgecolor="#999999", lw=0.6,
             )  # fmt: skip
             ax.add_collection(discs)
-        arrows = (data.implicit if way == "implicit" else data.unrolled.isel(look=-1))[0].values
+        arrows = (data.implicit if way == "implicit" else data.unrolled.isel(look=0))[0].values
         # Long enough to be seen, whatever the size.
         length = np.linalg.norm(arrows, axis=1)
         scale = 1.2 / max(float(np.quantile(length, 0.95)), 1e-12)
@@ -147,7 +148,7 @@ def _draw_spheres(data: xr.Dataset) -> Figure:
         )
         ax.set(xlim=(0, side), ylim=(0, side), aspect="equal")
         ax.grid(False)
-        label(ax, "x", "y", x_unit="diameters", y_unit="diameters", title=f"{way}: up to {length.max():.2g} per θ")
+        label(ax, "x", "y", x_unit="diameters", y_unit="diameters", title=f"{titles[way]}: up to {length.max():.2g} per θ")
     ax = axes[0, 2]
     for name, text in (("implicit_error", "implicit"), ("unrolled_error", "unrolled")):
         colour = WAY_COLOURS[text]

@@ -130,6 +130,9 @@ def _costs(
     for i, steps in enumerate(config.steps[:-1]):
         programs = _programs(problems[-1], steps, config.sweeps, descents)
         memory[i] = [[_peak(programs[name, way]) for way in ways] for name in descents]
+    for name, pair in zip(names, errors[-1], strict=True):
+        off = f"{pair[0]:.1e} off by the implicit derivative, {pair[1]:.1e} by the unrolled one"
+        session.note(f"machine: at {config.features[-1]} features, where {name} stops, the hypergradient is {off}")
     speedups = [Measure.paired(seconds[-1, j, 1], seconds[-1, j, 0], "log-ratio") for j in range(len(names))]
     ratio = memory[-1, :, 1] / memory[-1, :, 0]
     measures = {
