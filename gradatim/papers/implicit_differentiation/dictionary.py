@@ -157,7 +157,7 @@ class _Part(NamedTuple):
 def _note_edges(config: Dictionary, session: Session, chosen: dict[str, list[tuple[int, int]]]) -> None:
     """How often the best point of a grid was its last."""
     for name, points in chosen.items():
-        grids = [("penalties", INVERSE_PENALTIES, [penalty for _, penalty in points])]
+        grids: list[tuple[str, tuple[float, ...], list[int]]] = [("penalties", INVERSE_PENALTIES, [penalty for _, penalty in points])]
         if name in ARMS[:2]:
             grids.append(("strengths", config.strengths, [strength for strength, _ in points]))
         for what, grid, indices in grids:
