@@ -87,8 +87,8 @@ WORK = {
         hypergradient.ridge,
         ("Phi", "y"),
         {
-            "gradatim": ours(ridge_gradient, tags=POSITIVE),
-            "gradatim, same tolerance": ours(ridge_gradient, tags=POSITIVE, linear_solver=CG),
+            "gradatim, its default of 1e-10": ours(ridge_gradient, tags=POSITIVE),
+            "gradatim": ours(ridge_gradient, tags=POSITIVE, linear_solver=CG),
             "gradatim, factorised": ours(ridge_gradient, tags=POSITIVE, linear_solver=lx.Cholesky()),
             "optimistix ImplicitAdjoint, CG": with_optimistix(lambda *args: args[0] - ridge_gradient(*args), CG, NEGATIVE),
             "optimistix ImplicitAdjoint, its default": with_optimistix(
@@ -103,9 +103,9 @@ WORK = {
         hypergradient.machine,
         ("X", "Y", "rate"),
         {
-            "gradatim": ours(MACHINE),
-            "gradatim, GMRES, same tolerance": ours(MACHINE, linear_solver=GMRES),
-            "gradatim, BiCGSTAB, same tolerance": ours(MACHINE, linear_solver=BICGSTAB),
+            "gradatim, its default of 1e-10": ours(MACHINE),
+            "gradatim": ours(MACHINE, linear_solver=GMRES),
+            "gradatim, BiCGSTAB": ours(MACHINE, linear_solver=BICGSTAB),
             "optimistix ImplicitAdjoint, GMRES": with_optimistix(machine_step, GMRES),
             "optimistix ImplicitAdjoint, its default": with_optimistix(machine_step, lx.AutoLinearSolver(well_posed=None)),
             "jax.lax.custom_root, GMRES": with_jax(MACHINE, jax_gmres, symmetric=False),
