@@ -76,6 +76,8 @@ def run_spheres(config: Spheres, session: Session) -> Findings:
     implicit, at_fire, unrolled = error(found["implicit"]), error(found["implicit_at_fire"]), error(relaxed["unrolled"])
     force = np.asarray(found["residual_at_fire"])
     session.note(f"spheres: largest force {np.max(found['residual']):.1e} when relaxed, {force[:, -1].max():.1e} after FIRE")
+    last = float(np.median(unrolled[:, -1] / at_fire[:, -1]))
+    session.note(f"spheres: at the last step alone the unrolled error is {last:.2g} times the implicit one, median of packings")
     measures = {
         "C7.difference_error": Measure.exact(float(implicit.max())),
         # Along the whole descent: where it has converged both errors are those of the differences, and their ratio is 1.
