@@ -3,8 +3,6 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
-from gradatim.papers.implicit_differentiation.data import classification, diabetes
-from gradatim.papers.implicit_differentiation.machine import MachineData, block_coordinate_descent, dual_objective, outer_loss
 from optax.projections import projection_box, projection_simplex
 
 from gradatim.implicit import (
@@ -23,6 +21,8 @@ from gradatim.implicit import (
     proximal_gradient,
     stationary,
 )
+from gradatim.papers.implicit_differentiation.data import classification, diabetes
+from gradatim.papers.implicit_differentiation.machine import MachineData, block_coordinate_descent, dual_objective, outer_loss
 
 
 @pytest.fixture(autouse=True, scope="module")
