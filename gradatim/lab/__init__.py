@@ -12,6 +12,7 @@ from .findings import Findings as Findings
 from .measures import Measure as Measure
 from .paper import Paper as Paper
 from .paper import read_paper as read_paper
+from .ranks import rank_correlation as rank_correlation
 from .records import Record as Record
 from .records import latest as latest
 from .records import list_records as list_records

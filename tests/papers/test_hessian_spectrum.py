@@ -8,7 +8,7 @@ import pytest
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import hessian_spectrum as paper
-from gradatim.papers.hessian_spectrum import spectra, training
+from gradatim.papers.hessian_spectrum import training
 
 TOML = Path(paper.__file__).parents[1] / "hessian_spectrum.toml"
 
@@ -91,8 +91,3 @@ def test_a_run_is_held_where_it_first_reaches_its_target(double):
     held, losses = loop.history["held_loss"], loop.history["loss"]
     assert (held[-1] <= 0.1).all() and (held[-1] > 0.05).all() and (losses[-1] < held[-1]).all()
     assert np.array_equal(held[-1], held[-2]) and np.array_equal(held[0], losses[0])
-
-
-def test_rank_correlation():
-    values = np.array([[1.0, 4.0, 2.0], [2.0, 3.0, 2.0], [3.0, 2.0, 2.0], [4.0, 1.0, 2.0]])
-    assert np.allclose(spectra.rank_correlation((2, 3, 5, 8), values), [1, -1, 0])

@@ -117,11 +117,6 @@ def test_forks_that_cannot_be_are_refused(forks):
         paper.run(replace(SMOKE, fork_epochs=forks), Session(jax.random.key(0)))
 
 
-def test_rank_correlation_shares_ranks_among_ties():
-    rows = np.array([[3.0, 2.0, 1.0], [1.0, 1.0, 1.0], [0.0, 5.0, 9.0], [2.0, 1.0, 1.0]])
-    assert np.allclose(judging.rank_correlation([0, 1, 5], rows), [-1, 0, 1, -np.sqrt(3) / 2])
-
-
 @pytest.mark.parametrize("value", [-1.0, 0.0, 0.9, 1.0])
 def test_interval_of_a_rank_correlation_holds_its_value(value):
     measure = judging.rank_measure(value, 15)

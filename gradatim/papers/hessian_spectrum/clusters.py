@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, rank_correlation
 from gradatim.landscape import hessian_spectrum
 from gradatim.numerics import HessianOperator
 
@@ -23,7 +23,6 @@ from .spectra import (
     lanczos_tops,
     near_zero_share,
     outlier_counts,
-    rank_correlation,
     spectral_norm,
 )
 from .training import Problem, cluster_data, cluster_problem, descend, initialised, mnist_data, network
@@ -137,7 +136,7 @@ def compare_clusters(config: Config, session: Session, key: PRNGKeyArray) -> Fin
         variables[f"top_{clusters}"] = (("seed", "rank"), values["hessian"][:, : 3 * max(c.clusters)])
         variables[f"loss_{clusters}"] = ("seed", values["loss"])
     table = np.stack(counts, axis=1)  # rule, clusters, seed
-    ranks = {rule: rank_correlation(c.clusters, table[i]) for i, rule in enumerate(RULES)}
+    ranks = {rule: rank_correlation(c.clusters, table[i].T) for i, rule in enumerate(RULES)}
     means = {rule: round(float(values.mean()), 3) for rule, values in ranks.items()}
     session.note(f"C3: mean Spearman correlation with the number of clusters by rule: {means}")
     per_cluster = table[RULES.index("above 20 %")] / np.asarray(c.clusters)[:, None]
@@ -162,10 +161,10 @@ def compare_overlaps(config: Config, session: Session, key: PRNGKeyArray) -> Fin
         found.append(as_numpy(session.once(label, lanczos_tops, problem, end, key, config.density_steps)))
     top = np.stack([values["hessian"][:, 0] for values in found])
     gauss_newton, loss = (np.stack([values[name] for values in found]) for name in ("gauss_newton", "loss"))
-    relative = rank_correlation(c.overlaps, gauss_newton / loss)
+    relative = rank_correlation(c.overlaps, (gauss_newton / loss).T)
     session.note(f"C3: mean Spearman correlation of λmax(G) over the loss with the clusters' width: {relative.mean():.3f}")
     axes = ("overlap", "seed")
     variables = {"top": (axes, top), "top_gauss_newton": (axes, gauss_newton), "loss": (axes, loss)}
-    measures = {"C3.overlap_rank": Measure.over_seeds(rank_correlation(c.overlaps, top))}
+    measures = {"C3.overlap_rank": Measure.over_seeds(rank_correlation(c.overlaps, top.T))}
     data = labelled(variables, {"overlap": list(c.overlaps)}, unit="loss")
     return Findings(measures, xr.DataTree.from_dict({"/overlap": data}))

@@ -80,16 +80,6 @@ def spectral_norm(values: np.ndarray) -> np.ndarray:
     return np.abs(values).max(axis=1)
 
 
-def rank_correlation(x: tuple[float, ...], values: np.ndarray) -> np.ndarray:
-    """The rank correlation of each column with x; zero for a column without order."""
-    from scipy import stats
-
-    a = stats.rankdata(x) - (len(x) + 1) / 2
-    b = stats.rankdata(values, axis=0) - (len(x) + 1) / 2
-    spread = np.sqrt((a**2).sum() * (b**2).sum(axis=0))
-    return np.where(spread > 0, a @ b / np.where(spread > 0, spread, 1), 0.0)
-
-
 def as_numpy(values: dict[str, Any]) -> dict[str, np.ndarray]:
     """Arrays of JAX as arrays of NumPy."""
     return {name: np.asarray(value) for name, value in values.items()}

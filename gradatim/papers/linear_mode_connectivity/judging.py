@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, rank_correlation
 
 ARMS = ("relu", "tanh")
 LATE = 5
@@ -107,19 +107,6 @@ def layer_shares(data: xr.Dataset, layers: xr.Dataset) -> np.ndarray:
     """The worst layer's barrier over the whole network's, whichever network holds the rest, the worse of the two cases, for each seed."""
     whole = data["barrier"].sel(pair=layers["case"].values).values
     return (layers["single"].values.max(axis=(2, 3)) / at_least_noise(whole)).max(axis=1)
-
-
-def rank_correlation(x: Sequence[float], rows: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each row with x; ties share their mean rank, and a row without any order has none."""
-    ranks, order = np.stack([_ranks(row) for row in rows]), _ranks(np.asarray(x, float))
-    spread = np.sqrt((ranks**2).sum(axis=1) * (order**2).sum())
-    return np.where(spread > 0, ranks @ order / np.where(spread > 0, spread, 1), 0.0)
-
-
-def _ranks(row: np.ndarray) -> np.ndarray:
-    """Ranks less their mean."""
-    _, place, counts = np.unique(row, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + len(row)) / 2)[place]
 
 
 def rank_measure(correlation: float, n: int) -> Measure:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, rank_correlation
 from gradatim.optim import width_slopes
 
 from .chain import MATRICES
@@ -129,11 +129,8 @@ def _distances(pairs: xr.Dataset) -> np.ndarray:
 
 def _rank_correlations(top: xr.DataArray, gain: xr.DataArray) -> list[float]:
     """Spearman's, for each seed, of the slopes of singular value and gain over rules and matrices."""
-    from scipy import stats
-
     x, y = (a.transpose("seed", "rule", "matrix").values.reshape(a.sizes["seed"], -1) for a in (top, gain))
-    results: list[Any] = [stats.spearmanr(a, b) for a, b in zip(x, y, strict=True)]
-    return [float(result.statistic) for result in results]
+    return [float(rank_correlation(a, b[None])[0]) for a, b in zip(x, y, strict=True)]
 
 
 def _notes(
