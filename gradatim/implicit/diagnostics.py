@@ -9,10 +9,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .differentiation import Conditions, _arrays, _converted, _norm, _operator, _rule, _unknowns
+from .differentiation import Conditions, _arrays, _converted, _operator, _rule, _unknowns
 from .linear_solves import default_solver
 
 
@@ -87,13 +88,13 @@ def check_implicit(
     smallest = 1 / _operator_norm((inverse(jacobian, state), inverse(transposed, flipped)), flat, iterations)
     change = _operator_norm(_difference(a, next_a), flat, iterations)
     drift = _operator_norm(_difference(b, next_b), inputs, iterations)
-    residual = _norm(value)
+    residual = optx.two_norm(value)
     return ImplicitCheck(
         residual=residual,
-        distance=_norm(move),
+        distance=optx.two_norm(move),
         smallest=smallest,
         largest=_operator_norm(a, flat, iterations),
-        linear_residual=jnp.where(residual > 0, _norm(a[0](move) - value) / jnp.where(residual > 0, residual, 1), 0),
+        linear_residual=jnp.where(residual > 0, optx.two_norm(a[0](move) - value) / jnp.where(residual > 0, residual, 1), 0),
         jacobian_error=drift / smallest + change * _operator_norm(b, inputs, iterations) / smallest**2,
     )
 
@@ -126,7 +127,7 @@ def _operator_norm(linear: Map, like: Array, iterations: int) -> Float[Array, ""
 
     def body(_: Any, v: Array) -> Array:
         w = back(there(v))
-        size = _norm(w)
+        size = optx.two_norm(w)
         return jnp.where(size > 0, w / jnp.where(size > 0, size, 1), v)
 
-    return _norm(there(jax.lax.fori_loop(0, iterations, body, start / _norm(start))))
+    return optx.two_norm(there(jax.lax.fori_loop(0, iterations, body, start / optx.two_norm(start))))

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
 from .linear_solves import default_solver
@@ -254,7 +255,7 @@ def _attach(conditions: Any, x: PyTree, theta: tuple, named: dict, rule: _Rule, 
     x, theta, named = _held(_unknowns(x)), _arrays(theta), _arrays(named)
     converted = _converted(conditions, x, theta, named)
     if max_residual is not None:
-        residual = _norm(_held(converted)(x, *_held(theta), **_held(named)))
+        residual = optx.two_norm(_held(converted)(x, *_held(theta), **_held(named)))
         x = eqx.error_if(
             x,
             ~(residual <= max_residual),
@@ -327,10 +328,6 @@ def _float_tangents(theta: tuple, tangents: tuple) -> PyTree:
         return jnp.asarray(tangent, entry.dtype) if eqx.is_inexact_array(entry) else None
 
     return jax.tree.map(aligned, tangents, theta, is_leaf=_is_none)
-
-
-def _norm(tree: PyTree) -> Float[Array, ""]:
-    return jnp.sqrt(sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(tree)))
 
 
 def _check_arguments(conditions: Conditions, init: PyTree, theta: tuple, named: dict) -> None:
