@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from gradatim import numerics as numerics
     from gradatim import optim as optim
     from gradatim import physics as physics
+    from gradatim import transport as transport
     from gradatim.lab import open_record as open_record
 
-_ROOMS = ("datasets", "implicit", "lab", "landscape", "nets", "numerics", "optim", "physics")
+_ROOMS = ("datasets", "implicit", "lab", "landscape", "nets", "numerics", "optim", "physics", "transport")
 
 
 def __getattr__(name: str) -> Any:

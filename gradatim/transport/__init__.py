@@ -1,0 +1,1 @@
+"""From noise to data: probability paths, flows and the transport between distributions."""
