@@ -192,6 +192,16 @@ def test_o8_quadrature_is_unbiased_to_a_few_per_cent(getkey):
     assert abs(ratios.mean() - 1) < 0.02 and ratios.std() < 0.06
 
 
+def test_quadrature_is_within_an_eighth_for_spectra_from_flat_to_one_over_i(getkey):
+    i = np.arange(1, 129)
+    spectra = np.stack([np.ones(128), 1 - (i - 1) / 128, i**-0.5, 1.0 / i])
+    left, right = (np.linalg.qr(np.asarray(jax.random.normal(getkey(), (128, 128))))[0] for _ in range(2))
+    matrices = jnp.asarray((left * spectra[:, None, :]) @ right.T, jnp.float32)
+    # As many probes as rows: what is left is the error of the rule.
+    estimates = jax.jit(lambda m, key: nuclear_norm_by_quadrature(m, key=key, n_probes=128))(matrices, getkey())
+    np.testing.assert_allclose(estimates, spectra.sum(1), rtol=0.125)
+
+
 @jax.jit
 def rates_after(jumps):
     optimizer = noise_adaptive(optax.identity(), ["all"] * 3, ENTRIES, b2=0.0)
