@@ -30,6 +30,19 @@ from .permutation import match_permutation as match_permutation
 from .plane import Plane as Plane
 from .plane import plane_slice as plane_slice
 from .plane import plane_through as plane_through
+from .scaling_fits import ScalingFit as ScalingFit
+from .scaling_fits import fit_scaling_law as fit_scaling_law
+from .scaling_fits import fit_variance_limited as fit_variance_limited
+from .scaling_fits import intrinsic_dimension as intrinsic_dimension
+from .scaling_laws import LearningCurve as LearningCurve
+from .scaling_laws import RandomFeatureLoss as RandomFeatureLoss
+from .scaling_laws import effective_map as effective_map
+from .scaling_laws import loss_of_features as loss_of_features
+from .scaling_laws import loss_of_samples as loss_of_samples
+from .scaling_laws import power_law_spectrum as power_law_spectrum
+from .scaling_laws import random_feature_loss as random_feature_loss
+from .scaling_laws import spectral_exponent as spectral_exponent
+from .scaling_laws import spectral_learning_curve as spectral_learning_curve
 from .spectrum import Eigenpairs as Eigenpairs
 from .spectrum import Spectrum as Spectrum
 from .spectrum import bulk_edge as bulk_edge
@@ -38,3 +51,7 @@ from .spectrum import hessian_spectrum as hessian_spectrum
 from .spectrum import hessian_trace as hessian_trace
 from .spectrum import spectral_density as spectral_density
 from .spectrum import top_eigenpairs as top_eigenpairs
+from .tangent_kernel import WideKernels as WideKernels
+from .tangent_kernel import empirical_ntk as empirical_ntk
+from .tangent_kernel import linearise as linearise
+from .tangent_kernel import wide_kernels as wide_kernels
