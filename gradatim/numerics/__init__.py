@@ -20,6 +20,7 @@ from .fourier import inverse_cosine_fourier_transform as inverse_cosine_fourier_
 from .fourier import inverse_cosine_transform as inverse_cosine_transform
 from .fourier import inverse_cosine_transform_2d as inverse_cosine_transform_2d
 from .fourier import unfold_spectrum as unfold_spectrum
+from .marchenko_pastur import MarchenkoPastur as MarchenkoPastur
 from .nuclear import nuclear_norm_by_quadrature as nuclear_norm_by_quadrature
 from .nuclear import nuclear_norm_by_sketch as nuclear_norm_by_sketch
 from .periodic import PeriodicGrid as PeriodicGrid
@@ -35,6 +36,9 @@ from .polar import nuclear_norm as nuclear_norm
 from .polar import polar_factor as polar_factor
 from .polar import primal_norm as primal_norm
 from .polar import sharp as sharp
+from .ridge import Fits as Fits
+from .ridge import LeastSquares as LeastSquares
+from .ridge import least_squares as least_squares
 from .rollout import rollout as rollout
 from .singular_values import TopSingularValue as TopSingularValue
 from .singular_values import top_singular_value as top_singular_value

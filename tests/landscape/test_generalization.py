@@ -1,0 +1,211 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate
+
+from gradatim.landscape import (
+    gradient_descent_errors,
+    gradient_flow_errors,
+    infinite_time_errors,
+    linear_teacher,
+    optimal_ridge,
+    optimal_stopping_time,
+    ridge_risk,
+    sample_errors,
+)
+
+# SNR, α, best time, test error then, with the best ridge, without stopping; to the digits of an independent minimisation.
+TABLE = np.array(
+    [
+        [5, 0.5, 2.70716, 4.130329, 4.108495, 4.5],
+        [5, 1, 3.06707, 2.837580, 2.791288, np.inf],
+        [5, 2, 2.39352, 1.770357, 1.741657, 2],
+        [5, 4, 1.32725, 1.313818, 1.306624, 4 / 3],
+        [1, 0.5, 0.696508, 1.783590, 1.780776, 2.5],
+        [1, 1, 0.680955, 1.624589, (1 + 5**0.5) / 2, np.inf],
+        [1, 2, 0.618524, 1.423232, 2**0.5, 2],
+        [100, 1, 60.3998, 10.779361, 10.512492, np.inf],
+        [100, 0.5, 19.94097, 51.977675, 51.962237, 52],
+    ]
+)
+TIMES = np.concatenate([[0.0], np.geomspace(1e-2, 1e4, 40), [np.inf]])
+
+
+@jax.jit
+@partial(jax.vmap, in_axes=(0, 0, None))
+def facts(alpha, snr, inr):
+    time = optimal_stopping_time(alpha, snr)
+    penalty, ridge = optimal_ridge(alpha, snr)
+    times = jnp.asarray(TIMES)
+    return {
+        "time": time,
+        "now": gradient_flow_errors(time, alpha, snr),
+        "slope": jax.grad(lambda t: gradient_flow_errors(t, alpha, snr).test)(time),
+        "time_slope": jax.grad(optimal_stopping_time)(alpha, snr),
+        "times_beside": jax.vmap(lambda a: optimal_stopping_time(a, snr))(alpha + jnp.array([-1e-4, 1e-4])),
+        "ridge": ridge,
+        "risk": ridge_risk(alpha, snr, penalty),
+        "ridge_slope": jax.grad(lambda g: ridge_risk(alpha, snr, g))(penalty),
+        "path": gradient_flow_errors(times, alpha, snr),
+        "noisy_start": gradient_flow_errors(times, alpha, snr, inr),
+        "ridge_path": jax.vmap(lambda t: ridge_risk(alpha, snr, 1 / t))(times[1:-1]),
+        "end": infinite_time_errors(alpha, snr, inr),
+    }
+
+
+@pytest.fixture(scope="module")
+def theory():
+    with jax.enable_x64(True):
+        return jax.device_get(facts(jnp.asarray(TABLE[:, 1]), jnp.asarray(TABLE[:, 0]), 3.0))
+
+
+def test_best_times_and_their_errors(theory):
+    assert np.allclose(theory["time"], TABLE[:, 2], rtol=3e-6) and np.allclose(theory["now"].test, TABLE[:, 3], atol=1e-6)
+    assert np.allclose(theory["now"].train[:3], [0.200568, 0.315362, 0.552059], atol=2e-6)
+
+
+def test_best_ridge_and_the_end_of_training(theory):
+    assert np.allclose(theory["ridge"], TABLE[:, 4], atol=1e-6) and np.allclose(theory["risk"], theory["ridge"], rtol=1e-12)
+    assert np.allclose(theory["path"].test[:, -1], TABLE[:, 5], rtol=1e-12)
+
+
+def test_both_optima_are_stationary(theory):
+    assert np.abs(theory["slope"]).max() < 1e-10 and np.abs(theory["ridge_slope"]).max() < 1e-9
+
+
+def test_early_stopping_is_at_most_a_fortieth_worse_than_ridge(theory):
+    ratio = theory["now"].test / theory["ridge"]
+    assert (ratio > 1).all() and np.isclose(ratio.max(), 1.0254, atol=1e-4) and ratio.argmax() == 7
+
+
+def test_theorem_of_ali_kolter_and_tibshirani(theory):
+    # Of what is lost in estimation, without the noise of new samples: best against best, and along the paths with penalty 1/t.
+    best = (theory["now"].test - 1) / (theory["ridge"] - 1)
+    assert (best >= 1).all() and best.max() <= 1.22
+    assert ((theory["path"].test[:, 1:-1] - 1) / (theory["ridge_path"] - 1)).max() <= 1.6862
+
+
+def test_derivative_of_the_best_time_in_alpha(theory):
+    off_one = TABLE[:, 1] != 1
+    differences = np.diff(theory["times_beside"], axis=1)[:, 0] / 2e-4
+    assert np.allclose(theory["time_slope"][off_one], differences[off_one], rtol=1e-3)
+
+
+def test_t5_start_of_training_and_the_floor_of_new_noise(theory):
+    for name, inr in (("path", 0.0), ("noisy_start", 3.0)):
+        assert np.allclose(theory[name].test[:, 0], 1 + TABLE[:, 0] + inr) and np.allclose(theory[name].train[:, 0], 1 + TABLE[:, 0] + inr)
+        assert np.allclose(theory[name].weight_norm[:, 0], inr)
+        assert (theory[name].test >= 1).all()
+
+
+def test_training_error_falls_to_what_cannot_be_fitted(theory):
+    train = theory["noisy_start"].train
+    assert (np.diff(train, axis=1) <= 1e-12).all()
+    assert np.allclose(train[:, -1], np.maximum(0, 1 - 1 / TABLE[:, 1]))
+
+
+def test_weights_grow_from_zero_and_with_the_noise(theory):
+    assert (np.diff(theory["path"].weight_norm, axis=1) >= -1e-12).all()
+    # In units of the teacher: at α = ½ for SNR 5, 1 and 100.
+    norms = theory["path"].weight_norm[[0, 4, 8], -1] / TABLE[[0, 4, 8], 0]
+    assert norms[1] > norms[0] > norms[2]
+
+
+def test_t3_the_frozen_share_keeps_its_start(theory):
+    finite = TABLE[:, 1] != 1
+    extra = theory["noisy_start"].test[finite, -1] - theory["path"].test[finite, -1]
+    assert np.allclose(extra, 3 * np.maximum(0, 1 - TABLE[finite, 1]), atol=1e-12)
+    # The integral at late times runs into the closed form.
+    assert np.allclose(theory["path"].test[finite, -2], theory["path"].test[finite, -1], atol=1e-9)
+    assert np.allclose(theory["path"].weight_norm[finite, -2], theory["path"].weight_norm[finite, -1], rtol=1e-9)
+    assert np.allclose(theory["noisy_start"].test[:, -1], theory["end"].test)
+
+
+@pytest.fixture(scope="module")
+def special():
+    @jax.jit
+    def compute(times, steps):
+        return {
+            "late": gradient_flow_errors(times, 1.0, 5.0, n_nodes=16384).test,
+            "many samples": gradient_flow_errors(10.0, 1e6, 5.0).test,
+            "teacher and start": [gradient_flow_errors(times[:1] / 50, 2.0, 5.0 - x, x).test for x in (0.0, 2.0)],
+            "flow": gradient_flow_errors(2.0, 0.5, 5.0, 1.0),
+            "descent": [gradient_descent_errors(steps // k, 0.5, 5.0, 1.0, step_size=2.0 * k / 64) for k in (1, 2, 16)],
+            "no signal": optimal_stopping_time(0.5, 0.0),
+            "no noise": optimal_stopping_time(0.5, jnp.inf),
+            "start alone": optimal_stopping_time(0.5, 0.0, 5.0),
+        }
+
+    with jax.enable_x64(True):
+        return jax.device_get(compute(jnp.array([1e2, 1e4, 1e6]), jnp.asarray(64)))
+
+
+def test_growth_at_equal_numbers_is_with_the_root_of_time(special):
+    assert np.allclose(special["late"], [7.318422, 66.619780, 661.491299], rtol=1e-7)
+    slope = 2 * (2 - 2**0.5) / np.pi**0.5
+    assert np.isclose(slope, 0.660983, atol=1e-6) and np.isclose(np.diff(special["late"])[1] / (1e3 - 1e2), slope, rtol=1e-4)
+
+
+def test_limits(special):
+    assert np.isclose(special["many samples"], 1, atol=1e-5)
+    assert special["no signal"] == 0 and np.isinf(special["no noise"]) and np.isclose(special["start alone"], TABLE[0, 2], rtol=3e-6)
+    assert np.allclose(*special["teacher and start"], rtol=1e-14)
+
+
+def test_t6_few_large_steps_are_not_the_flow(special):
+    flow = special["flow"]
+    fine, coarse, coarsest = (abs(errors.test - flow.test) for errors in special["descent"])
+    # Of first order in a small step.
+    assert np.isclose(coarse / fine, 2, rtol=0.1) and coarsest > 5 * fine
+    assert np.allclose([special["descent"][0].train, special["descent"][0].weight_norm], [flow.train, flow.weight_norm], rtol=0.05)
+
+
+def test_t4_integral_against_scipy():
+    # λ = s² at α = 1: the density is √(4 - s²)/π on [0, 2].
+    def integrand(s, t=100.0):
+        return np.sqrt(4 - s**2) / np.pi * (5 * np.exp(-2 * s**2 * t) + (np.expm1(-(s**2) * t) / s) ** 2)
+
+    exact = 1 + integrate.quad(integrand, 0, 2, limit=500, points=[0.05, 0.2])[0]
+    assert np.isclose(exact, 7.318422, rtol=1e-6)
+
+
+@jax.jit
+def drawn(key):
+    draw = linear_teacher(20, 12, snr=5.0, inr=2.0, n_teachers=3, key=key)
+    times = jnp.array([0.0, 1.0, 50.0])
+    return draw, sample_errors(draw, times), draw.problem.gradient_flow(times, draw.start).weights
+
+
+def test_a_draw_is_measured_exactly(getkey, double):
+    draw, errors, weights = jax.device_get(drawn(getkey()))
+    X, y = draw.problem.inputs, draw.problem.targets
+    assert np.allclose(errors.train, np.mean((y - X @ weights) ** 2, axis=1), atol=1e-10)
+    assert np.allclose(errors.test, np.mean((weights - draw.teacher) ** 2, axis=1) + 1)
+    assert np.allclose(errors.weight_norm, np.mean(weights**2, axis=1)) and np.allclose(weights[0], draw.start)
+
+
+def test_t2_inputs_have_variance_one_over_their_number(getkey, double):
+    X = np.asarray(drawn(getkey())[0].problem.inputs)
+    assert np.isclose(np.mean(X**2) * 20, 1, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: gradient_flow_errors(1.0, 0.0, 1.0), "alpha, samples over parameters, must be positive, got 0"),
+        (lambda: gradient_flow_errors(1.0, 1.0, -1.0), "snr must be at least 0, got -1"),
+        (lambda: gradient_flow_errors(1.0, 1.0, 1.0, -1.0), "inr must be at least 0, got -1"),
+        (lambda: gradient_flow_errors(-1.0, 1.0, 1.0), "time must be at least 0, got -1"),
+        (lambda: gradient_descent_errors(-1, 1.0, 1.0, step_size=0.1), "n_steps must be at least 0, got -1"),
+        (lambda: gradient_descent_errors(1, 1.0, 1.0, step_size=0.5), r"step_size must lie in \(0, 0.5\), below"),
+        (lambda: ridge_risk(1.0, 1.0, 0.0), "penalty must be positive, got 0"),
+        (lambda: optimal_ridge(1.0, 0.0), "snr must be positive for a best penalty, got 0"),
+        (lambda: linear_teacher(0, 5, snr=1.0, key=jax.random.key(0)), "n_parameters must be at least 1, got 0"),
+    ],
+)
+def test_bad_numbers_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
