@@ -1,8 +1,19 @@
 """Implicit derivatives: of any solver's answer, from the conditions it satisfies."""
 
+from .accuracy_schedules import fixed_accuracy as fixed_accuracy
+from .accuracy_schedules import hoag as hoag
 from .adjoint import ConditionsAdjoint as ConditionsAdjoint
 from .alternatives import iterate as iterate
 from .alternatives import one_step as one_step
+from .bilevel import maid as maid
+from .bilevel_problem import AbstractBilevel as AbstractBilevel
+from .bilevel_problem import Bilevel as Bilevel
+from .bilevel_problems import LinearBilevel as LinearBilevel
+from .bilevel_problems import RidgeLogistic as RidgeLogistic
+from .bilevel_run import BilevelHistory as BilevelHistory
+from .bilevel_run import BilevelSolution as BilevelSolution
+from .bilevel_run import BilevelStep as BilevelStep
+from .bilevel_run import Work as Work
 from .constrained import ConicPoint as ConicPoint
 from .constrained import KKTPoint as KKTPoint
 from .constrained import QuadraticProgram as QuadraticProgram
@@ -10,6 +21,9 @@ from .constrained import conic_program as conic_program
 from .constrained import dual_cone_projection as dual_cone_projection
 from .constrained import kkt as kkt
 from .constrained import quadratic_program as quadratic_program
+from .denoising import FieldOfExpertsDenoising as FieldOfExpertsDenoising
+from .denoising import TotalVariationDenoising as TotalVariationDenoising
+from .denoising import cosine_filters as cosine_filters
 from .diagnostics import ImplicitCheck as ImplicitCheck
 from .diagnostics import check_implicit as check_implicit
 from .differentiation import FixedPointConditions as FixedPointConditions
@@ -19,8 +33,16 @@ from .differentiation import custom_root as custom_root
 from .differentiation import implicit_solution as implicit_solution
 from .differentiation import root_jvp as root_jvp
 from .differentiation import root_vjp as root_vjp
+from .inexact_hypergradient import CrossNorm as CrossNorm
+from .inexact_hypergradient import InexactHypergradient as InexactHypergradient
+from .inexact_hypergradient import hypergradient_error_bound as hypergradient_error_bound
+from .inexact_hypergradient import inexact_hypergradient as inexact_hypergradient
+from .inexact_hypergradient import measured_cross_norm as measured_cross_norm
+from .inexact_line_search import InexactArmijo as InexactArmijo
 from .linear_solves import RelativeTolerance as RelativeTolerance
 from .linear_solves import default_solver as default_solver
+from .lower_level import LowerSolution as LowerSolution
+from .lower_level import solve_lower as solve_lower
 from .optimality import block_proximal_gradient as block_proximal_gradient
 from .optimality import entropic_descent as entropic_descent
 from .optimality import gradient_step as gradient_step

@@ -13,6 +13,8 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from gradatim.numerics.singular_values import Product, top_singular_value_of_map
+
 from .differentiation import Conditions, _arrays, _converted, _operator, _rule, _unknowns
 from .linear_solves import default_solver
 
@@ -99,7 +101,6 @@ def check_implicit(
     )
 
 
-Product = Callable[[Array], Array]
 Map = tuple[Product, Product]
 "A linear map and its transpose."
 
@@ -120,14 +121,4 @@ def _difference(a: Map, b: Map) -> Map:
 
 
 def _operator_norm(linear: Map, like: Array, iterations: int) -> Float[Array, ""]:
-    """‖M‖ by power iteration on MᵀM from a fixed start; 0 for a matrix of zeros."""
-    there, back = linear
-    # Fixed, so that the result depends on the point alone, and without a pattern that a singular vector could be at right angles to.
-    start = jnp.cos(1 + jnp.arange(like.size, dtype=like.dtype) ** 1.5)
-
-    def body(_: Any, v: Array) -> Array:
-        w = back(there(v))
-        size = optx.two_norm(w)
-        return jnp.where(size > 0, w / jnp.where(size > 0, size, 1), v)
-
-    return optx.two_norm(there(jax.lax.fori_loop(0, iterations, body, start / optx.two_norm(start))))
+    return top_singular_value_of_map(*linear, jnp.zeros_like(like), iterations=iterations).value

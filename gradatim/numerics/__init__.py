@@ -42,6 +42,7 @@ from .ridge import least_squares as least_squares
 from .rollout import rollout as rollout
 from .singular_values import TopSingularValue as TopSingularValue
 from .singular_values import top_singular_value as top_singular_value
+from .singular_values import top_singular_value_of_map as top_singular_value_of_map
 from .spectra import Estimate as Estimate
 from .spectra import Krylov as Krylov
 from .spectra import Ritz as Ritz

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.numerics.singular_values import top_singular_value
+from gradatim.numerics.singular_values import top_singular_value, top_singular_value_of_map
 
 top = jax.jit(top_singular_value, static_argnames="iterations")
 ROUND_OFF = 1e-5  # single precision, products of a few dozen terms
@@ -85,5 +85,16 @@ def test_neither_overflows_nor_vanishes(scale, getkey):
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="iterations must be at least 0, got -1"):
         top_singular_value(jnp.eye(2), iterations=-1)
+    with pytest.raises(ValueError, match="iterations must be at least 0, got -1"):
+        top_singular_value_of_map(lambda v: v, lambda u: u, jnp.zeros(2), iterations=-1)
     with pytest.raises(ValueError, match=r"v0 must have shape \(3,\), got \(2,\)"):
         top_singular_value(jnp.ones((2, 3)), v0=jnp.ones(2))
+
+
+def test_a_map_has_the_singular_value_of_its_matrix(getkey):
+    matrix = with_values(jnp.geomspace(3.0, 0.1, 8), getkey())
+    of_map = jax.jit(lambda w, v0: top_singular_value_of_map(lambda v: w @ v, lambda u: w.T @ u, v0))
+    value, vector, residual = of_map(matrix, jnp.zeros(16))
+    np.testing.assert_allclose(value, jnp.linalg.svdvals(matrix)[0], rtol=1e-4)
+    assert residual < 1e-2 and of_map(matrix, vector).residual <= residual + ROUND_OFF
+    np.testing.assert_array_equal(of_map(jnp.zeros((24, 16)), jnp.zeros(16)).value, 0.0)
