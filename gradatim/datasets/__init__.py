@@ -9,3 +9,5 @@ from .corpus import Corpus as Corpus
 from .dataset import Dataset as Dataset
 from .dataset import DatasetError as DatasetError
 from .dataset import Provenance as Provenance
+from .photographs import Photographs as Photographs
+from .photographs import photographs as photographs

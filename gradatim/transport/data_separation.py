@@ -24,6 +24,8 @@ from gradatim.numerics.checks import is_known
 
 NORMALISED = 1e-3
 "Mean (per coordinate) and mean square may be off by this much."
+REFINED = 8
+"Angles for each one at which λ was estimated."
 FARTHEST = 9.0
 "Standard deviations of noise that a quadrature over a line reaches."
 
@@ -143,7 +145,8 @@ def separation_of_data(
     b come out a little high: raise `n_noise` until they stay. A finite set is known by heart at high s, so that γ = 1 at
     θ = π/2; with few points in many dimensions it is so at every s that matters: look at the leave-one-out estimate beside it.
 
-    **Arguments:** `x`: distinct, normalised points; `key`, `n_noise`, `batch_size`: as there; `n_nodes`: angles.
+    **Arguments:** `x`: distinct, normalised points; `key`, `n_noise`, `batch_size`: as there; `n_nodes`: angles, between which √γ
+    is a monotone cubic.
 
     **Raises:** as `data_separation`.
 
@@ -156,7 +159,7 @@ def separation_of_data(
     estimate = data_separation(x, jnp.asarray(s, x.dtype), key=key, n_noise=n_noise, batch_size=batch_size)
     excess = (1 - np.asarray(estimate.value, np.float64)) * (1 + s**2)
     # γ is even in θ: its value at 0, which no ratio of two small numbers can tell, is that of its neighbour but for second order.
-    return _represented(angles, np.concatenate([excess[:1], excess, np.zeros(1)]))
+    return _refined(_represented(angles, np.concatenate([excess[:1], excess, np.zeros(1)])))
 
 
 def data_separation(
@@ -195,8 +198,8 @@ def line_separation_gap(x: Float[Array, " n"], s: Float[Array, " points"], *, n_
 
     **Raises:** `ValueError` for data not normalised, or fewer than two points.
 
-    >>> print(f"{1 - line_separation_gap(jnp.array([-1.0, 1.0]), jnp.array([1.0]))[0]:.6f}")
-    0.550401
+    >>> print(f"{1 - line_separation_gap(jnp.array([-1.0, 1.0]), jnp.array([1.0]))[0]:.4f}")
+    0.5504
     """
     check_normalised(x[:, None])
     return _line_gap(x, s, jnp.linspace(-FARTHEST, FARTHEST, n_noise, dtype=x.dtype))
@@ -219,6 +222,16 @@ def _represented(angles: Float[np.ndarray, " nodes"], excess: Float[np.ndarray, 
     root = np.sqrt(np.clip(1 - excess, 0, 1))
     dtype = jnp.result_type(float)
     return DataSeparation(jnp.asarray(angles, dtype), jnp.asarray(root, dtype))
+
+
+def _refined(separation: DataSeparation) -> DataSeparation:
+    """With a monotone cubic between estimates, so that a path made of it is smooth enough for a solver of high order."""
+    from scipy.interpolate import PchipInterpolator
+
+    angles = separation_angles((len(separation.angles) - 1) * REFINED + 1)
+    nodes, values = np.asarray(separation.angles, np.float64), np.asarray(separation.root_gamma, np.float64)
+    root = PchipInterpolator(nodes, values)(np.minimum(angles, nodes[-1]))
+    return _represented(angles, 1 - np.clip(root, 0, 1) ** 2)
 
 
 @eqx.filter_jit
