@@ -1,0 +1,90 @@
+"""C6: joined classes and noisy inputs, for regression with a wide network's kernel."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import PRNGKeyArray
+from scipy import linalg
+
+from gradatim.datasets import load
+from gradatim.lab import Findings, Measure, Session
+from gradatim.landscape import wide_kernels
+
+from .config import Labels
+from .measuring import exponents
+
+TARGETS = ("10 digits", "5 pairs", "odd or even")
+N_TEST = 1000
+JITTER = 1e-10
+"Of the kernel's mean diagonal: keeps the factorisation from failing on images that repeat."
+
+
+def run_labels(config: Labels, session: Session, key: PRNGKeyArray) -> Findings:
+    """Exponents in samples of ten classes and of the same joined, and at each noise."""
+    parts = {split: load(config.data, split=split) for split in ("train", "test")}
+    session.uses(parts["train"].provenance)
+    keys = jax.random.split(key, config.seeds)
+    losses = np.array(
+        [
+            session.once(f"classes, noise {noise:g}, seed {i}", _losses, config, parts, noise, k)
+            for noise in config.noise
+            for i, k in enumerate(keys)
+        ]
+    ).reshape(len(config.noise), config.seeds, len(config.sizes), len(TARGETS))
+    window = (min(config.sizes), max(config.sizes))
+    exponent = np.array([[exponents(config.sizes, noisy[..., t], window) for noisy in losses] for t in range(len(TARGETS))])
+    session.note(
+        "C6: exponents "
+        + "; ".join(
+            f"{target}: {', '.join(f'{e:.3f} at noise {noise:g}' for e, noise in zip(rows.mean(axis=1), config.noise, strict=True))}"
+            for target, rows in zip(TARGETS, exponent, strict=True)
+        )
+        + f"; loss at the most samples, 10 digits: {losses[:, :, -1, 0].mean(axis=1).round(3).tolist()}, where 0.9 is that of no answer"
+    )
+    data = xr.Dataset(
+        {
+            "loss": (
+                ("noise", "seed", "size", "target"),
+                losses,
+                {"units": "1", "long_name": "squared distance to centred one-hot labels"},
+            ),
+            "exponent": (("target", "noise", "seed"), exponent, {"units": "1"}),
+        },
+        {"noise": list(config.noise), "size": list(config.sizes), "target": list(TARGETS)},
+    )
+    measures = {
+        "C6.joined_classes_change": Measure.paired(exponent[1, 0], exponent[0, 0]),
+        "C6.noise_order": Measure.sequence([Measure.over_seeds(row) for row in exponent[0]]),
+    }
+    return Findings(measures, xr.DataTree.from_dict({"labels": data}))
+
+
+@jax.jit
+def _gram(images: jax.Array, key: PRNGKeyArray, noise: jax.Array, n_train: jax.Array) -> jax.Array:
+    noisy = images + noise * jax.random.normal(key, (images.size,)).reshape(images.shape)
+    return wide_kernels(noisy, noisy[: len(n_train)], n_hidden=1).ntk
+
+
+def _losses(config: Labels, parts: dict, noise: float, key: PRNGKeyArray) -> np.ndarray:
+    """Test losses with axes (size, target): every subset begins the next larger one."""
+    key_order, key_noise = jax.random.split(key)
+    most = max(config.sizes)
+    order = np.asarray(jax.random.permutation(key_order, len(parts["train"])))[:most]
+    images = np.concatenate([parts["train"].images[order], parts["test"].images[:N_TEST]]).astype(np.float64)
+    labels = np.concatenate([parts["train"].labels[order], parts["test"].labels[:N_TEST]])
+    rows = jnp.asarray(images.reshape(len(images), -1))
+    kernel = np.asarray(_gram(rows, key_noise, jnp.asarray(noise), jnp.zeros(most)))
+    digits = np.eye(10)[labels] - 0.1
+    # Regression is linear in the targets: joined classes are sums of columns.
+    pairs = np.kron(np.eye(5), np.ones((2, 1)))
+    parity = np.tile(np.eye(2), (5, 1))
+    found = []
+    for size in config.sizes:
+        gram = kernel[:size, :size] + JITTER * np.trace(kernel[:size, :size]) / size * np.eye(size)
+        weights = linalg.solve(gram, digits[:size], assume_a="pos", check_finite=False)
+        wrong = kernel[most:, :size] @ weights - digits[most:]
+        found.append([np.mean(np.sum((wrong @ joined) ** 2, axis=1)) for joined in (np.eye(10), pairs, parity)])
+    return np.array(found)

@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.lab import Measure, Session, read_paper, validate
+from gradatim.papers import neural_scaling_laws as paper
+from gradatim.papers.neural_scaling_laws import measuring, networks
+
+TOML = Path(paper.__file__).parents[1] / "neural_scaling_laws.toml"
+SMOKE = paper.SCALES["smoke"]
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    with jax.enable_x64(True):
+        session = Session(jax.random.key(0), precision="double", scale="smoke")
+        return paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured_or_told_why_not(smoke):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert set(smoke[0].measures) | set(smoke[0].untested) == parts
+    assert not set(smoke[0].measures) & set(smoke[0].untested) and len(smoke[0].untested) <= 2
+
+
+def test_regression_on_gaussian_features_is_as_known_beforehand(smoke):
+    measures, data = smoke[0].measures, smoke[0].data["gaussian"]
+    assert measures["C1.resolution_data_deviation"].value < 0.1
+    # Draws of projections are draws of samples, exchanged.
+    assert np.allclose(data["features"].mean("draw") / data["samples"].mean("draw"), 1, atol=0.15)
+    assert np.allclose(data["theory"], [0.1126, 0.0433], atol=3e-3)
+
+
+def test_t6_fits_of_variance_stay_away_from_the_peak(smoke):
+    for config in paper.SCALES.values():
+        assert min(config.gaussian.long_sizes) >= 16 * config.gaussian.few
+    assert abs(smoke[0].measures["C1.variance_data_slope"].value + 1.06) < 0.25
+
+
+def test_t7_exponents_are_fitted_below_a_twentieth_of_the_features(smoke):
+    for config in paper.SCALES.values():
+        assert config.images.last <= config.images.features / 20
+    assert (smoke[0].data["images"]["spectrum"].diff("rank") <= 0).all()
+
+
+def test_t4_the_population_is_all_images_and_students_are_tested_on_others(smoke):
+    _, session = smoke
+    assert len(session.provenances) == 1
+    with jax.enable_x64(True):
+        pixels = np.asarray(paper.images._pixels(SMOKE.images, session, 4))
+    assert pixels.shape == (1797, 16) and np.isclose((pixels**2).mean(), 1)
+
+
+def test_t5_how_far_training_had_come_is_told(smoke):
+    assert any("after three quarters of the steps" in note for note in smoke[1].notes)
+    curve = smoke[0].data["students"]["curve"].values
+    assert (curve.min(axis=0) < curve[0]).all()
+
+
+def test_t9_medians_stand_where_means_have_no_limit(smoke):
+    assert any("median loss at D = P" in note for note in smoke[1].notes)
+
+
+def test_a_network_is_its_linearisation_at_the_start_and_wide_ones_stay_nearer(smoke):
+    data = smoke[0].data["widths"]
+    gap = np.abs(data["network"] - data["linearised"]).mean("seed").values
+    assert gap[-1] < 0.5 * gap[0]
+
+
+def test_units_that_are_off_do_nothing():
+    random = np.random.default_rng(0)
+    x, *params = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((3, 5), (5, 8), (8, 8), (8, 1)))
+    narrow = (params[0][:, :4], params[1][:4, :4], params[2][:4])
+
+    def outputs(params, units):
+        on = jnp.asarray(np.arange(units) < 4, jnp.float32)
+        return networks._Wide(None, on, jnp.float32(4), x, x[:, 0], x, x[:, 0], 0.1).outputs(params, x)
+
+    assert np.allclose(outputs(tuple(params), 8), outputs(narrow, 4), rtol=1e-5)
+
+
+def test_weights_of_samples_have_mean_one_and_the_variance_of_their_size():
+    config = paper.Samples(population=50, sizes=(100, 400), draws=40)
+    weights = networks._drawn(config, jax.random.key(0))
+    assert weights.shape == (3, 81, 50) and np.allclose(weights.mean(axis=2), 1) and (weights[:, -1] == 1).all()
+    assert np.allclose([weights[:, :40].var(), weights[:, 40:80].var()], [0.49, 0.1225], rtol=0.1)
+
+
+def test_joined_classes_are_sums_of_classes(smoke):
+    loss = smoke[0].data["labels"]["loss"]
+    # (a + b)² ≤ 2 (a² + b²), and no more than nothing is known at the least samples.
+    assert (loss.sel(target="5 pairs") <= 2 * loss.sel(target="10 digits")).all() and (loss > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("ratios", "worst", "value", "low"),
+    [
+        ([Measure(1.1, 1.05, 1.2), Measure(0.8, 0.7, 0.9)], 1, 0.2, 0.1),
+        ([Measure(1.1, 0.9, 1.3)], 0, 0.1, 0.0),
+    ],
+)
+def test_largest_deviation_from_one(ratios, worst, value, low):
+    index, measure = measuring.largest_deviation(ratios)
+    assert index == worst and np.isclose(measure.value, value) and np.isclose(measure.low, low) and np.isclose(measure.high, 0.3)
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"regimes", "spectra", "exponents", "exchange", "dimensions", "networks", "classes"}
+    assert all(ax.get_xlabel() and ax.get_ylabel() for name, fig in figures.items() for ax in fig.axes if name != "exchange")
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+@pytest.mark.laptop
+def test_the_same_seed_gives_the_same_findings(smoke):
+    with jax.enable_x64(True):
+        again = paper.run(SMOKE, Session(jax.random.key(0), precision="double", scale="smoke"))
+    assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+    assert paper.memory(paper.SCALES["laptop"]) < 3e9 and paper.memory(paper.SCALES["full"]) < 80e9
