@@ -57,6 +57,7 @@ def relu_features(inputs: Float[Array, "samples dim"], units: Float[Array, "unit
     return jax.nn.relu(inputs @ units.T)
 
 
+@jax.jit
 def relu_kernel(a: Float[Array, "n dim"], b: Float[Array, "m dim"]) -> Float[Array, "n m"]:
     """E[max(0, a·x) max(0, b·x)] over x ~ N(0, I), for each pair of rows: the arc-cosine kernel of order one (Cho and Saul 2009).
 
@@ -74,6 +75,7 @@ def relu_kernel(a: Float[Array, "n dim"], b: Float[Array, "m dim"]) -> Float[Arr
     return norms * (jnp.sqrt(1 - cosine**2) + (jnp.pi - angle) * cosine) / (2 * jnp.pi)
 
 
+@jax.jit
 def relu_population(
     units: Float[Array, "units dim"], teacher_units: Float[Array, "hidden dim"], teacher_weights: Float[Array, " hidden"]
 ) -> Population:

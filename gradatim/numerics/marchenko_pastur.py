@@ -38,8 +38,6 @@ class MarchenkoPastur(eqx.Module):
     >>> law = MarchenkoPastur(0.25)
     >>> print(f"{law.zero_mass:.2f} at 0, the rest between {law.support[0]:.2f} and {law.support[1]:.2f}")
     0.75 at 0, the rest between 0.25 and 2.25
-    >>> print(f"mean {law.expect(lambda eigenvalue: eigenvalue, 0.0):.3f}, below {law.support[1]:.2f} lies {law.cdf(2.25):.2f}")
-    mean 0.250, below 2.25 lies 1.00
     """
 
     alpha: Float[Array, ""]

@@ -31,7 +31,9 @@ TABLE = np.array(
         [100, 0.5, 19.94097, 51.977675, 51.962237, 52],
     ]
 )
-TIMES = np.concatenate([[0.0], np.geomspace(1e-2, 1e4, 40), [np.inf]])
+# Many samples; no signal; no noise; the first row's signal with a start of 3 added: of these only some facts mean something.
+LIMITS = np.array([[5, 1e6], [0, 0.5], [np.inf, 0.5], [8, 0.5]])
+TIMES = np.concatenate([[0.0], np.geomspace(1e-2, 1e4, 37), [np.inf]])
 
 
 @jax.jit
@@ -57,9 +59,20 @@ def facts(alpha, snr, inr):
 
 
 @pytest.fixture(scope="module")
-def theory():
+def rows():
+    snr, alpha = np.concatenate([TABLE[:, :2], LIMITS]).T
     with jax.enable_x64(True):
-        return jax.device_get(facts(jnp.asarray(TABLE[:, 1]), jnp.asarray(TABLE[:, 0]), 3.0))
+        return jax.device_get(facts(jnp.asarray(alpha), jnp.asarray(snr), 3.0))
+
+
+@pytest.fixture(scope="module")
+def theory(rows):
+    return jax.tree.map(lambda x: x[: len(TABLE)], rows)
+
+
+@pytest.fixture(scope="module")
+def limits(rows):
+    return jax.tree.map(lambda x: x[len(TABLE) :], rows)
 
 
 def test_best_times_and_their_errors(theory):
@@ -125,42 +138,42 @@ def test_t3_the_frozen_share_keeps_its_start(theory):
 
 
 @pytest.fixture(scope="module")
-def special():
+def stepped():
     @jax.jit
-    def compute(times, steps):
-        return {
-            "late": gradient_flow_errors(times, 1.0, 5.0, n_nodes=16384).test,
-            "many samples": gradient_flow_errors(10.0, 1e6, 5.0).test,
-            "teacher and start": [gradient_flow_errors(times[:1] / 50, 2.0, 5.0 - x, x).test for x in (0.0, 2.0)],
-            "flow": gradient_flow_errors(2.0, 0.5, 5.0, 1.0),
-            "descent": [gradient_descent_errors(steps // k, 0.5, 5.0, 1.0, step_size=2.0 * k / 64) for k in (1, 2, 16)],
-            "no signal": optimal_stopping_time(0.5, 0.0),
-            "no noise": optimal_stopping_time(0.5, jnp.inf),
-            "start alone": optimal_stopping_time(0.5, 0.0, 5.0),
-        }
+    def compute(steps):
+        flow = gradient_flow_errors(jnp.array([2.0, 1e6]), jnp.array(1.0), 5.0, 1.0, n_nodes=16384)
+        many = gradient_descent_errors(steps, 1.0, 5.0, 1.0, step_size=2.0 / 64)
+        few = jax.vmap(lambda k: gradient_descent_errors(64 // k, 1.0, 5.0, 1.0, step_size=2.0 * k / 64))(jnp.array([2, 8]))
+        return flow, many, few
 
     with jax.enable_x64(True):
-        return jax.device_get(compute(jnp.array([1e2, 1e4, 1e6]), jnp.asarray(64)))
+        return jax.device_get(compute(jnp.asarray(64)))
 
 
-def test_growth_at_equal_numbers_is_with_the_root_of_time(special):
-    assert np.allclose(special["late"], [7.318422, 66.619780, 661.491299], rtol=1e-7)
+def test_growth_at_equal_numbers_is_with_the_root_of_time(theory, stepped):
+    values = [theory["path"].test[1, i] for i in np.searchsorted(TIMES, [99.9, 9999])]
+    assert np.allclose(values, [7.318422, 66.619780], rtol=1e-7)
+    # The start is long forgotten.
+    assert np.isclose(stepped[0].test[1], 661.491299, rtol=1e-6)
     slope = 2 * (2 - 2**0.5) / np.pi**0.5
-    assert np.isclose(slope, 0.660983, atol=1e-6) and np.isclose(np.diff(special["late"])[1] / (1e3 - 1e2), slope, rtol=1e-4)
+    assert np.isclose(slope, 0.660983, atol=1e-6) and np.isclose((stepped[0].test[1] - values[1]) / (1e3 - 1e2), slope, rtol=1e-4)
 
 
-def test_limits(special):
-    assert np.isclose(special["many samples"], 1, atol=1e-5)
-    assert special["no signal"] == 0 and np.isinf(special["no noise"]) and np.isclose(special["start alone"], TABLE[0, 2], rtol=3e-6)
-    assert np.allclose(*special["teacher and start"], rtol=1e-14)
+def test_limits(limits):
+    assert np.allclose(limits["path"].test[0, -1], 1, atol=1e-5)
+    assert limits["time"][1] == 0 and np.isinf(limits["time"][2])
 
 
-def test_t6_few_large_steps_are_not_the_flow(special):
-    flow = special["flow"]
-    fine, coarse, coarsest = (abs(errors.test - flow.test) for errors in special["descent"])
+def test_the_test_error_knows_only_the_sum_of_both_variances(theory, limits):
+    assert np.allclose(limits["path"].test[3], theory["noisy_start"].test[0], rtol=1e-13)
+
+
+def test_t6_few_large_steps_are_not_the_flow(stepped):
+    flow, many, few = stepped
+    fine, (coarse, coarsest) = abs(many.test - flow.test[0]), abs(few.test - flow.test[0])
     # Of first order in a small step.
     assert np.isclose(coarse / fine, 2, rtol=0.1) and coarsest > 5 * fine
-    assert np.allclose([special["descent"][0].train, special["descent"][0].weight_norm], [flow.train, flow.weight_norm], rtol=0.05)
+    assert np.allclose([many.train, many.weight_norm], [flow.train[0], flow.weight_norm[0]], rtol=0.05)
 
 
 def test_t4_integral_against_scipy():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from gradatim.numerics import least_squares
+from gradatim.numerics import LeastSquares, least_squares
 from gradatim.numerics.ridge import descent_filter, flow_filter, ridge_filter
 
 PENALTIES, TIMES, STEPS, STEP_SIZE = np.array([0.0, 0.1, 10.0]), np.array([0.0, 0.7, 30.0, np.inf]), np.array([0, 1, 2, 7, 50]), 0.04
@@ -106,14 +106,15 @@ def test_t8_null_directions_of_single_precision_stay_where_they_are():
 
 
 def test_filters_where_eigenvalues_are_zero():
-    values = jnp.array([0.0, 2.0])
-    assert np.allclose(flow_filter(values, 3.0), [3, (1 - np.exp(-6)) / 2])
-    assert np.allclose(ridge_filter(values, jnp.array([0.0, 1.0])), [[0, 0.5], [1, 1 / 3]])
-    assert np.allclose(descent_filter(values, jnp.array([0, 3]), step_size=0.9), [[0, 0], [2.7, (1 + 0.8**3) / 2]])
+    filters = jax.jit(lambda x, g, k: (flow_filter(x, 3.0), ridge_filter(x, g), descent_filter(x, k, step_size=0.9)))
+    flow, ridge, descent = filters(jnp.array([0.0, 2.0]), jnp.array([0.0, 1.0]), jnp.array([0, 3]))
+    assert np.allclose(flow, [3, (1 - np.exp(-6)) / 2])
+    assert np.allclose(ridge, [[0, 0.5], [1, 1 / 3]])
+    assert np.allclose(descent, [[0, 0], [2.7, (1 + 0.8**3) / 2]])
 
 
 def test_bad_numbers_are_refused():
-    problem = least_squares(jnp.eye(2), jnp.ones(2))
+    problem = LeastSquares(jnp.eye(2), jnp.ones(2), jnp.ones(2), jnp.eye(2))
     with pytest.raises(ValueError, match="penalty must be at least 0, got -1"):
         problem.ridge(-1.0)
     with pytest.raises(ValueError, match="time must be at least 0, got"):
