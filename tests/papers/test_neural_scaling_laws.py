@@ -7,7 +7,7 @@ import pytest
 
 from gradatim.lab import Measure, Session, read_paper, validate
 from gradatim.papers import neural_scaling_laws as paper
-from gradatim.papers.neural_scaling_laws import measuring, networks
+from gradatim.papers.neural_scaling_laws import measuring, networks, students
 
 TOML = Path(paper.__file__).parents[1] / "neural_scaling_laws.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -23,7 +23,7 @@ def smoke():
 def test_every_part_is_measured_or_told_why_not(smoke):
     parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
     assert set(smoke[0].measures) | set(smoke[0].untested) == parts
-    assert not set(smoke[0].measures) & set(smoke[0].untested) and len(smoke[0].untested) <= 2
+    assert not set(smoke[0].measures) & set(smoke[0].untested)
 
 
 def test_regression_on_gaussian_features_is_as_known_beforehand(smoke):
@@ -54,8 +54,12 @@ def test_t4_the_population_is_all_images_and_students_are_tested_on_others(smoke
     assert pixels.shape == (1797, 16) and np.isclose((pixels**2).mean(), 1)
 
 
-def test_t5_how_far_training_had_come_is_told(smoke):
-    assert any("after three quarters of the steps" in note for note in smoke[1].notes)
+def test_t5_sizes_at_which_training_limits_are_not_fitted(smoke):
+    sizes = np.array(SMOKE.students.sizes, float)
+    losses = np.stack([sizes**-1.0] * 3)
+    cut = lambda share: students._trained(SMOKE.students, losses, np.array(share))  # noqa: E731
+    assert np.allclose(cut([0.0, 0.1, 0.2, 0.5]), 1) and cut([0.0, 0.1, 0.6, 0.1]) is None and cut([0.9] * 4) is None
+    assert any("elsewhere training limits and not the samples" in note for note in smoke[1].notes)
     curve = smoke[0].data["students"]["curve"].values
     assert (curve.min(axis=0) < curve[0]).all()
 
@@ -87,6 +91,14 @@ def test_weights_of_samples_have_mean_one_and_the_variance_of_their_size():
     weights = networks._drawn(config, jax.random.key(0))
     assert weights.shape == (3, 81, 50) and np.allclose(weights.mean(axis=2), 1) and (weights[:, -1] == 1).all()
     assert np.allclose([weights[:, :40].var(), weights[:, 40:80].var()], [0.49, 0.1225], rtol=0.1)
+
+
+def test_most_of_the_scatter_over_draws_is_linear_in_them(smoke):
+    data = smoke[0].data["samples"]
+    excess = data["loss"] - data["limit"]
+    left = (excess - data["first_order"]).std("draw").values[..., -1]
+    assert (left < 0.3 * excess.std("draw").values[..., -1]).all()
+    assert ((excess - data["first_order"]).mean("draw").values > 0).all()
 
 
 def test_joined_classes_are_sums_of_classes(smoke):

@@ -42,7 +42,7 @@ SCALES = {
             dimensions=(2, 3, 4, 5, 6, 7, 8, 9), teacher_width=96, width=192, sizes=(64, 128, 256, 512, 1024, 2048, 4096, 8192),
             steps=40_000, n_test=4000, seeds=8,
         ),
-        widths=Widths((64, 128, 256, 512, 1024, 2048, 4096), n_train=100, steps=300, seeds=50),
+        widths=Widths((64, 128, 256, 512, 1024, 2048, 4096), n_train=100, steps=300, learning_rate=0.1),
         samples=Samples(1437, width=16, sizes=(8192, 16_384, 32_768, 65_536), draws=50, steps=2000, seeds=5),
         labels=Labels(sizes=(64, 128, 256, 512, 1024, 2048, 4000), seeds=10),
     ),

@@ -50,7 +50,7 @@ class Images:
     "Samples and student features of the exchange, at the last resolution."
     draws: Annotated[int, Between(1, 1000)] = 4
     "Draws of samples and of projections for each seed."
-    grid_draws: Annotated[int, Between(1, 1000)] = 16
+    grid_draws: Annotated[int, Between(1, 1000)] = 48
     "The same for the exchange."
     seeds: Annotated[int, Between(3, 100)] = 3
     "Draws of the random layer."
@@ -68,7 +68,7 @@ class Students:
     "Units of the student's."
     sizes: Sizes = (64, 128, 256, 512, 1024, 2048)
     "Training samples."
-    steps: Annotated[int, Between(10, 1_000_000)] = 4000
+    steps: Annotated[int, Between(10, 1_000_000)] = 12_000
     "Adam steps, the rate falling to zero as a cosine."
     batch_size: Annotated[int, Between(1, 4096)] = 64
     "Samples a step, drawn with replacement."
@@ -90,12 +90,12 @@ class Widths:
     "Training images."
     n_test: Annotated[int, Between(10, 360)] = 300
     "Test images."
-    steps: Annotated[int, Between(1, 10_000)] = 100
+    steps: Annotated[int, Between(1, 10_000)] = 30
     "Of full-batch gradient descent."
-    learning_rate: Annotated[float, Between(1e-6, 10)] = 0.1
+    learning_rate: Annotated[float, Between(1e-6, 10)] = 0.3
     "In the NTK parametrisation, for inputs of unit mean square."
-    seeds: Annotated[int, Between(3, 1000)] = 20
-    "Initialisations."
+    seeds: Annotated[int, Between(3, 1000)] = 50
+    "Initialisations, as many as in the paper."
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,13 @@ def draw(findings: Findings) -> dict[str, Figure]:
     }
 
 
-def _logarithmic(ax: Axes) -> None:
+def _logarithmic(ax: Axes, ticks: np.ndarray | None = None) -> None:
+    """Both axes; the sizes themselves mark the first, where the numbers of a decade would overlap."""
     ax.set_xscale("log")
     ax.set_yscale("log")
+    if ticks is not None:
+        ax.set_xticks(ticks, [str(tick) for tick in ticks], fontsize="x-small")
+        ax.set_xticks([], minor=True)
 
 
 def _guide(ax: Axes, x: np.ndarray, at: float, exponent: float, name: str) -> None:
@@ -41,7 +45,7 @@ def _draw_regimes(data: xr.Dataset) -> Figure:
         excess, limit = data[f"excess_{name}"].values, data[f"limit_{name}"].values
         ax.plot(long, excess.mean(axis=0) / limit.mean(), "o", label="mean of draws")
         ax.plot(long, few / (long - few - 1), color="black", lw=1, label=f"exact: {few}/({letter} - {few + 1})")
-        _logarithmic(ax)
+        _logarithmic(ax, long)
         other = "P" if letter == "D" else "D"
         plots.label(ax, f"{letter}, at {other} = {few}", "excess loss over its limit", title=f"variance limits, in {name}")
         ax.legend(fontsize="x-small")
@@ -50,7 +54,7 @@ def _draw_regimes(data: xr.Dataset) -> Figure:
         ax.errorbar(size, rows.mean(axis=0), 2 * rows.std(axis=0, ddof=1) / len(rows) ** 0.5, fmt="o", label="mean of draws")
         ax.plot(size, data["theory"], color=plots.COLOURS[1], label="theory of the spectrum")
         _guide(ax, size, data["theory"].values[0], data.attrs["exponent"], f"exponent {data.attrs['exponent']:g}")
-        _logarithmic(ax)
+        _logarithmic(ax, size)
         plots.label(ax, letter, "loss, times 2S", title=f"resolution limits, in {name}")
         ax.legend(fontsize="x-small")
     return fig
@@ -67,7 +71,7 @@ def _draw_spectra(data: xr.Dataset) -> Figure:
             shown = mean > mean[0] * 1e-9
             ax.plot(data[axis].values[shown], mean[shown], color=colour, marker="" if name == "spectrum" else "o", label=f"{side} × {side}")
         ax.axvspan(data.attrs["first"], data.attrs["last"], color="#eeeeee", zorder=0)
-        _logarithmic(ax)
+        _logarithmic(ax, None if name == "spectrum" else data[axis].values[::2])
         plots.label(ax, {"spectrum": "rank", "samples": "samples D", "features": "student features P"}[name], words)
     axes[0, 0].legend(fontsize="x-small", title="pixels")
     axes[0, 1].set_title("grey: what is fitted", loc="left")
@@ -98,20 +102,20 @@ def _draw_exponents(data: xr.Dataset) -> Figure:
 
 
 def _draw_exchange(data: xr.Dataset) -> Figure:
-    fig, axes = plots.figure(1, 2, panel=(4.2, 3.4), sharey=True)
+    fig, axes = plots.figure(1, 2, panel=(4.2, 3.4))
     medians = data["exchange"].median(["seed", "draw"]).values
     D, P = data["D"].values, data["P"].values
     for i, colour in zip(range(len(P)), plots.COLOURS, strict=False):
         axes[0, 0].plot(D, medians[:, i], color=colour, marker="o", label=f"P = {P[i]}")
         axes[0, 0].plot(P, medians[i], color=colour, ls="--", marker="x", lw=1)
-    _logarithmic(axes[0, 0])
-    plots.label(axes[0, 0], "the other size", "median loss", title="over D at given P (lines), over P at given D (dashed)")
+    _logarithmic(axes[0, 0], D)
+    plots.label(axes[0, 0], "the other size", "median loss", title="over D at P; dashed: over P at D")
     axes[0, 0].legend(fontsize="x-small")
     upper = np.triu_indices(len(D), 1)
     axes[0, 1].plot(medians[upper], medians.T[upper], "o")
     axes[0, 1].plot(medians[upper], medians[upper], color="black", lw=1)
-    _logarithmic(axes[0, 1])
-    plots.label(axes[0, 1], "L(D, P), D < P", "L(P, D)", title="exchanged")
+    _logarithmic(axes[0, 1], np.array([0.1, 0.15, 0.2]) if medians[upper].max() < 0.25 else None)
+    plots.label(axes[0, 1], "median L(D, P), D < P", "median L(P, D)", title="exchanged")
     return fig
 
 
@@ -119,18 +123,17 @@ def _draw_dimensions(data: xr.Dataset) -> Figure:
     fig, axes = plots.figure(1, 2, panel=(4.2, 3.4))
     size = data["size"].values
     for dimension, colour in zip(data["dimension"].values, plots.COLOURS, strict=False):
-        logs = np.log(data["test_loss"].sel(dimension=dimension).values)
-        axes[0, 0].plot(size, np.exp(logs.mean(axis=0)), color=colour, marker="o", label=f"{dimension} dimensions")
-        for row in logs:
-            axes[0, 0].plot(size, np.exp(row), ".", color=colour, alpha=0.4)
-        _guide(
-            axes[0, 0],
-            size,
-            float(np.exp(logs.mean(axis=0)[0])),
-            4 / dimension,
-            "" if colour != plots.COLOURS[0] else "exponent 4/dimension",
-        )
-    _logarithmic(axes[0, 0])
+        one = data.sel(dimension=dimension)
+        mean = np.exp(np.log(one["test_loss"].values).mean(axis=0))
+        axes[0, 0].plot(size, mean, color=colour, label=f"{dimension} dimensions")
+        limits = one["train_share"].values > data.attrs["trained"]
+        axes[0, 0].plot(size[~limits], mean[~limits], "o", color=colour)
+        axes[0, 0].plot(size[limits], mean[limits], "o", color=colour, mfc="white")
+        for row in one["test_loss"].values:
+            axes[0, 0].plot(size, row, ".", color=colour, alpha=0.4)
+        _guide(axes[0, 0], size, float(mean[0]), 4 / dimension, "exponent 4/dimension" if colour == plots.COLOURS[0] else "")
+    axes[0, 0].set_title("hollow: training limits", loc="left")
+    _logarithmic(axes[0, 0], size)
     plots.label(axes[0, 0], "samples", "test loss over the teacher's variance")
     axes[0, 0].legend(fontsize="x-small")
     found = 4 / data["exponent"].values
@@ -151,18 +154,18 @@ def _draw_networks(widths: xr.Dataset, samples: xr.Dataset) -> Figure:
     mean, error = np.abs(excess.mean(axis=0)), excess.std(axis=0, ddof=1) / len(excess) ** 0.5
     axes[0, 0].errorbar(width, mean, 2 * error, fmt="o", label="mean of initialisations")
     _guide(axes[0, 0], width, float(mean[0]), 1, "exponent 1")
-    _logarithmic(axes[0, 0])
+    _logarithmic(axes[0, 0], width)
     plots.label(axes[0, 0], "width", "|test loss - that of the linearised network|")
     axes[0, 0].legend(fontsize="x-small")
     size = samples["size"].values
     for objective, colour in zip(samples["objective"].values, plots.COLOURS, strict=False):
         one = samples.sel(objective=objective)
-        rows = (one["loss"] - one["limit"]).transpose("seed", "draw", "size").values.reshape(-1, len(size))
+        rows = (one["loss"] - one["first_order"] - one["limit"]).transpose("seed", "draw", "size").values.reshape(-1, len(size))
         mean, error = rows.mean(axis=0), rows.std(axis=0, ddof=1) / len(rows) ** 0.5
         axes[0, 1].errorbar(size, mean, 2 * error, fmt="o", color=colour, label=str(objective))
         if mean[0] > 0:
             _guide(axes[0, 1], size, float(mean[0]), 1, "exponent 1" if colour == plots.COLOURS[0] else "")
-    _logarithmic(axes[0, 1])
+    _logarithmic(axes[0, 1], size)
     plots.label(axes[0, 1], "samples", "mean excess loss over infinite samples")
     axes[0, 1].legend(fontsize="x-small")
     return fig
@@ -190,7 +193,7 @@ def _draw_classes(data: xr.Dataset) -> Figure:
             label=f"noise {noise:g}: {float(data['exponent'].isel(target=0).sel(noise=noise).mean()):.2f}",
         )
     for ax, title in zip(axes[0], ("classes joined: exponents", "noise on every pixel: exponents"), strict=True):
-        _logarithmic(ax)
+        _logarithmic(ax, size)
         plots.label(ax, "training images", "test loss", title=title)
         ax.legend(fontsize="x-small")
     return fig

@@ -63,12 +63,12 @@ def run_gaussian(config: Gaussian, session: Session, key: PRNGKeyArray) -> Findi
 
 def _resolved(config: Gaussian, key: PRNGKeyArray) -> dict[str, np.ndarray]:
     spectrum, sizes = power_law_spectrum(config.exponent, config.features), jnp.array(config.sizes)
-    rows = normals(key, 2, config.draws, max(config.sizes), config.features) * jnp.sqrt(spectrum)[None, None, None]
-    scale = 2 * config.features
-    plain = 1 / jnp.sqrt(spectrum)[None]
+    Z, W = normals(key, 2, config.draws, max(config.sizes), config.features)
+    samples = [loss_of_samples(spectrum, jnp.asarray(rows), sizes).loss for rows in Z * np.sqrt(spectrum)]
+    features = [loss_of_features(spectrum, jnp.asarray(rows), sizes).loss for rows in W]
     return {
-        "samples": scale * np.array([loss_of_samples(spectrum, row, sizes).loss for row in rows[0]]),
-        "features": scale * np.array([loss_of_features(spectrum, row * plain, sizes).loss for row in rows[1]]),
+        "samples": 2 * config.features * np.array(samples),
+        "features": 2 * config.features * np.array(features),
         "theory": np.asarray(spectral_learning_curve(spectrum, sizes).loss),
     }
 
@@ -76,13 +76,14 @@ def _resolved(config: Gaussian, key: PRNGKeyArray) -> dict[str, np.ndarray]:
 def _excess(config: Gaussian, key: PRNGKeyArray) -> dict[str, np.ndarray]:
     """For every draw the losses at few features and many samples, at few samples and many features, and their limits."""
     spectrum, long = power_law_spectrum(config.exponent, config.few_features), jnp.array(config.long_sizes)
-    few, most = jnp.full(len(config.long_sizes), config.few), max(config.long_sizes)
-    root = jnp.sqrt(spectrum)[None]
+    few, root = jnp.full(len(config.long_sizes), config.few), np.sqrt(spectrum)
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("samples", "features", "samples_limit", "features_limit")}
-    for rows in normals(key, config.long_draws, 2, most + config.few, config.few_features):
-        (Z, W), (W_long, Z_few) = ((half[:most], half[most:]) for half in rows)
-        found["samples"].append(np.asarray(random_feature_loss(spectrum, Z * root, W, long, few).loss))
-        found["samples_limit"].append(np.asarray(loss_of_features(spectrum, W, few[:1]).loss[0]))
-        found["features"].append(np.asarray(random_feature_loss(spectrum, Z_few * root, W_long, few, long).loss))
-        found["features_limit"].append(np.asarray(loss_of_samples(spectrum, Z_few * root, few[:1]).loss[0]))
+    for one in jax.random.split(key, config.long_draws):
+        many = normals(one, 2, max(config.long_sizes) + config.few, config.few_features)
+        (Z, W), (W_long, Z_few) = ((rows[: -config.few], rows[-config.few :]) for rows in many)
+        Phi, Pr, Pr_long, Phi_few = (jnp.asarray(rows) for rows in (Z * root, W, W_long, Z_few * root))
+        found["samples"].append(np.asarray(random_feature_loss(spectrum, Phi, Pr, long, few).loss))
+        found["samples_limit"].append(np.asarray(loss_of_features(spectrum, Pr, few[:1]).loss)[0])
+        found["features"].append(np.asarray(random_feature_loss(spectrum, Phi_few, Pr_long, few, long).loss))
+        found["features_limit"].append(np.asarray(loss_of_samples(spectrum, Phi_few, few[:1]).loss)[0])
     return {name: np.array(values) for name, values in found.items()}

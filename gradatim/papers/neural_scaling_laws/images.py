@@ -13,7 +13,7 @@ from gradatim.lab import Findings, Measure, Session
 from gradatim.landscape import intrinsic_dimension, loss_of_features, loss_of_samples, random_feature_loss, spectral_exponent
 
 from .config import Images
-from .measuring import exponents, largest_deviation, normals
+from .measuring import exponents, generator, largest_deviation, normals
 
 
 def run_images(config: Images, session: Session, key: PRNGKeyArray) -> Findings:
@@ -88,14 +88,14 @@ def _population(pixels: Array, weights: Array) -> tuple[Array, Array]:
 def _measure(config: Images, pixels: Array, key: PRNGKeyArray, is_last: bool) -> dict[str, np.ndarray]:
     """Spectrum and mean losses of one random layer; L(D, P) of every draw at the last resolution."""
     key_layer, key_draws = jax.random.split(key)
-    features, covariance = _population(pixels, normals(key_layer, config.features, pixels.shape[1]))
-    sizes, most = jnp.array(config.sizes), max(config.sizes)
+    features, covariance = _population(pixels, jnp.asarray(normals(key_layer, config.features, pixels.shape[1])))
+    sizes, most, on_host = jnp.array(config.sizes), max(config.sizes), np.asarray(features)
     losses: dict[str, list[np.ndarray]] = {"samples": [], "features": [], "grid": []}
     D, P = (jnp.asarray(axis.ravel()) for axis in np.meshgrid(config.grid, config.grid, indexing="ij"))
     for i, one in enumerate(jax.random.split(key_draws, max(config.draws, config.grid_draws if is_last else 0))):
         key_rows, key_projection = jax.random.split(one)
-        rows = features[jax.random.permutation(key_rows, len(features))[:most]]
-        projection = normals(key_projection, most, config.features)
+        rows = jnp.asarray(on_host[generator(key_rows).permutation(len(on_host))[:most]])
+        projection = jnp.asarray(normals(key_projection, most, config.features))
         if i < config.draws:
             losses["samples"].append(np.asarray(loss_of_samples(covariance, rows, sizes).loss))
             losses["features"].append(np.asarray(loss_of_features(covariance, projection, sizes).loss))

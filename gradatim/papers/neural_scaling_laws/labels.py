@@ -14,7 +14,7 @@ from gradatim.lab import Findings, Measure, Session
 from gradatim.landscape import wide_kernels
 
 from .config import Labels
-from .measuring import exponents
+from .measuring import exponents, generator, normals
 
 TARGETS = ("10 digits", "5 pairs", "odd or even")
 N_TEST = 1000
@@ -62,21 +62,16 @@ def run_labels(config: Labels, session: Session, key: PRNGKeyArray) -> Findings:
     return Findings(measures, xr.DataTree.from_dict({"labels": data}))
 
 
-@jax.jit
-def _gram(images: jax.Array, key: PRNGKeyArray, noise: jax.Array, n_train: jax.Array) -> jax.Array:
-    noisy = images + noise * jax.random.normal(key, (images.size,)).reshape(images.shape)
-    return wide_kernels(noisy, noisy[: len(n_train)], n_hidden=1).ntk
-
-
 def _losses(config: Labels, parts: dict, noise: float, key: PRNGKeyArray) -> np.ndarray:
     """Test losses with axes (size, target): every subset begins the next larger one."""
     key_order, key_noise = jax.random.split(key)
     most = max(config.sizes)
-    order = np.asarray(jax.random.permutation(key_order, len(parts["train"])))[:most]
+    order = generator(key_order).permutation(len(parts["train"]))[:most]
     images = np.concatenate([parts["train"].images[order], parts["test"].images[:N_TEST]]).astype(np.float64)
     labels = np.concatenate([parts["train"].labels[order], parts["test"].labels[:N_TEST]])
-    rows = jnp.asarray(images.reshape(len(images), -1))
-    kernel = np.asarray(_gram(rows, key_noise, jnp.asarray(noise), jnp.zeros(most)))
+    rows = images.reshape(len(images), -1)
+    noisy = jnp.asarray(rows + noise * normals(key_noise, *rows.shape))
+    kernel = np.asarray(wide_kernels(noisy, noisy[:most], n_hidden=1).ntk)
     digits = np.eye(10)[labels] - 0.1
     # Regression is linear in the targets: joined classes are sums of columns.
     pairs = np.kron(np.eye(5), np.ones((2, 1)))

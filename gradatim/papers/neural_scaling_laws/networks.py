@@ -15,7 +15,7 @@ from gradatim.lab import Findings, Measure, Session
 from gradatim.landscape import fit_variance_limited, linearise
 
 from .config import Samples, Widths
-from .measuring import normals, slope
+from .measuring import generator, normals, slope
 
 WEIGHT_VARIANCE = 2.0
 PADDED = 64
@@ -54,7 +54,7 @@ def run_widths(config: Widths, session: Session, key: PRNGKeyArray) -> Findings:
         units = max(width, PADDED)
         shapes = ((x.shape[1], units), (units, units), (units, 1))
         keys = jax.random.split(jax.random.fold_in(key, units), 3)
-        start = tuple(normals(k, config.seeds, *shape, dtype=jnp.float32) for k, shape in zip(keys, shapes, strict=True))
+        start = tuple(jnp.asarray(normals(k, config.seeds, *shape), jnp.float32) for k, shape in zip(keys, shapes, strict=True))
         is_on = (jnp.arange(units) < width).astype(jnp.float32)
         work = _Wide(start, is_on, jnp.asarray(width, jnp.float32), x, y, x_test, y_test, config.learning_rate)
         loop = session.loop(
@@ -164,25 +164,32 @@ def run_samples(config: Samples, session: Session, key: PRNGKeyArray) -> Finding
     )  # fmt: skip
     losses = loop.history["loss"][-1].astype(np.float64).reshape(2, config.seeds, n_each)
     limit = losses[..., -1]
-    drawn = losses[..., :-1].reshape(2, config.seeds, len(config.sizes), config.draws).swapaxes(2, 3)
+    shape = (2, config.seeds, len(config.sizes), config.draws)
+    drawn = losses[..., :-1].reshape(shape).swapaxes(2, 3)
+    influence = session.once("influence of every image", _influence, config, work, params)
+    first_order = np.einsum("lsn,swn->lsw", influence, weights[:, :-1] - 1).reshape(shape).swapaxes(2, 3)
+    # What is linear in the draw has mean zero, and is most of its scatter.
+    steady = drawn - first_order
     slopes: dict[str, Measure] = {}
     untested: dict[str, str] = {}
-    for name, rows, ends in zip(LOSSES, drawn, limit, strict=True):
+    for name, rows, ends in zip(LOSSES, steady, limit, strict=True):
         try:
             fit = fit_variance_limited(np.array(config.sizes), rows.reshape(-1, len(config.sizes)), np.repeat(ends, config.draws))
             slopes[name] = slope(fit)
         except ValueError as error:
             untested["C2.data_slope"] = f"{name} loss: {error}"
     measures = {} if untested else {"C2.data_slope": max(slopes.values(), key=lambda m: abs(m.intervals()[0][0] + 1))}
-    excess = (drawn - limit[..., None, None]).mean(axis=(1, 2))
+    excess, plain = ((rows - limit[..., None, None]).mean(axis=(1, 2)) for rows in (steady, drawn))
     session.note(
         f"C2: slopes in samples {', '.join(f'{name} {measure!r}' for name, measure in slopes.items())}; losses with the whole population "
         f"{dict(zip(LOSSES, limit.mean(axis=1).round(4).tolist(), strict=True))}, excess at {config.sizes} "
-        f"{[[f'{e:.2e}' for e in row] for row in excess]}"
+        f"{[[f'{e:.2e}' for e in row] for row in excess]}; with the part that is linear in the draw, whose mean is zero, "
+        f"{[[f'{e:.2e}' for e in row] for row in plain]}"
     )
     data = xr.Dataset(
         {
             "loss": (("objective", "seed", "draw", "size"), drawn, {"units": "1 (squared), nat (cross-entropy)"}),
+            "first_order": (("objective", "seed", "draw", "size"), first_order, {"units": "1 (squared), nat (cross-entropy)"}),
             "limit": (("objective", "seed"), limit, {"units": "1 (squared), nat (cross-entropy)"}),
         },
         {"objective": list(LOSSES), "size": list(config.sizes)},
@@ -192,7 +199,7 @@ def run_samples(config: Samples, session: Session, key: PRNGKeyArray) -> Finding
 
 def _drawn(config: Samples, key: PRNGKeyArray) -> Float[np.ndarray, "seeds each n"]:
     """Multinomial counts over their mean, and ones for the whole population at the end."""
-    random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    random = generator(key)
     even = np.full(config.population, 1 / config.population)
     rows = [random.multinomial(D, even, (config.seeds, config.draws)) * (config.population / D) for D in config.sizes]
     return np.concatenate([*rows, np.ones((config.seeds, 1, config.population))], axis=1)
@@ -204,10 +211,31 @@ def _small_networks(config: Samples, key: PRNGKeyArray, n_each: int) -> PyTree:
     for k, (a, b) in zip(
         jax.random.split(key, 3), ((16, config.width), (config.width, config.width), (config.width, CLASSES)), strict=True
     ):
-        weight = normals(k, config.seeds, a, b, dtype=jnp.float32) / a**0.5
-        weight = jnp.tile(jnp.repeat(weight, n_each, axis=0), (2, 1, 1))
-        params.append((weight, jnp.zeros((len(weight), b), jnp.float32)))
+        weight = np.tile(np.repeat(normals(k, config.seeds, a, b) / a**0.5, n_each, axis=0), (2, 1, 1))
+        params.append((jnp.asarray(weight, jnp.float32), jnp.zeros((len(weight), b), jnp.float32)))
     return params
+
+
+def _influence(config: Samples, work: _Sampled, params: PyTree) -> Float[np.ndarray, "2 seeds n"]:
+    """The slope, in each image's weight, of the loss that training on the whole population ends with: backwards through the training."""
+    last = np.arange(1, 2 * config.seeds + 1) * (len(config.sizes) * config.draws + 1) - 1
+    whole = jax.tree.map(lambda leaf: leaf[last], params)
+    slopes = _slopes(work, whole, work.weights[last], work.is_cross_entropy[last], config.steps)
+    return np.asarray(slopes, np.float64).reshape(2, config.seeds, -1)
+
+
+@eqx.filter_jit
+def _slopes(work: _Sampled, params: PyTree, weights: Array, is_cross_entropy: Array, steps: int) -> Array:
+    def loss(weights: Array, params: PyTree, is_cross_entropy: Array) -> Array:
+        def step(state: tuple[PyTree, optax.OptState], _: None) -> tuple[tuple[PyTree, optax.OptState], None]:
+            params, memory = state
+            updates, memory = work.optimizer.update(jax.grad(work.loss)(params, weights, is_cross_entropy), memory)
+            return (optax.apply_updates(params, updates), memory), None
+
+        (params, _), _ = jax.lax.scan(step, (params, work.optimizer.init(params)), length=steps)
+        return work.loss(params, jnp.ones_like(weights), is_cross_entropy)
+
+    return jax.vmap(jax.grad(loss))(weights, params, is_cross_entropy)
 
 
 def _sampled_step(state: tuple[PyTree, optax.OptState], i: Array, work: _Sampled) -> tuple[PyTree, optax.OptState]:

@@ -13,10 +13,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from gradatim.lab import Findings, Measure, Session
 
 from .config import Students
-from .measuring import exponents, normals
+from .measuring import exponents, generator, normals
 
 TEACHER_BIAS = 0.5
 "Standard deviation of a teacher's biases: without them a ReLU network scales with its input, which takes a dimension away."
+
+TRAINED = 0.5
+"A training loss over this share of the test loss says that steps limit, not samples: such sizes are not fitted."
 
 
 class _Work(eqx.Module):
@@ -57,45 +60,57 @@ def run_students(config: Students, session: Session, key: PRNGKeyArray) -> Findi
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
     )
-    fan_in = jnp.asarray(np.repeat(config.dimensions, n_sizes * config.seeds), jnp.float32)
+    fan_in = np.repeat(config.dimensions, n_sizes * config.seeds)
     params = _networks(key_students, len(fan_in), inputs.shape[-1], config.width, fan_in, 0.0)
     state = (params, work.optimizer.init(params))
     loop = session.loop(_step, state, steps=config.steps, args=work, every=max(config.steps // 40, 1), watch=_watch, label="students")
     test = loop.history["test"].reshape(-1, n_dimensions, n_sizes, config.seeds)
     train = loop.history["train"][-1].reshape(n_dimensions, n_sizes, config.seeds)
     best = test.min(axis=0).swapaxes(1, 2)
-    window = (min(config.sizes), max(config.sizes))
-    exponent = np.stack([exponents(config.sizes, rows, window) for rows in best])
-    dimension = [Measure.over_seeds(4 / row) for row in exponent]
-    earlier = np.stack([exponents(config.sizes, rows, window) for rows in test[: 1 + 3 * len(test) // 4].min(axis=0).swapaxes(1, 2)])
-    means, left = exponent.mean(axis=1), (train[:, -1] / test[-1, :, -1]).mean(axis=-1)
-    is_kept = bool((means >= 1 / np.array(config.dimensions)).all())
+    share = (train.mean(axis=2) / test[-1].mean(axis=2)).astype(np.float64)
+    fits = [_trained(config, rows, shares) for rows, shares in zip(best, share, strict=True)]
+    # An exponent that is not known is not a number in the record.
+    exponent = np.stack([np.full(config.seeds, np.nan) if fit is None else fit for fit in fits])
+    whole = (min(config.sizes), max(config.sizes))
+    earlier = test[: 1 + 3 * len(test) // 4].min(axis=0).swapaxes(1, 2)
+    everywhere, before = ([round(float(exponents(config.sizes, rows, whole).mean()), 3) for rows in each] for each in (best, earlier))
     session.note(
-        f"C3: exponents in {config.dimensions} dimensions {means.round(3).tolist()}, those after three quarters of the steps "
-        f"{earlier.mean(axis=1).round(3).tolist()}; loss on the training samples at the end over the test loss, most samples: "
-        f"{left.round(3).tolist()}; at least 1 over the dimension, as the bound has it: {'yes' if is_kept else 'no'}"
+        f"C3: loss on the training samples over the test loss at the end {share.round(3).tolist()} for {config.dimensions} dimensions and "
+        f"{config.sizes} samples: exponents {exponent.mean(axis=1).round(3).tolist()} where it is at most {TRAINED}, elsewhere training "
+        f"limits and not the samples; over all sizes {everywhere}, after three quarters of the steps {before}"
     )
     data = xr.Dataset(
         {
-            "test_loss": (
-                ("dimension", "seed", "size"),
-                best,
-                {"units": "1", "long_name": "mean squared error over the teacher's variance"},
-            ),
-            "train_loss": (("dimension", "size", "seed"), train, {"units": "1"}),
+            "test_loss": (("dimension", "seed", "size"), best, {"units": "1", "long_name": "squared error over the teacher's variance"}),
+            "train_share": (("dimension", "size"), share, {"units": "1", "long_name": "training loss over test loss"}),
             "exponent": (("dimension", "seed"), exponent, {"units": "1"}),
             "curve": (("step", "dimension", "size", "seed"), test, {"units": "1"}),
         },
         {"dimension": list(config.dimensions), "size": list(config.sizes), "step": loop.history["step"]},
+        {"trained": TRAINED},
     )
-    measures: dict[str, Measure] = {"C3.dimension_order": Measure.sequence(dimension)}
-    untested: dict[str, str] = {}
-    for d_claimed in (2, 4):
-        if d_claimed in config.dimensions:
-            measures[f"C3.dimension_{d_claimed}"] = dimension[config.dimensions.index(d_claimed)]
-        else:
-            untested[f"C3.dimension_{d_claimed}"] = f"no cube of {d_claimed} dimensions"
+    known = {d: Measure.over_seeds(4 / fit) for d, fit in zip(config.dimensions, fits, strict=True) if fit is not None}
+    measures = {f"C3.dimension_{d}": known[d] for d in (2, 4) if d in known}
+    untested = {f"C3.dimension_{d}": _reason(d, config) for d in (2, 4) if d not in known}
+    if len(known) == len(config.dimensions) > 1:
+        measures["C3.dimension_order"] = Measure.sequence(list(known.values()))
+    else:
+        untested["C3.dimension_order"] = next(
+            (_reason(d, config) for d in config.dimensions if d not in known), "there is but one dimension"
+        )
     return Findings(measures, xr.DataTree.from_dict({"students": data}), untested)
+
+
+def _trained(config: Students, losses: np.ndarray, share: np.ndarray) -> np.ndarray | None:
+    """Exponents of the seeds over the sizes, from the least, at which samples limit and not the training; None for fewer than four."""
+    n = int(np.argmax(np.append(share > TRAINED, True)))
+    return exponents(config.sizes, losses, (config.sizes[0], config.sizes[n - 1])) if n >= 4 else None
+
+
+def _reason(dimension: int, config: Students) -> str:
+    if dimension not in config.dimensions:
+        return f"no cube of {dimension} dimensions"
+    return f"in {dimension} dimensions training came to an end at fewer than four sizes: take more steps"
 
 
 def outputs(params: PyTree, x: Float[Array, "n d"]) -> Float[Array, " n"]:
@@ -105,14 +120,14 @@ def outputs(params: PyTree, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     return x[:, 0]
 
 
-def _networks(key: PRNGKeyArray, n: int, features: int, width: int, fan_in: Array, bias: float) -> PyTree:
+def _networks(key: PRNGKeyArray, n: int, features: int, width: int, fan_in: Int[np.ndarray, " n"], bias: float) -> PyTree:
     """Weights of variance 2/inputs, of which only `fan_in` are not zero."""
     params = []
     for number, (a, b) in enumerate(((features, width), (width, width), (width, 1))):
         key_weight, key_bias = jax.random.split(jax.random.fold_in(key, number))
-        size = fan_in[:, None, None] if number == 0 else jnp.full((n, 1, 1), width, jnp.float32)
-        weight = jnp.sqrt(2 / size) * normals(key_weight, n, a, b, dtype=jnp.float32)
-        params.append((weight, bias * normals(key_bias, n, b, dtype=jnp.float32)))
+        size = fan_in[:, None, None] if number == 0 else width
+        weight, shift = np.sqrt(2 / size) * normals(key_weight, n, a, b), bias * normals(key_bias, n, b)
+        params.append((jnp.asarray(weight, jnp.float32), jnp.asarray(shift, jnp.float32)))
     return params
 
 
@@ -120,12 +135,13 @@ def _cubes(config: Students, key: PRNGKeyArray) -> tuple[Array, Array]:
     """Samples and targets, those for training first; targets of zero mean and unit variance."""
     key_inputs, key_teacher = jax.random.split(key)
     n, d, cubes = max(config.sizes) + config.n_test, max(config.dimensions), len(config.dimensions) * config.seeds
-    fan_in = jnp.asarray(np.repeat(config.dimensions, config.seeds), jnp.float32)
-    inputs = jax.random.uniform(key_inputs, (cubes * n * d,), jnp.float32, -1, 1).reshape(cubes, n, d)
-    inputs = inputs * (jnp.arange(d)[None, None] < fan_in[:, None, None])
+    fan_in = np.repeat(config.dimensions, config.seeds)
+    inputs = generator(key_inputs).uniform(-1, 1, (cubes, n, d)) * (np.arange(d) < fan_in[:, None, None])
     teachers = _networks(key_teacher, cubes, d, config.teacher_width, fan_in, TEACHER_BIAS)
-    targets = jax.jit(jax.vmap(outputs))(teachers, inputs)
-    return inputs, (targets - targets.mean(axis=1, keepdims=True)) / targets.std(axis=1, keepdims=True)
+    inputs = jnp.asarray(inputs, jnp.float32)
+    targets = np.asarray(jax.jit(jax.vmap(outputs))(teachers, inputs))
+    centred = targets - targets.mean(axis=1, keepdims=True)
+    return inputs, jnp.asarray(centred / targets.std(axis=1, keepdims=True))
 
 
 def _error(params: PyTree, x: Array, y: Array) -> Array:
