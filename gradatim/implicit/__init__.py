@@ -13,7 +13,9 @@ from .bilevel_problems import RidgeLogistic as RidgeLogistic
 from .bilevel_run import BilevelHistory as BilevelHistory
 from .bilevel_run import BilevelSolution as BilevelSolution
 from .bilevel_run import BilevelStep as BilevelStep
+from .bilevel_run import CertifiedLoss as CertifiedLoss
 from .bilevel_run import Work as Work
+from .bilevel_run import certified_loss as certified_loss
 from .constrained import ConicPoint as ConicPoint
 from .constrained import KKTPoint as KKTPoint
 from .constrained import QuadraticProgram as QuadraticProgram

@@ -119,7 +119,7 @@ def hoag(
     halved, finest = 1.0, FINEST
     machinery = Machinery(problem, theta, x, max_lower_gradients)
     accuracy = accuracy_of(0)
-    point = machinery.start(theta, x, accuracy)
+    point = machinery.start(accuracy)
     slope = machinery.differentiate(point, accuracy)
     size = sum(leaf.size for leaf in jax.tree.leaves(theta))
     curvature = slope.norm / math.sqrt(size)
@@ -133,11 +133,17 @@ def hoag(
         if not (slope.certified and point.certified):
             status = "precision"
             break
-        if slope.norm == 0:
-            status = "converged"
-            break
         k, finest = k + 1, max(FINEST, point.finest)
         next_accuracy = accuracy_of(k)
+        if slope.norm == 0:
+            # So coarse a solution may be its start, with nothing to learn from: on to the next accuracy.
+            if next_accuracy <= finest:
+                status = "converged"
+                break
+            point = machinery.solve(point.theta, machinery.still, 0.0, point.x, next_accuracy)
+            slope = machinery.differentiate(point, next_accuracy)
+            curvature = slope.norm / math.sqrt(size)
+            continue
         moved = machinery.solve(point.theta, slope.gradient, 1 / curvature, point.x, next_accuracy)
         if _leaves_box(moved.theta):
             boxed = jax.tree.map(lambda leaf: jnp.clip(leaf, -BOX, BOX), moved.theta)

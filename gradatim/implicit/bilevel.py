@@ -118,7 +118,7 @@ def certified_descent(
     """[`maid`][gradatim.implicit.maid]; with `tighten` None the accuracy stays, and the descent stalls where it does not suffice."""
     residual = accuracy if tolerance is None else tolerance
     _check_positive(accuracy=accuracy, tolerance=residual, step_size=step_size)
-    _check_fractions(step_shrink=step_shrink, share=share, **({} if tighten is None else {"tighten": tighten}))
+    _check_fractions(step_shrink=step_shrink, share=share, decrease=decrease, **({} if tighten is None else {"tighten": tighten}))
     if not decrease < share:
         raise ValueError(f"decrease must be below share, {share}, got {decrease}")
     for name, value in (("step_growth", step_growth), *(() if tighten is None else (("loosen", loosen),))):
@@ -127,9 +127,9 @@ def certified_descent(
     if max_backtracks < 1:
         raise ValueError(f"max_backtracks must be at least 1, got {max_backtracks}")
     machinery = Machinery(problem, theta, x, max_lower_gradients)
-    armijo = InexactArmijo(decrease, machinery.upper_smoothness, problem.is_upper_convex())
     loosest = max(loosest, accuracy)
-    point = machinery.start(theta, x, accuracy)
+    point = machinery.start(accuracy)
+    armijo = InexactArmijo(decrease, machinery.upper_smoothness, problem.is_upper_convex())
     steps: list[BilevelStep] = []
 
     def is_spent() -> bool:

@@ -6,12 +6,15 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from .bilevel_problem import AbstractBilevel, Scalar
 
 SOFTMAX_THIRD = math.sqrt(2) ** 3 / (6 * math.sqrt(3))
 "Of log Σ exp, the largest third derivative along a unit vector: no variable within a range r has a third central moment above r³/(6√3)."
+
+Labels = Int[Array, " _"] | Int[np.ndarray, " _"]
 
 
 class LinearBilevel(AbstractBilevel):
@@ -42,15 +45,15 @@ class LinearBilevel(AbstractBilevel):
         A3: Float[Array, "s d"],
         b2: Float[Array, " s"],
     ) -> LinearBilevel:
-        """The problem with its constants, from singular values.
+        """The problem with its constants, from singular values; not for jit.
 
         **Raises:** `ValueError` for an A₂ with fewer rows than columns, whose lower problem is not strongly convex.
         """
         if A2.shape[0] < A2.shape[1]:
             raise ValueError(f"A2 must have at least as many rows as columns, got shape {A2.shape}")
-        values = jnp.linalg.svdvals(A2)
-        norm = jnp.linalg.svdvals(A2.T @ A3)[0]
-        return cls(A1, b1, A2, A3, b2, values[-1] ** 2, values[0] ** 2, jnp.linalg.svdvals(A1)[0] ** 2, norm)
+        values = np.linalg.svd(A2, compute_uv=False)
+        norms = np.linalg.norm(A1, 2), np.linalg.norm(np.asarray(A2).T @ np.asarray(A3), 2)
+        return cls(A1, b1, A2, A3, b2, *(jnp.asarray(c, A2.dtype) for c in (values[-1] ** 2, values[0] ** 2, norms[0] ** 2, norms[1])))
 
     def upper(self, x: Float[Array, " n"]) -> Scalar:
         """½‖A₁x - b₁‖²."""
@@ -132,22 +135,17 @@ class RidgeLogistic(AbstractBilevel):
     def of(
         cls,
         X: Float[Array, "n features"],
-        labels: Array,
+        labels: Labels,
         X_upper: Float[Array, "m features"],
-        labels_upper: Array,
+        labels_upper: Labels,
         *,
         classes: int,
     ) -> RidgeLogistic:
-        """The problem with its constants."""
-
-        def spread(X: Array) -> Array:
-            return jnp.linalg.svdvals(X)[0] ** 2 / len(X)
-
-        def one_hot(labels: Array) -> Array:
-            return jax.nn.one_hot(labels, classes, dtype=X.dtype)
-
-        longest = jnp.sqrt(jnp.max(jnp.sum(X**2, axis=1)))
-        return cls(X, one_hot(labels), X_upper, one_hot(labels_upper), spread(X), spread(X_upper), longest)
+        """The problem with its constants; not for jit."""
+        spreads = [np.linalg.norm(rows, 2) ** 2 / len(rows) for rows in (X, X_upper)]
+        longest = np.max(np.linalg.norm(X, axis=1))
+        one_hot = [jnp.asarray(np.eye(classes)[np.asarray(numbers)], X.dtype) for numbers in (labels, labels_upper)]
+        return cls(X, one_hot[0], X_upper, one_hot[1], *(jnp.asarray(c, X.dtype) for c in (*spreads, longest)))
 
     def upper(self, x: Float[Array, "features classes"]) -> Scalar:
         """Mean cross-entropy on the other data."""

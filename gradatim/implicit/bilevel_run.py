@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -14,12 +15,13 @@ import optimistix as optx
 from jaxtyping import Float, Int, PyTree
 
 from .bilevel_problem import AbstractBilevel
+from .differentiation import _arrays
 from .inexact_hypergradient import hypergradient_error_bound, inexact_hypergradient, measured_cross_norm
 from .lower_level import solve_lower
 
 Status = Literal["converged", "max_steps", "work_limit", "precision", "stalled"]
-COLD, WARM = 4, 5
-"Rounds of power iteration at the start, and iterations of a round: one round a step from then on."
+COLD, WARM = 20, 5
+"Power iterations for ‖J‖ at the start, and at each step from then on."
 
 
 @dataclass
@@ -136,27 +138,54 @@ def _solve(problem: Any, theta: Any, gradient: Any, step_size: Any, x: Any, accu
     moved = jax.tree.map(lambda a, b: a - step_size * b, theta, gradient)
     found = solve_lower(problem, moved, x, accuracy, max_gradients=max_gradients)
     value, slope = jax.value_and_grad(problem.upper)(found.x)
-    return moved, found.x, (value, optx.two_norm(slope), found.certified, found.finest, found.gradients)
+    constants = problem.strong_convexity(moved), problem.upper_smoothness()
+    return moved, found.x, (value, optx.two_norm(slope), found.certified, found.finest, found.gradients, *constants)
 
 
 @eqx.filter_jit
-def _differentiate(problem: Any, theta: Any, x: Any, accuracy: Any, tolerance: Any, adjoint: Any, vector: Any) -> Any:
+def _differentiate(problem: Any, theta: Any, x: Any, accuracy: Any, tolerance: Any, adjoint: Any, vector: Any, iterations: Any) -> Any:
     found = inexact_hypergradient(problem, theta, x, tolerance, adjoint=adjoint)
-    norm = measured_cross_norm(problem, theta, x, vector, iterations=WARM)
+    norm = measured_cross_norm(problem, theta, x, vector, iterations=iterations)
     bound = hypergradient_error_bound(problem, theta, x, accuracy=accuracy, tolerance=tolerance, cross_norm=norm.value)
     host = (optx.two_norm(found.gradient), bound, found.certified, found.products, norm.products)
     return found.gradient, found.adjoint, norm.vector, host
 
 
-@eqx.filter_jit
-def _cross_norm(problem: Any, theta: Any, x: Any, vector: Any) -> Any:
-    found = measured_cross_norm(problem, theta, x, vector, iterations=WARM)
-    return found.vector, found.products
+class CertifiedLoss(NamedTuple):
+    """What [`certified_loss`][gradatim.implicit.certified_loss] gives."""
+
+    x: PyTree
+    "The approximate lower solution"
+    value: float
+    "g(x)"
+    lower_bound: float
+    upper_bound: float
+    certified: bool
+    "Whether the bounds hold: the accuracy was reached"
 
 
-@eqx.filter_jit
-def _constants(problem: Any, theta: Any) -> Any:
-    return problem.strong_convexity(theta), problem.upper_smoothness()
+def certified_loss(
+    problem: AbstractBilevel, theta: PyTree, x: PyTree, *, accuracy: float, max_lower_gradients: int = 100_000
+) -> CertifiedLoss:
+    """f(θ) between two bounds, from a lower solution within `accuracy` of the exact one that starts at `x`.
+
+    Shares its compiled program with [`maid`][gradatim.implicit.maid]; not for jit.
+
+    >>> from gradatim.implicit import Bilevel
+    >>> problem = Bilevel(
+    ...     lambda x: (x - 1.0) ** 2 / 2, lambda x, theta: (x - theta) ** 2 / 2,
+    ...     strong_convexity=1.0, smoothness=1.0, upper_smoothness=1.0, hessian_lipschitz=0.0, cross_lipschitz=0.0,
+    ... )
+    >>> found = certified_loss(problem, jnp.array(3.0), jnp.array(2.9), accuracy=0.2)
+    >>> print(f"{found.lower_bound:.3f} ≤ f ≤ {found.upper_bound:.3f}")
+    1.425 ≤ f ≤ 2.205
+    """
+    machinery = Machinery(problem, theta, x, max_lower_gradients)
+    point = machinery.begin(accuracy)
+    reach = point.slope * accuracy
+    bend = machinery.upper_smoothness * accuracy**2 / 2
+    lower = point.value - reach - (0.0 if problem.is_upper_convex() else bend)
+    return CertifiedLoss(point.x, point.value, lower, point.value + reach + bend, point.certified)
 
 
 class Machinery:
@@ -171,30 +200,36 @@ class Machinery:
         if wanted != jax.tree.structure(x):
             raise ValueError(f"x must have the structure that the lower objective takes, {wanted}, got {jax.tree.structure(x)}")
         self.problem, self.max_gradients, self.work = problem, max_gradients, Work()
+        # Of one type from the first call on: a weakly typed array would be another program.
+        theta, x = _arrays((theta, x))
         self.dtype = jnp.result_type(*jax.tree.leaves(x))
         self.still = jax.tree.map(jnp.zeros_like, theta)
         self.adjoint = jax.tree.map(jnp.zeros_like, x)
         self.vector = jnp.zeros(sum(leaf.size for leaf in jax.tree.leaves(theta)), jnp.result_type(*jax.tree.leaves(theta)))
-        self._is_warm = False
-        mu, smoothness = (float(c) for c in jax.device_get(_constants(problem, theta)))
-        if not mu > 0:
-            raise ValueError(f"the problem's strong_convexity must be positive at theta, got {mu}")
-        self.upper_smoothness = smoothness
+        self._is_warm, self._begin = False, (theta, self.still, 0.0, x)
+        self.upper_smoothness = math.nan
 
     def solve(self, theta: PyTree, gradient: PyTree, step_size: float, x: PyTree, accuracy: float) -> Point:
         """The lower problem at θ - α z, from x."""
         number = self._number
         moved, x, host = _solve(self.problem, theta, gradient, number(step_size), x, number(accuracy), self.max_gradients)
-        value, slope, certified, finest, count = jax.device_get(host)
+        value, slope, certified, finest, count, mu, smoothness = jax.device_get(host)
+        if mu <= 0:
+            raise ValueError(f"the problem's strong_convexity must be positive at theta, got {mu}")
+        self.upper_smoothness = float(smoothness)
         self.work.lower_gradients += int(count)
         return Point(moved, x, float(value), float(slope), accuracy, bool(certified) and bool(np.isfinite(value)), float(finest))
 
-    def start(self, theta: PyTree, x: PyTree, accuracy: float) -> Point:
-        """The first point.
+    def begin(self, accuracy: float) -> Point:
+        """The lower problem where the run begins."""
+        return self.solve(*self._begin, accuracy)
+
+    def start(self, accuracy: float) -> Point:
+        """The first point, from where the run begins.
 
         **Raises:** `ValueError` for an accuracy that cannot be certified, or a loss that is not finite.
         """
-        point = self.solve(theta, self.still, 0.0, x, accuracy)
+        point = self.begin(accuracy)
         if not (np.isfinite(point.value) and np.isfinite(point.finest)):
             raise ValueError(
                 f"the upper loss and the lower gradient must be finite at the start, got a loss of {point.value}"
@@ -209,14 +244,10 @@ class Machinery:
 
     def differentiate(self, point: Point, tolerance: float) -> Slope:
         """The hypergradient at a point, and its bound."""
-        if not self._is_warm:
-            self._is_warm = True
-            for _ in range(COLD - 1):
-                self.vector, products = _cross_norm(self.problem, point.theta, point.x, self.vector)
-                self.work.cross_products += int(products)
-        number = self._number
+        number, iterations = self._number, np.asarray(WARM if self._is_warm else COLD)
+        self._is_warm = True
         gradient, self.adjoint, self.vector, host = _differentiate(
-            self.problem, point.theta, point.x, number(point.accuracy), number(tolerance), self.adjoint, self.vector
+            self.problem, point.theta, point.x, number(point.accuracy), number(tolerance), self.adjoint, self.vector, iterations
         )
         norm, bound, certified, products, cross = jax.device_get(host)
         self.work.hessian_products += int(products)

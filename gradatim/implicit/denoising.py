@@ -107,14 +107,15 @@ class FieldOfExpertsDenoising(AbstractBilevel):
 
     @classmethod
     def of(cls, clean: Images, noisy: Images, filters: Float[Array, "k side side"]) -> FieldOfExpertsDenoising:
-        """The problem with the Fourier powers of its filters.
+        """The problem with the Fourier powers of its filters; not for jit.
 
         **Raises:** `ValueError` for images that differ in shape, or are smaller than a filter.
         """
         _check_images(clean, noisy)
         if filters.shape[-1] > min(clean.shape[1:]):
             raise ValueError(f"images must be at least as large as the filters, {filters.shape[1:]}, got {clean.shape[1:]}")
-        return cls(clean, noisy, filters, jnp.abs(jnp.fft.rfft2(filters, clean.shape[1:])) ** 2)
+        powers = np.abs(np.fft.rfft2(np.asarray(filters), clean.shape[1:])) ** 2
+        return cls(clean, noisy, filters, jnp.asarray(powers, clean.dtype))
 
     def upper(self, x: Images) -> Scalar:
         """½‖x - clean‖²/N."""

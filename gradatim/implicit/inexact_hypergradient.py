@@ -18,8 +18,6 @@ from .differentiation import _operator, _rule
 
 SAFETY = 1.05
 "Times a norm measured by power iteration, which is low."
-STABILISED = 10
-"Steps after which lineax's conjugate gradients compute their residual anew: one product more."
 
 
 class InexactHypergradient(NamedTuple):
@@ -67,15 +65,14 @@ def inexact_hypergradient(
     scaled = jax.tree.map(lambda g: g / mu, slope)
     start = jax.tree.map(jnp.zeros_like, x) if adjoint is None else adjoint
     absolute: Any = tolerance / mu
-    solver = lx.CG(rtol=0.0, atol=absolute, norm=optx.two_norm, stabilise_every=STABILISED)
+    solver = lx.CG(rtol=0.0, atol=absolute, norm=optx.two_norm, stabilise_every=None)
     solved = lx.linear_solve(operator, scaled, solver, options={"y0": start}, throw=False)
     q, steps = solved.value, jnp.asarray(solved.stats["num_steps"])
     residual = mu * optx.two_norm(jax.tree.map(lambda a, b: a - b, operator.mv(q), scaled))
     pulled = jax.jvp(lambda x: jax.grad(problem.lower, argnums=1)(x, theta), (x,), (q,))[1]
     z = jax.tree.map(jnp.negative, pulled)
-    # Its own first residual, its steps, the stabilising ones, and ours.
-    products = 2 + steps + steps // STABILISED
-    return InexactHypergradient(z, q, residual, products, residual <= tolerance)
+    # Its first residual, its steps, and ours.
+    return InexactHypergradient(z, q, residual, 2 + steps, residual <= tolerance)
 
 
 def hypergradient_error_bound(
@@ -118,12 +115,12 @@ class CrossNorm(NamedTuple):
     "‖J‖, by a safety factor above what was measured, or the problem's own bound"
     vector: Float[Array, " d"]
     "The start of the next measurement"
-    products: int
+    products: Int[Array, ""]
     "Products with J and Jᵀ, 0 for a bound in closed form"
 
 
 def measured_cross_norm(
-    problem: AbstractBilevel, theta: PyTree, x: PyTree, vector: Float[Array, " d"] | None = None, *, iterations: int = 20
+    problem: AbstractBilevel, theta: PyTree, x: PyTree, vector: Float[Array, " d"] | None = None, *, iterations: int | Int[Array, ""] = 20
 ) -> CrossNorm:
     """‖J(x, θ)‖ by power iteration, times 1.05; or the problem's own bound, where it has one.
 
@@ -141,11 +138,11 @@ def measured_cross_norm(
     start = jnp.zeros_like(flat) if vector is None else vector
     known = problem.cross_norm(x, theta)
     if known is not None:
-        return CrossNorm(known, start, 0)
+        return CrossNorm(known, start, jnp.zeros((), jnp.int32))
     _, unravel_x = ravel_pytree(x)
     push = jax.linearize(lambda theta: lower_gradient(problem, x, theta), theta)[1]
     pull = jax.linearize(lambda x: jax.grad(problem.lower, argnums=1)(x, theta), x)[1]
     found = top_singular_value_of_map(
         lambda v: ravel_pytree(push(unravel(v)))[0], lambda u: ravel_pytree(pull(unravel_x(u)))[0], start, iterations=iterations
     )
-    return CrossNorm(SAFETY * found.value, found.vector, 2 * iterations + 1)
+    return CrossNorm(SAFETY * found.value, found.vector, jnp.asarray(2 * iterations + 1))

@@ -66,7 +66,7 @@ def solve_lower(
 
     def goes_on(state: Any) -> Array:
         *_, norm, count = state
-        return (norm > target) & (count < max_gradients)
+        return (norm > target) & (count < max_gradients) & (mu > 0)
 
     def step(state: Any) -> Any:
         x, y, t, slope, norm, count = state

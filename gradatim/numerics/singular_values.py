@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Product = Callable[[Array], Array]
 "A linear map of vectors."
@@ -59,14 +59,16 @@ def top_singular_value(w: Float[Array, "*batch out in"], *, iterations: int = 20
     return _measure(_times(w, v), transposed, v)
 
 
-def top_singular_value_of_map(product: Product, transposed: Product, v0: Float[Array, " in"], *, iterations: int = 20) -> TopSingularValue:
+def top_singular_value_of_map(
+    product: Product, transposed: Product, v0: Float[Array, " in"], *, iterations: int | Int[Array, ""] = 20
+) -> TopSingularValue:
     """[`top_singular_value`][gradatim.numerics.top_singular_value] of a linear map that is known by its products alone.
 
     An estimate from below: where a bound is needed, multiply it by a factor that the `residual` justifies. It costs
     `2 * (iterations + 1)` products.
 
     **Arguments:** `product(v)`: M v; `transposed(u)`: Mᵀu, both of vectors; `v0`: the start, such as the `vector` of an earlier
-    measurement; zeros stand for a fixed start without a pattern; `iterations` ≥ 0.
+    measurement; zeros stand for a fixed start without a pattern; `iterations` ≥ 0, which may be traced.
 
     **Raises:** `ValueError` for a negative number of iterations.
 
@@ -74,7 +76,7 @@ def top_singular_value_of_map(product: Product, transposed: Product, v0: Float[A
     >>> print(f"{top_singular_value_of_map(lambda v: w @ v, lambda u: w.T @ u, jnp.zeros(2)).value:.4f}")
     5.0645
     """
-    if iterations < 0:
+    if isinstance(iterations, int) and iterations < 0:
         raise ValueError(f"iterations must be at least 0, got {iterations}")
     # Not drawn, which would be most of the program, and no singular vector that a problem is likely to have is at right angles to it.
     cold = jnp.cos(1 + jnp.arange(v0.size, dtype=v0.dtype) ** 1.5)
@@ -82,7 +84,7 @@ def top_singular_value_of_map(product: Product, transposed: Product, v0: Float[A
     return _measure(product(v), transposed, v)
 
 
-def _iterate(product: Product, transposed: Product, v: Array, iterations: int) -> Array:
+def _iterate(product: Product, transposed: Product, v: Array, iterations: Any) -> Array:
     def iterate(_: Any, v: Array) -> Array:
         # Normalised on the way, so that σ² cannot overflow.
         image = product(v)
