@@ -106,7 +106,7 @@ class FieldOfExpertsDenoising(AbstractBilevel):
     "|ĉᵢ|²"
 
     @classmethod
-    def of(cls, clean: Images, noisy: Images, filters: Float[Array, "k side side"]) -> FieldOfExpertsDenoising:
+    def of(cls, clean: Images, noisy: Float[Array, "..."], filters: Float[Array, "k side side"]) -> FieldOfExpertsDenoising:
         """The problem with the Fourier powers of its filters; not for jit.
 
         **Raises:** `ValueError` for images that differ in shape, or are smaller than a filter.
@@ -201,6 +201,6 @@ def _half_square(x: Images) -> Scalar:
     return jnp.sum(x**2) / (2 * len(x))
 
 
-def _check_images(clean: Images, noisy: Images) -> None:
+def _check_images(clean: Array, noisy: Array) -> None:
     if clean.shape != noisy.shape or clean.ndim != 3:
         raise ValueError(f"clean and noisy must be images of one shape (n, height, width), got {clean.shape} and {noisy.shape}")

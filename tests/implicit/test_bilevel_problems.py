@@ -1,0 +1,105 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from scipy import signal
+
+from gradatim.implicit import FieldOfExpertsDenoising, RidgeLogistic, TotalVariationDenoising, cosine_filters, measured_cross_norm
+from gradatim.implicit.denoising import filtered
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _double():
+    with jax.enable_x64(True):
+        yield
+
+
+def total_variation(random):
+    clean, noise = random.uniform(size=(2, 2, 3, 4))
+    return TotalVariationDenoising(jnp.asarray(clean), jnp.asarray(clean + 0.1 * noise)), (2,)
+
+
+def field_of_experts(random):
+    clean, noise = random.uniform(size=(2, 2, 4, 4))
+    return FieldOfExpertsDenoising.of(jnp.asarray(clean), jnp.asarray(clean + 0.1 * noise), cosine_filters(2)), (7,)
+
+
+def ridge_logistic(random):
+    X, X_upper = random.normal(size=(2, 10, 3))
+    labels = np.arange(10) % 3
+    return RidgeLogistic.of(jnp.asarray(X), labels, jnp.asarray(X_upper), labels, classes=3), (3, 3)
+
+
+@jax.jit
+def derivatives(problem, theta, x):
+    """H, J and the upper Hessian as matrices, and the constants."""
+    flat, unravel = ravel_pytree(x)
+    flat_theta, unravel_theta = ravel_pytree(theta)
+
+    def slope(flat, flat_theta):
+        return ravel_pytree(jax.grad(problem.lower)(unravel(flat), unravel_theta(flat_theta)))[0]
+
+    matrices = jax.jacfwd(slope, argnums=(0, 1))(flat, flat_theta)
+    upper = jax.hessian(lambda flat: problem.upper(unravel(flat)))(flat)
+    constants = (
+        problem.strong_convexity(theta),
+        problem.smoothness(theta),
+        problem.upper_smoothness(),
+        problem.hessian_lipschitz(theta),
+        problem.cross_lipschitz(theta),
+        measured_cross_norm(problem, theta, x, iterations=50).value,
+    )
+    return *matrices, upper, constants
+
+
+@pytest.mark.parametrize("make", [total_variation, field_of_experts, ridge_logistic])
+def test_constants_are_bounds(make):
+    random = np.random.default_rng(0)
+    problem, shape = make(random)
+    tightest = 0.0
+    for spread in (0.02, 0.1, 1.0, 3.0):
+        theta = random.uniform(-2, 0.5, size=shape)
+        x = spread * random.normal(size=jax.tree.leaves(problem)[0].shape if len(shape) == 1 else shape)
+        other = x + 1e-3 * random.normal(size=x.shape)
+        H, J, upper, (mu, L, L_g, L_H, L_J, norm) = derivatives(problem, theta, x)
+        H_other, J_other, _, _ = derivatives(problem, theta, other)
+        values, distance = np.linalg.eigvalsh(H), np.linalg.norm(other - x)
+        assert mu * (1 - 1e-9) <= values[0] and values[-1] <= L * (1 + 1e-9)
+        assert np.linalg.norm(upper, 2) <= L_g * (1 + 1e-9)
+        assert np.linalg.norm(H_other - H, 2) <= L_H * distance * (1 + 1e-6)
+        assert np.linalg.norm(J_other - J, 2) <= L_J * distance * (1 + 1e-6)
+        assert np.linalg.norm(J, 2) <= norm * (1 + 1e-9) <= 1.06 * np.linalg.norm(J, 2)
+        tightest = max(tightest, float(values[-1] / L))
+    # No bound from afar: some image or weight comes near it.
+    assert tightest > 0.3
+
+
+def test_the_strong_convexity_of_a_mean_is_that_of_the_mean():
+    # Not 1: two images, of which h takes the mean. A constant image is not curved by its variation.
+    problem, _ = total_variation(np.random.default_rng(0))
+    H, *_ = derivatives(problem, np.zeros(2), np.zeros((2, 3, 4)))
+    np.testing.assert_allclose([problem.strong_convexity(jnp.zeros(2)), np.linalg.eigvalsh(H)[0]], 0.5, rtol=1e-12)
+
+
+def test_filters_answer_where_they_lie_within_the_image():
+    image = np.random.default_rng(0).normal(size=(5, 6))
+    filters = cosine_filters(2)
+    for answer, kernel in zip(filtered(jnp.asarray(image)[None], filters), np.asarray(filters), strict=True):
+        np.testing.assert_allclose(answer[0], signal.correlate2d(image, kernel, mode="valid"), atol=1e-12)
+    gram = np.asarray(filters).reshape(3, 4) @ np.asarray(filters).reshape(3, 4).T
+    np.testing.assert_allclose(gram, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(filters.sum((1, 2)), 0, atol=1e-12)
+
+
+def test_wrong_images_and_parameters_are_refused():
+    images = jnp.zeros((2, 4, 4))
+    with pytest.raises(ValueError, match=r"images of one shape .* got \(2, 4, 4\) and \(2, 4, 5\)"):
+        FieldOfExpertsDenoising.of(images, jnp.zeros((2, 4, 5)), cosine_filters(2))
+    with pytest.raises(ValueError, match=r"at least as large as the filters, \(5, 5\), got \(4, 4\)"):
+        FieldOfExpertsDenoising.of(images, images, cosine_filters(5))
+    with pytest.raises(ValueError, match="side must be at least 2, got 1"):
+        cosine_filters(1)
+    problem = FieldOfExpertsDenoising.of(images, images, cosine_filters(2))
+    with pytest.raises(ValueError, match=r"theta must have shape \(7,\) for 3 filters, got \(6,\)"):
+        problem.lower(images, jnp.zeros(6))
