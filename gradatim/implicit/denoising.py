@@ -106,7 +106,7 @@ class FieldOfExpertsDenoising(AbstractBilevel):
     "|ĉᵢ|²"
 
     @classmethod
-    def of(cls, clean: Images, noisy: Float[Array, "..."], filters: Float[Array, "k side side"]) -> FieldOfExpertsDenoising:
+    def of(cls, clean: Images, noisy: Float[Array, "_ _ _"], filters: Float[Array, "k side side"]) -> FieldOfExpertsDenoising:
         """The problem with the Fourier powers of its filters; not for jit.
 
         **Raises:** `ValueError` for images that differ in shape, or are smaller than a filter.
