@@ -241,7 +241,7 @@ def _estimate(x: Array, s: Array, key: PRNGKeyArray, *, n_noise: int, batch_size
 
     def batch(key: PRNGKeyArray) -> tuple[Array, Array]:
         chosen, drawn = jax.random.split(key)
-        source = jax.random.randint(chosen, (batch_size,), 0, n)
+        source = (jax.random.bits(chosen, (batch_size,), jnp.uint32) % n).astype(jnp.int32)
         x1 = x[source]
         noise = jax.random.normal(drawn, (batch_size * dim,), x.dtype).reshape(x1.shape)
         # ‖y - xᵢ‖² needs only these two products, whatever s: y = x₁ + ε / s.

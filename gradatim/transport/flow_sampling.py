@@ -33,11 +33,6 @@ def sample_flow(
     program; `solver`: of diffrax, by default Euler's.
 
     **Raises:** `ValueError` for a count outside, where it is known.
-
-    >>> import jax
-    >>> flow = jax.jit(jax.vmap(lambda x0: sample_flow(lambda t, x: x, x0, n_steps=2)))
-    >>> print(flow(jnp.ones((1, 1))))
-    [[2.25]]
     """
     if isinstance(n_steps, int) and not 1 <= n_steps <= _MAX_STEPS:
         raise ValueError(f"n_steps must lie between 1 and {_MAX_STEPS}, got {n_steps}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gradatim.numerics.checks import is_known
+
 from .data_separation import DataSeparation
 from .probability_paths import AbstractGaussianPath, Coefficients, Times, _times
 
@@ -39,7 +41,7 @@ class KineticOptimal(AbstractGaussianPath):
         return Coefficients(r * a, r * m, dr * a + r * m * dtheta, dr * m - r * a * dtheta)
 
 
-def kinetic_optimal_path(separation: DataSeparation, *, floor: float = 1e-3) -> KineticOptimal:
+def kinetic_optimal_path(separation: DataSeparation, *, floor: float | Float[Array, ""] = 1e-3) -> KineticOptimal:
     """The path whose marginal flow moves the data set with the least kinetic energy among Gaussian paths; not optimal transport.
 
         (a, m) = r (sin θ, cos θ),   φ(θ) = ∫ √γ dθ,   Φ = φ(π/2):     r e^{iφ} = (1 - t) + t e^{iΦ}
@@ -62,7 +64,7 @@ def kinetic_optimal_path(separation: DataSeparation, *, floor: float = 1e-3) -> 
     >>> print(f"energy {separation.least_energy:.3f}, of the straight path {2 - separation.area:.3f}")
     energy 0.459, of the straight path 0.982
     """
-    if not 0 < floor <= 1:
+    if is_known(floor) and not 0 < floor <= 1:
         raise ValueError(f"floor must lie in (0, 1], got {floor}")
     floored = DataSeparation(separation.angles, jnp.maximum(separation.root_gamma, floor))
     return KineticOptimal(floored.angles, floored.root_gamma, floored.arc)

@@ -12,7 +12,7 @@ import xarray as xr
 
 from gradatim.lab import Findings, Session
 
-from .checkerboard import run_checkerboard
+from .checkerboard import ENERGY_BATCH, run_checkerboard
 from .config import Checkerboard as Checkerboard
 from .config import Config as Config
 from .config import Images as Images
@@ -27,12 +27,12 @@ PRECISION = "double"
 SCALES = {
     "smoke": Config(
         images=Images(
-            digits=200, patches=100, sides=(4, 8), nodes=16, noise=64, replicates=3, samples=512, stable_points=200, stable_noise=128
+            digits=100, patches=100, sides=(4, 8), nodes=16, noise=64, replicates=3, samples=256, stable_points=100, stable_noise=128
         ),
         solver=Solver(samples=4, tolerance=1e-3),
         checkerboard=Checkerboard(
-            points=200, noise=256, nodes=16, width=16, depth=2, batch_size=64, steps=200, seeds=3, euler=(2, 6), samples=500,
-            directions=8, energy_samples=1000,
+            points=200, noise=256, nodes=16, width=16, depth=2, batch_size=64, steps=100, seeds=3, euler=(2, 6), samples=200,
+            directions=8, energy_samples=200,
         ),
     ),
     "laptop": Config(),
@@ -54,16 +54,15 @@ def memory(config: Config) -> int:
     n = max(images.digits, images.patches, images.stable_points)
     distances = 4 * (3 * 256 * n + 2 * n * max(images.sides) ** 2) + 8 * 4 * 3 * 256 * images.digits
     networks = 4 * board.seeds * (board.depth * (board.width + 1) * board.width) * 4 * 6
-    activations = (
-        4 * 4 * 3 * board.width * max(board.samples, board.seeds * board.batch_size * board.depth, board.seeds * board.energy_samples)
-    )
-    return distances + networks + activations + 600_000_000
+    # A row holds its numbers of every layer for the gradient, or of three at a time without.
+    rows = max(board.seeds * board.batch_size * board.depth, 3 * board.samples, 3 * board.seeds * ENERGY_BATCH)
+    return distances + networks + 4 * 4 * board.width * rows + 600_000_000
 
 
 def run(config: Config, session: Session) -> Findings:
     """Points on a line, images, the solver and the checkerboard, judged together."""
-    key_lines, key_images, key_solver, key_board = jax.random.split(session.key, 4)
-    trees: dict[str, xr.Dataset] = run_lines(config, session, key_lines)
+    key_images, key_solver, key_board = jax.random.split(session.key, 3)
+    trees: dict[str, xr.Dataset] = run_lines(config, session)
     of_images, separation = run_images(config, session, key_images)
     trees |= of_images
     trees |= run_solver(config, session, key_solver, separation)

@@ -21,10 +21,11 @@ from .paths import LAST, NAMES, readings, tables_of
 
 DRAWN_POINTS = 2000
 WATCHED = 1024
+ENERGY_BATCH = 8192
 
 
 class VelocityField(eqx.Module):
-    """A multi-layer perceptron of time and place, in single precision."""
+    """A multi-layer perceptron of time and place with He's initialisation, in single precision."""
 
     weights: list[Float[Array, "n_in n_out"]]
     biases: list[Float[Array, " n_out"]]
@@ -32,9 +33,8 @@ class VelocityField(eqx.Module):
     def __init__(self, dim: int, width: int, depth: int, *, key: PRNGKeyArray) -> None:
         sizes = (dim + 1, *(width for _ in range(depth)), dim)
         keys = jax.random.split(key, depth + 1)
-        self.weights = [
-            jax.random.normal(key, (m * n,), jnp.float32).reshape(m, n) / m**0.5 for key, (m, n) in zip(keys, pairwise(sizes), strict=True)
-        ]
+        shapes = zip(keys, pairwise(sizes), strict=True)
+        self.weights = [jax.random.normal(key, (m * n,), jnp.float32).reshape(m, n) * (2 / m) ** 0.5 for key, (m, n) in shapes]
         self.biases = [jnp.zeros(n, jnp.float32) for n in sizes[1:]]
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, " dim"]:
@@ -96,6 +96,7 @@ def run_checkerboard(config: Config, session: Session, key: jax.Array) -> dict[s
             "distance": (("seed", "path", "steps"), distances, {"units": "1"}),
             "data_distance": ("seed", floor[:, 0], {"units": "1"}),
             "energy": (("seed", "path"), energies, {"units": "1"}),
+            "area": ((), formula["area"], {"units": "1"}),
             "formula": ("path", formula["energy"], {"units": "1"}),
             "ends": (("path", "steps", "point", "axis"), shown, {"units": "1"}),
             "data": (("point", "axis"), np.asarray(held_out)[0, :DRAWN_POINTS], {"units": "1"}),
@@ -161,7 +162,7 @@ def _energies(fields: VelocityField, tables: TabulatedPath, x1: Array, key: Arra
     """(seed, path), the same times and noise for all paths."""
 
     def of(field: Any, path: TabulatedPath, x1: Array, key: Array) -> Array:
-        return empirical_kinetic_energy(field, path, x1, key=key, n_samples=n_samples, end=LAST, batch_size=n_samples).value
+        return empirical_kinetic_energy(field, path, x1, key=key, n_samples=n_samples, end=LAST, batch_size=ENERGY_BATCH).value
 
     keys = jax.random.split(key, x1.shape[0])
     return jax.vmap(jax.vmap(of, (0, 0, None, None)), (0, None, 0, 0))(fields, tables, x1, keys)

@@ -36,7 +36,7 @@ class Images:
 class Solver:
     """The flow of the exact velocity of the digits."""
 
-    samples: Annotated[int, Between(3, 10_000)] = 64
+    samples: Annotated[int, Between(3, 10_000)] = 256
     "Starting points, the same for all paths."
     tolerance: Annotated[float, Between(1e-9, 1e-1)] = 1e-5
     "Absolute and relative, per step."

@@ -130,13 +130,13 @@ def _draw_energies(tree: dict[str, xr.Dataset]) -> Figure:
 def _draw_checkerboard(board: xr.Dataset) -> Figure:
     steps = [n for n in board["steps"].values.tolist() if n <= 10]
     fig, axes = plots.figure(len(WORDS), len(steps) + 1, panel=(2.3, 2.3), sharex=True, sharey=True)
-    for row, (name, words) in zip(axes, WORDS.items(), strict=True):
+    for i, (row, (name, words)) in enumerate(zip(axes, WORDS.items(), strict=True)):
         panels = [(f"{n} steps", board["ends"].sel(path=name, steps=n).values) for n in steps] + [("data", board["data"].values)]
         for ax, (title, points) in zip(row, panels, strict=True):
             ax.plot(*points.T, ",", color=COLOURS[name] if title != "data" else "black", alpha=0.6)
             ax.set(xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), aspect="equal")
             ax.grid(False)
-            plots.label(ax, "x₁" if row is axes[-1] else "", "", title=title if row is axes[0] else "")
+            plots.label(ax, "x₁" if i == len(WORDS) - 1 else "", "", title="" if i else title)
         row[0].set_ylabel(f"{words}\nx₂")
     return fig
 

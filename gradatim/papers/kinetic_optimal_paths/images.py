@@ -98,21 +98,20 @@ def _stability(config: Config, session: Session, x: jax.Array, s: np.ndarray, ke
     settings = config.images
     many = patches(config, session, min(STABLE_SIDE, max(settings.sides)), settings.stable_points)
     # Rows are of one photograph and the other in turn: half of both.
-    half = normalise(many[: len(many) // 2])[0]
-    few = normalise(x[: len(x) // 2])[0]
-    cases = {
-        "whole": (many, settings.stable_noise),
-        "half_data": (half, settings.stable_noise),
-        "half_noise": (many, settings.stable_noise // 2),
-        "digits": (x, settings.stable_noise),
-        "digits_half_data": (few, settings.stable_noise),
+    cases = {"patches": many, "half of the patches": normalise(many[: len(many) // 2])[0], "digits": x}
+    cases["half of the digits"] = normalise(x[: len(x) // 2])[0]
+
+    def halves(points: jax.Array) -> list[np.ndarray]:
+        """From either half of the noise."""
+        ratios, n_noise = jnp.asarray(s, points.dtype), settings.stable_noise // 2
+        return [np.asarray(data_separation(points, ratios, key=half, n_noise=n_noise).value) for half in jax.random.split(key)]
+
+    found = {name: session.once(f"stability, {name}", lambda points=points: halves(points)) for name, points in cases.items()}
+    curves = {
+        "whole": np.mean(found["patches"], axis=0),
+        "half_data": np.mean(found["half of the patches"], axis=0),
+        "half_noise": found["patches"][0],
+        "digits": np.mean(found["digits"], axis=0),
+        "digits_half_data": np.mean(found["half of the digits"], axis=0),
     }
-    found = {}
-    for i, (name, (points, n_noise)) in enumerate(cases.items()):
-        noise = jax.random.fold_in(key, i if name == "half_noise" else 0)
-        value = session.once(
-            f"stability, {name}",
-            lambda points=points, n=n_noise, k=noise: np.asarray(data_separation(points, jnp.asarray(s, x.dtype), key=k, n_noise=n).value),
-        )
-        found[name] = ("angle", value, {"units": "1"})
-    return found
+    return {name: ("angle", value, {"units": "1"}) for name, value in curves.items()}

@@ -25,20 +25,26 @@ LAST = 1 - 1e-3
 "No time nearer to the data, on any path: the energy of the variance-preserving one grows without bound there."
 NAMES = ("optimal", "straight", "trigonometric", "preserving")
 WORDS = {"optimal": "optimal", "straight": "straight", "trigonometric": "trigonometric", "preserving": "variance preserving"}
+NODES = 2049
+"Of the tables."
 DRAWN = 201
 "Times at which the optimal path is kept."
 
 
-def paths_of(separation: DataSeparation, *, floor: float = 1e-3) -> dict[str, AbstractGaussianPath]:
+def paths_of(separation: DataSeparation, *, floor: float | jax.Array = 1e-3) -> dict[str, AbstractGaussianPath]:
     """By name."""
     optimal = kinetic_optimal_path(separation, floor=floor)
     return {"optimal": optimal, "straight": CondOT(), "trigonometric": Trigonometric(), "preserving": VariancePreserving()}
 
 
-@eqx.filter_jit
-def tables_of(separation: DataSeparation, *, floor: float = 1e-3, n_nodes: int = 2049) -> TabulatedPath:
+def tables_of(separation: DataSeparation, *, floor: float = 1e-3) -> TabulatedPath:
     """All in one form, stacked, so that one program serves them together; true up to `LAST`."""
-    t = jnp.sin(jnp.pi / 2 * jnp.linspace(0, 1, n_nodes)) ** 2
+    return _tables(separation, jnp.asarray(floor))
+
+
+@jax.jit
+def _tables(separation: DataSeparation, floor: jax.Array) -> TabulatedPath:
+    t = jnp.sin(jnp.pi / 2 * jnp.linspace(0, 1, NODES)) ** 2
     # Where the rate of the last one is infinite, that of a time just before.
     tables = [TabulatedPath(t, *path.coefficients(jnp.minimum(t, 1 - 1e-6))) for path in paths_of(separation, floor=floor).values()]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *tables)
@@ -46,12 +52,12 @@ def tables_of(separation: DataSeparation, *, floor: float = 1e-3, n_nodes: int =
 
 @eqx.filter_jit
 def _readings(separation: DataSeparation) -> dict[str, jax.Array]:
-    paths = paths_of(separation)
-    c = paths["optimal"].coefficients(jnp.linspace(0, 1, DRAWN))
+    optimal, tables = kinetic_optimal_path(separation), _tables(separation, jnp.asarray(1e-3))
+    c = optimal.coefficients(jnp.linspace(0, 1, DRAWN))
     return {
-        "energy": jnp.stack([kinetic_energy(path, separation, end=LAST) for path in paths.values()]),
-        "conditional": jnp.stack([conditional_kinetic_energy(path, end=LAST) for path in paths.values()]),
-        "whole_energy": kinetic_energy(paths["optimal"], separation),
+        "energy": jax.vmap(lambda path: kinetic_energy(path, separation, end=LAST))(tables),
+        "conditional": jax.vmap(lambda path: conditional_kinetic_energy(path, end=LAST))(tables),
+        "whole_energy": kinetic_energy(optimal, separation),
         "least": separation.least_energy,
         "area": separation.area,
         "arc": separation.total_arc,

@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import kinetic_optimal_paths as paper
+from gradatim.papers.kinetic_optimal_paths import checkerboard, judging
+from gradatim.papers.kinetic_optimal_paths.paths import NAMES
+
+TOML = Path(paper.__file__).parents[1] / "kinetic_optimal_paths.toml"
+SMOKE = paper.SCALES["smoke"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _double():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    session = Session(jax.random.key(0), precision="double", scale="smoke")
+    return paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured(smoke):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert set(smoke[0].measures) == parts and not smoke[0].untested
+
+
+def test_what_holds_exactly_holds(smoke):
+    claims = {claim.id: claim for claim in read_paper(TOML).claims}
+    for name in ("C2", "C3", "C4", "C5"):
+        assert claims[name].judge(smoke[0].measures, "smoke")["verdict"] == "holds", name
+
+
+def test_energies_by_formula_are_those_by_monte_carlo(smoke):
+    # Three comparisons, with standard errors that are themselves estimates.
+    assert smoke[0].measures["C1.formula_deviation"].value < 5
+
+
+def test_two_points_far_apart_obey_a_bound_that_means_something(smoke):
+    limits = smoke[0].data["limits"]
+    assert abs(float(limits["far_area"]) - 1.0176017 / 100) < 1e-4
+    assert 0 < float(limits["far_slack"]) < 0.12
+
+
+def test_trap_the_bound_is_not_sold_as_evidence(smoke):
+    note = next(note for note in smoke[1].notes if note.startswith("C5"))
+    assert "say nothing of images" in note
+
+
+def test_trap_leave_one_out_stands_beside_the_estimate(smoke):
+    views = smoke[0].data["views"]
+    assert (views["left_out"] <= views["digits"] + 0.05).all() and float((views["digits"] - views["left_out"]).max()) > 0.1
+
+
+def test_all_paths_start_from_the_same_points(smoke):
+    solver, board = smoke[0].data["solver"], smoke[0].data["checkerboard"]
+    assert solver["evaluations"].dims == ("path", "sample") and solver["path"].values.tolist() == list(NAMES)
+    assert float(solver["distance"].max()) < 0.2
+    assert board["distance"].dims == ("seed", "path", "steps") and (board["distance"] > board["data_distance"] / 2).all()
+    # The same weights at the start, and other fields in the end.
+    assert np.ptp(board["energy"].values, axis=1).min() > 1e-4
+
+
+def test_training_lowers_the_loss(smoke):
+    loss = smoke[0].data["checkerboard"]["loss"].values
+    assert (loss[-1] < loss[0]).all()
+
+
+def test_the_checkerboard_is_normalised_and_fills_half_of_its_square():
+    random = np.random.default_rng(0)
+    points = np.asarray(jax.jit(checkerboard.checkerboard)(jnp.asarray(random.uniform(size=(20_000, 3)), jnp.float32)))
+    assert abs(points.mean(axis=0)).max() < 0.03 and abs((points**2).mean() - 1) < 0.02
+    cells = np.floor(points / 0.75**0.5 + 2).astype(int)
+    assert set(cells.sum(axis=1) % 2) == {0} and cells.min() == 0 and cells.max() == 3
+
+
+def test_the_sliced_distance_of_a_shift_is_its_length_over_the_root_of_two():
+    random = np.random.default_rng(0)
+    data = random.normal(size=(1, 200, 2)).astype(np.float32)
+    moved = data[:, None] + np.array([[[0.3, 0.0]], [[0.0, 0.4]]], np.float32)
+    np.testing.assert_allclose(checkerboard._distances(moved, data, 16), np.array([[0.3, 0.4]]) / 2**0.5, rtol=1e-5)
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"separation", "paths", "dimension", "energies", "checkerboard", "steps"}
+    assert all(ax.get_xlabel() and ax.get_ylabel() for name in ("separation", "paths", "dimension", "steps") for ax in figures[name].axes)
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 3e9 < paper.memory(paper.SCALES["full"]) < 64e9
+
+
+@pytest.mark.laptop
+def test_the_same_seed_gives_the_same_findings(smoke):
+    again = paper.run(SMOKE, Session(jax.random.key(0), precision="double", scale="smoke"))
+    assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+def test_rounded_notes():
+    assert judging._rounded({"a": 0.123456}) == {"a": 0.123}
