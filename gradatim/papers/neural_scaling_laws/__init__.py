@@ -29,9 +29,9 @@ SCALES = {
     "smoke": Config(
         gaussian=Gaussian(features=300, sizes=(20, 50), draws=10, few=5, few_features=40, long_sizes=(80, 120, 180, 270), long_draws=16),
         images=Images("digits", (4, 8), features=200, sizes=(4, 5, 7, 10, 14, 20), last=10, grid=(8, 16), draws=2, grid_draws=4),
-        students=Students(teacher_width=8, width=12, sizes=(16, 32, 64, 128), steps=100, batch_size=16, n_test=100),
-        widths=Widths(widths=(8, 16, 32, 64), n_train=16, n_test=50, steps=10, seeds=20),
-        samples=Samples(population=50, width=4, sizes=(512, 1024, 2048, 4096), draws=8, steps=20),
+        students=Students(teacher_width=8, width=12, sizes=(16, 32, 64, 128), steps=100, batch_size=16, n_test=100, seeds=3),
+        widths=Widths(widths=(8, 16, 32, 64), n_train=16, n_test=50, steps=10, pairs=10),
+        samples=Samples(population=50, width=4, sizes=(4096, 8192, 16_384, 32_768), draws=8, steps=20),
         labels=Labels("digits", sizes=(32, 64, 128, 256), seeds=3),
     ),
     "laptop": Config(),
@@ -43,7 +43,7 @@ SCALES = {
             steps=40_000, n_test=4000, seeds=8,
         ),
         widths=Widths((64, 128, 256, 512, 1024, 2048, 4096), n_train=100, steps=300, learning_rate=0.1),
-        samples=Samples(1437, width=16, sizes=(8192, 16_384, 32_768, 65_536), draws=50, steps=2000, seeds=5),
+        samples=Samples(1437, width=16, sizes=(32_768, 65_536, 131_072, 262_144), draws=50, steps=2000, seeds=5),
         labels=Labels(sizes=(64, 128, 256, 512, 1024, 2048, 4000), seeds=10),
     ),
 }  # fmt: skip
@@ -53,7 +53,7 @@ def memory(config: Config) -> int:
     """Peak bytes of the largest experiment: populations and their covariance, networks beside their linearisations, or Gram matrices."""
     images, widths, labels = config.images, config.widths, config.labels
     features = 8 * (5000 * (images.features + 784) + 4 * images.features**2)
-    networks = 4 * 8 * widths.seeds * max(widths.widths) * (max(widths.widths) + 64)
+    networks = 4 * 8 * 2 * widths.pairs * max(widths.widths) * (max(widths.widths) + 64)
     grams = 8 * 12 * max(labels.sizes) * (max(labels.sizes) + 1000)
     return int(max(features, networks, grams) + 500e6)
 

@@ -76,7 +76,7 @@ class Students:
     "At the start."
     n_test: Annotated[int, Between(10, 100_000)] = 1000
     "Test samples; the lowest test loss along training counts."
-    seeds: Annotated[int, Between(3, 100)] = 3
+    seeds: Annotated[int, Between(3, 100)] = 5
     "Teachers, students and samples."
 
 
@@ -94,8 +94,8 @@ class Widths:
     "Of full-batch gradient descent."
     learning_rate: Annotated[float, Between(1e-6, 10)] = 0.3
     "In the NTK parametrisation, for inputs of unit mean square."
-    seeds: Annotated[int, Between(3, 1000)] = 50
-    "Initialisations, as many as in the paper."
+    pairs: Annotated[int, Between(3, 1000)] = 25
+    "Pairs of initialisations, 50 networks as in the paper: the second has the first one's last layer with its sign changed."
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Samples:
     "Digits, 4 × 4 pixels."
     width: Annotated[int, Between(2, 256)] = 8
     "Units of both hidden layers."
-    sizes: Sizes = (1024, 2048, 4096, 8192)
-    "Samples; four or more."
+    sizes: Sizes = (8192, 16_384, 32_768, 65_536)
+    "Samples, drawn with replacement at no cost, and far more than the 300 parameters; four or more."
     draws: Annotated[int, Between(2, 1000)] = 24
     "Draws of each size for each seed."
     steps: Annotated[int, Between(1, 100_000)] = 300

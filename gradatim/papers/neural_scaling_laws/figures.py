@@ -112,10 +112,13 @@ def _draw_exchange(data: xr.Dataset) -> Figure:
     plots.label(axes[0, 0], "the other size", "median loss", title="over D at P; dashed: over P at D")
     axes[0, 0].legend(fontsize="x-small")
     upper = np.triu_indices(len(D), 1)
-    axes[0, 1].plot(medians[upper], medians.T[upper], "o")
-    axes[0, 1].plot(medians[upper], medians[upper], color="black", lw=1)
-    _logarithmic(axes[0, 1], np.array([0.1, 0.15, 0.2]) if medians[upper].max() < 0.25 else None)
-    plots.label(axes[0, 1], "median L(D, P), D < P", "median L(P, D)", title="exchanged")
+    means = data["exchange"].mean(["seed", "draw"]).values
+    for found, name, marker in ((means, "mean", "o"), (medians, "median", "x")):
+        axes[0, 1].plot(found[upper], found[upper] / found.T[upper], marker, label=name)
+    axes[0, 1].axhline(1, color="black", lw=1)
+    axes[0, 1].axhspan(0.95, 1.05, color="#eeeeee", zorder=0)
+    plots.label(axes[0, 1], "L(D, P), D < P", "L(D, P) / L(P, D)", title="exchanged")
+    axes[0, 1].legend(fontsize="x-small")
     return fig
 
 
@@ -150,9 +153,9 @@ def _draw_dimensions(data: xr.Dataset) -> Figure:
 def _draw_networks(widths: xr.Dataset, samples: xr.Dataset) -> Figure:
     fig, axes = plots.figure(1, 2, panel=(4.2, 3.4))
     width = widths["width"].values
-    excess = widths["network"].values - widths["linearised"].values
+    excess = (widths["network"] - widths["linearised"]).mean("sign").transpose("pair", "width").values
     mean, error = np.abs(excess.mean(axis=0)), excess.std(axis=0, ddof=1) / len(excess) ** 0.5
-    axes[0, 0].errorbar(width, mean, 2 * error, fmt="o", label="mean of initialisations")
+    axes[0, 0].errorbar(width, mean, 2 * error, fmt="o", label="mean of pairs of initialisations")
     _guide(axes[0, 0], width, float(mean[0]), 1, "exponent 1")
     _logarithmic(axes[0, 0], width)
     plots.label(axes[0, 0], "width", "|test loss - that of the linearised network|")

@@ -25,7 +25,7 @@ CLASSES = 10
 
 
 class _Wide(eqx.Module):
-    """Networks of one width, one for each seed, and what they learn."""
+    """Networks of one width, one for each initialisation, and what they learn."""
 
     start: PyTree
     is_on: Float[Array, " units"]
@@ -54,7 +54,10 @@ def run_widths(config: Widths, session: Session, key: PRNGKeyArray) -> Findings:
         units = max(width, PADDED)
         shapes = ((x.shape[1], units), (units, units), (units, 1))
         keys = jax.random.split(jax.random.fold_in(key, units), 3)
-        start = tuple(jnp.asarray(normals(k, config.seeds, *shape), jnp.float32) for k, shape in zip(keys, shapes, strict=True))
+        first, second, last = (normals(k, config.pairs, *shape) for k, shape in zip(keys, shapes, strict=True))
+        # Both signs of the last layer are as likely: what is odd in it cancels in the mean of a pair.
+        both = (np.concatenate(halves) for halves in ((first, first), (second, second), (last, -last)))
+        start = tuple(jnp.asarray(weight, jnp.float32) for weight in both)
         is_on = (jnp.arange(units) < width).astype(jnp.float32)
         work = _Wide(start, is_on, jnp.asarray(width, jnp.float32), x, y, x_test, y_test, config.learning_rate)
         loop = session.loop(
@@ -62,7 +65,7 @@ def run_widths(config: Widths, session: Session, key: PRNGKeyArray) -> Findings:
         )
         rows.append({name: values[-1] for name, values in loop.history.items() if name != "step"})
     net, tangent = (np.stack([row[name] for row in rows], axis=1).astype(np.float64) for name in ("net", "tangent"))
-    excess = net - tangent
+    excess = (net - tangent).reshape(2, config.pairs, -1).mean(axis=0)
     # The finite network may do better or worse than its linearisation: what counts is how fast they become one.
     sign = np.sign(excess.mean(axis=0))
     measures: dict[str, Measure] = {}
@@ -78,7 +81,10 @@ def run_widths(config: Widths, session: Session, key: PRNGKeyArray) -> Findings:
         f"{[f'{e:.2e}' for e in excess.mean(axis=0)]}, standard errors {[f'{e:.1e}' for e in errors]}"
     )
     data = xr.Dataset(
-        {"network": (("seed", "width"), net, {"units": "1"}), "linearised": (("seed", "width"), tangent, {"units": "1"})},
+        {
+            "network": (("sign", "pair", "width"), net.reshape(2, config.pairs, -1), {"units": "1"}),
+            "linearised": (("sign", "pair", "width"), tangent.reshape(2, config.pairs, -1), {"units": "1"}),
+        },
         {"width": list(config.widths)},
     )
     return Findings(measures, xr.DataTree.from_dict({"widths": data}), untested)
