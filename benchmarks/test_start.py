@@ -1,4 +1,4 @@
-"""What starting costs: importing the package, the command's help, and `gradatim run` beside a call of the paper's own `run`."""
+"""What starting costs: importing the package, the command's help, and `gradatim run` beside a call of the paper's own `run` and `draw`."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from gradatim.lab import Session
 from gradatim.papers import thermomigration
 
 jax.config.update("jax_enable_x64", True)
-thermomigration.run(thermomigration.SCALES["smoke"], Session(jax.random.key(0), precision="double", scale="smoke"))
+findings = thermomigration.run(thermomigration.SCALES["smoke"], Session(jax.random.key(0), precision="double", scale="smoke"))
 """
 # What the command loads beyond the paper: the command line, twice, and what data and figures are written with.
 IMPORTS = """
@@ -27,6 +27,11 @@ import sys
 subprocess.run([sys.executable, "-c", "import gradatim.cli.running, gradatim.lab.run"], check=True)
 import gradatim.lab.child, h5netcdf, matplotlib.backends.backend_agg, matplotlib.figure, matplotlib.image
 """
+FIGURES = """
+from gradatim.lab.plots import png
+
+[png(figure) for figure in thermomigration.draw(findings).values()]
+"""
 COMMANDS = {
     ("import gradatim", "gradatim"): [PYTHON, "-c", "import gradatim"],
     ("import gradatim", "Python alone"): [PYTHON, "-c", "pass"],
@@ -35,6 +40,7 @@ COMMANDS = {
     ("thermomigration at smoke scale", "gradatim"): [GRADATIM, "run", "thermomigration", "--scale", "smoke", "--quiet", "--json"],
     ("thermomigration at smoke scale", "run called directly"): [PYTHON, "-c", DIRECTLY],
     ("thermomigration at smoke scale", "the same and the command's imports"): [PYTHON, "-c", IMPORTS + DIRECTLY],
+    ("thermomigration at smoke scale", "the same, the command's imports and draw"): [PYTHON, "-c", IMPORTS + DIRECTLY + FIGURES],
 }
 
 
