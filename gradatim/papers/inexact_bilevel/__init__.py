@@ -26,7 +26,7 @@ SCALES = {
     "smoke": Config(
         quadratic=Quadratic(rows=8, columns=4, work=1500),
         well=Well(draws=3),
-        penalties=Penalties(samples=40, work=300, looks=2, precision=3.0),
+        penalties=Penalties(samples=40, work=300, looks=2, precision=1e-2),
         denoising=Denoising(
             side=12, images=2, fixed=(1.0, 1e-3), work=600, experts_work=300, filter_side=2, coarse_grid=(2, 2), precision=3e-1
         ),

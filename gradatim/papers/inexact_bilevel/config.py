@@ -60,8 +60,8 @@ class Penalties:
     "Random divisions of the digits."
     looks: Annotated[int, Between(2, 1000)] = 6
     "Points of a run at which its true loss is computed."
-    precision: Annotated[float, Between(1e-10, 1.0)] = 1e-1
-    "Accuracy of the lower solution for a true loss."
+    precision: Annotated[float, Between(1e-10, 1.0)] = 1e-5
+    "Norm of the lower gradient at which a true loss is taken."
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def _describe(trees: Mapping[str, xr.Dataset], session: Session) -> None:
         f"well conditioned, mean over draws, {', '.join(map(str, well.arm.values))}: steps {steps}, lower gradients {gradients}, final "
         f"gradient {slopes}"
     )
-    best = penalties["loss"].argmin("work")
+    best = penalties["loss"].fillna(np.inf).argmin("work")
     mean = penalties.mean("shuffle")
     chosen = penalties.isel(work=best).mean("shuffle")
     session.note(

@@ -23,6 +23,8 @@ SCHEDULES = {"geometric": lambda k: 0.9**k, "quadratic": lambda k: (k + 1.0) ** 
 "εₖ of HOAG, for k = 0, 1, …"
 ARMS = ("adaptive", *SCHEDULES, "adaptive, certified", *(f"{name}, certified" for name in SCHEDULES))
 "Certified: distances by the strong convexity that is certain, not by the assumed one."
+PRECISE = 3e-3
+"Accuracy of the gradient from which the first step follows."
 ASSUMED_GAP = 1e-3
 "L - μ in the authors' code."
 
@@ -113,7 +115,7 @@ def compare(config: Penalties, data: list[tuple[Any, Any]], grid: np.ndarray) ->
     x = jnp.zeros_like(theta)
     limits: dict[str, Any] = {"work_limit": config.work, "max_steps": 10**6, "max_lower_gradients": config.work}
     machinery = Machinery(certain, theta, x, max_gradients=10**6)
-    slope = machinery.differentiate(machinery.start(config.precision), config.precision)
+    slope = machinery.differentiate(machinery.start(PRECISE), PRECISE)
     # HOAG's own first step, 1/Λ₀, at a precise gradient: it has the length √d.
     first_step = theta.size**0.5 / slope.norm
     runs = {}
@@ -133,9 +135,10 @@ def _looked_at(config: Penalties, problem: Any, theta: Any, rest: Any, steps: li
     X, labels = rest
 
     def at(theta: Any, x: Any) -> tuple[Any, list[float]]:
-        found = certified_loss(problem, theta, x, accuracy=config.precision)
+        # The distance that this gradient certifies: a distance given in advance is out of reach where a penalty has all but vanished.
+        distance = config.precision / float(np.exp(np.min(theta)))
+        found = certified_loss(problem, theta, x, accuracy=distance, max_lower_gradients=max(config.work, 1000))
         if not found.certified:
-            # A loss that is not known to the precision asked for is none.
             return found.x, [np.nan] * 3
         logits = X @ np.asarray(found.x)
         loss = np.mean(special.logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels])
