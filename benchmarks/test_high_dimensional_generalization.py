@@ -68,10 +68,14 @@ def with_diffrax(X: Any, y: Any) -> Any:
     term = dfx.ODETerm(lambda t, w, args: args[0].T @ (args[1] - args[0] @ w))
     controller = dfx.PIDController(rtol=1e-8, atol=1e-10)
     times = jnp.asarray(TIMES)
-    return dfx.diffeqsolve(term, dfx.Tsit5(), times[0], times[-1], None, jnp.zeros(PARAMETERS), (X, y), dfx.SaveAt(ts=times), controller).ys
+    first, last = times[0], times[-1]
+    save = dfx.SaveAt(ts=times)
+    return dfx.diffeqsolve(
+        term, dfx.Tsit5(), first, last, None, jnp.zeros(PARAMETERS), (X, y), saveat=save, stepsize_controller=controller
+    ).ys
 
 
-PATHS: dict[str, tuple[Any, dict[str, Any]]] = {
+PATHS: dict[str, Any] = {
     f"ridge, 100 penalties, {SAMPLES} samples of {PARAMETERS} parameters": (
         lambda eigenvalues: 1 / (eigenvalues + PENALTIES[:, None]),
         {
@@ -93,8 +97,8 @@ PATHS: dict[str, tuple[Any, dict[str, Any]]] = {
         lambda eigenvalues: 1 / eigenvalues[None],
         {
             "gradatim": compiled(lambda X, y: least_squares(X, y).minimum_norm().weights[None]),
-            "NumPy lstsq": lambda X, y: np.linalg.lstsq(X, y)[0][None],
-            "JAX lstsq": compiled(lambda X, y: jnp.linalg.lstsq(X, y)[0][None]),
+            "NumPy lstsq": lambda X, y: np.linalg.lstsq(X, y, rcond=None)[0][None],
+            "JAX lstsq": compiled(lambda X, y: jnp.linalg.lstsq(X, y, rcond=None)[0][None]),
             "scikit-learn LinearRegression": lambda X, y: LinearRegression(fit_intercept=False).fit(X, y).coef_[None],
         },
     ),

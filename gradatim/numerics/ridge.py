@@ -37,7 +37,7 @@ class LeastSquares(eqx.Module):
     """A problem min ‖y - Xw‖² with its spectrum; made by [`least_squares`][gradatim.numerics.least_squares]."""
 
     inputs: Float[Array, "samples parameters"]
-    targets: Float[Array, samples * outputs]
+    targets: Float[Array, "samples ..."]
     eigenvalues: Float[Array, " smaller"]
     "Of the smaller of XᵀX and XXᵀ, ascending; what is round-off is 0."
     vectors: Float[Array, "smaller smaller"]
@@ -52,7 +52,7 @@ class LeastSquares(eqx.Module):
         """The share of directions in which no weight ever moves: 1 - rank / parameters."""
         return 1 - self.rank / jnp.asarray(self.inputs.shape[1], self.inputs.dtype)
 
-    def ridge(self, penalty: float | Float[Array, "*path"], start: Float[Array, parameters * outputs] | None = None) -> Fits:
+    def ridge(self, penalty: float | Float[Array, "*path"], start: Float[Array, "parameters ..."] | None = None) -> Fits:
         """Argmin ‖y - Xw‖² + g ‖w - w₀‖² for each penalty g ≥ 0 (0: the minimum-norm solution).
 
         **Raises:** `ValueError` for a negative penalty.
@@ -60,7 +60,7 @@ class LeastSquares(eqx.Module):
         check_not_negative("penalty", penalty)
         return self.filtered(ridge_filter(self.eigenvalues, penalty), start)
 
-    def gradient_flow(self, time: float | Float[Array, "*path"], start: Float[Array, parameters * outputs] | None = None) -> Fits:
+    def gradient_flow(self, time: float | Float[Array, "*path"], start: Float[Array, "parameters ..."] | None = None) -> Fits:
         """w(t) with dw/dt = Xᵀ(y - Xw), exactly, for each time t ≥ 0 (∞ allowed).
 
         **Raises:** `ValueError` for a negative time.
@@ -71,7 +71,7 @@ class LeastSquares(eqx.Module):
     def gradient_descent(
         self,
         n_steps: int | Int[Array, "*path"],
-        start: Float[Array, parameters * outputs] | None = None,
+        start: Float[Array, "parameters ..."] | None = None,
         *,
         step_size: Number,
     ) -> Fits:
@@ -87,15 +87,17 @@ class LeastSquares(eqx.Module):
         h = eqx.error_if(jnp.asarray(step_size, self.eigenvalues.dtype), step_size * self.eigenvalues[-1] > 2, message)
         return self.filtered(descent_filter(self.eigenvalues, n_steps, step_size=h), start)
 
-    def minimum_norm(self, start: Float[Array, parameters * outputs] | None = None) -> Fits:
+    def minimum_norm(self, start: Float[Array, "parameters ..."] | None = None) -> Fits:
         """Of all that fit best the one nearest to the start, or to zero: the end of gradient flow."""
         return self.filtered(minimum_norm_filter(self.eigenvalues), start)
 
     @eqx.filter_jit
-    def filtered(self, psi: Float[Array, "*path smaller"], start: Float[Array, parameters * outputs] | None = None) -> Fits:
+    def filtered(self, psi: Float[Array, "*path smaller"], start: Float[Array, "parameters ..."] | None = None) -> Fits:
         """W = w₀ + ψ(XᵀX) Xᵀ(y - X w₀) for values ψ at the eigenvalues; where these are zero, ψ has no say."""
         n, p = self.inputs.shape
         path, outputs = psi.shape[:-1], self.targets.shape[1:]
+        if start is not None and start.shape != (p, *outputs):
+            raise ValueError(f"start must have shape {(p, *outputs)}, parameters by outputs, got {start.shape}")
         is_moving = self.eigenvalues > 0
         psi = jnp.where(as_row_of(is_moving, psi), psi, 0).reshape(-1, psi.shape[-1], 1)
         w0 = jnp.zeros((p, *outputs), self.inputs.dtype) if start is None else start
@@ -119,7 +121,7 @@ class LeastSquares(eqx.Module):
 
 
 def least_squares(
-    inputs: Float[Array, "samples parameters"], targets: Float[Array, samples * outputs], *, cutoff: Number | None = None
+    inputs: Float[Array, "samples parameters"], targets: Float[Array, "samples ..."], *, cutoff: Number | None = None
 ) -> LeastSquares:
     """The problem min ‖y - Xw‖², decomposed once at O(n p min(n, p)).
 
@@ -129,7 +131,7 @@ def least_squares(
     **Arguments:** `inputs`: X, one sample a row; `targets`: y, with any further axes for several outputs; `cutoff`: by default ε times
     the larger side of X, which in single precision leaves condition numbers of X up to about 1e2 to 1e3: take double precision.
 
-    **Raises:** `ValueError` for a cutoff outside [0, 1).
+    **Raises:** `ValueError` for a cutoff outside [0, 1), or another number of targets than samples.
 
     >>> X = jnp.array([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     >>> fits = least_squares(X, jnp.array([3.0, 2.0])).gradient_flow(jnp.array([0.0, 1.0, 100.0]), jnp.array([0.0, 0.0, 5.0]))
@@ -138,6 +140,8 @@ def least_squares(
     """
     if cutoff is not None and is_known(cutoff) and not 0 <= cutoff < 1:
         raise ValueError(f"cutoff must lie in [0, 1), got {cutoff}")
+    if targets.shape[:1] != inputs.shape[:1]:
+        raise ValueError(f"targets must have {inputs.shape[0]} rows, one a sample, got shape {targets.shape}")
     return _decomposed(inputs, targets, cutoff)
 
 

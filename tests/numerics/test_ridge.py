@@ -127,3 +127,7 @@ def test_bad_numbers_are_refused():
         problem.gradient_descent(1, step_size=2.1).weights.block_until_ready()
     with pytest.raises(ValueError, match=r"cutoff must lie in \[0, 1\), got 1"):
         least_squares(jnp.eye(2), jnp.ones(2), cutoff=1.0)
+    with pytest.raises(ValueError, match=r"start must have shape \(2,\), parameters by outputs, got \(3,\)"):
+        problem.minimum_norm(jnp.ones(3))
+    with pytest.raises(ValueError, match=r"targets must have 2 rows, one a sample, got shape \(3,\)"):
+        least_squares(jnp.eye(2), jnp.ones(3))

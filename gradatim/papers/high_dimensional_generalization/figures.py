@@ -221,7 +221,7 @@ def _draw_networks(digits: xr.Dataset, trained: xr.Dataset) -> Figure:
     axes[0, 0].axvline(1, color="#888888", lw=0.8, ls="--")
     axes[0, 0].set_yscale("log")
     axes[0, 0].legend(fontsize="x-small")
-    plots.label(axes[0, 0], "hidden units per image", "squared test error", title="images, random first layer: training sets")
+    plots.label(axes[0, 0], "hidden units per image", "squared test error", title="images, random first layer")
     widths = trained["width"].values
     for name, colour, marker in (("test", RED, "o"), ("train", BLUE, "s")):
         plots.interval(

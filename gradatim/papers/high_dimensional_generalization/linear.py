@@ -133,6 +133,9 @@ def _judge_limits(config: Linear, found: dict[str, np.ndarray], theory: dict[str
     for part, name in (("test_error_deviation", "test"), ("training_error_deviation", "train")):
         cells = [found[name][i][:, j] / theory[name][i, j] - 1 for i in ratios for j in times]
         measures[f"C1.{part}"] = largest([Measure.over_seeds(cell) for cell in cells])
+        worst = int(np.argmax([abs(cell.mean()) for cell in cells]))
+        ratio, time = JUDGED_RATIOS[worst // len(times)], JUDGED_TIMES[worst % len(times)]
+        session.note(f"linear, {name} error: the largest of {len(cells)} deviations from theory is at ratio {ratio:g} and time {time:g}")
     equal, late = _at(config, 1.0), int(np.searchsorted(TIMES, 100.0))
     session.note(
         f"linear, as many samples as parameters at time 100: mean test error {found['test'][equal][:, late].mean():.4g}, "

@@ -114,7 +114,7 @@ def _trial(key: Any, samples: Any, widths: Any, shape: Shape) -> dict[str, Any]:
         seen = jnp.where(is_sample[:, None] & is_unit[None], features, 0)
         parts = error_parts(seen, targets, population)
         problem = least_squares(seen, targets)
-        end, path = problem.minimum_norm(), problem.gradient_flow(FLOW_TIMES / problem.eigenvalues[-1])
+        end, path = problem.minimum_norm(), problem.gradient_flow(jnp.asarray(FLOW_TIMES) / problem.eigenvalues[-1])
         # Zero rows are no samples; the complexity, too, is over those that there are.
         more = rows / samples
         return {
