@@ -164,12 +164,13 @@ def _draw_networks(widths: xr.Dataset, samples: xr.Dataset) -> Figure:
     for objective, colour in zip(samples["objective"].values, plots.COLOURS, strict=False):
         one = samples.sel(objective=objective)
         rows = (one["loss"] - one["first_order"] - one["limit"]).transpose("seed", "draw", "size").values.reshape(-1, len(size))
-        mean, error = rows.mean(axis=0), rows.std(axis=0, ddof=1) / len(rows) ** 0.5
-        axes[0, 1].errorbar(size, mean, 2 * error, fmt="o", color=colour, label=str(objective))
-        if mean[0] > 0:
-            _guide(axes[0, 1], size, float(mean[0]), 1, "exponent 1" if colour == plots.COLOURS[0] else "")
+        sign = np.sign(rows[:, 0].mean())
+        mean, error = sign * rows.mean(axis=0), rows.std(axis=0, ddof=1) / len(rows) ** 0.5
+        name = f"{objective}, {'above' if sign > 0 else 'below'}"
+        axes[0, 1].errorbar(size, mean, 2 * error, fmt="o", color=colour, label=name)
+        _guide(axes[0, 1], size, float(mean[0]), 1, "exponent 1" if colour == plots.COLOURS[0] else "")
     _logarithmic(axes[0, 1], size)
-    plots.label(axes[0, 1], "samples", "mean excess loss over infinite samples")
+    plots.label(axes[0, 1], "samples", "|mean loss - that of infinite samples|")
     axes[0, 1].legend(fontsize="x-small")
     return fig
 

@@ -179,11 +179,13 @@ def run_samples(config: Samples, session: Session, key: PRNGKeyArray) -> Finding
     slopes: dict[str, Measure] = {}
     untested: dict[str, str] = {}
     for name, rows, ends in zip(LOSSES, steady, limit, strict=True):
+        beyond = (rows - ends[:, None, None]).reshape(-1, len(config.sizes))
         try:
-            fit = fit_variance_limited(np.array(config.sizes), rows.reshape(-1, len(config.sizes)), np.repeat(ends, config.draws))
+            # Training that is stopped may do better for the noise of its sample: what counts is how fast that goes.
+            fit = fit_variance_limited(np.array(config.sizes), np.sign(beyond[:, 0].mean()) * beyond, np.zeros(len(beyond)))
             slopes[name] = slope(fit)
         except ValueError as error:
-            untested["C2.data_slope"] = f"{name} loss: {error}"
+            untested["C2.data_slope"] = f"{name} loss, with the sign of the excess at the fewest samples: {error}"
     measures = {} if untested else {"C2.data_slope": max(slopes.values(), key=lambda m: abs(m.intervals()[0][0] + 1))}
     excess, plain = ((rows - limit[..., None, None]).mean(axis=(1, 2)) for rows in (steady, drawn))
     session.note(
