@@ -110,12 +110,13 @@ def test_path(benchmark: Any, problem: Any, group: str, peer: str) -> None:
     psi, peers = PATHS[group]
     benchmark.group, benchmark.param = group, peer
     with jax.enable_x64(True):
-        exact, found = reference(*problem, psi), np.asarray(peers[peer](*problem))
+        X, y = problem
+        exact, found = reference(X, y, psi), np.asarray(peers[peer](X, y))
         error = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
         if peer == "gradatim":
             assert error < AGREEMENT
         benchmark.extra_info["relative error"] = error
-        benchmark.pedantic(lambda: peers[peer](*problem), rounds=7, warmup_rounds=1)
+        benchmark.pedantic(lambda: peers[peer](X, y), rounds=7, warmup_rounds=1)
 
 
 def theory_by_quadrature(eps: float) -> Any:
