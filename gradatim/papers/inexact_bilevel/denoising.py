@@ -66,19 +66,20 @@ def run_denoising(config: Denoising, session: Session) -> dict[str, xr.Dataset]:
     grey = photos.images @ np.asarray(LUMINANCE) / 255
     key = np.asarray(jax.random.key_data(session.key)).tolist()
     rows = []
-    for i in range(config.repeats):
-        pieces = cut(grey, config, np.random.default_rng([*key, 2, i]))
+    cuts = [cut(grey, config, np.random.default_rng([*key, 2, i])) for i in range(config.repeats)]
+    for i, pieces in enumerate(cuts):
         found = session.once(f"total variation, {i}", lambda pieces=pieces: learn_total_variation(config, pieces))
         experts = session.once(f"field of experts, {i}", lambda pieces=pieces: learn_experts(config, pieces))
         rows.append({**found, **experts})
-    return {"denoising": _denoising_data(config, rows, pieces), "landscape": _landscape_data(config, rows[-1])}
+    return {"denoising": _denoising_data(config, rows, cuts[-1]), "landscape": _landscape_data(config, rows[-1])}
 
 
 def learn_total_variation(config: Denoising, pieces: Pieces) -> dict[str, Any]:
     """Adaptive and fixed accuracies with equal work, an exhaustive search, and the decrease of every adaptive step."""
     problem = TotalVariationDenoising(jnp.asarray(pieces.clean), jnp.asarray(pieces.noisy))
     unseen = TotalVariationDenoising(jnp.asarray(pieces.unseen), jnp.asarray(pieces.unseen_noisy))
-    theta, limits = jnp.array(START), {"work_limit": config.work, "max_steps": 10**6}
+    theta = jnp.array(START)
+    limits: dict[str, Any] = {"work_limit": config.work, "max_steps": 10**6}
     steps: list[BilevelStep] = []
     adaptive = maid(problem, theta, problem.noisy, accuracy=config.accuracy, callback=steps.append, **limits)
     path = np.array([*(s.theta for s in steps), adaptive.theta])

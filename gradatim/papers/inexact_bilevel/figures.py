@@ -31,8 +31,8 @@ def _draw_quadratic(data: xr.Dataset) -> Figure:
             axes[0, 0].loglog(data.work, one["gap"], line, color=COLOURS[i], label=name)
             if way == "adaptive":
                 axes[0, 1].loglog(data.work, one["present_accuracy"], color=COLOURS[i])
-                axes[0, 2].semilogx(data.work, one["bound_over_gradient"], color=COLOURS[i])
-                axes[0, 2].semilogx(data.work, one["error_over_bound"] * one["bound_over_gradient"], ":", color=COLOURS[i])
+                axes[0, 2].loglog(data.work, one["bound_over_gradient"], color=COLOURS[i])
+                axes[0, 2].loglog(data.work, one["error_over_bound"] * one["bound_over_gradient"], ":", color=COLOURS[i])
     axes[0, 2].plot([], [], color="grey", label="bound")
     axes[0, 2].plot([], [], ":", color="grey", label="true error")
     axes[0, 2].axhline(0.5, color="black", lw=0.8, ls="--", label="allowed")

@@ -44,7 +44,7 @@ def judge(trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
     )
 
     unseen = denoising["unseen_psnr"].sel(arm="adaptive").values
-    levels = -10 * np.log10(denoising["loss"])
+    levels: xr.DataArray = xr.apply_ufunc(np.log10, denoising["loss"]) * -10
     learned = levels.sel(arm="adaptive").values
     measures["C6.denoising_gain"] = Measure.paired(unseen, denoising["noisy_psnr"].values)
     measures["C6.loss_to_optimum"] = Measure.paired(-10 * np.log10(denoising["searched_loss"].values), learned)

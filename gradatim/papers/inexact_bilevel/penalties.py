@@ -127,10 +127,10 @@ def compare(config: Penalties, data: list[tuple[Any, Any]], grid: np.ndarray) ->
         steps = []
         found = maid(problem, theta, x, accuracy=config.accuracy, step_size=first_step, callback=steps.append, **limits)
         runs["adaptive" + ending] = (steps, found.history)
-    return [_looked_at(config, certain, theta, (X_rest, labels_rest), *runs[arm], grid) for arm in ARMS]
+    return [_looked_at(config, certain, theta, (X_rest, labels_rest), grid, *runs[arm]) for arm in ARMS]
 
 
-def _looked_at(config: Penalties, problem: Any, theta: Any, rest: Any, steps: list[BilevelStep], history: Any, grid: np.ndarray) -> dict:
+def _looked_at(config: Penalties, problem: Any, theta: Any, rest: Any, grid: np.ndarray, steps: list[BilevelStep], history: Any) -> dict:
     """The true loss at given amounts of work."""
     X, labels = rest
 

@@ -45,8 +45,7 @@ class Truth:
 def uniform_problem(config: Quadratic) -> tuple[LinearBilevel, np.ndarray]:
     """The paper's problem and the lower start."""
     random = np.random.default_rng(config.draw)
-    matrices = [random.uniform(size=(config.rows, config.columns)) for _ in range(3)]
-    return _problem(*matrices, random)
+    return _problem([random.uniform(size=(config.rows, config.columns)) for _ in range(3)], random)
 
 
 def well_problem(config: Well, random: np.random.Generator) -> LinearBilevel:
@@ -57,10 +56,11 @@ def well_problem(config: Well, random: np.random.Generator) -> LinearBilevel:
 
     values, shared = np.linspace(1, 2, config.columns), rotation(config.rows)
     matrices = [left * values @ rotation(config.columns).T for left in (rotation(config.rows), shared, shared)]
-    return _problem(*matrices, random)[0]
+    return _problem(matrices, random)[0]
 
 
-def _problem(A1: np.ndarray, A2: np.ndarray, A3: np.ndarray, random: np.random.Generator) -> tuple[LinearBilevel, np.ndarray]:
+def _problem(matrices: list[np.ndarray], random: np.random.Generator) -> tuple[LinearBilevel, np.ndarray]:
+    A1, A2, A3 = matrices
     x1, x2, theta = (random.uniform(size=A1.shape[1]) for _ in range(3))
     y1, y2 = (random.standard_normal(len(A1)) for _ in range(2))
     b1, b2 = A1 @ x1 + 0.01 * y1, A2 @ x2 + A3 @ theta + 0.01 * y2
