@@ -24,7 +24,7 @@ class Images:
     "Noisy points an estimate."
     replicates: Annotated[int, Between(3, 100)] = 4
     "Estimates with noise of their own, for the intervals."
-    samples: Annotated[int, Between(16, 10_000_000)] = 16_384
+    samples: Annotated[int, Between(16, 10_000_000)] = 65_536
     "Of times, data and noise behind each energy by Monte Carlo."
     stable_points: Annotated[int, Between(10, 100_000)] = 8000
     "Patches of 8 × 8 pixels for the stability of the estimate, against half of them."
