@@ -17,12 +17,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from gradatim.numerics.curvature import dense_matrix
+from gradatim.numerics.marchenko_pastur import MarchenkoPastur
 from gradatim.numerics.spectra import (
     Estimate,
     gaussian_density,
     lanczos,
-    marchenko_pastur_edges,
-    marchenko_pastur_median,
     random_probe,
     trace_estimate,
 )
@@ -204,9 +203,9 @@ def bulk_edge(eigenvalues: Float[Array, " m"], *, n_samples: int) -> Float[Array
     """
     _check_count("n_samples", n_samples)
     ordered = jnp.sort(eigenvalues)[::-1]
-    aspect = ordered.size / n_samples
-    scale = jnp.median(ordered[: min(ordered.size, n_samples)]) / marchenko_pastur_median(aspect)
-    return scale * marchenko_pastur_edges(aspect)[1]
+    law = MarchenkoPastur(n_samples / ordered.size)
+    scale = jnp.median(ordered[: min(ordered.size, n_samples)]) / law.quantile((1 + law.zero_mass) / 2)
+    return scale * law.support[1]
 
 
 @eqx.filter_jit

@@ -48,7 +48,5 @@ from .spectra import Krylov as Krylov
 from .spectra import Ritz as Ritz
 from .spectra import gaussian_density as gaussian_density
 from .spectra import lanczos as lanczos
-from .spectra import marchenko_pastur_edges as marchenko_pastur_edges
-from .spectra import marchenko_pastur_median as marchenko_pastur_median
 from .spectra import random_probe as random_probe
 from .spectra import trace_estimate as trace_estimate

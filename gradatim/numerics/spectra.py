@@ -12,7 +12,6 @@ enough for T to be exact to round-off (Simon 1984, Linear Algebra and its Applic
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Literal
 
@@ -325,27 +324,3 @@ def gaussian_density(
     """Σᵢ wᵢ N(x; θᵢ, σ²) on a grid."""
     offsets = (grid[:, None] - nodes[None, :]) / sigma
     return (jnp.exp(-(offsets**2) / 2) @ weights) / (sigma * np.sqrt(2 * np.pi))
-
-
-def marchenko_pastur_edges(aspect: float, scale: float = 1.0) -> tuple[float, float]:
-    """The ends scale (1 ∓ √γ)² of the spectrum of (1/N) XᵀX for N rows of M independent entries of variance `scale`, γ = M/N.
-
-    **Raises:** `ValueError` unless γ > 0.
-
-    >>> marchenko_pastur_edges(0.25)
-    (0.25, 2.25)
-    """
-    if not aspect > 0:
-        raise ValueError(f"aspect M/N must be positive, got {aspect}")
-    return scale * (1 - math.sqrt(aspect)) ** 2, scale * (1 + math.sqrt(aspect)) ** 2
-
-
-def marchenko_pastur_median(aspect: float) -> float:
-    """Median of the *non-zero* part of the Marchenko–Pastur law of unit variance: min(1, γ)⁻¹ ∫ √((b-x)(x-a)) / (2πγx) dx = ½ up to it."""
-    low, high = marchenko_pastur_edges(aspect)
-    # x = centre - radius cos φ: the integrand is smooth in φ.
-    phi = np.linspace(0, np.pi, 4097)
-    x = (low + high) / 2 - (high - low) / 2 * np.cos(phi)
-    density = np.sin(phi) ** 2 / np.maximum(x, np.finfo(float).tiny)
-    cumulative = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(np.interp(0.5, cumulative / cumulative[-1], x))

@@ -13,8 +13,6 @@ from gradatim.numerics import (
     dense_matrix,
     gaussian_density,
     lanczos,
-    marchenko_pastur_edges,
-    marchenko_pastur_median,
     random_probe,
     trace_estimate,
 )
@@ -230,8 +228,6 @@ def test_bad_input(unchecked):
         trace_estimate(operator, key=jax.random.key(0), n_probes=1)
     with pytest.raises(ValueError, match="power must be at least 1, got 0"):
         trace_estimate(operator, key=jax.random.key(0), power=0)
-    with pytest.raises(ValueError, match="aspect M/N must be positive"):
-        marchenko_pastur_edges(0.0)
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -243,11 +239,3 @@ def test_trace_lies_within_its_standard_error(getkey, double, power):
     # Var zᵀAz = 2 Σ_{i≠j} aᵢⱼ² for signs.
     spread = np.sqrt(2 * (np.sum(a**2) - np.sum(np.diagonal(a) ** 2)) / 400)
     assert np.isclose(estimate.standard_error, spread, rtol=0.2)
-
-
-@pytest.mark.parametrize("aspect", [0.2, 1.0, 3.0])
-def test_marchenko_pastur_median(aspect):
-    n = 900
-    rows = np.random.default_rng(0).normal(size=(n, int(aspect * n)))
-    values = np.linalg.svd(rows / np.sqrt(n), compute_uv=False) ** 2
-    assert np.isclose(np.median(values), marchenko_pastur_median(aspect), rtol=0.03)
