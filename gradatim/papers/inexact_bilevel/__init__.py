@@ -35,7 +35,7 @@ SCALES = {
     "full": Config(
         quadratic=Quadratic(work=1_000_000),
         well=Well(draws=30),
-        penalties=Penalties(samples=599, work=1_000_000, shuffles=10),
+        penalties=Penalties(work=1_000_000, shuffles=10),
         denoising=Denoising(side=96, images=10, repeats=10, work=200_000, experts_work=1_000_000, filter_side=7, coarse_grid=(17, 11)),
     ),
 }

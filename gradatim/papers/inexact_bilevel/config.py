@@ -48,7 +48,7 @@ class Well:
 class Penalties:
     """A penalty for each weight of a linear classifier of digits."""
 
-    samples: Annotated[int, Between(10, 599)] = 300
+    samples: Annotated[int, Between(10, 599)] = 599
     "Digits in each of three parts: training, validation, untouched."
     start: Annotated[float, Between(-10.0, 10.0)] = -3.0
     "First logarithm of each penalty."
@@ -68,9 +68,9 @@ class Penalties:
 class Denoising:
     """Total variation and a field of experts, learned on pieces of photographs."""
 
-    side: Annotated[int, Between(8, 213)] = 40
+    side: Annotated[int, Between(8, 213)] = 64
     "Pixels of a piece."
-    images: Annotated[int, Between(1, 30)] = 6
+    images: Annotated[int, Between(1, 30)] = 4
     "Pieces to learn from; as many others are to be denoised."
     noise: Annotated[float, Between(0.001, 1.0)] = 0.1
     "Standard deviation of the noise; grey values lie in [0, 1]."
@@ -82,7 +82,7 @@ class Denoising:
     "Fixed accuracies."
     work: Annotated[int, Between(10, 100_000_000)] = 15_000
     "Lower gradients that learning total variation may spend, products counted as two."
-    experts_work: Annotated[int, Between(10, 100_000_000)] = 25_000
+    experts_work: Annotated[int, Between(10, 100_000_000)] = 12_000
     "Likewise for the field of experts."
     filter_side: Annotated[int, Between(2, 7)] = 3
     "Pixels of a filter: side² - 1 cosine products."
