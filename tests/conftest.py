@@ -27,8 +27,10 @@ import jax  # noqa: E402
 from jax._src.interpreters import mlir  # noqa: E402
 
 # One context for all programs of a process: JAX makes one for each, whose dialects take a tenth of the time of a small program
-# and, as long as the program is remembered, a megabyte.
-mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+# and, as long as the program is remembered, a megabyte. What is compiled while another program is being written down has its own.
+own_context = mlir.make_ir_context
+shared_context = functools.cache(own_context)
+mlir.make_ir_context = lambda: shared_context() if mlir.ir.Context.current is None else own_context()
 # Tracing makes many objects and few cycles: to look for these seventy times less often saves another tenth.
 gc.set_threshold(50_000, 20, 50)
 

@@ -13,7 +13,6 @@ from scipy import special
 
 from gradatim.datasets import load
 from gradatim.implicit import AbstractBilevel, BilevelStep, RidgeLogistic, certified_loss, hoag, maid
-from gradatim.implicit.bilevel_run import Machinery
 from gradatim.lab import Session
 
 from .config import Penalties
@@ -114,10 +113,9 @@ def compare(config: Penalties, data: list[tuple[Any, Any]], grid: np.ndarray) ->
     theta = jnp.full((X.shape[1], CLASSES), config.start)
     x = jnp.zeros_like(theta)
     limits: dict[str, Any] = {"work_limit": config.work, "max_steps": 10**6, "max_lower_gradients": config.work}
-    machinery = Machinery(certain, theta, x, max_gradients=10**6)
-    slope = machinery.differentiate(machinery.start(PRECISE), PRECISE)
+    precise = hoag(certain, theta, x, schedule=lambda k: PRECISE, max_steps=1, max_lower_gradients=10**6)
     # HOAG's own first step, 1/Λ₀, at a precise gradient: it has the length √d.
-    first_step = theta.size**0.5 / slope.norm
+    first_step = theta.size**0.5 / precise.history.gradient_norm[0]
     runs = {}
     for problem, ending in ((assumed, ""), (certain, ", certified")):
         for name, schedule in SCHEDULES.items():
