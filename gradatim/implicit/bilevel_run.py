@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, PyTree
 from .bilevel_problem import AbstractBilevel
 from .differentiation import _arrays
 from .inexact_hypergradient import hypergradient_error_bound, inexact_hypergradient, measured_cross_norm
+from .inexact_line_search import loss_bounds
 from .lower_level import solve_lower
 
 Status = Literal["converged", "max_steps", "work_limit", "precision", "stalled"]
@@ -182,10 +183,8 @@ def certified_loss(
     """
     machinery = Machinery(problem, theta, x, max_lower_gradients)
     point = machinery.begin(accuracy)
-    reach = point.slope * accuracy
-    bend = machinery.upper_smoothness * accuracy**2 / 2
-    lower = point.value - reach - (0.0 if problem.is_upper_convex() else bend)
-    return CertifiedLoss(point.x, point.value, lower, point.value + reach + bend, point.certified)
+    lower, upper = loss_bounds(point.value, point.slope, accuracy, machinery.upper_smoothness, problem.is_upper_convex())
+    return CertifiedLoss(point.x, point.value, float(lower), float(upper), point.certified)
 
 
 class Machinery:

@@ -9,6 +9,12 @@ from jaxtyping import Array, Float
 Number = float | Float[Array, ""]
 
 
+def loss_bounds(value: Number, slope: Number, accuracy: Number, upper_smoothness: Number, is_upper_convex: bool) -> tuple[Number, Number]:
+    """U₋ and U₊ of [`InexactArmijo`][gradatim.implicit.InexactArmijo], from g, ‖∇g‖ and ε."""
+    reach, bend = slope * accuracy, upper_smoothness * accuracy**2 / 2
+    return value - reach - (0.0 if is_upper_convex else bend), value + reach + bend
+
+
 @dataclass(frozen=True)
 class InexactArmijo:
     """A sufficient condition for f(θ₊) - f(θ) ≤ -λ α ‖z‖², where f = g(x̂) is known through g at points within ε of x̂ only.
@@ -38,12 +44,11 @@ class InexactArmijo:
 
     def upper_bound(self, value: Number, slope: Number, accuracy: Number) -> Number:
         """U₊ of g, ‖∇g‖ and ε."""
-        return value + slope * accuracy + self.upper_smoothness * accuracy**2 / 2
+        return loss_bounds(value, slope, accuracy, self.upper_smoothness, self.is_upper_convex)[1]
 
     def lower_bound(self, value: Number, slope: Number, accuracy: Number) -> Number:
         """U₋ of g, ‖∇g‖ and ε."""
-        bend = 0.0 if self.is_upper_convex else self.upper_smoothness * accuracy**2 / 2
-        return value - slope * accuracy - bend
+        return loss_bounds(value, slope, accuracy, self.upper_smoothness, self.is_upper_convex)[0]
 
     def excess(self, after: Number, before: Number, step_size: Number, gradient_norm: Number) -> Number:
         """ψ from U₊ after the step and U₋ before it; at most 0 where the decrease is certain."""
