@@ -22,6 +22,8 @@ from jaxtyping import Array, Float
 
 from gradatim.numerics.ridge import check_not_negative, least_squares
 
+from .tangent_kernel import relu_expectations
+
 
 class Population(eqx.Module):
     """What a linear read-out of given features can know of all inputs."""
@@ -63,16 +65,10 @@ def relu_kernel(a: Float[Array, "n dim"], b: Float[Array, "m dim"]) -> Float[Arr
 
         |a| |b| (sin θ + (π - θ) cos θ) / 2π,     θ the angle between a and b
 
-    Its derivative is not defined where two rows are parallel, or one is zero.
-
     >>> print(relu_kernel(jnp.eye(2), jnp.eye(2)).round(4).tolist()[0], "half the square's mean, and 1/2π")
     [0.5, 0.15919999778270721] half the square's mean, and 1/2π
     """
-    norms = jnp.linalg.norm(a, axis=1)[:, None] * jnp.linalg.norm(b, axis=1)[None]
-    # Round-off may carry it beyond 1, where no angle is.
-    cosine = jnp.clip(a @ b.T / jnp.where(norms > 0, norms, 1), -1, 1)
-    angle = jnp.arccos(cosine)
-    return norms * (jnp.sqrt(1 - cosine**2) + (jnp.pi - angle) * cosine) / (2 * jnp.pi)
+    return relu_expectations(a @ b.T, jnp.sum(a**2, axis=1)[:, None], jnp.sum(b**2, axis=1)[None])[0]
 
 
 @jax.jit

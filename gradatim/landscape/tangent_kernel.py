@@ -106,7 +106,7 @@ def _kernels(x: Array, y: Array, weight_variance: Array, n_hidden: int, activati
     scale = weight_variance / x.shape[1]
     kernel, rows, columns = scale * x @ y.T, scale * jnp.sum(x**2, axis=1), scale * jnp.sum(y**2, axis=1)
     tangent = kernel
-    expectations = _relu if activation == "relu" else _erf
+    expectations = relu_expectations if activation == "relu" else _erf
     for _ in range(n_hidden):
         moment, slope = expectations(kernel, rows[:, None], columns[None])
         rows, columns = (weight_variance * expectations(q, q, q)[0] for q in (rows, columns))
@@ -114,8 +114,8 @@ def _kernels(x: Array, y: Array, weight_variance: Array, n_hidden: int, activati
     return WideKernels(kernel, tangent)
 
 
-def _relu(k: Array, p: Array, q: Array) -> tuple[Array, Array]:
-    """E[φ(u) φ(v)] and E[φ'(u) φ'(v)] for variances p, q and covariance k."""
+def relu_expectations(k: Array, p: Array, q: Array) -> tuple[Array, Array]:
+    """E[φ(u) φ(v)] and E[φ'(u) φ'(v)] of φ = max(0, ·) for normal u, v of variances p, q and covariance k (Cho and Saul 2009)."""
     is_zero = p * q == 0
     norm = jnp.sqrt(jnp.where(is_zero, 1.0, p * q))
     cosine = jnp.clip(k / norm, -1, 1)
