@@ -23,7 +23,7 @@ from gradatim.cli.entries import full_entry, link  # noqa: E402
 from gradatim.lab import Paper  # noqa: E402
 from gradatim.lab.claims import ClaimPart  # noqa: E402
 
-ROOMS = ("optim", "implicit", "landscape", "physics", "transport", "nets", "numerics", "datasets", "lab")
+ROOMS = ("optim", "implicit", "landscape", "transport", "sciml", "physics", "astro", "nets", "numerics", "datasets", "lab")
 GUIDE = (
     ("Start", "index.md"),
     ("Tutorial", "tutorial.md"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gradatim import astro as astro
     from gradatim import datasets as datasets
     from gradatim import implicit as implicit
     from gradatim import lab as lab
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
     from gradatim import numerics as numerics
     from gradatim import optim as optim
     from gradatim import physics as physics
+    from gradatim import sciml as sciml
     from gradatim import transport as transport
     from gradatim.lab import open_record as open_record
 
-_ROOMS = ("datasets", "implicit", "lab", "landscape", "nets", "numerics", "optim", "physics", "transport")
+_ROOMS = ("astro", "datasets", "implicit", "lab", "landscape", "nets", "numerics", "optim", "physics", "sciml", "transport")
 
 
 def __getattr__(name: str) -> Any:

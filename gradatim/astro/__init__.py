@@ -1,0 +1,1 @@
+"""Astronomy: gradients inside galaxies, from spectra to populations."""

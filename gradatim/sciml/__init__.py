@@ -1,0 +1,1 @@
+"""Scientific machine learning: networks that solve differential equations, and networks that help a solver."""
