@@ -4,6 +4,10 @@ from .curvature import GaussNewtonOperator as GaussNewtonOperator
 from .curvature import HessianOperator as HessianOperator
 from .curvature import ResidualOperator as ResidualOperator
 from .curvature import dense_matrix as dense_matrix
+from .divergence import divergence as divergence
+from .divergence import hutchinson_asymmetry as hutchinson_asymmetry
+from .divergence import hutchinson_divergence as hutchinson_divergence
+from .divergence import jacobian_asymmetry as jacobian_asymmetry
 from .fits import BlockMean as BlockMean
 from .fits import PowerLaw as PowerLaw
 from .fits import fit_power_law as fit_power_law
