@@ -41,7 +41,8 @@ def hutchinson_divergence(
     """An unbiased estimate of the divergence, the mean of εᵀ J ε over `n_probes` random probes (Hutchinson 1990).
 
     **Arguments:** `field`, `x`: as for [`divergence`][gradatim.numerics.divergence]; `key`: draws the probes; `n_probes`: at least one;
-    `distribution`: `"rademacher"`, signs, has the least variance, 2 Σ_{i≠j} S²ᵢⱼ with S = (J + Jᵀ)/2 for one probe; `"gaussian"` has 2 ‖S‖²_F.
+    `distribution`: `"rademacher"`, signs, has the least variance, 2 Σ_{i≠j} S²ᵢⱼ with S = (J + Jᵀ)/2 for one probe; `"gaussian"` has
+    2 ‖S‖²_F.
 
     **Raises:** `ValueError` for fewer than one probe, or a value of another size than the point.
 

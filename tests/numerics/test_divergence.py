@@ -92,4 +92,4 @@ def test_bad_input_is_named():
         hutchinson_asymmetry(lambda v: v[:1], jnp.zeros(2), jax.random.key(0))
     # TypeError where types are checked, as they are in these tests.
     with pytest.raises((ValueError, TypeError), match="distribution"):
-        hutchinson_divergence(lambda x: x, jnp.zeros(2), jax.random.key(0), distribution="other")
+        hutchinson_divergence(lambda x: x, jnp.zeros(2), jax.random.key(0), distribution="other")  # pyright: ignore[reportArgumentType]
