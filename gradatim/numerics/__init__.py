@@ -27,6 +27,7 @@ from .fourier import unfold_spectrum as unfold_spectrum
 from .marchenko_pastur import MarchenkoPastur as MarchenkoPastur
 from .nuclear import nuclear_norm_by_quadrature as nuclear_norm_by_quadrature
 from .nuclear import nuclear_norm_by_sketch as nuclear_norm_by_sketch
+from .nuclear import quadrature_probes as quadrature_probes
 from .periodic import PeriodicGrid as PeriodicGrid
 from .periodic import phi_1 as phi_1
 from .periodic import phi_2 as phi_2

@@ -16,11 +16,16 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, Float, Inexact, Int, Num, PRNGKeyArray
 
 
 def nuclear_norm_by_quadrature(
-    matrix: Inexact[Array, "*batch m n"], *, key: PRNGKeyArray, n_probes: int = 8, n_steps: int = 4
+    matrix: Inexact[Array, "*batch m n"],
+    *,
+    key: PRNGKeyArray | None = None,
+    n_probes: int = 8,
+    n_steps: int = 4,
+    probes: Num[Array, "probes rows"] | None = None,
 ) -> Float[Array, "*batch"]:
     """Stochastic Lanczos quadrature: ‖M‖_nuc = tr (M Mᵀ)^½ = E[zᵀ (M Mᵀ)^½ z], z uniform on {-1, 1}ᵐ on the shorter side.
 
@@ -32,27 +37,47 @@ def nuclear_norm_by_quadrature(
 
     **A matrix of low rank needs more probes**: the relative standard deviation is √(2/(`n_probes` × effective rank)).
 
-    **Arguments:** `matrix`: the leading axes are a batch; `key`: of the probes; `n_probes`, `n_steps`: at least 1.
+    **Arguments:** `matrix`: the leading axes are a batch; `key`: of the probes; `n_probes`, `n_steps`: at least 1; `probes`: in the place
+    of `key` and `n_probes`, what [`quadrature_probes`][gradatim.numerics.quadrature_probes] drew once for many matrices, of at least as
+    many rows as the shorter side has: for small matrices the draw costs as much as the products.
 
-    **Raises:** `ValueError` for fewer than one probe or step.
+    **Raises:** `ValueError` for fewer than one probe or step, for both or neither of `key` and `probes`, or for probes with too few rows.
 
     >>> print(f"{nuclear_norm_by_quadrature(2 * jnp.eye(100), key=jax.random.key(0)):.1f}")
     200.0
 
     Source: Ubaru, Chen and Saad, *Fast estimation of tr(f(A)) via stochastic Lanczos quadrature*, SIAM J. Matrix Anal. Appl. 38 (2017).
     """
-    for name, number in {"n_probes": n_probes, "n_steps": n_steps}.items():
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
+    if n_steps < 1:
+        raise ValueError(f"n_steps must be at least 1, got {n_steps}")
+    if (key is None) == (probes is None):
+        raise ValueError(f"key or probes must be given, and not both, got {'neither' if key is None else 'both'}")
     x = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32))
     # Products with the longer side inside; the probes live on the shorter one.
     x = jnp.swapaxes(x, -1, -2) if x.shape[-2] > x.shape[-1] else x
     n_rows = x.shape[-2]
-    if n_rows <= n_probes:
-        probes = jnp.eye(n_rows, dtype=x.dtype)
+    if probes is None:
+        assert key is not None
+        probes = quadrature_probes(key, n_rows, n_probes=n_probes)
+    if probes.shape[1] < n_rows:
+        raise ValueError(f"probes must have a row for each of the matrix's shorter side, {n_rows}, got {probes.shape[1]}")
+    if n_rows <= len(probes):
+        starts = jnp.eye(n_rows, dtype=x.dtype)
     else:
-        probes = jax.random.rademacher(key, (n_probes, n_rows), x.dtype) / jnp.sqrt(jnp.asarray(n_rows, x.dtype))
-    return jnp.vectorize(partial(_quadrature, n_steps=min(n_steps, n_rows)), excluded=(1,), signature="(m,n)->()")(x, probes)
+        starts = probes[:, :n_rows].astype(x.dtype) / jnp.sqrt(jnp.asarray(n_rows, x.dtype))
+    return jnp.vectorize(partial(_quadrature, n_steps=min(n_steps, n_rows)), excluded=(1,), signature="(m,n)->()")(x, starts)
+
+
+def quadrature_probes(key: PRNGKeyArray, n_rows: int, *, n_probes: int = 8) -> Int[Array, "probes rows"]:
+    """Random signs for [`nuclear_norm_by_quadrature`][gradatim.numerics.nuclear_norm_by_quadrature] of matrices of up to `n_rows` rows.
+
+    **Arguments:** `key`; `n_rows`: of the largest matrix, on its shorter side; `n_probes`: at least 1.
+
+    **Raises:** `ValueError` for fewer than one probe.
+    """
+    if n_probes < 1:
+        raise ValueError(f"n_probes must be at least 1, got {n_probes}")
+    return jax.random.rademacher(key, (n_probes * n_rows,), jnp.int8).reshape(n_probes, n_rows)
 
 
 def nuclear_norm_by_sketch(matrix: Inexact[Array, "*batch m n"], *, key: PRNGKeyArray, rank: int = 16) -> Float[Array, "*batch"]:

@@ -107,16 +107,18 @@ def noise_adaptive(
         gradients, others, before = (structure.flatten_up_to(tree) for tree in (updates, other, state.noise))
         key = jax.random.fold_in(jax.random.key(seed), state.count)
 
+        def difference(g: Array, r: Array, noise: Array) -> Array:
+            wide = noise.dtype if not jnp.iscomplexobj(g) else jnp.result_type(noise.dtype, g.dtype)
+            return g.astype(wide) - r.astype(wide)
+
         def measured() -> list[Any]:
-            after = []
-            for layer, g, r, noise in zip(layers, gradients, others, before, strict=True):
-                if layer is None:
-                    after.append(noise)
-                    continue
-                wide = noise.dtype if not jnp.iscomplexobj(g) else jnp.result_type(noise.dtype, g.dtype)
-                distance = measure(layer, norms[layer.group], g.astype(wide) - r.astype(wide), key)
-                after.append((b2 * noise + (1 - b2) * distance**2).astype(noise.dtype))
-            return after
+            leaves = zip(layers, gradients, others, before, strict=True)
+            differences = [None if layer is None else difference(g, r, noise) for layer, g, r, noise in leaves]
+            distances = measure(layers, norms, differences, key)
+            return [
+                noise if distance is None else (b2 * noise + (1 - b2) * distance**2).astype(noise.dtype)
+                for distance, noise in zip(distances, before, strict=True)
+            ]
 
         # There is nothing before the first gradient, and to count it from zero would take the signal for noise.
         first = 1 if reference == "previous" else 0

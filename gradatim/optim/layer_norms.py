@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
 from gradatim.nets import MatrixAxes
-from gradatim.numerics import dual_norm, nuclear_norm, nuclear_norm_by_quadrature, nuclear_norm_by_sketch
+from gradatim.numerics import dual_norm, nuclear_norm, nuclear_norm_by_quadrature, nuclear_norm_by_sketch, quadrature_probes
 from gradatim.numerics.polar import check_name
 
 Groups = Any
@@ -28,12 +28,14 @@ _N_AXES = {"hidden": 2, "embed": 2, "vector": 1}
 class DualNorm(NamedTuple):
     """How a group's layers are measured.
 
-    **Fields:** `measure(array, key)`: the dual norm of one layer's gradient, a scalar; `n_axes`: the axes of one layer, counted from the
-    end, those before them counting layers; None: a leaf is a layer.
+    **Fields:** `measure(array, random)`: the dual norm of one layer's gradient, a scalar; `n_axes`: the axes of one layer, counted from
+    the end, those before them counting layers; None: a leaf is a layer; `draw(key, shapes)`: what is random in measuring layers of these
+    shapes, drawn once for all of them and handed to `measure`, so that equal layers come out equal; None: the key itself.
     """
 
-    measure: Callable[[Array, PRNGKeyArray], Array]
+    measure: Callable[[Array, Any], Array]
     n_axes: int | None = None
+    draw: Callable[[PRNGKeyArray, list[tuple[int, ...]]], Any] | None = None
 
 
 def layer_dual_norms(nuclear: str = "quadrature") -> dict[str, DualNorm]:
@@ -53,19 +55,23 @@ def layer_dual_norms(nuclear: str = "quadrature") -> dict[str, DualNorm]:
     """
     check_name("nuclear", nuclear, NUCLEAR)
 
-    def hidden(gradient: Array, key: PRNGKeyArray) -> Array:
-        return math.sqrt(gradient.shape[-2] / gradient.shape[-1]) * _nuclear(gradient, nuclear, key)
+    def hidden(gradient: Array, random: Array) -> Array:
+        return math.sqrt(gradient.shape[-2] / gradient.shape[-1]) * _nuclear(gradient, nuclear, random)
 
     norms = {group: DualNorm(lambda g, key, norm=norm: dual_norm(g, norm), _N_AXES[group]) for group, norm in NORM_OF_GROUP.items()}
-    return norms | {"hidden": DualNorm(hidden, 2)}
+    return norms | {"hidden": DualNorm(hidden, 2, _probes if nuclear == "quadrature" else None)}
 
 
-def _nuclear(matrix: Inexact[Array, "m n"], nuclear: str, key: PRNGKeyArray) -> Float[Array, ""]:
+def _probes(key: PRNGKeyArray, shapes: list[tuple[int, ...]]) -> Array:
+    return quadrature_probes(key, max(min(shape) for shape in shapes))
+
+
+def _nuclear(matrix: Inexact[Array, "m n"], nuclear: str, random: Array) -> Float[Array, ""]:
     match nuclear:
         case "quadrature":
-            return nuclear_norm_by_quadrature(matrix, key=key)
+            return nuclear_norm_by_quadrature(matrix, probes=random)
         case "sketch":
-            return nuclear_norm_by_sketch(matrix, key=key)
+            return nuclear_norm_by_sketch(matrix, key=random)
         case "svd":
             return nuclear_norm(matrix, method="svd")
     return nuclear_norm(matrix)
@@ -127,16 +133,27 @@ def layers_of(tree: Any, groups: Groups, axes: Any = None, n_axes: Mapping[str, 
     return layers, structure
 
 
-def measure(layer: Layer, norm: DualNorm, gradient: Array, key: PRNGKeyArray) -> Array:
-    """The dual norm of each layer in a leaf, single precision or wider."""
-    folded = layer.fold(gradient)
-    folded = folded.astype(jnp.promote_types(folded.dtype, jnp.float32))
-    stacked = 0 if layer.n_axes is None else folded.ndim - layer.n_axes
-    one = norm.measure
-    # All layers with one key: equal layers must come out equal.
-    for _ in range(stacked):
-        one = jax.vmap(one, in_axes=(0, None))
-    return one(folded, key)
+def measure(layers: list[Layer | None], norms: Mapping[str, DualNorm], gradients: list[Any], key: PRNGKeyArray) -> list[Array | None]:
+    """The dual norm of each layer in each leaf, single precision or wider; None where `optax.masked` has taken a leaf out."""
+    folded = [None if layer is None else _wide(layer.fold(gradient)) for layer, gradient in zip(layers, gradients, strict=True)]
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    for layer, array in zip(layers, folded, strict=True):
+        if layer is not None and array is not None:
+            shapes.setdefault(layer.group, []).append(array.shape[array.ndim - (array.ndim if layer.n_axes is None else layer.n_axes) :])
+    draws = {group: norms[group].draw for group in shapes}
+    random = {group: key if draw is None else draw(key, shapes[group]) for group, draw in draws.items()}
+
+    def one(layer: Layer, array: Array) -> Array:
+        norm = norms[layer.group].measure
+        for _ in range(0 if layer.n_axes is None else array.ndim - layer.n_axes):
+            norm = jax.vmap(norm, in_axes=(0, None))
+        return norm(array, random[layer.group])
+
+    return [None if layer is None or array is None else one(layer, array) for layer, array in zip(layers, folded, strict=True)]
+
+
+def _wide(array: Array) -> Array:
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def _is_masked(node: object) -> bool:

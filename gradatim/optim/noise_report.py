@@ -93,10 +93,8 @@ def noise_report(
         one, other = (
             structure.flatten_up_to(eqx.filter_grad(loss)(params, jax.tree.map(lambda array, i=i: array[i], pair))) for i in (0, 1)
         )
-        return [
-            () if layer is None else measure(layer, norms[layer.group], a - b, key) ** 2 / 2
-            for layer, a, b in zip(layers, one, other, strict=True)
-        ]
+        differences = [None if layer is None else a - b for layer, a, b in zip(layers, one, other, strict=True)]
+        return [() if distance is None else distance**2 / 2 for distance in measure(layers, norms, differences, key)]
 
     pairs = jax.tree.map(lambda array: array.reshape(n // 2, 2, *array.shape[1:]), batches)
     samples = jax.lax.map(squares, pairs)

@@ -11,7 +11,15 @@ import optax
 import pytest
 
 from gradatim.nets import matrix_axes, norm_groups
-from gradatim.numerics import dual_norm, lmo, nuclear_norm, nuclear_norm_by_quadrature, nuclear_norm_by_sketch, primal_norm
+from gradatim.numerics import (
+    dual_norm,
+    lmo,
+    nuclear_norm,
+    nuclear_norm_by_quadrature,
+    nuclear_norm_by_sketch,
+    primal_norm,
+    quadrature_probes,
+)
 from gradatim.optim import (
     DualNorm,
     NoiseAdaptiveState,
@@ -578,3 +586,18 @@ def test_scale_by_scion_is_the_direction_of_scion(getkey):
     direction, _, _ = walk(scale_by_scion(GROUPS), gradients)
     steps, _, _ = walk(scion(0.5, GROUPS), gradients)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(-0.5 * a, b, rtol=ROUND_OFF), direction, steps)
+
+
+def test_probes_drawn_once_serve_matrices_of_all_sizes():
+    key = jax.random.key(0)
+    probes, small = quadrature_probes(key, 40), jnp.asarray(np.random.default_rng(0).normal(size=(12, 40)), jnp.float32)
+    np.testing.assert_array_equal(
+        nuclear_norm_by_quadrature(small, probes=probes), nuclear_norm_by_quadrature(small.T, probes=probes[:, :12])
+    )
+    np.testing.assert_array_equal(
+        nuclear_norm_by_quadrature(small, probes=quadrature_probes(key, 12)), nuclear_norm_by_quadrature(small, key=key)
+    )
+    with pytest.raises(ValueError, match="shorter side, 12, got 11"):
+        nuclear_norm_by_quadrature(small, probes=probes[:, :11])
+    with pytest.raises(ValueError, match="key or probes must be given, and not both, got neither"):
+        nuclear_norm_by_quadrature(small)
