@@ -1,0 +1,107 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.transport import GaugeField, GaussianScore, ScoreFlow, SphereScore, SumOfFields, VariancePreserving, flow_jacobian
+
+TURN = np.array([[0.0, 1.0], [-1.0, 0.0]])
+COVARIANCE = np.array([[1.5, 0.6], [0.6, 0.5]])
+LEFT = np.array([1.0, 0.1, 0.01, 0.001])  # 1 - t
+PRINTED = 1e-6  # digits known of the oracles
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _double():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def normal():
+    """The flow of normal data in the plane: covariance, strength of the gauge part and of a rotation that is none."""
+    path = VariancePreserving()
+
+    def of(covariance, gauge, rotation):
+        exact = GaussianScore(path, covariance)
+        field = SumOfFields(exact, GaugeField(exact, jnp.asarray(TURN)), gauge)
+        field = SumOfFields(field, lambda t, x: jnp.asarray(TURN) @ x, rotation)
+        flow = flow_jacobian(ScoreFlow(field, path), jnp.array([1.0, -0.5]), jnp.asarray(1 - LEFT), rtol=1e-9, atol=1e-11)
+        carried = flow.jacobian @ exact.covariance(jnp.zeros(())) @ jnp.swapaxes(flow.jacobian, 1, 2)
+        back = flow.from_the_other_end()
+        return flow.singular_values, carried - jax.vmap(exact.covariance)(flow.times), back.singular_values, back.times
+
+    covariances = np.stack([COVARIANCE, COVARIANCE, COVARIANCE, COVARIANCE, np.diag([4.0, 0.0]), np.diag([1.0, 0.0])])
+    found = jax.jit(jax.vmap(of))(jnp.asarray(covariances), jnp.array([0, 0.5, 2, 0, 0, 0]), jnp.array([0, 0, 0, 2.0, 0, 0]))
+    return [np.asarray(part) for part in found]
+
+
+def test_o3_every_gauge_part_carries_the_covariance(normal):
+    assert np.abs(normal[1][:3]).max() < 1e-8
+    assert np.abs(normal[1][3, 1:]).max() > 0.1
+
+
+def test_o3_singular_values_of_normal_data(normal):
+    at_the_end = normal[0][:, -1]
+    np.testing.assert_allclose(at_the_end[0], [1.334496, 0.468047], atol=PRINTED)
+    np.testing.assert_allclose(at_the_end[2], [1.334520, 0.468039], atol=PRINTED)
+    np.testing.assert_allclose(at_the_end[3], [1.0472, 0.5965], atol=1e-4)
+
+
+def test_o4_directions_of_normal_data_scale_with_their_widths(normal):
+    # Data of variances 4, 1 and 0, two at a time.
+    first, second = normal[0][4], normal[0][5]
+    np.testing.assert_allclose(first[-1], [1.999788, 0.0104856], atol=PRINTED)
+    np.testing.assert_allclose(second[-1], [1.0, 0.0104856], atol=PRINTED)
+    np.testing.assert_allclose(first[1:3, 1], [0.3220595, 0.0446441], atol=PRINTED)
+
+
+def test_trap_the_way_back_turns_vanishing_into_growing(normal):
+    for found, back in zip(normal[0], normal[2], strict=True):
+        np.testing.assert_allclose(back[-1], 1 / found[-1][::-1], rtol=1e-7)
+    np.testing.assert_allclose(normal[3][0], (1 - LEFT)[::-1], atol=1e-15)
+
+
+@pytest.fixture(scope="module")
+def sphere():
+    """The flow to a sphere in five dimensions, with gauge parts of several kinds."""
+    path = VariancePreserving()
+    exact = SphereScore(path)
+    turn = jnp.zeros((5, 5)).at[:2, :2].set(TURN)
+
+    def shear(t, x):
+        return x[2] * (turn @ x)
+
+    def of(x, gauge, sheared):
+        field = SumOfFields(SumOfFields(exact, GaugeField(exact, turn), gauge), shear, sheared)
+        flow = flow_jacobian(ScoreFlow(field, path), x, jnp.asarray(1 - LEFT), rtol=1e-9, atol=1e-11)
+        return flow.x, flow.singular_values
+
+    x = np.array([1.5, 0, 0, 0, 0]) @ np.eye(5)
+    tilted = np.array([0.9, 0, 1.2, 0, 0])
+    starts = jnp.asarray(np.stack([x, tilted, tilted]))
+    found = jax.jit(jax.vmap(of))(starts, jnp.array([0.0, 0.5, 0.0]), jnp.array([0.0, 0.0, 0.5]))
+    return [np.asarray(part) for part in found]
+
+
+def test_o5_singular_values_of_the_sphere(sphere):
+    tangential = [0.6902821, 0.6656791, 0.6663149]
+    across = [[0.4468273, 0.3220595], [0.0652570, 0.0446441], [0.0153415, 0.0104856]]
+    for found, along, (radial, padded) in zip(sphere[1][0, 1:], tangential, across, strict=True):
+        np.testing.assert_allclose(found, [along, along, radial, padded, padded], atol=PRINTED)
+    np.testing.assert_allclose(np.linalg.norm(sphere[0][0, -1]), 0.9994724, atol=PRINTED)
+
+
+@pytest.mark.parametrize("case", [1, 2], ids=["rotation", "shear"])
+def test_a_gauge_part_keeps_radii_and_changes_singular_values(sphere, case):
+    np.testing.assert_allclose(np.linalg.norm(sphere[0][case], axis=1), np.linalg.norm(sphere[0][0], axis=1), atol=1e-7)
+    assert np.abs(sphere[1][case, -1] - sphere[1][0, -1]).max() > 0.01
+    # Volumes are the same, for the density at the end is.
+    np.testing.assert_allclose(sphere[1][case, -1].prod(), sphere[1][0, -1].prod(), rtol=1e-6)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="a flow's derivative is for at most 64 dimensions, got 65"):
+        flow_jacobian(lambda t, x: x, jnp.ones(65), jnp.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"times must ascend or descend, two of them at least, got \[0\.0, 1\.0, 0\.5\]"):
+        flow_jacobian(lambda t, x: x, jnp.ones(2), jnp.array([0.0, 1.0, 0.5]))
