@@ -1,0 +1,279 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradatim.transport import (
+    SQUARED_EUCLIDEAN,
+    Euclidean,
+    Geodesic,
+    PNorm,
+    cost_matrix,
+    exact_monge_gap,
+    mean_cost,
+    monge_gap,
+    monge_gap_from_samples,
+)
+
+ROUND_OFF = 1e-5  # of costs of order one in single precision
+FOLD, RINGS = 12, 20
+N = FOLD * RINGS
+GEODESIC = Geodesic()
+
+
+def turn(degrees, dim=2):
+    angle = np.radians(degrees)
+    matrix = np.eye(dim)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return matrix
+
+
+def single(x):
+    return jnp.asarray(x, jnp.float32)
+
+
+def rings(dim=2):
+    """Points that a turn by 30° maps to themselves: in the plane with the radii of a standard normal law, or evenly on the sphere."""
+    places = (np.arange(RINGS) + 0.5) / RINGS
+    # A different start for each ring, else points of several rings lie on one ray; on the sphere the same for opposite ones.
+    number = np.arange(RINGS) if dim == 2 else np.minimum(np.arange(RINGS), RINGS - 1 - np.arange(RINGS))
+    angles = 2 * np.pi * np.arange(FOLD)[None] / FOLD + 2.4 * number[:, None]
+    if dim == 2:
+        radii = np.sqrt(-2 * np.log(1 - places))
+        radii *= np.sqrt(2 / (radii**2).mean())
+        return (radii[:, None, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)).reshape(N, 2)
+    z = 2 * places - 1
+    flat = np.sqrt(1 - z**2)[:, None, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    return np.concatenate([flat, np.broadcast_to(z[:, None, None], (RINGS, FOLD, 1))], axis=-1).reshape(N, 3)
+
+
+def normal(n=N, dim=2, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, dim))
+
+
+def of_convex(x):
+    """The gradient of zᵀAz/2 + log Σ exp(Bz)."""
+    A, B = np.array([[1.5, 0.3], [0.3, 0.6]]), np.array([[2.0, 1.0], [-2.0, 0.5], [0.0, -2.0]])
+    weights = np.exp(x @ B.T)
+    return x @ A.T + weights / weights.sum(axis=1, keepdims=True) @ B
+
+
+@pytest.mark.parametrize(("degrees", "value"), [(30, 0.535898), (90, 4.0), (180, 8.0)])
+def test_o1_a_turn_of_a_normal_law(degrees, value):
+    x = rings()
+    assert abs(exact_monge_gap(single(x), single(x @ turn(degrees).T)) - value) < ROUND_OFF * 10
+
+
+def test_o1_a_linear_map_of_a_normal_law():
+    # Twice the nuclear norm less the trace; on a sample a few percent less.
+    A = np.array([[1.0, 2.0], [0.0, 0.5]])
+    x = normal(700)
+    x = (x - x.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T, bias=True))).T
+    expected = 2 * (np.linalg.svd(A, compute_uv=False).sum() - np.trace(A))
+    assert abs(expected - 2) < 1e-12
+    assert 0.88 * expected < exact_monge_gap(single(x), single(x @ A.T)) < 1.02 * expected
+
+
+def test_o2_optimal_maps_have_no_gap():
+    x = normal()
+    for y in (x, x + np.array([[3.0, -1.0]]), 0.2 * x, of_convex(x)):
+        assert abs(exact_monge_gap(single(x), single(y))) < ROUND_OFF
+
+
+@pytest.mark.parametrize("cost", [SQUARED_EUCLIDEAN, Euclidean(), PNorm(1.5), PNorm(4.0)], ids=["l2²", "l2", "l1.5", "l4"])
+def test_o2_increasing_maps_of_a_line_have_no_gap_whatever_the_convex_cost(cost):
+    x = np.sort(normal(100, 1), axis=0)
+    assert abs(exact_monge_gap(single(x), single(x**3 + x - 2), cost=cost)) < ROUND_OFF
+
+
+def test_o3_a_line_turned_round():
+    x = (np.arange(100) + 0.5)[:, None] / 100
+    found = exact_monge_gap(single(x), single(1 - x))
+    assert abs(found - ((1 - 2 * x) ** 2).mean()) < ROUND_OFF and abs(found - 1 / 3) < 1e-4
+
+
+def test_o3_points_sent_to_their_opposites_under_the_distance():
+    x = rings()
+    found = exact_monge_gap(single(x), single(-x), cost=Euclidean())
+    assert abs(found - 2 * np.linalg.norm(x, axis=1).mean()) < ROUND_OFF and abs(found - 2.506628) < 0.02
+
+
+@pytest.mark.parametrize(("degrees", "value"), [(30, 0.410046), (90, 1.198144), (180, 2.0)])
+def test_o4_a_turn_of_the_sphere(degrees, value):
+    x = rings(3)
+    found = exact_monge_gap(single(x), single(x @ turn(degrees, 3).T), cost=GEODESIC)
+    flat = 1 - x[:, 2] ** 2
+    assert abs(found - np.arccos(1 - (1 - np.cos(np.radians(degrees))) * flat).mean()) < ROUND_OFF
+    assert abs(found - value) < 4e-3 * value  # the midpoint rule over the rings
+
+
+def test_o4_opposites_and_meridians_of_the_sphere():
+    x = rings(3)
+    assert abs(exact_monge_gap(single(x), single(-x), cost=GEODESIC) - np.pi) < ROUND_OFF
+    polar, azimuth = np.arccos(x[:, 2]), np.arctan2(x[:, 1], x[:, 0])
+    # Towards the south along each meridian, the order along it kept.
+    polar = polar + 0.3 * np.sin(polar)
+    y = np.stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)], axis=1)
+    assert abs(exact_monge_gap(single(x), single(y), cost=GEODESIC)) < ROUND_OFF
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 10), st.floats(-3, 3))
+def test_o5_scaling_and_shifts(seed, scale, shift):
+    x, y = normal(40, 2, seed), normal(40, 2, seed + 5000)
+    gap = exact_monge_gap(single(x), single(y))
+    assert gap >= 0
+    tolerance = ROUND_OFF * (1 + gap)
+    assert abs(exact_monge_gap(single(scale * x), single(scale * y)) - scale**2 * gap) < 10 * tolerance * scale**2
+    moved = np.array([[shift, -shift]])
+    assert abs(exact_monge_gap(single(x), single(y + moved)) - gap) < 30 * tolerance
+    assert abs(exact_monge_gap(single(x + moved), single(y + moved)) - gap) < 30 * tolerance
+
+
+@pytest.fixture(scope="module")
+def gaps():
+    """Entropic gaps of many pairs of 64 points, one program for all ε."""
+
+    @jax.jit
+    def of(x, ys, epsilon):
+        return jax.lax.map(lambda y: monge_gap_from_samples(x, y, epsilon=epsilon, tolerance=1e-5, max_iterations=10_000), ys)
+
+    return lambda x, ys, epsilon: of(single(x), single(np.stack(ys)), jnp.float32(epsilon))
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.05, 1.0])
+def test_o6_convex_in_the_images(gaps, epsilon):
+    x = normal(64)
+    ends = np.stack([normal(64, 2, seed) for seed in range(1, 41)])
+    # Near one another too, where a fault would show first.
+    ends[20:] = ends[20:21] + 0.05 * (ends[20:] - ends[20:21])
+    first, second = ends[0::2], ends[1::2]
+    ys = np.concatenate([first, second, (first + second) / 2])
+    values = gaps(x, ys, epsilon).value if epsilon else np.array([exact_monge_gap(single(x), single(y)) for y in ys])
+    first, second, middle = np.asarray(values).reshape(3, -1)
+    assert (middle <= (first + second) / 2 + ROUND_OFF).all()
+
+
+def test_o7_the_entropic_gap_of_an_optimal_map_is_not_zero(gaps):
+    x = normal(64)
+    for epsilon in (0.003, 0.05, 1.0):
+        floor = epsilon * np.log(64)
+        found = float(gaps(x, [x], epsilon).value[0])
+        assert found >= floor - ROUND_OFF
+        if epsilon == 0.003:
+            assert found < 1.1 * floor
+
+
+def test_o7_the_exact_gap_is_the_limit_of_little_entropy(gaps):
+    x = normal(64)
+    y = x @ turn(50).T
+    exact = exact_monge_gap(single(x), single(y))
+    found = gaps(x, [y], 0.003)
+    assert abs(float(found.value[0]) - 0.003 * np.log(64) - exact) < 0.02 * exact
+    assert abs(float(found.primal[0]) - exact) < 0.02 * exact and found.primal[0] < exact + 1e-3
+
+
+def test_o7_conventions_differ_by_constants(gaps):
+    x = normal(64)
+    y = x @ turn(50).T
+    entropy = float(gaps(x, [y], 0.1).value[0])
+    one = {
+        name: monge_gap_from_samples(single(x), single(y), epsilon=0.1, convention=name, tolerance=1e-5, max_iterations=10_000)
+        for name in ("kl", "debiased")
+    }
+    assert abs(entropy - float(one["kl"].value) - 2 * 0.1 * np.log(64)) < ROUND_OFF
+    assert all(value.is_converged for value in one.values())
+    itself = monge_gap(lambda z: z, single(x), epsilon=0.1, convention="debiased", tolerance=1e-5, max_iterations=10_000)
+    assert abs(float(itself.value)) < ROUND_OFF
+
+
+def test_o8_gradient_against_differences(double):
+    x, y = jnp.asarray(normal(24)), jnp.asarray(normal(24, 2, 1))
+    direction = jnp.asarray(normal(24, 2, 2))
+
+    def gap(y, cost):
+        return monge_gap_from_samples(x, y, epsilon=0.3, cost=cost, tolerance=1e-9, max_iterations=5000).value
+
+    for cost in (SQUARED_EUCLIDEAN, Euclidean()):
+        value = jax.jit(lambda t, cost=cost: gap(y + t * direction, cost))
+        slope = jax.jit(jax.grad(value))(0.0)
+        differences = (value(1e-4) - value(-1e-4)) / 2e-4
+        assert abs(slope - differences) < 1e-5 * abs(differences)
+
+
+def test_trap_both_terms_have_a_gradient():
+    """At an optimal map they cancel, all but the entropy's share: with only one detached they would not."""
+    x = single(normal(64))
+
+    def gap(y):
+        found = monge_gap_from_samples(x, y, epsilon=0.003)
+        return found.value, found.displacement
+
+    (_, _), slope = jax.jit(jax.value_and_grad(gap, has_aux=True))(x + 1)
+    assert np.abs(slope).max() < 0.05 * np.abs(2 * np.ones(2) / 64).max()
+
+
+def test_trap_the_scale_of_epsilon_has_no_gradient():
+    x, y = single(normal(32)), single(normal(32, 2, 1))
+    assert not np.asarray(jax.grad(lambda y: mean_cost(SQUARED_EUCLIDEAN, x, y))(y)).any()
+
+
+def test_trap_few_points_in_many_dimensions_hide_a_wrong_map():
+    # A rotation in half of the planes: 16 (1 - cos 90°) × 2 for the law.
+    gaps = []
+    for n in (16, 256):
+        x = normal(n, 32, 3)
+        y = np.concatenate([-x[:, 1:16:2], x[:, 0:16:2], x[:, 16:]], axis=1)
+        gaps.append(exact_monge_gap(single(x), single(y)))
+    assert gaps[0] < 0.75 * gaps[1] < 0.75 * 32
+
+
+@pytest.mark.parametrize("place", [[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [np.cos(1e-4), np.sin(1e-4), 0.0]])
+def test_trap_the_angle_is_exact_at_its_ends_and_has_a_finite_gradient(place):
+    x, y = single([1.0, 0.0, 0.0]), single(place)
+    value, slope = jax.value_and_grad(GEODESIC)(x, y)
+    expected = np.arctan2(place[1], place[0])
+    assert abs(value - expected) < 1e-6 and np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("cost", [Euclidean(), PNorm(1.0), PNorm(1.5)], ids=["l2", "l1", "l1.5"])
+def test_trap_coinciding_points_have_a_sub_gradient_of_zero(cost):
+    x = single([1.0, -2.0])
+    assert not np.asarray(jax.grad(cost)(x, x)).any()
+
+
+def test_any_function_of_two_points_is_a_cost():
+    x, y = single(normal(16)), single(normal(16, 2, 1))
+    found = cost_matrix(lambda a, b: jnp.abs(a - b).sum(), x, y)
+    np.testing.assert_allclose(found, np.abs(np.asarray(x)[:, None] - np.asarray(y)[None]).sum(axis=-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        cost_matrix(SQUARED_EUCLIDEAN, x, y), ((np.asarray(x)[:, None] - np.asarray(y)[None]) ** 2).sum(axis=-1), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_samples_that_are_no_pairs_are_refused():
+    x, y = single(normal(4)), single(normal(3))
+    for of in (lambda: monge_gap_from_samples(x, y, epsilon=0.1), lambda: exact_monge_gap(x, y)):
+        with pytest.raises(ValueError, match="y must hold the image of each point of x, got 3 images of 4 points"):
+            of()
+
+
+def test_what_cannot_be_is_refused():
+    x = single(normal(4))
+    with pytest.raises(ValueError, match=r"epsilon must be positive and finite, got -0\.1"):
+        monge_gap(lambda z: z, x, epsilon=-0.1)
+    with pytest.raises(ValueError, match="max_iterations must be at least 100, got 5"):
+        monge_gap(lambda z: z, x, epsilon=0.1, max_iterations=5)
+    with pytest.raises(ValueError, match=r"p must be at least 1 and finite, got 0\.5"):
+        PNorm(0.5)
+    with pytest.raises(ValueError, match="p must be above 1 for a map by a potential, got 1"):
+        PNorm(1.0).conjugate_gradient(x[0])
+    with pytest.raises(ValueError, match="costs must be finite, got 4 that are not"):
+        exact_monge_gap(x.at[0, 0].set(jnp.nan), x)
+
+
+def test_an_unknown_convention_is_refused():
+    # Its annotation refuses it first where types are checked.
+    with pytest.raises(Exception, match=r"convention|Literal"):
+        monge_gap(lambda z: z, single(normal(4)), epsilon=0.1, convention="primal")

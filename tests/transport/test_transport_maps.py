@@ -1,0 +1,144 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gradatim.numerics import jacobian_asymmetry
+from gradatim.transport import (
+    SQUARED_EUCLIDEAN,
+    MapObjective,
+    PNorm,
+    ResidualMap,
+    SphereMap,
+    StructuredMap,
+    conservativity_penalty,
+    entropic_map,
+    fit_transport_map,
+    gaussian_map,
+    unexplained_variance,
+)
+
+TURN = np.array([[0.0, -1.0], [1.0, 0.0]], np.float32)
+
+
+def points(seed=0, n=64, dim=2):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(n, dim)), jnp.float32)
+
+
+def covariance(points):
+    return np.cov(np.asarray(points, np.float64).T, bias=True)
+
+
+def test_o9_the_gaussian_map_takes_one_covariance_to_the_other():
+    x = points(0, 200, 3) @ jnp.asarray(np.random.default_rng(5).normal(size=(3, 3)), jnp.float32)
+    y = points(1, 150, 3) * jnp.array([[2.0, 0.1, 1.0]]) - 4
+    found = gaussian_map(x, y)
+    A = np.asarray(found.matrix, np.float64)
+    np.testing.assert_allclose(A @ covariance(x) @ A, covariance(y), atol=1e-4)
+    np.testing.assert_allclose(A, A.T, atol=1e-5)
+    assert np.linalg.eigvalsh(A).min() > 0
+    np.testing.assert_allclose(found(x.mean(axis=0)), y.mean(axis=0), atol=1e-5)
+
+
+def test_a_gaussian_map_of_points_on_a_line_is_finite():
+    x = jnp.stack([jnp.arange(5.0), jnp.zeros(5)], axis=1)
+    found = gaussian_map(x, 2 * x)
+    np.testing.assert_allclose(jax.vmap(found)(x), 2 * x, atol=1e-5)
+    assert np.isfinite(found.matrix).all()
+
+
+def test_o8_the_penalty_is_unbiased_and_nothing_for_a_gradient():
+    x, key = points(0, 2000), jax.random.key(3)
+    turning = conservativity_penalty(lambda z: jnp.asarray(TURN) @ z, x, key)
+    assert abs(turning - 8) < 0.5 and 4 * jacobian_asymmetry(lambda z: jnp.asarray(TURN) @ z, x[0]) == 8
+    assert conservativity_penalty(lambda z: jnp.asarray([[2.0, 1.0], [1.0, 3.0]]) @ z, x, key) < 1e-9
+    network = jax.grad(lambda z: jax.nn.softplus(z @ jnp.array([1.0, -2.0]) + 1) ** 2)
+    assert conservativity_penalty(network, x, key) < 1e-9
+
+
+def test_a_structured_map_is_optimal_for_its_cost_if_its_field_is_a_gradient():
+    """On a line any increasing map is: h = |z|⁴/4 and F(x) = (x - 2x)³ gives T(x) = 2x."""
+    found = jax.vmap(StructuredMap(lambda x: -(x**3), PNorm(4.0)))(jnp.array([[2.0], [-1.0]]))
+    np.testing.assert_allclose(found, [[4.0], [-2.0]], rtol=1e-6)
+    assert StructuredMap(lambda x: x)(jnp.array([2.0]))[0] == 1  # h = z², without a half
+
+
+def test_images_of_a_sphere_map_have_length_one():
+    network = eqx.nn.MLP(3, 3, 8, 1, key=jax.random.key(0))
+    images = jax.vmap(SphereMap(network))(points(0, 16, 3))
+    np.testing.assert_allclose(jnp.linalg.norm(images, axis=1), 1, rtol=1e-6)
+    slope = jax.grad(lambda z: SphereMap(lambda x: x)(z).sum())(jnp.zeros(3))
+    assert np.isfinite(slope).all()
+
+
+def test_an_entropic_map_tends_to_the_mean_and_to_the_assignment():
+    x = points(0, 64)
+    y = 2 * x + 1
+    much, little = (jax.vmap(entropic_map(x, y, epsilon=epsilon))(x) for epsilon in (1e4, 0.02))
+    np.testing.assert_allclose(much, jnp.broadcast_to(y.mean(axis=0), (64, 2)), atol=0.02)
+    assert unexplained_variance(little, y) < 1
+
+
+def test_unexplained_variance_of_the_constant_map_is_a_hundred():
+    y = points(1)
+    constant = jnp.broadcast_to(y.mean(axis=0), y.shape)
+    np.testing.assert_allclose([unexplained_variance(constant, y), unexplained_variance(y, y, 2 * y)], [100, 0], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A linear residual of a quarter turn, trained with all terms towards a stretched sample."""
+    x = points(0)
+    start = ResidualMap(eqx.nn.Linear(2, 2, use_bias=False, key=jax.random.key(0)), start=lambda z: jnp.asarray(TURN) @ z)
+    objective = MapObjective(
+        fit_epsilon=0.3,
+        gap_epsilon=0.2,
+        gap_weight=jnp.float32(1.0),
+        asymmetry_weight=jnp.float32(0.01),
+        displacement_weight=jnp.float32(0.0),
+    )
+    target = x * jnp.array([[2.0, 0.5]])
+    return (
+        x,
+        target,
+        fit_transport_map(
+            start, x, target, objective=objective, optimizer=optax.adam(0.05), n_steps=150, batch_size=48, key=jax.random.key(1)
+        ),
+    )
+
+
+def test_training_finds_the_optimal_map_from_a_turn(fitted):
+    x, target, found = fitted
+    error = unexplained_variance(jax.vmap(found.transport)(x), target)
+    assert error < 3 and found.loss[-10:].mean() < found.loss[:10].mean()
+    assert found.terms.asymmetry[-1] < 0.1 * found.terms.asymmetry[0] and found.terms.is_converged.all()
+
+
+def test_the_loss_is_the_sum_of_its_terms(fitted):
+    _, _, found = fitted
+    terms = found.terms
+    np.testing.assert_allclose(found.loss, terms.fit + terms.gap + 0.01 * terms.asymmetry, rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be_is_refused():
+    x = points()
+    objective = MapObjective(fit_epsilon=0.1, gap_epsilon=0.1)
+    for n_steps, batch_size, message in ((0, 8, "n_steps must be at least 1, got 0"), (1, 65, r"batch_size must lie in \[1, 64\]")):
+        with pytest.raises(ValueError, match=message):
+            fit_transport_map(
+                ResidualMap(lambda z: z), x, x, objective=objective, optimizer=optax.sgd(1.0), n_steps=n_steps, batch_size=batch_size,
+                key=jax.random.key(0),
+            )  # fmt: skip
+    for name in ("gap_weight", "asymmetry_weight", "displacement_weight"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 0 and finite, got -1"):
+            MapObjective(fit_epsilon=0.1, gap_epsilon=0.1, **{name: -1.0})
+    with pytest.raises(ValueError, match="epsilon must be positive and finite, got 0"):
+        MapObjective(fit_epsilon=0.0, gap_epsilon=0.1)
+    with pytest.raises(ValueError, match="n_probes must be at least 1, got 0"):
+        conservativity_penalty(lambda z: z, x, jax.random.key(0), n_probes=0)
+    with pytest.raises(ValueError, match="y must hold at least 2 points, got 1"):
+        gaussian_map(x, x[:1])
+    with pytest.raises(ValueError, match="epsilon must be positive and finite, got 0"):
+        entropic_map(x, x, epsilon=0.0, cost=SQUARED_EUCLIDEAN)
