@@ -1,0 +1,83 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.landscape import accuracy, all_pairs, class_centred_loss, cyclic_group, pair_network, ridge_readout
+
+ORDER, NODES = 5, 12
+
+
+@pytest.fixture(scope="module")
+def network():
+    return pair_network(ORDER, NODES, key=jax.random.key(0))
+
+
+def test_outputs_are_those_of_one_hot_inputs(network):
+    table = all_pairs(cyclic_group(ORDER))
+    pairs = np.asarray(table.pairs)
+    X = np.concatenate([np.eye(ORDER)[pairs[:, 0]], np.eye(ORDER)[pairs[:, 1]]], axis=1)
+    expected = (X @ np.asarray(network.first)) ** 2 @ np.asarray(network.readout)
+    assert np.allclose(network(table.pairs), expected, atol=1e-6)
+
+
+def test_weights_are_drawn_as_pytorch_draws_them(network):
+    for weights, n in ((network.first, 2 * ORDER), (network.readout, NODES)):
+        assert weights.dtype == jnp.float32 and abs(weights).max() <= 1 / math.sqrt(n)
+        assert np.isclose(weights.std(), 1 / math.sqrt(3 * n), rtol=0.2)
+    still = pair_network(ORDER, NODES, key=jax.random.key(0), readout_scale=0.0)
+    assert np.array_equal(still.first, network.first) and not still.readout.any()
+
+
+def test_t3_the_loss_centres_over_classes():
+    random = np.random.default_rng(0)
+    outputs, labels = random.normal(size=(7, 4)), random.integers(0, 4, 7)
+    centred = outputs - outputs.mean(axis=1, keepdims=True)
+    expected = np.sum((centred - (np.eye(4)[labels] - 1 / 4)) ** 2, axis=1)
+    seen = np.arange(7) < 4
+    assert np.isclose(class_centred_loss(jnp.asarray(outputs), jnp.asarray(labels)), expected.mean(), rtol=1e-5)
+    assert np.isclose(class_centred_loss(jnp.asarray(outputs), jnp.asarray(labels), seen=jnp.asarray(seen)), expected[:4].mean(), rtol=1e-5)
+    shifted = class_centred_loss(jnp.asarray(outputs + random.normal(size=(7, 1))), jnp.asarray(labels))
+    assert np.isclose(shifted, expected.mean(), rtol=1e-5)
+
+
+def test_accuracy_counts_what_is_seen():
+    outputs, labels = jnp.array([[1.0, 0.0], [0.0, 1.0], [jnp.nan, 0.0], [2.0, 3.0]]), jnp.array([0, 0, 1, 1])
+    assert accuracy(outputs, labels) == 0.5
+    assert accuracy(outputs, labels, seen=jnp.array([True, False, False, True])) == 1
+
+
+@pytest.mark.parametrize("n", [7, 20], ids=["dual", "primal"])
+def test_ridge_read_out_is_that_of_the_normal_equations_on_what_is_seen(n):
+    random = np.random.default_rng(n)
+    F, labels = random.normal(size=(n, NODES)), random.integers(0, ORDER, n)
+    seen = np.arange(n) < n - 2
+    with jax.enable_x64(True):
+        V = ridge_readout(jnp.asarray(F), jnp.asarray(labels), ORDER, decay=0.3, seen=jnp.asarray(seen))
+    F, Y = F[seen], np.eye(ORDER)[labels[seen]] - 1 / ORDER
+    assert np.allclose(V, np.linalg.solve(F.T @ F + 0.3 * np.eye(NODES), F.T @ Y), atol=1e-10)
+
+
+def test_ridge_read_out_is_where_decay_in_the_gradient_pulls_the_trained_one():
+    random = np.random.default_rng(3)
+    F, labels, decay = random.normal(size=(30, 6)), random.integers(0, ORDER, 30), 0.05
+    with jax.enable_x64(True):
+        V = ridge_readout(jnp.asarray(F), jnp.asarray(labels), ORDER, decay=decay * 30 / 2)
+        gradient = np.asarray(jax.grad(lambda V: class_centred_loss(jnp.asarray(F) @ V, jnp.asarray(labels)))(V) + decay * V)
+    assert abs(gradient).max() < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pair_network(0, 3, key=jax.random.key(0)), "order must be at least 1, got 0"),
+        (lambda: pair_network(3, 0, key=jax.random.key(0)), "n_nodes must be at least 1, got 0"),
+        (lambda: ridge_readout(jnp.eye(3), jnp.arange(3), 3, decay=0.0), "decay must be positive, got 0.0"),
+        (lambda: ridge_readout(jnp.eye(3), jnp.arange(3), 3, decay=-1.0), "decay must be at least 0, got -1.0"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
