@@ -9,9 +9,16 @@ from .divergence import hutchinson_asymmetry as hutchinson_asymmetry
 from .divergence import hutchinson_divergence as hutchinson_divergence
 from .divergence import jacobian_asymmetry as jacobian_asymmetry
 from .fits import BlockMean as BlockMean
+from .fits import Line as Line
+from .fits import LinePosterior as LinePosterior
 from .fits import PowerLaw as PowerLaw
+from .fits import ScatteredLine as ScatteredLine
+from .fits import fit_line as fit_line
 from .fits import fit_power_law as fit_power_law
+from .fits import fit_scattered_line as fit_scattered_line
 from .fits import local_exponents as local_exponents
+from .fits import scattered_line_log_likelihood as scattered_line_log_likelihood
+from .fits import scattered_line_posterior as scattered_line_posterior
 from .fourier import FoldedResponse as FoldedResponse
 from .fourier import cosine_eigenvalues as cosine_eigenvalues
 from .fourier import cosine_fourier_transform as cosine_fourier_transform
