@@ -1,21 +1,18 @@
 """Implicit derivatives: of any solver's answer, from the conditions it satisfies."""
 
-from .accuracy_schedules import fixed_accuracy as fixed_accuracy
-from .accuracy_schedules import hoag as hoag
 from .adjoint import ConditionsAdjoint as ConditionsAdjoint
 from .alternatives import iterate as iterate
 from .alternatives import one_step as one_step
-from .bilevel import maid as maid
 from .bilevel_problem import AbstractBilevel as AbstractBilevel
 from .bilevel_problem import Bilevel as Bilevel
-from .bilevel_problems import LinearBilevel as LinearBilevel
-from .bilevel_problems import RidgeLogistic as RidgeLogistic
 from .bilevel_run import BilevelHistory as BilevelHistory
 from .bilevel_run import BilevelSolution as BilevelSolution
 from .bilevel_run import BilevelStep as BilevelStep
 from .bilevel_run import CertifiedLoss as CertifiedLoss
 from .bilevel_run import Work as Work
 from .bilevel_run import certified_loss as certified_loss
+from .certified_problems import LinearBilevel as LinearBilevel
+from .certified_problems import RidgeLogistic as RidgeLogistic
 from .constrained import ConicPoint as ConicPoint
 from .constrained import KKTPoint as KKTPoint
 from .constrained import QuadraticProgram as QuadraticProgram
@@ -53,6 +50,7 @@ from .equilibrium_responses import NudgedResponse as NudgedResponse
 from .equilibrium_responses import OnlinePhase as OnlinePhase
 from .equilibrium_responses import RecurrentAdjoint as RecurrentAdjoint
 from .equilibrium_responses import online_phase as online_phase
+from .hoag import hoag as hoag
 from .holomorphic import cauchy_derivative as cauchy_derivative
 from .holomorphic import check_holomorphic as check_holomorphic
 from .homeostasis import homeostatic_loss as homeostatic_loss
@@ -71,6 +69,7 @@ from .linear_solves import RelativeTolerance as RelativeTolerance
 from .linear_solves import default_solver as default_solver
 from .lower_level import LowerSolution as LowerSolution
 from .lower_level import solve_lower as solve_lower
+from .maid import maid as maid
 from .optimality import block_proximal_gradient as block_proximal_gradient
 from .optimality import entropic_descent as entropic_descent
 from .optimality import gradient_step as gradient_step

@@ -9,7 +9,6 @@ from gradatim.implicit import (
     Bilevel,
     InexactArmijo,
     LinearBilevel,
-    fixed_accuracy,
     hoag,
     hypergradient_error_bound,
     inexact_hypergradient,
@@ -68,12 +67,12 @@ SETTINGS = {"step_size": 0.01, "share": 0.5, "decrease": 0.25, "step_growth": 10
 
 @pytest.fixture(scope="module")
 def runs(well):
-    return {accuracy: followed(maid, well, accuracy=accuracy, stop_at=1e-5, **SETTINGS) for accuracy in STARTS}
+    return {accuracy: followed(well, accuracy=accuracy, stop_at=1e-5, **SETTINGS) for accuracy in STARTS}
 
 
-def followed(method, problem, **settings):
+def followed(problem, **settings):
     steps = []
-    found = method(problem, jnp.ones(4), jnp.zeros(4), callback=steps.append, **settings)
+    found = maid(problem, jnp.ones(4), jnp.zeros(4), callback=steps.append, **settings)
     return found, steps
 
 
@@ -177,9 +176,7 @@ def test_the_first_accuracy_hardly_matters(well, runs):
 def test_a_fixed_accuracy_stalls_where_it_is_too_coarse(well):
     ends = {}
     for accuracy in STARTS:
-        found, steps = followed(
-            fixed_accuracy, well, accuracy=accuracy, stop_at=1e-5, **{k: v for k, v in SETTINGS.items() if k != "loosen"}
-        )
+        found, steps = followed(well, accuracy=accuracy, tighten=None, stop_at=1e-5, **SETTINGS)
         ends[accuracy] = np.linalg.norm(exact(well, found.theta)[1])
         assert {step.accuracy for step in steps} <= {accuracy}
         assert found.status == "stalled"
@@ -194,7 +191,7 @@ def test_the_first_step_size_does_not_decide(well, step_size):
 
 def test_failed_backtracks_are_counted(well):
     settings = {**SETTINGS, "step_size": 100.0}
-    found, (step,) = followed(maid, well, accuracy=1e-6, max_steps=1, **settings)
+    found, (step,) = followed(well, accuracy=1e-6, max_steps=1, **settings)
     failed = round(np.log(step.step_size / settings["step_size"]) / np.log(0.5))
     direct = maid(well, jnp.ones(4), jnp.zeros(4), accuracy=1e-6, max_steps=1, **{**SETTINGS, "step_size": step.step_size})
     assert failed >= 5 and found.work.lower_gradients >= direct.work.lower_gradients + failed
@@ -203,7 +200,7 @@ def test_failed_backtracks_are_counted(well):
 
 def test_exact_lower_solutions_and_a_small_decrease_give_armijo_descent(well):
     settings = {"step_size": 4.0, "decrease": 1e-8, "step_growth": 1.2, "step_shrink": 0.5}
-    _, steps = followed(maid, well, accuracy=1e-9, tolerance=1e-10, max_steps=6, **settings)
+    _, steps = followed(well, accuracy=1e-9, tolerance=1e-10, max_steps=6, **settings)
     theta, alpha = np.ones(4), settings["step_size"]
     for step in steps:
         value, gradient, _ = exact(well, theta)

@@ -16,7 +16,6 @@ from gradatim.implicit import (
     TotalVariationDenoising,
     certified_loss,
     cosine_filters,
-    fixed_accuracy,
     maid,
 )
 from gradatim.lab import Session
@@ -86,7 +85,7 @@ def learn_total_variation(config: Denoising, pieces: Pieces) -> dict[str, Any]:
     ends = [adaptive.theta]
     counts = [len(steps)]
     for accuracy in config.fixed:
-        run = fixed_accuracy(problem, theta, problem.noisy, accuracy=accuracy, **limits)
+        run = maid(problem, theta, problem.noisy, accuracy=accuracy, tighten=None, **limits)
         ends.append(run.theta)
         counts.append(len(run.history.loss))
     losses, unseen_psnr, denoised = [], [], []

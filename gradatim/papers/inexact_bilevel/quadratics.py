@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.implicit import BilevelStep, LinearBilevel, fixed_accuracy, maid
+from gradatim.implicit import BilevelStep, LinearBilevel, maid
 from gradatim.lab import Session
 
 from .config import Quadratic, Well
 
 SETTINGS = {"step_size": 0.01, "share": 0.5, "decrease": 0.25, "step_growth": 10 / 9}
 LOOSEN = 1.25
+FIXED: dict[str, Any] = {"tighten": None}
+"The accuracy stays as it is given."
 "Growth of the accuracy after a step; with SETTINGS the constants of the authors' quadratic experiment."
 LOOKS = 80
 "Points along the work at which runs are drawn."
@@ -67,10 +69,10 @@ def _problem(matrices: list[np.ndarray], random: np.random.Generator) -> tuple[L
     return LinearBilevel.of(*(jnp.asarray(a) for a in (A1, b1, A2, A3, b2))), x2
 
 
-def followed(method: Any, problem: LinearBilevel, theta: np.ndarray, x: np.ndarray, **settings: Any) -> dict[str, np.ndarray]:
+def followed(problem: LinearBilevel, theta: np.ndarray, x: np.ndarray, **settings: Any) -> dict[str, np.ndarray]:
     """A run with the truth at each of its steps, one entry a step."""
     steps: list[BilevelStep] = []
-    found = method(problem, jnp.asarray(theta), jnp.asarray(x), callback=steps.append, **SETTINGS, **settings)
+    found = maid(problem, jnp.asarray(theta), jnp.asarray(x), callback=steps.append, **SETTINGS, **settings)
     truth, size = Truth(problem), len(theta)
     thetas, after = (np.array([getattr(s, name) for s in steps]).reshape(-1, size) for name in ("theta", "next_theta"))
     directions = np.array([s.gradient for s in steps]).reshape(-1, size)
@@ -99,10 +101,8 @@ def run_quadratic(config: Quadratic, session: Session) -> dict[str, xr.Dataset]:
     rows: dict[str, list[dict[str, Any]]] = {"adaptive": [], "fixed": []}
     for accuracy in config.accuracies:
         settings = {"accuracy": accuracy, "work_limit": config.work, "max_steps": 10**6}
-        for way, method, more in (("adaptive", maid, {"loosen": LOOSEN}), ("fixed", fixed_accuracy, {})):
-            run = session.once(
-                f"quadratic, {way}, {accuracy:g}", lambda m=method, s={**settings, **more}: followed(m, problem, theta, x, **s)
-            )
+        for way, more in (("adaptive", {"loosen": LOOSEN}), ("fixed", FIXED)):
+            run = session.once(f"quadratic, {way}, {accuracy:g}", lambda s={**settings, **more}: followed(problem, theta, x, **s))
             rows[way].append(_looked_at(run, grid, config.work))
     start = float(Truth(problem).values(theta[None])[0])
     data = _stacked([rows["adaptive"], rows["fixed"]], ("way", "accuracy"))
@@ -118,11 +118,11 @@ def run_well(config: Well, session: Session) -> dict[str, xr.Dataset]:
         problem = well_problem(config, np.random.default_rng([*key, 0, i]))
         theta, x = np.ones(config.columns), np.zeros(config.columns)
         settings = {"stop_at": config.stop_at, "max_steps": 2000}
-        arms = [(maid, {"accuracy": a, "loosen": LOOSEN}) for a in config.accuracies]
-        arms += [(fixed_accuracy, {"accuracy": a}) for a in (config.coarse, config.fine)]
+        arms = [{"accuracy": a, "loosen": LOOSEN} for a in config.accuracies]
+        arms += [{"accuracy": a, **FIXED} for a in (config.coarse, config.fine)]
 
         def all_runs(arms: Any = arms, problem: Any = problem, theta: Any = theta, x: Any = x, settings: Any = settings) -> list:
-            return [followed(method, problem, theta, x, **settings, **more) for method, more in arms]
+            return [followed(problem, theta, x, **settings, **more) for more in arms]
 
         runs = session.once(f"well conditioned, {i}", all_runs)
         # The norm that all of them reach, that of the fixed fine accuracy's end where it stalls above the others'.

@@ -1,4 +1,4 @@
-"""Bilevel descent with accuracies fixed in advance: HOAG (Pedregosa, arXiv:1602.02355), and one accuracy throughout."""
+"""HOAG: bilevel descent with accuracies that are fixed in advance (Pedregosa, arXiv:1602.02355)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from .bilevel import certified_descent
 from .bilevel_problem import AbstractBilevel
 from .bilevel_run import BilevelSolution, BilevelStep, Callback, Machinery, Point, Slope, Status, history
 
@@ -19,61 +18,6 @@ FINEST = 1e-12
 "Below which HOAG's accuracies do not go."
 BOX = 1000.0
 "Largest entry of HOAG's theta."
-
-
-def fixed_accuracy(
-    problem: AbstractBilevel,
-    theta: PyTree,
-    x: PyTree,
-    *,
-    accuracy: float,
-    tolerance: float | None = None,
-    step_size: float = 1.0,
-    share: float = 0.5,
-    decrease: float = 0.1,
-    step_shrink: float = 0.5,
-    step_growth: float = 1.2,
-    max_backtracks: int = 10,
-    stop_at: float = 0.0,
-    max_steps: int = 1000,
-    work_limit: float = math.inf,
-    max_lower_gradients: int = 100_000,
-    callback: Callback | None = None,
-) -> BilevelSolution:
-    """[`maid`][gradatim.implicit.maid] with ε and δ as they are given: it stalls where they certify no further step.
-
-    What is left when the accuracy does not adapt: too coarse a one ends early, too fine a one wastes work. Arguments as there.
-
-    >>> from gradatim.implicit import Bilevel
-    >>> problem = Bilevel(
-    ...     lambda x: (x - 1.0) ** 2 / 2, lambda x, theta: (x - theta) ** 2 / 2,
-    ...     strong_convexity=1.0, smoothness=1.0, upper_smoothness=1.0, hessian_lipschitz=0.0, cross_lipschitz=0.0,
-    ... )
-    >>> found = fixed_accuracy(problem, jnp.array(4.0), jnp.array(0.0), accuracy=0.5)
-    >>> print(found.status)
-    stalled
-    """
-    return certified_descent(
-        problem,
-        theta,
-        x,
-        accuracy=accuracy,
-        tolerance=tolerance,
-        step_size=step_size,
-        share=share,
-        decrease=decrease,
-        step_shrink=step_shrink,
-        step_growth=step_growth,
-        tighten=None,
-        loosen=1.0,
-        max_backtracks=max_backtracks,
-        loosest=accuracy,
-        stop_at=stop_at,
-        max_steps=max_steps,
-        work_limit=work_limit,
-        max_lower_gradients=max_lower_gradients,
-        callback=callback,
-    )
 
 
 def hoag(

@@ -23,7 +23,7 @@ def maid(
     decrease: float = 0.1,
     step_shrink: float = 0.5,
     step_growth: float = 1.2,
-    tighten: float = 0.5,
+    tighten: float | None = 0.5,
     loosen: float = 1.1,
     max_backtracks: int = 10,
     loosest: float = 1.0,
@@ -50,7 +50,8 @@ def maid(
     **Arguments:** `problem`: an [`AbstractBilevel`][gradatim.implicit.AbstractBilevel]; `theta`, `x`: the start, pytrees of floats;
     `accuracy` ε₀ > 0, absolute, a distance in x; `tolerance` δ₀ > 0, absolute, of the linear system's residual, ε₀ by default;
     `step_size` α₀ > 0; `share` η in (λ, 1); `decrease` λ in (0, η); `step_shrink` ρ, `tighten` ν in (0, 1); `step_growth` ρ̄, `loosen`
-    ν̄ > 1; `max_backtracks` ≥ 1 with the first accuracy; `loosest`: ε grows no further than this, or than ε₀ if that is larger;
+    ν̄ > 1, or `tighten` None to keep ε and δ as they are given: it stalls where they certify no further step, too coarse ones early;
+    `max_backtracks` ≥ 1 with the first accuracy; `loosest`: ε grows no further than this, or than ε₀ if that is larger;
     `stop_at`: ends where ‖z‖ + ω, which bounds ‖∇f‖, is at most this; `max_steps`, accepted ones; `work_limit`: in gradients of h, checked
     between solves; `max_lower_gradients` of one lower solve; `callback(step)`: called with each accepted
     [`BilevelStep`][gradatim.implicit.BilevelStep].
@@ -70,52 +71,6 @@ def maid(
     >>> print(found.status, f"{found.theta:.1f}")
     converged 1.0
     """
-    return certified_descent(
-        problem,
-        theta,
-        x,
-        accuracy=accuracy,
-        tolerance=tolerance,
-        step_size=step_size,
-        share=share,
-        decrease=decrease,
-        step_shrink=step_shrink,
-        step_growth=step_growth,
-        tighten=tighten,
-        loosen=loosen,
-        max_backtracks=max_backtracks,
-        loosest=loosest,
-        stop_at=stop_at,
-        max_steps=max_steps,
-        work_limit=work_limit,
-        max_lower_gradients=max_lower_gradients,
-        callback=callback,
-    )
-
-
-def certified_descent(
-    problem: AbstractBilevel,
-    theta: PyTree,
-    x: PyTree,
-    *,
-    accuracy: float,
-    tolerance: float | None,
-    step_size: float,
-    share: float,
-    decrease: float,
-    step_shrink: float,
-    step_growth: float,
-    tighten: float | None,
-    loosen: float,
-    max_backtracks: int,
-    loosest: float,
-    stop_at: float,
-    max_steps: int,
-    work_limit: float,
-    max_lower_gradients: int,
-    callback: Callback | None,
-) -> BilevelSolution:
-    """[`maid`][gradatim.implicit.maid]; with `tighten` None the accuracy stays, and the descent stalls where it does not suffice."""
     residual = accuracy if tolerance is None else tolerance
     _check_positive(accuracy=accuracy, tolerance=residual, step_size=step_size)
     _check_fractions(step_shrink=step_shrink, share=share, decrease=decrease, **({} if tighten is None else {"tighten": tighten}))
@@ -127,7 +82,7 @@ def certified_descent(
     if max_backtracks < 1:
         raise ValueError(f"max_backtracks must be at least 1, got {max_backtracks}")
     machinery = Machinery(problem, theta, x, max_lower_gradients)
-    loosest = max(loosest, accuracy)
+    loosen, loosest = (1.0, accuracy) if tighten is None else (loosen, max(loosest, accuracy))
     point = machinery.start(accuracy)
     armijo = InexactArmijo(decrease, machinery.upper_smoothness, problem.is_upper_convex())
     steps: list[BilevelStep] = []
