@@ -12,7 +12,8 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import PyTree
 
-from .differentiation import Conditions, _held, implicit_solution
+from .conditions import Conditions, held
+from .differentiation import implicit_solution
 
 
 class ConditionsAdjoint(optx.AbstractAdjoint):
@@ -44,6 +45,6 @@ class ConditionsAdjoint(optx.AbstractAdjoint):
         del rewrite_fn, tags
         _, _, _, args, *_ = inputs
         loop = functools.partial(eqxi.while_loop, kind="lax")
-        root, rest = primal_fn((*_held(inputs), loop))
+        root, rest = primal_fn((*held(inputs), loop))
         solution: Any = implicit_solution(self.conditions, root, args, linear_solver=self.linear_solver, tags=self.tags, ridge=self.ridge)
         return solution, rest

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import PyTree
 
-from .differentiation import _held
+from .conditions import held
 
 
 def iterate(step: Callable[..., PyTree], *, n_steps: int) -> Callable[..., PyTree]:
@@ -50,8 +50,8 @@ def one_step(step: Callable[..., PyTree]) -> Callable[[Callable[..., PyTree]], C
     def decorate(solver: Callable[..., PyTree]) -> Callable[..., PyTree]:
         @functools.wraps(solver)
         def solve(init: PyTree, *theta: PyTree) -> PyTree:
-            start, held = _held((init, theta))
-            return step(_held(solver(start, *held)), *theta)
+            start, fixed = held((init, theta))
+            return step(held(solver(start, *fixed)), *theta)
 
         return solve
 

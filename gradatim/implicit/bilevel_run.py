@@ -15,7 +15,7 @@ import optimistix as optx
 from jaxtyping import Float, Int, PyTree
 
 from .bilevel_problem import AbstractBilevel
-from .differentiation import _arrays
+from .conditions import strong_arrays
 from .inexact_hypergradient import hypergradient_error_bound, inexact_hypergradient, measured_cross_norm
 from .inexact_line_search import loss_bounds
 from .lower_level import solve_lower
@@ -200,7 +200,7 @@ class Machinery:
             raise ValueError(f"x must have the structure that the lower objective takes, {wanted}, got {jax.tree.structure(x)}")
         self.problem, self.max_gradients, self.work = problem, max_gradients, Work()
         # Of one type from the first call on: a weakly typed array would be another program.
-        theta, x = _arrays((theta, x))
+        theta, x = strong_arrays((theta, x))
         self.dtype = jnp.result_type(*jax.tree.leaves(x))
         self.still = jax.tree.map(jnp.zeros_like, theta)
         self.adjoint = jax.tree.map(jnp.zeros_like, x)

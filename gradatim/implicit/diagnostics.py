@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from gradatim.numerics.singular_values import Product, top_singular_value_of_map
 
-from .differentiation import Conditions, _arrays, _converted, _operator, _rule, _unknowns
+from .conditions import Conditions, condition_operator, converted_conditions, linear_rule, strong_arrays, unknowns
 from .linear_solves import default_solver
 
 
@@ -64,11 +64,11 @@ def check_implicit(
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
-    x, theta = _unknowns(x), _arrays(theta)
-    conditions = _converted(conditions, x, theta, {})
-    rule = _rule(linear_solver, None, tags, 0.0)
+    x, theta = unknowns(x), strong_arrays(theta)
+    conditions = converted_conditions(conditions, x, theta, {})
+    rule = linear_rule(linear_solver, None, tags, 0.0)
     flat, unravel = ravel_pytree(x)
-    jacobian = lx.linearise(_operator(conditions, x, (theta, {}), rule))
+    jacobian = lx.linearise(condition_operator(conditions, x, (theta, {}), rule))
     solver = default_solver(jacobian) if linear_solver is None else linear_solver
     state = solver.init(jacobian, {})
     flipped, _ = solver.transpose(state, {})

@@ -18,14 +18,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
+from .conditions import (
+    Conditions,
+    LinearRule,
+    check_structure,
+    condition_operator,
+    converted_conditions,
+    held,
+    linear_rule,
+    strong_arrays,
+    unknowns,
+)
 from .linear_solves import default_solver
-
-Conditions = Callable[..., PyTree]
-"F(x, *theta), of the structure of x: zero at a solution."
 
 
 class Pullback(NamedTuple):
@@ -35,15 +42,6 @@ class Pullback(NamedTuple):
     "The cotangent of each floating-point array of theta, None in place of anything else."
     adjoint: PyTree
     "u with Aᵀ u = cotangent: the start of the next, similar solve."
-
-
-class _Rule(eqx.Module):
-    """How the linear system is made and solved."""
-
-    linear_solver: lx.AbstractLinearSolver | None
-    options: dict[str, Any]
-    ridge: Any
-    tags: frozenset[object] = eqx.field(static=True)
 
 
 def implicit_solution(
@@ -80,7 +78,7 @@ def implicit_solution(
     >>> print(f"{jax.grad(solution)(2.0):.4f} {jax.grad(jax.grad(solution))(2.0):.5f}")
     0.2500 -0.09375
     """
-    rule = _rule(linear_solver, options, tags, ridge)
+    rule = linear_rule(linear_solver, options, tags, ridge)
     return _attach(conditions, x, theta, {}, rule, max_residual)
 
 
@@ -110,17 +108,17 @@ def custom_root(
     >>> print(jax.grad(babylonian, argnums=1)(1.0, 16.0))
     0.125
     """
-    rule = _rule(linear_solver, options, tags, ridge)
+    rule = linear_rule(linear_solver, options, tags, ridge)
 
     def decorate(solver: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(solver)
         def solve(init: PyTree, *theta: PyTree, **named: PyTree) -> Any:
             _check_arguments(conditions, init, theta, named)
-            start, held_theta, held_named = _held((init, theta, named))
+            start, held_theta, held_named = held((init, theta, named))
             found = solver(start, *held_theta, **held_named)
             x, aux = found if has_aux else (found, None)
             x = _attach(conditions, x, theta, named, rule, max_residual)
-            return (x, _held(aux)) if has_aux else x
+            return (x, held(aux)) if has_aux else x
 
         return solve
 
@@ -167,7 +165,7 @@ class FixedPointConditions(eqx.Module):
     def __call__(self, x: PyTree, *theta: PyTree, **named: PyTree) -> PyTree:
         """X - T(x, θ)."""
         moved = self.step(x, *theta, **named)
-        _check_structure("step", jax.eval_shape(lambda: moved), jax.eval_shape(lambda: x))
+        check_structure("step", jax.eval_shape(lambda: moved), jax.eval_shape(lambda: x))
         return jax.tree.map(lambda a, b: a - b, x, moved)
 
 
@@ -190,12 +188,12 @@ def root_jvp(
     >>> print(root_jvp(lambda x, a, b: x * a - b, jnp.array(3.0), (jnp.array(2.0), jnp.array(6.0)), (None, jnp.array(1.0))))
     0.5
     """
-    rule = _rule(linear_solver, options, tags, ridge)
-    x, theta = _unknowns(x), _arrays(theta)
-    conditions = _converted(conditions, x, theta, {})
+    rule = linear_rule(linear_solver, options, tags, ridge)
+    x, theta = unknowns(x), strong_arrays(theta)
+    conditions = converted_conditions(conditions, x, theta, {})
     if len(tangents) != len(theta):
         raise ValueError(f"tangents must hold one entry for each of the {len(theta)} arguments of theta, got {len(tangents)}")
-    operator = _operator(conditions, x, (theta, {}), rule)
+    operator = condition_operator(conditions, x, (theta, {}), rule)
     pushed = _push(lambda inputs: conditions(x, *inputs), theta, _float_tangents(theta, tangents))
     return jax.tree.map(jnp.negative, _solve(operator, pushed, rule))
 
@@ -220,18 +218,18 @@ def root_vjp(
     >>> print(*pullback.theta)
     -1.5 0.5
     """
-    rule = _rule(linear_solver, options, tags, ridge)
-    x, theta = _unknowns(x), _arrays(theta)
-    conditions = _converted(conditions, x, theta, {})
+    rule = linear_rule(linear_solver, options, tags, ridge)
+    x, theta = unknowns(x), strong_arrays(theta)
+    conditions = converted_conditions(conditions, x, theta, {})
     # With the sign of F, so that the adjoint is that of A = -∂₁F.
-    adjoint = jax.tree.map(jnp.negative, _solve(_operator(conditions, x, (theta, {}), rule).transpose(), cotangent, rule))
+    adjoint = jax.tree.map(jnp.negative, _solve(condition_operator(conditions, x, (theta, {}), rule).transpose(), cotangent, rule))
     varied, fixed = eqx.partition(theta, eqx.is_inexact_array)
     _, pull = jax.vjp(lambda varied: conditions(x, *eqx.combine(varied, fixed)), varied)
     return Pullback(pull(adjoint)[0], adjoint)
 
 
 @eqx.filter_custom_jvp
-def _with_rule(x: PyTree, conditions: Any, theta: Any, rule: _Rule) -> PyTree:
+def _with_rule(x: PyTree, conditions: Any, theta: Any, rule: LinearRule) -> PyTree:
     del conditions, theta, rule
     return x
 
@@ -247,76 +245,37 @@ def _with_rule_jvp(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
         return conditions(x, *positional, **named)
 
     pushed = _push(in_inputs, (conditions, theta), tangents[1:3])
-    solved = _solve(_operator(conditions, x, theta, rule), pushed, rule)
+    solved = _solve(condition_operator(conditions, x, theta, rule), pushed, rule)
     return x, jax.tree.map(jnp.negative, solved)
 
 
-def _attach(conditions: Any, x: PyTree, theta: tuple, named: dict, rule: _Rule, max_residual: float | None) -> PyTree:
-    x, theta, named = _held(_unknowns(x)), _arrays(theta), _arrays(named)
-    converted = _converted(conditions, x, theta, named)
+def _attach(conditions: Any, x: PyTree, theta: tuple, named: dict, rule: LinearRule, max_residual: float | None) -> PyTree:
+    x, theta, named = held(unknowns(x)), strong_arrays(theta), strong_arrays(named)
+    converted = converted_conditions(conditions, x, theta, named)
     if max_residual is not None:
-        residual = optx.two_norm(_held(converted)(x, *_held(theta), **_held(named)))
+        residual = optx.two_norm(held(converted)(x, *held(theta), **held(named)))
         x = eqx.error_if(
             x,
             ~(residual <= max_residual),
             f"the conditions' norm at the solution is above max_residual={max_residual}: let the solver run longer, or raise the limit",
         )
-    return _with_rule(x, converted, (theta, named), _held(rule))
+    return _with_rule(x, converted, (theta, named), held(rule))
 
 
-def _operator(conditions: Any, x: PyTree, theta: tuple[tuple, dict], rule: _Rule) -> lx.AbstractLinearOperator:
-    """∂₁F, with the ridge."""
-    return lx.JacobianLinearOperator(_damped, x, (conditions, theta, rule.ridge, _held(x)), tags=rule.tags)
-
-
-def _damped(x: PyTree, args: Any) -> PyTree:
-    conditions, (positional, named), ridge, held = args
-    value = conditions(x, *positional, **named)
-    if ridge is None:
-        return value
-    # Zero in value, ρ in its derivative.
-    return jax.tree.map(lambda f, x, x0: f + ridge * (x - x0), value, x, held)
-
-
-def _solve(operator: lx.AbstractLinearOperator, vector: PyTree, rule: _Rule) -> PyTree:
+def _solve(operator: lx.AbstractLinearOperator, vector: PyTree, rule: LinearRule) -> PyTree:
     solver = default_solver(operator) if rule.linear_solver is None else rule.linear_solver
     return lx.linear_solve(operator, vector, solver, options=rule.options).value
 
 
 def _push(fn: Callable[[Any], PyTree], inputs: Any, tangents: Any) -> PyTree:
     """The derivative along tangents, None standing for zero."""
-    held = jax.tree.map(_is_none, tangents, is_leaf=_is_none)
-    fixed, varied = eqx.partition(inputs, held, is_leaf=_is_none)
+    is_still = jax.tree.map(_is_none, tangents, is_leaf=_is_none)
+    fixed, varied = eqx.partition(inputs, is_still, is_leaf=_is_none)
     return jax.jvp(lambda varied: fn(eqx.combine(varied, fixed)), (varied,), (tangents,))[1]
 
 
 def _is_none(leaf: Any) -> bool:
     return leaf is None
-
-
-def _rule(linear_solver: Any, options: Any, tags: Any, ridge: Any) -> _Rule:
-    if isinstance(ridge, int | float) and not ridge >= 0:
-        raise ValueError(f"ridge must be at least 0, got {ridge}")
-    tags = frozenset(tags) if isinstance(tags, frozenset | set | tuple | list) else frozenset([tags])
-    return _Rule(linear_solver, dict(options or {}), None if isinstance(ridge, int | float) and ridge == 0 else ridge, tags)
-
-
-def _held(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)
-
-
-def _arrays(tree: PyTree) -> PyTree:
-    """NumPy's arrays as JAX's, which alone have derivatives; and weakly typed ones, behind which a Python number may stand, as others."""
-
-    def array(leaf: Any) -> Any:
-        weak = isinstance(leaf, jax.Array) and leaf.weak_type
-        return jnp.asarray(leaf, leaf.dtype) if weak or isinstance(leaf, np.ndarray | np.generic) else leaf
-
-    return jax.tree.map(array, tree)
-
-
-def _unknowns(x: PyTree) -> PyTree:
-    return _arrays(jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, x))
 
 
 def _float_tangents(theta: tuple, tangents: tuple) -> PyTree:
@@ -342,23 +301,3 @@ def _check_arguments(conditions: Conditions, init: PyTree, theta: tuple, named: 
     except ValueError:
         # No signature to look at.
         return
-
-
-def _converted(conditions: Conditions, x: PyTree, theta: tuple, named: dict) -> Any:
-    """The conditions, checked, with what they close over as leaves: closed-over tracers would get no derivative."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(x):
-        if not eqx.is_inexact_array(leaf):
-            what = getattr(leaf, "dtype", type(leaf).__name__)
-            raise TypeError(f"x must hold floating-point arrays only, got {what} at {jax.tree_util.keystr(path) or 'itself'}")
-    converted: Any = eqx.filter_closure_convert(conditions, x, *theta, **named)
-    _check_structure("conditions", converted.out_struct, jax.eval_shape(lambda: x))
-    return _arrays(converted)
-
-
-def _check_structure(name: str, value: PyTree, wanted: PyTree) -> None:
-    if jax.tree.structure(value) != jax.tree.structure(wanted):
-        raise ValueError(f"{name} must return the structure of x, {jax.tree.structure(wanted)}, got {jax.tree.structure(value)}")
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(value), jax.tree.leaves(wanted), strict=True):
-        if a.shape != b.shape:
-            where = jax.tree_util.keystr(path) or "itself"
-            raise ValueError(f"{name} must return the shapes of x, {b.shape} at {where}, got {a.shape}; batch with jax.vmap")

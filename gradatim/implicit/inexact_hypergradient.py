@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from gradatim.numerics.singular_values import top_singular_value_of_map
 
 from .bilevel_problem import AbstractBilevel, Scalar, lower_gradient
-from .differentiation import _operator, _rule
+from .conditions import condition_operator, linear_rule
 
 SAFETY = 1.05
 "Times a norm measured by power iteration, which is low."
@@ -56,12 +56,12 @@ def inexact_hypergradient(
     slope = jax.grad(problem.upper)(x)
     mu = problem.strong_convexity(theta)
     # Both sides over μ: lineax also asks that q changes by less than the tolerance, which then is the distance δ/μ that δ certifies.
-    rule = _rule(None, None, lx.positive_semidefinite_tag, 0.0)
+    rule = linear_rule(None, None, lx.positive_semidefinite_tag, 0.0)
 
     def conditions(x: PyTree, theta: PyTree) -> PyTree:
         return jax.tree.map(lambda d: d / mu, lower_gradient(problem, x, theta))
 
-    operator: Any = lx.linearise(_operator(conditions, x, ((theta,), {}), rule))
+    operator: Any = lx.linearise(condition_operator(conditions, x, ((theta,), {}), rule))
     scaled = jax.tree.map(lambda g: g / mu, slope)
     start = jax.tree.map(jnp.zeros_like, x) if adjoint is None else adjoint
     absolute: Any = tolerance / mu
