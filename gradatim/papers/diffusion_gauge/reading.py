@@ -1,0 +1,194 @@
+"""What is read off trained networks: singular values of their flows, dimensions, and the parts of their fields."""
+
+from __future__ import annotations
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+from sklearn.neighbors import NearestNeighbors
+
+from gradatim.lab import Session
+from gradatim.landscape import intrinsic_dimension
+from gradatim.transport import (
+    EmpiricalScore,
+    FourierBasis,
+    ScoreFlow,
+    asymmetry_share,
+    flow_jacobian,
+    fokker_planck_dimension,
+    normal_space_dimension,
+    project_on_gradients,
+    read_flow_dimension,
+    weak_gauge_statistic,
+)
+
+from .config import Config
+from .fields import PATH, flat_normal, spread_times
+from .networks import KINDS, MODELS, SURFACES, Denoiser, surfaces
+
+N_TIMES = 25
+WINDOW = 9
+"The last of the times, from which slopes are read: 1 - t from 1e-2 on."
+LEVELS = (0.003, 0.03, 0.3)
+"1 - t at which fields are decomposed."
+SCALES = (0.3, 1.0)
+"Lengths of the random potentials."
+NEAR = 0.01
+"1 - t for dimensions from scores around a datum."
+NEIGHBOURS = 20
+VARIANCE = 0.05
+"Share of the largest variance from which on a direction counts in local principal components (Fukunaga and Olsen 1971)."
+
+
+def read_networks(config: Config, session: Session, key: jax.Array, networks: dict[int, dict[str, Denoiser]]) -> dict[str, xr.Dataset]:
+    """By dimension: trajectories and dimensions, and the parts of fields."""
+    settings = config.learned
+    trees: dict[str, xr.Dataset] = {}
+    units = {"units": "1"}
+    for dim, by_kind in networks.items():
+        key_starts, key_around, key_parts = jax.random.split(jax.random.fold_in(key, dim), 3)
+        data = surfaces(settings.points, dim, 0)
+        chosen = data[:, : settings.starts]
+        starts = flat_normal(key_starts, settings.starts, dim, dtype=jnp.float32)
+        keys = jax.random.split(key_around, settings.starts)
+
+        def read(
+            by_kind: dict[str, Denoiser] = by_kind, starts: Array = starts, chosen: np.ndarray = chosen, keys: Array = keys
+        ) -> dict[str, np.ndarray]:
+            found = [_flows(kind, by_kind[kind], starts, jnp.asarray(chosen), keys) for kind in KINDS]
+            return {name: np.stack([np.asarray(part[name]) for part in found]) for name in found[0]}
+
+        flows = session.once(f"flows of the networks in {dim} dimensions", read)
+        dims = {"singular_values": ("time", "index"), "ends": ("axis",)}
+        classical, whole = _classical(data, settings.starts)
+        trees[f"reading_{dim}"] = xr.Dataset(
+            {name: (("kind", "surface", "seed", "start", *dims.get(name, ())), value, units) for name, value in flows.items()}
+            | {
+                "local_components": (("surface", "start"), classical, units),
+                "nearest_neighbours": ("surface", whole, units),
+            },
+            {"kind": list(KINDS), "surface": list(SURFACES), "time": spread_times(N_TIMES)},
+        )
+        parts = session.once(
+            f"parts of the fields in {dim} dimensions",
+            lambda by_kind=by_kind, data=data, key=key_parts: {
+                name: np.asarray(value)
+                for name, value in _parts(
+                    by_kind, jnp.asarray(data, jnp.float64), key, n=settings.samples, n_features=settings.features
+                ).items()
+            },
+        )
+        trees[f"parts_{dim}"] = xr.Dataset(
+            {name: (("surface", "level", "seed", "kind"), value, units) for name, value in parts.items()},
+            {"surface": list(SURFACES), "level": list(LEVELS), "kind": list(KINDS)},
+        )
+    return trees
+
+
+@eqx.filter_jit
+def _flows(kind: str, networks: Denoiser, starts: Array, data: Array, keys: Array) -> dict[str, Array]:
+    times = jnp.asarray(spread_times(N_TIMES), starts.dtype)
+    noise = PATH.coefficients(times).m
+
+    def of(network: Denoiser, x: Array, datum: Array, key: Array) -> dict[str, Array]:
+        score = MODELS[kind](network, PATH)
+        flow = flow_jacobian(ScoreFlow(score, PATH), x, times, rtol=1e-4, atol=1e-5)
+        values = flow.singular_values
+        found = read_flow_dimension(values[-WINDOW:], noise[-WINDOW:])
+        near = jnp.asarray(1 - NEAR, x.dtype)
+        return {
+            "singular_values": values,
+            "ends": flow.x[-1],
+            "by_slope": found.by_slope,
+            "by_gap": found.by_gap,
+            "normal_space": normal_space_dimension(score, PATH, datum, near, key=key),
+            "fokker_planck": fokker_planck_dimension(score, PATH, datum, near),
+        }
+
+    def of_network(network: Denoiser, data: Array) -> dict[str, Array]:
+        return jax.vmap(lambda x, datum, key: of(network, x, datum, key))(starts, data, keys)
+
+    def of_surface(given: tuple[Denoiser, Array]) -> dict[str, Array]:
+        networks, data = given
+        # A network at a time: all flows of a batch wait for the slowest.
+        return jax.lax.map(lambda network: of_network(network, data), networks)
+
+    return jax.lax.map(of_surface, (networks, data))
+
+
+@functools.partial(jax.jit, static_argnames=("n", "n_features"))
+def _parts(networks: dict[str, Denoiser], data: Array, key: Array, *, n: int, n_features: int) -> dict[str, Array]:
+    """Mean squares of fields and of their parts, in units of the noise, by surface, level, seed and kind; on held-out samples.
+
+    The basis holds the density's own potential, whose gradient is the score that training aims at, and the potential of the gradient
+    network of the same seed: what a free network has in common with it is no gauge part.
+    """
+    key_rows, key_noise, key_basis = jax.random.split(key, 3)
+    dim = data.shape[2]
+    networks = jax.tree.map(lambda leaf: leaf.astype(data.dtype), networks)
+    noise = flat_normal(key_noise, 2 * n, dim)
+    rows = jax.random.randint(key_rows, (2 * n,), 0, data.shape[1])
+    bases = [
+        FourierBasis(dim, -(-n_features // len(SCALES)), scale=scale, key=jax.random.fold_in(key_basis, i))
+        for i, scale in enumerate(SCALES)
+    ]
+
+    def at_level(data: Array, networks: dict[str, Denoiser], t: Array) -> dict[str, Array]:
+        x = PATH.point(noise, data[rows], t)
+        v = PATH.coefficients(t).m ** 2
+        # Every point sees all data: a few at a time.
+        score = jax.lax.map(lambda x: EmpiricalScore(PATH, data)(t, x), x, batch_size=128)
+        fixed = jnp.concatenate([jax.vmap(jax.jacfwd(basis))(x) for basis in bases], axis=1)
+
+        def of_seed(networks: dict[str, Denoiser]) -> dict[str, Array]:
+            fields = {kind: MODELS[kind](networks[kind], PATH) for kind in KINDS}
+            values = {kind: jax.vmap(lambda x, kind=kind: fields[kind](t, x))(x) for kind in KINDS}
+            basis = jnp.concatenate([score[:, None], values["gradient"][:, None], fixed], axis=1)
+
+            def of(kind: str) -> dict[str, Array]:
+                coefficients = project_on_gradients(values[kind][:n], basis[:n])
+                whole, exact = values[kind][n:], score[n:]
+                conservative = jnp.einsum("nkd,k->nd", basis[n:], coefficients)
+                rest = whole - conservative
+
+                def mean(y: Array) -> Array:
+                    return v * jnp.mean(jnp.sum(y**2, axis=1))
+
+                return {
+                    "field": mean(whole),
+                    "remainder": mean(rest),
+                    "error": mean(whole - exact),
+                    "gradient_error": mean(conservative - exact),
+                    "asymmetry": asymmetry_share(fields[kind], t, x[n : n + 512]),
+                    "statistic": jnp.sqrt(jnp.mean(weak_gauge_statistic(rest, fixed[n:]) ** 2)),
+                }
+
+            found = [of(kind) for kind in KINDS]
+            return {name: jnp.stack([part[name] for part in found]) for name in found[0]}
+
+        return jax.lax.map(of_seed, networks)
+
+    times = 1 - jnp.asarray(LEVELS)
+
+    def of_surface(given: tuple[Array, dict[str, Denoiser]]) -> dict[str, Array]:
+        return jax.lax.map(lambda t: at_level(given[0], given[1], t), times)
+
+    return jax.lax.map(of_surface, (data, networks))
+
+
+def _classical(data: Float[np.ndarray, "surface n dim"], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Dimensions of the data themselves: local principal components at the first n points, and one from nearest neighbours of all."""
+    local = np.zeros((len(data), n))
+    whole = np.zeros(len(data))
+    for i, points in enumerate(data.astype(np.float64)):
+        _, rows = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points))).fit(points).kneighbors(points[:n])
+        around = points[rows] - points[rows].mean(axis=1, keepdims=True)
+        variances = np.linalg.svd(around, compute_uv=False) ** 2
+        local[i] = (variances > VARIANCE * variances[:, :1]).sum(axis=1)
+        whole[i] = intrinsic_dimension(points)
+    return local, whole
