@@ -1,0 +1,132 @@
+"""What the data say about the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from gradatim.lab import Findings, Measure, Session
+
+from .config import Config
+
+JUDGED = (16, 32)
+"Dimensions for which there are criteria."
+GRID_DIMENSION = 32
+"Of the grid of weights."
+
+
+def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
+    """All measures."""
+    measures: dict[str, Measure] = {}
+    untested: dict[str, str] = {}
+    _judge_exact(trees, measures, session)
+    _judge_plane(config, trees["plane"], measures, session)
+    _judge_costs(trees, measures, session)
+    _judge_dimensions(config, trees, measures, untested, session)
+    _tell_digits(trees["digits"], session)
+    return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
+
+
+def _judge_exact(trees: Mapping[str, xr.Dataset], measures: dict[str, Measure], session: Session) -> None:
+    bounds, linear = trees["bounds"], trees["linear"]
+    measures["C1.least_gap"] = Measure.exact(float(bounds["random"].min()))
+    measures["C1.gap_of_optimal_maps"] = Measure.exact(float(np.abs(bounds["optimal"]).max()))
+    off = abs(linear["gap"] / linear["formula"] - 1)
+    measures["C1.linear_map_error"] = Measure.over_seeds(off.max("map").values)
+    session.note(
+        "C1: exact gap on a sample, mean over samples, and of the law: "
+        + "; ".join(
+            f"{name} {float(linear['gap'].sel(map=name).mean()):.3f}, {float(linear['formula'].sel(map=name)):.3f}"
+            for name in linear["map"].values
+        )
+    )
+    errors = abs(linear["by_size"] - float(linear["formula"].sel(map="turn by 90°")))
+    measures["C2.error_by_size"] = Measure.sequence([Measure.over_seeds(errors.sel(size=n).values) for n in linear["size"].values])
+    measures["C3.subset_gap"] = Measure.exact(float(np.abs(bounds["subset"]).max()))
+    measures["C4.midpoint_excess"] = Measure.exact(float(trees["convexity"]["excess"].max()))
+
+
+def _judge_plane(config: Config, plane: xr.Dataset, measures: dict[str, Measure], session: Session) -> None:
+    weights = config.plane.weights
+    judged = f"gap {_nearest_to_one(weights):g}"
+    error, fit = plane["unexplained"], plane["divergence"]
+    measures["C5.unexplained_variance"] = Measure.over_seeds(error.sel(arm=judged).values)
+    measures["C5.gain"] = Measure.paired(error.sel(arm="none").values, error.sel(arm=judged).values, "log-ratio")
+    measures["C5.fit_ratio"] = Measure.paired(fit.sel(arm=judged).values, fit.sel(arm="none").values, "log-ratio")
+    by_weight = error.sel(arm=[f"gap {weight:g}" for weight in weights])
+    measures["C5.weight_spread"] = Measure.over_seeds((by_weight.max("arm") / by_weight.min("arm")).values)
+    rows = [
+        f"{name}: {float(error.sel(arm=name).mean()):.3g} %, divergence {float(fit.sel(arm=name).mean()):.3g}, "
+        f"mean square of the images {float(plane['energy'].sel(arm=name).mean()):.3g}"
+        for name in plane["arm"].values
+    ]
+    session.note(
+        f"C5: unexplained variance and fit on held-out points, means over seeds (the target's mean square is "
+        f"{float(plane['target_energy'].mean()):.3g}): " + "; ".join(rows)
+    )
+    session.note(f"C5: without a regulariser by seed: {', '.join(f'{value:.3g} %' for value in error.sel(arm='none').values)}")
+
+
+def _judge_costs(trees: Mapping[str, xr.Dataset], measures: dict[str, Measure], session: Session) -> None:
+    euclidean, sphere = trees["euclidean"], trees["sphere"]
+    share = 100 * euclidean["gap"] / euclidean["displacement"]
+    measures["C6.euclidean_gap"] = Measure.over_seeds(share.sel(arm="gap").values)
+    measures["C6.sphere_gap_ratio"] = Measure.paired(sphere["gap"].sel(arm="gap").values, sphere["gap"].sel(arm="none").values, "log-ratio")
+    session.note(
+        f"C6: moons to an S-curve: gap over displacement, percent, {_means(share)}; divergence {_means(euclidean['divergence'])}; of the "
+        f"segments of 200 points so many pairs cross: {_means(euclidean['crossings'])}"
+    )
+    session.note(f"C6: sphere: gap {_means(sphere['gap'])}; divergence {_means(sphere['divergence'])}")
+
+
+def _judge_dimensions(
+    config: Config, trees: Mapping[str, xr.Dataset], measures: dict[str, Measure], untested: dict[str, str], session: Session
+) -> None:
+    data = trees["dimensions"]
+    dimensions = data["dimension"].values.tolist()
+    for dim in JUDGED:
+        part = f"C7.entropic_ratio_{dim}"
+        if dim in dimensions:
+            one = data.sel(dimension=dim)
+            measures[part] = Measure.paired(one["network"].values, one["entropic"].values, "log-ratio")
+        else:
+            untested[part] = f"no map in {dim} dimensions was trained"
+    shares = config.dimensions.entropic_shares
+    words = {
+        "network": "network with the gap",
+        "plain": "without",
+        "entropic": "entropic map",
+        "gaussian": "Gaussian",
+        "constant": "constant",
+    }
+    for dim in dimensions:
+        one = data.sel(dimension=dim)
+        best = shares[int(np.argmin(one["by_share"].mean("seed").values))]
+        edge = ", on the edge of its grid" if best in (shares[0], shares[-1]) else ""
+        errors = ", ".join(f"{word} {float(one[name].mean()):.3g} %" for name, word in words.items())
+        session.note(
+            f"C7: unexplained variance in {dim} dimensions: {errors}; the entropic map's best ε is {best:g} of the mean cost{edge}"
+        )
+    grid = trees["grid"]["unexplained"]
+    if dimensions[-1] == GRID_DIMENSION:
+        spread = grid.max(("gap_weight", "asymmetry_weight")) / grid.min(("gap_weight", "asymmetry_weight"))
+        measures["C8.grid_spread"] = Measure.over_seeds(spread.values)
+    else:
+        untested["C8.grid_spread"] = f"the grid is for {GRID_DIMENSION} dimensions, got {dimensions[-1]}"
+
+
+def _tell_digits(digits: xr.Dataset, session: Session) -> None:
+    share = 100 * digits["gap"] / digits["displacement"]
+    session.note(
+        f"Digits, held-out images: divergence to the target {_means(digits['divergence'])}; gap over displacement, percent, {_means(share)}"
+    )
+
+
+def _means(values: xr.DataArray) -> str:
+    return f"{float(values.sel(arm='none').mean()):.3g} without and {float(values.sel(arm='gap').mean()):.3g} with the regulariser"
+
+
+def _nearest_to_one(weights: tuple[float, ...]) -> float:
+    return min(weights, key=lambda weight: abs(np.log(weight)) if weight > 0 else np.inf)

@@ -1,0 +1,279 @@
+"""Training of many maps at once: every arm (weights of the terms of the loss) from every seed's samples, first weights and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from gradatim.lab import Session
+from gradatim.transport import (
+    SQUARED_EUCLIDEAN,
+    Cost,
+    MapObjective,
+    ResidualMap,
+    SphereMap,
+    exact_monge_gap,
+    mean_cost,
+    sinkhorn_divergence,
+)
+
+from .config import Training
+from .problems import Points, generator
+
+Build = Callable[[Any, Any], Any]
+ADAM = optax.scale_by_adam()
+MOST_ROWS = 1024
+"Points from which mean costs are taken."
+
+
+class Weights(NamedTuple):
+    """Of the terms of the loss beside the fit: an arm."""
+
+    gap: float = 0.0
+    displacement: float = 0.0
+    asymmetry: float = 0.0
+
+
+class Samples(NamedTuple):
+    """What each seed trains on and is judged on: arrays of axes (seed, point, coordinate)."""
+
+    x: Points
+    y: Points
+    held_x: Points
+    held_y: Points
+
+
+def direct(network: Any, start: Any) -> Any:
+    """The network is the map."""
+    return network
+
+
+def on_sphere(network: Any, start: Any) -> Any:
+    """The network's value, brought to length one, is the image."""
+    return SphereMap(network)
+
+
+def corrected(network: Any, start: Any) -> Any:
+    """The network corrects a map that is not trained."""
+    return ResidualMap(network, start)
+
+
+def _field(transport: ResidualMap) -> Any:
+    return transport.field
+
+
+class _State(eqx.Module):
+    networks: PyTree
+    memory: PyTree
+    missed: Int[Array, " runs"]
+    "Steps with a transport problem that was not solved."
+    fit: Float[Array, " runs"]
+    gap: Float[Array, " runs"]
+
+
+class _Task(eqx.Module):
+    x: Float[Array, "seeds n dim"]
+    y: Float[Array, "seeds n dim"]
+    rows: Int[Array, "steps seeds 2 batch"]
+    weights: Float[Array, "runs 3"]
+    seed_of: Int[Array, " runs"]
+    fit_epsilon: Float[Array, " seeds"]
+    gap_epsilon: Float[Array, " seeds"]
+    starts: PyTree
+    "Maps to start from, axis 0 the seed, or None."
+    key: PRNGKeyArray
+    rate: Float[Array, ""]
+    n_steps: Float[Array, ""]
+    network: Any
+    "What a network holds beside its arrays."
+    cost: Cost
+    build: Build = eqx.field(static=True)
+    penalised: bool = eqx.field(static=True)
+
+    def transport(self, arrays: PyTree, seed: Array) -> Any:
+        """A run's map."""
+        start = jax.tree.map(lambda leaf: leaf[seed], self.starts)
+        return self.build(eqx.combine(arrays, self.network), start)
+
+
+class Trained(NamedTuple):
+    """Maps after training, seen through the images of the held-out points."""
+
+    images: np.ndarray  # (arm, seed, point, coordinate)
+    divergence: np.ndarray  # (arm, seed)
+    gap: np.ndarray  # (arm, seed), exact
+    displacement: np.ndarray  # (arm, seed)
+    missed: float  # share of steps with a transport problem that was not solved
+    history: dict[str, np.ndarray]
+
+
+def train(
+    config: Training,
+    samples: Samples,
+    arms: Sequence[Weights],
+    session: Session,
+    key: jax.Array,
+    *,
+    label: str,
+    build: Build = direct,
+    cost: Cost = SQUARED_EUCLIDEAN,
+    starts: PyTree = None,
+    penalised: bool = False,
+) -> Trained:
+    """Trains and judges. Arms of a seed share everything but their weights; with a map to start from, the network's last layer is zero."""
+    key_weights, key_rows, key_probes = jax.random.split(key, 3)
+    n_seeds, n, dim = samples.x.shape
+    arrays, network = _networks(config, generator(key_weights), n_seeds, dim, is_correction=starts is not None)
+    x, y, held_x, held_y = (jnp.asarray(part, jnp.float32) for part in samples)
+    scales = [
+        [mean_cost(SQUARED_EUCLIDEAN, b[:MOST_ROWS], b[:MOST_ROWS]), mean_cost(cost, a[:MOST_ROWS], b[:MOST_ROWS])]
+        for a, b in zip(x, y, strict=True)
+    ]
+    fit_scale, gap_scale = np.asarray(scales, np.float32).T
+    random = generator(key_rows)
+    rows = np.stack([_batches(random, n, config) for _ in range(2 * n_seeds)], axis=1)
+    runs = len(arms) * n_seeds
+    task = _Task(
+        x=x,
+        y=y,
+        rows=jnp.asarray(rows.reshape(config.steps, n_seeds, 2, -1)),
+        weights=jnp.asarray(np.repeat(np.asarray(arms, np.float32), n_seeds, axis=0)),
+        seed_of=jnp.asarray(np.tile(np.arange(n_seeds, dtype=np.int32), len(arms))),
+        fit_epsilon=jnp.asarray(config.fit_share * fit_scale, jnp.float32),
+        gap_epsilon=jnp.asarray(config.gap_share * gap_scale, jnp.float32),
+        starts=starts,
+        key=key_probes,
+        rate=jnp.float32(config.learning_rate),
+        n_steps=jnp.float32(config.steps),
+        network=network,
+        cost=cost,
+        build=build,
+        penalised=penalised,
+    )
+    first = jax.tree.map(lambda leaf: np.tile(leaf, (len(arms),) + (1,) * (leaf.ndim - 1)), arrays)
+    zeros = jax.tree.map(np.zeros_like, first)
+    memory = optax.ScaleByAdamState(np.zeros(runs, np.int32), zeros, jax.tree.map(np.zeros_like, first))
+    state = _State(first, memory, np.zeros(runs, np.int32), np.zeros(runs, np.float32), np.zeros(runs, np.float32))  # pyright: ignore[reportArgumentType]
+    loop = session.loop(_step, state, steps=config.steps, args=task, watch=_watch, label=label)
+
+    def judged() -> dict[str, np.ndarray]:
+        images = np.asarray(_images(task, loop.state.networks, held_x)).reshape(len(arms), n_seeds, *held_x.shape[1:])
+        flat = jnp.asarray(images.reshape(runs, *held_x.shape[1:]))
+        divergence = np.asarray(_divergences(flat, held_y, task.seed_of, task.fit_epsilon)).reshape(len(arms), n_seeds)
+        gaps = np.array(
+            [[exact_monge_gap(held_x[s], jnp.asarray(images[a, s]), cost=cost) for s in range(n_seeds)] for a in range(len(arms))]
+        )
+        displacement = np.asarray(_displacements(cost, held_x, flat, task.seed_of)).reshape(len(arms), n_seeds)
+        return {"images": images, "divergence": divergence, "gap": gaps, "displacement": displacement}
+
+    found = session.once(f"{label}, judged", judged)
+    missed = float(np.asarray(loop.state.missed).mean() / config.steps)
+    if missed > 0:
+        session.note(f"{label}: in {100 * missed:.2g} % of the steps a transport problem was not solved to 1e-3 within 500 iterations")
+    return Trained(**found, missed=missed, history=loop.history)
+
+
+def described(trained: Trained) -> dict[str, Any]:
+    """What is known of trained maps, as variables of a dataset."""
+    units = {"units": "1"}
+    return {
+        "divergence": (("arm", "seed"), trained.divergence, units),
+        "gap": (("arm", "seed"), trained.gap, units),
+        "displacement": (("arm", "seed"), trained.displacement, units),
+        "fit_history": (("row", "arm", "seed"), trained.history["fit"].reshape(-1, *trained.gap.shape), units),
+        "gap_history": (("row", "arm", "seed"), trained.history["gap"].reshape(-1, *trained.gap.shape), units),
+    }
+
+
+def _networks(config: Training, random: np.random.Generator, n: int, dim: int, *, is_correction: bool) -> tuple[PyTree, Any]:
+    """Arrays of n networks, with equinox's own first weights but drawn on the host, and what else a network is."""
+
+    def make() -> eqx.nn.MLP:
+        return eqx.nn.MLP(dim, dim, config.width, config.depth, activation=jax.nn.gelu, key=jax.random.key(0))
+
+    shapes = eqx.filter_eval_shape(make)
+    leaves, structure = jax.tree.flatten(eqx.filter(shapes, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)))
+    arrays: list[np.ndarray] = []
+    for leaf in leaves:
+        # A bias follows its weights, and has their bound.
+        fan_in = leaf.shape[1] if len(leaf.shape) == 2 else arrays[-1].shape[2]
+        arrays.append(random.uniform(-1, 1, (n, *leaf.shape)).astype(np.float32) / fan_in**0.5)
+    if is_correction:
+        arrays[-2:] = [np.zeros_like(array) for array in arrays[-2:]]
+    others = eqx.filter(shapes, lambda leaf: not isinstance(leaf, jax.ShapeDtypeStruct))
+    return structure.unflatten(arrays), others
+
+
+def _batches(random: np.random.Generator, n: int, config: Training) -> np.ndarray:
+    """Rows of each step, a new order each time the points are through."""
+    size = min(config.batch_size, n)
+    per_epoch = n // size
+    n_epochs = -(-config.steps // per_epoch)
+    orders = np.stack([random.permutation(n)[: per_epoch * size] for _ in range(n_epochs)])
+    return orders.reshape(-1, size)[: config.steps].astype(np.int32)
+
+
+# One function each for all trainings, with everything in `args`: equal shapes are compiled once.
+def _step(state: _State, i: Array, task: _Task) -> _State:
+    rate = task.rate * (1 + jnp.cos(jnp.pi * i / task.n_steps)) / 2
+
+    def one(given: tuple[Any, ...]) -> tuple[Any, ...]:
+        arrays, memory, missed, weights, seed = given
+        rows = task.rows[i, seed]
+        objective = MapObjective(
+            fit_epsilon=task.fit_epsilon[seed],
+            gap_epsilon=task.gap_epsilon[seed],
+            gap_weight=weights[0],
+            displacement_weight=weights[1],
+            asymmetry_weight=weights[2] if task.penalised else None,
+            cost=task.cost,
+            field=_field,
+        )
+
+        def loss_of(arrays: Any) -> Any:
+            probes = jax.random.fold_in(task.key, i)
+            return objective(task.transport(arrays, seed), task.x[seed, rows[0]], task.y[seed, rows[1]], probes)
+
+        gradient, terms = jax.grad(loss_of, has_aux=True)(arrays)
+        updates, memory = ADAM.update(gradient, memory)
+        arrays = jax.tree.map(lambda p, u: p - rate * u, arrays, updates)
+        return arrays, memory, missed + ~terms.is_converged, terms.fit, terms.gap
+
+    # One after another: side by side all would wait for the transport problem that takes longest.
+    given = (state.networks, state.memory, state.missed, task.weights, task.seed_of)
+    return _State(*jax.lax.map(one, given))
+
+
+def _watch(state: _State, task: _Task) -> dict[str, Array]:
+    del task
+    return {"fit": state.fit, "gap": state.gap}
+
+
+@eqx.filter_jit
+def _images(task: _Task, networks: PyTree, x: Array) -> Array:
+    def of(given: tuple[Any, Array]) -> Array:
+        arrays, seed = given
+        return jax.vmap(task.transport(arrays, seed))(x[seed])
+
+    return jax.lax.map(of, (networks, task.seed_of))
+
+
+@jax.jit
+def _divergences(images: Array, y: Array, seed_of: Array, epsilon: Array) -> Array:
+    def of(given: tuple[Array, Array]) -> Array:
+        points, seed = given
+        return sinkhorn_divergence(points, y[seed], epsilon=epsilon[seed]).value
+
+    return jax.lax.map(of, (images, seed_of))
+
+
+@eqx.filter_jit
+def _displacements(cost: Cost, x: Array, images: Array, seed_of: Array) -> Array:
+    return jax.lax.map(lambda given: jnp.mean(jax.vmap(cost)(x[given[1]], given[0])), (images, seed_of))
