@@ -1,0 +1,139 @@
+"""What the runs say about the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from gradatim.lab import Findings, Measure, Session
+
+from .config import Config
+from .training import ANGLES
+
+ROUND_OFF = 1e-11
+"Relative errors below are those of the solves and no longer the nudge's."
+LEAST_COSINE = 0.01
+"A cosine below counts as this one where it is divided by."
+
+
+def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
+    """Measures of all claims but C7.
+
+    Accuracies are compared with every arm at its own best learning rate of the grid; what else two arms with and without the loss differ
+    in is read at one rate, the best of the arm without.
+    """
+    measures: dict[str, Measure] = {}
+    untested: dict[str, str] = {}
+    nudging = trees["nudging"]
+    measures["C1.nudge_error_slope"] = Measure.over_seeds(
+        slopes(nudging.radius.values, nudging["gradient_error"].sel(angle=0).values, config.nudging.inside)
+    )
+    measures["C1.asymmetry_identity_error"] = Measure.exact(float(nudging["identity"].max()))
+    for points in (1, 2, 4, 6):
+        if points in nudging.points.values:
+            errors = nudging["response_error"].sel(points=points).values
+            measures[f"C2.slope_{points}"] = Measure.over_seeds(slopes(nudging.radius.values, errors, config.nudging.inside))
+        else:
+            untested[f"C2.slope_{points}"] = f"no circle of {points} points among {nudging.points.values.tolist()}"
+    measures["C4.recurrent_difference"] = Measure.exact(float(nudging["recurrent"].max()))
+    measures["C4.through_time_difference"] = Measure.exact(float(nudging["through_time"].max()))
+    measures["C5.estimator_error"] = Measure.over_seeds(np.abs(nudging["estimator"].values).max(axis=1))
+    session.note(
+        f"free equilibria of the networks whose response is measured: largest residual {float(nudging['residual'].max()):.1g}; errors of "
+        f"the response at the radius 1: " + ", ".join(f"N = {n} {_at_one(nudging, n):.2g}" for n in nudging.points.values)
+    )
+
+    angles = trees["angles"]
+    estimated, true = ([f"{name} {angle:g}" for angle in ANGLES] for name in ("EP", "RBP"))
+    measures["C3.cosine_by_angle"] = Measure.sequence([Measure.over_seeds(at_best(angles, arm, "cosine")[:, 0]) for arm in estimated])
+    measures["C3.accuracy_by_angle"] = Measure.sequence([Measure.over_seeds(at_best(angles, arm, "accuracy")) for arm in estimated])
+    flat, wide = at_best(angles, true[0], "accuracy"), at_best(angles, true[-1], "accuracy")
+    measures["C3.backpropagation_change"] = Measure.paired(wide, flat)
+    points = wide - at_best(angles, estimated[-1], "accuracy")
+    cosine = np.maximum(at_best(angles, estimated[-1], "cosine")[:, 0], LEAST_COSINE)
+    measures["C3.deficit_at_90"] = Measure.over_seeds(np.maximum(points / 5, 0.5 / cosine))
+    session.note(f"C3: at 90 degrees {points.mean():.1f} points below recurrent backpropagation, first-layer cosine {cosine.mean():.2f}")
+
+    chain = trees["homeostasis"]
+    rate = best_rate(chain, "90, without")
+    with_loss, without = (at_rate(chain, f"90, {word}", rate, "cosine")[:, 0] for word in ("with", "without"))
+    measures["C5.cosine_gain"] = Measure.paired(with_loss, without)
+    measures["C5.symmetry_score"] = Measure.over_seeds(at_rate(chain, "90, with", rate, "score"))
+    measures["C5.accuracy_gain"] = Measure.paired(*(at_best(chain, f"90, {word}", "accuracy") for word in ("with", "without")))
+    _describe("C5", chain, ("90, without", "90, with"), rate, session)
+
+    loop = trees["loop"]
+    rate = best_rate(loop, "without")
+    measures["C6.symmetry_rise"] = Measure.paired(*(at_rate(loop, word, rate, "score") for word in ("with", "without")))
+    measures["C6.symmetry_score"] = Measure.over_seeds(at_rate(loop, "with", rate, "score"))
+    measures["C6.weight_decay_difference"] = Measure.paired(*(at_rate(loop, word, rate, "accuracy") for word in ("with", "decay")))
+    _describe("C6", loop, ("without", "with", "decay"), rate, session)
+
+    rate = best_rate(chain, "0, without")
+    measures["C8.angle_without"] = Measure.over_seeds(at_rate(chain, "0, without", rate, "angle"))
+    measures["C8.angle_difference"] = Measure.paired(*(at_rate(chain, f"0, {word}", rate, "angle") for word in ("with", "without")))
+    _describe("C8", chain, ("0, without", "0, with"), rate, session)
+
+    for name in ("angles", "homeostasis", "loop"):
+        _tell_rates(name, trees[name], session)
+    return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
+
+
+def slopes(radii: np.ndarray, errors: np.ndarray, inside: float) -> np.ndarray:
+    """The power of the radius with which errors fall, for each seed: a line through the logarithms between round-off and `inside`.
+
+    **Raises:** `ValueError` where fewer than two radii are left.
+    """
+    found = []
+    for row in errors:
+        kept = (radii <= inside * (1 + 1e-9)) & (row > ROUND_OFF)
+        if kept.sum() < 2:
+            raise ValueError(f"radii must hold at least two up to {inside:g} with errors above {ROUND_OFF:g}, got {int(kept.sum())}")
+        found.append(np.polyfit(np.log(radii[kept]), np.log(row[kept]), 1)[0])
+    return np.array(found)
+
+
+def best_rate(data: xr.Dataset, arm: str) -> float:
+    """The rate of the grid with the highest mean accuracy after the last epoch."""
+    means = data["accuracy"].sel(arm=arm).isel(epoch=-1).mean("seed")
+    return float(data.rate[int(np.nanargmax(means.values))])
+
+
+def at_rate(data: xr.Dataset, arm: str, rate: float, name: str) -> np.ndarray:
+    """A reading after the last epoch, for each seed."""
+    return data[name].sel(arm=arm, rate=rate).isel(epoch=-1).values
+
+
+def at_best(data: xr.Dataset, arm: str, name: str) -> np.ndarray:
+    """The same at the arm's own best rate."""
+    return at_rate(data, arm, best_rate(data, arm), name)
+
+
+def _at_one(nudging: xr.Dataset, points: int) -> float:
+    return float(nudging["response_error"].sel(points=points).sel(radius=1.0, method="nearest").mean())
+
+
+def _describe(claim: str, data: xr.Dataset, arms: tuple[str, ...], rate: float, session: Session) -> None:
+    """Beside the claim: how asymmetric the networks are in themselves, for a score near 1 may come of small weights."""
+    words = [
+        f"{arm}: score {at_rate(data, arm, rate, 'score').mean():.3f}, norm of the antisymmetric part "
+        f"{at_rate(data, arm, rate, 'antisymmetric').mean():.2f}, first-layer cosine "
+        f"{at_rate(data, arm, rate, 'cosine')[:, 0].mean():.2f}, "
+        f"accuracy {at_rate(data, arm, rate, 'accuracy').mean():.1f} %"
+        for arm in arms
+    ]
+    session.note(f"{claim}, at the rate {rate:g}: " + "; ".join(words))
+
+
+def _tell_rates(name: str, data: xr.Dataset, session: Session) -> None:
+    rates = data.rate.values.tolist()
+    best = {arm: best_rate(data, arm) for arm in data.arm.values.tolist()}
+    edge = [arm for arm, rate in best.items() if rate in (rates[0], rates[-1])]
+    unsettled = float((data["residual"].isel(epoch=-1) > 1e-2).mean())
+    session.note(
+        f"{name}: best rates of {rates}: " + ", ".join(f"{arm} {rate:g}" for arm, rate in best.items())
+        + (f"; on the edge of the grid: {', '.join(edge)}" if edge else "")
+        + (f"; {100 * unsettled:.0f} % of the last networks do not settle for some image" if unsettled else "")
+    )  # fmt: skip

@@ -1,0 +1,105 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import jacobian_homeostasis as paper
+from gradatim.papers.jacobian_homeostasis import judging, training
+
+TOML = Path(paper.__file__).parents[1] / "jacobian_homeostasis.toml"
+SMOKE = paper.SCALES["smoke"]
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    with jax.enable_x64(True):
+        session = Session(jax.random.key(0), precision="double", scale="smoke")
+        yield paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured(smoke):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert set(smoke[0].measures) == parts and not smoke[0].untested
+
+
+def test_what_is_exact_holds_at_any_size(smoke):
+    verdicts = {claim.id: claim.judge(smoke[0].measures, "smoke")["verdict"] for claim in read_paper(TOML).claims}
+    assert {verdicts[claim] for claim in ("C1", "C2", "C4")} == {"holds"}
+    assert smoke[0].measures["C5.estimator_error"].value < 0.01
+
+
+def test_an_asymmetric_network_keeps_its_error_when_the_nudge_shrinks(smoke):
+    errors = smoke[0].data["nudging"]["gradient_error"].mean("seed")
+    assert errors.sel(angle=90, radius=0.02) > 0.3 and errors.sel(angle=0, radius=0.02) < 0.05
+    assert (smoke[0].data["nudging"]["residual"] < 1e-12).all()
+
+
+def test_the_same_weights_images_and_probes_for_all_arms_of_a_seed(smoke):
+    data = smoke[0].data
+    angles, loop = data["angles"].to_dataset().isel(epoch=0), data["loop"].to_dataset().isel(epoch=0)
+    for angle in training.ANGLES:
+        assert angles["accuracy"].sel(arm=f"EP {angle:g}").equals(angles["accuracy"].sel(arm=f"RBP {angle:g}"))
+    assert np.allclose(angles["angle"].sel(arm="EP 45"), 45, atol=1e-2) and (angles["angle"].sel(arm="EP 0") == 0).all()
+    assert np.allclose(angles["cosine"].sel(arm="EP 0"), 1, atol=1e-4)
+    assert (loop["score"].sel(arm="with") == loop["score"].sel(arm="without")).all()
+
+
+def test_the_loss_of_a_loop_is_weight_decay(smoke):
+    loop = smoke[0].data["loop"].to_dataset().isel(epoch=-1)
+    fallen = {word: loop["antisymmetric"].sel(arm=word) - loop["antisymmetric"].sel(arm="without") for word in ("with", "decay")}
+    assert (fallen["decay"] < 0).all() and np.allclose(fallen["with"], fallen["decay"], rtol=0.3)
+
+
+def test_the_loss_lowers_the_antisymmetric_part(smoke):
+    last = smoke[0].data["homeostasis"].to_dataset().isel(epoch=-1)["antisymmetric"]
+    assert (last.sel(arm="90, with") < last.sel(arm="90, without")).all()
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"nudging", "angles", "homeostasis", "loop", "rates"}
+    assert all(ax.get_xlabel() and ax.get_ylabel() for fig in figures.values() for ax in fig.axes)
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+@pytest.mark.laptop
+def test_the_same_seed_gives_the_same_findings(smoke):
+    again = paper.run(SMOKE, Session(jax.random.key(0), precision="double", scale="smoke"))
+    assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 2e9 < 16e9 > paper.memory(paper.SCALES["full"])
+
+
+def test_slopes_leave_out_round_off_and_what_lies_beyond():
+    radii = np.array([1e-3, 0.01, 0.1, 0.2, 1.0])
+    errors = np.array([[1e-13, 1e-8, 1e-4, 1.6e-3, 0.3]])
+    assert np.allclose(judging.slopes(radii, errors, 0.2), 4, atol=1e-2)
+    with pytest.raises(ValueError, match=r"radii must hold at least two up to 0\.01 with errors above 1e-11, got 1"):
+        judging.slopes(radii, errors, 0.01)
+
+
+def test_circles_that_were_not_asked_for_are_untested(smoke):
+    findings, session = smoke
+    trees = {name: node.to_dataset() for name, node in findings.data.children.items()}
+    trees["nudging"] = trees["nudging"].sel(points=[1, 2, 4])
+    judged = judging.judge(SMOKE, trees, session)
+    assert judged.untested == {"C2.slope_6": "no circle of 6 points among [1, 2, 4]"}
+
+
+def test_only_arms_without_a_partner_are_decayed_and_only_groups_with_the_loss_compute_it():
+    angles, homeostasis, loop = training.groups(replace(SMOKE.training, loop_coefficient=0.2))
+    assert [group.is_homeostatic for group in (angles, homeostasis, loop)] == [False, True, True]
+    assert [arm.decay for arm in loop.arms] == [0, 0, 0.2] and [arm.homeostasis for arm in loop.arms] == [0, 0.2, 0]
+    assert jnp.isclose(sum(arm.is_adjoint for arm in angles.arms), 3)
