@@ -197,24 +197,21 @@ def spectral_learning_curve(
 @jax.jit
 def _curve(spectrum: Array, sizes: Array, power: Array, ridge: Array) -> tuple[Array, Array, Array]:
     n_positive = jnp.sum(spectrum > 0)
-    total, least = spectrum.sum(), jnp.where(spectrum > 0, spectrum, jnp.inf).min()
-    eps = jnp.finfo(spectrum.dtype).eps
-    # Both bracket ends satisfy an inequality: each term is at most λ/κ, and at least its value at the least eigenvalue.
-    solver = optx.Bisection(rtol=0.0, atol=64 * float(eps), flip=True)
+    least = jnp.where(spectrum > 0, spectrum, jnp.inf).min()
+    eps = float(jnp.finfo(spectrum.dtype).eps)
+    solver = optx.Newton(rtol=16 * eps, atol=16 * eps)
 
-    def excess(log_kappa: Array, args: tuple[Array, Array, Array]) -> Array:
+    def shortfall(kappa: Array, args: tuple[Array, Array, Array]) -> Array:
+        # A parallel sum of lines in κ: concave, so that from below Newton's steps never pass the root.
         spectrum, D, ridge = args
-        kappa = jnp.exp(log_kappa)
-        return jnp.log(ridge / kappa + jnp.sum(spectrum / (kappa + D * spectrum)))
+        return 1 - 1 / (ridge / kappa + jnp.sum(spectrum / (kappa + D * spectrum)))
 
     def at(D: Array) -> tuple[Array, Array, Array]:
         has_root = (ridge > 0) | (n_positive > D)
         safe = jnp.where(has_root, D, 0.0)
-        low = jnp.maximum(ridge, (n_positive - safe) * least) * (1 - 8 * eps)
-        bracket = {"lower": jax.lax.stop_gradient(jnp.log(low)), "upper": jax.lax.stop_gradient(jnp.log(total + ridge)) + 8 * eps}
-        # A bracket as narrow as round-off is the answer, whether the residual has reached its own tolerance or not.
-        root = optx.root_find(excess, solver, bracket["upper"], (spectrum, safe, ridge), options=bracket, max_steps=80, throw=False)
-        kappa = jnp.exp(root.value)
+        # Each term of the sum is at least its value at the least eigenvalue.
+        low = jax.lax.stop_gradient(jnp.maximum(ridge, (n_positive - safe) * least) * (1 - 8 * eps))
+        kappa = optx.root_find(shortfall, solver, low, (spectrum, safe, ridge), max_steps=64, throw=False).value
         shrunk = kappa + safe * spectrum
         gamma = jnp.sum(safe * (spectrum / shrunk) ** 2)
         loss = kappa**2 / (1 - gamma) * jnp.sum(spectrum * power / shrunk**2)
