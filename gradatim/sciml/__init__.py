@@ -1,1 +1,29 @@
 """Scientific machine learning: networks that solve differential equations, and networks that help a solver."""
+
+from .convection import Affine as Affine
+from .convection import ConvectionDiffusion as ConvectionDiffusion
+from .convection import Raised as Raised
+from .convection import Sampled as Sampled
+from .convection import burgers as burgers
+from .eulerian_pinn import EulerianPINN as EulerianPINN
+from .lagrangian_pinn import LagrangianPINN as LagrangianPINN
+from .lagrangian_pinn import LagrangianResiduals as LagrangianResiduals
+from .periodic_network import Jet as Jet
+from .periodic_network import PeriodicNetwork as PeriodicNetwork
+from .periodic_network import started_at as started_at
+from .pinn import AbstractPINN as AbstractPINN
+from .pinn import LossWeights as LossWeights
+from .pinn import Losses as Losses
+from .pinn import Points as Points
+from .pinn import collocation_grid as collocation_grid
+from .pinn_training import Fit as Fit
+from .pinn_training import curriculum as curriculum
+from .pinn_training import evaluate_windows as evaluate_windows
+from .pinn_training import fit_pinn as fit_pinn
+from .pinn_training import sequence_to_sequence as sequence_to_sequence
+from .pinn_training import training_step as training_step
+from .snapshot_width import SnapshotWidth as SnapshotWidth
+from .snapshot_width import snapshot_width as snapshot_width
+from .spectral_reference import BurgersReference as BurgersReference
+from .spectral_reference import reference_burgers as reference_burgers
+from .spectral_reference import reference_convection_diffusion as reference_convection_diffusion
