@@ -12,6 +12,8 @@ from .drop_muon import drop_step as drop_step
 from .drop_muon import split_layers as split_layers
 from .drop_muon import switched_step as switched_step
 from .drop_muon import truncated_value_and_grad as truncated_value_and_grad
+from .exponentiated import ExponentiatedState as ExponentiatedState
+from .exponentiated import exponentiated_gradient as exponentiated_gradient
 from .hessian_approximations import AbstractHessian as AbstractHessian
 from .hessian_approximations import EmpiricalFisher as EmpiricalFisher
 from .hessian_approximations import ExactHessian as ExactHessian

@@ -1,0 +1,232 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gradatim.optim import exponentiated_gradient
+from gradatim.transport import (
+    ENTROPY,
+    EUCLIDEAN,
+    GeometricBrownianMotion,
+    LogNormal,
+    LogNormalScore,
+    MultiplicativeFlow,
+    RampedGeometricMotion,
+    dale_langevin_step,
+    mirrored_langevin_step,
+    multiplicative_step,
+    sample_dale_langevin,
+    sample_flow,
+    sample_multiplicative,
+)
+
+S0, SIGMA = 0.24, 0.8
+MOTION = GeometricBrownianMotion(SIGMA)
+N_POINTS = 4000
+COARSE = 10
+EXACT = 1e-12  # double precision, a handful of operations
+ROUND_OFF = 1e-9  # double precision, over a path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _double():
+    with jax.enable_x64(True):
+        yield
+
+
+def data_of(n):
+    return LogNormal(jnp.zeros(n), jnp.full(n, S0))
+
+
+def log_score(t, y):
+    return LogNormalScore(MOTION, data_of(y.size))(t, jnp.exp(y))
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Both samplers from the exact noise, in few steps and scaled by ten."""
+    score = LogNormalScore(MOTION, data_of(N_POINTS))
+    moved = LogNormalScore(MOTION, LogNormal(jnp.full(N_POINTS, jnp.log(10.0)), jnp.full(N_POINTS, S0)))
+
+    @jax.jit
+    def draw(key):
+        key_noise, key = jax.random.split(key)
+        x = score.data.after(MOTION, 1.0).sample(key_noise)
+        times = jnp.linspace(1, 0, COARSE + 1)
+        log = sample_dale_langevin(score, MOTION, x, times, key=key)
+        scaled = sample_dale_langevin(moved, MOTION, 10 * x, times, key=key)
+        quiet = sample_dale_langevin(score, MOTION, x, times, key=key, anneal=0.9)
+        end = sample_multiplicative(score, MOTION, x, times, key=key)
+        return x, log, scaled, quiet, end
+
+    return draw(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def paths():
+    """One path of a sampler, of mirrored Langevin dynamics and of Euler–Maruyama, all with one noise."""
+    score = LogNormalScore(MOTION, LogNormal(jnp.linspace(-1, 1, 5), jnp.linspace(0.2, 0.9, 5)))
+
+    @jax.jit
+    def walk(start, noise, times):
+        drift, variance = (-jnp.diff(part) for part in MOTION.integrals(times))
+
+        def step(state, given):
+            log, mirrored, by_log, space, by_space = state
+            t, z, m, v = given
+            log = dale_langevin_step(log, score(t, log), z, m, v)
+            mirrored = mirrored_langevin_step(ENTROPY, mirrored, score(t, mirrored) / mirrored, z, v, temperature=0.5)
+            by_log = by_log - (m - v / 2 - v * (score(t, jnp.exp(by_log)) + 1)) + jnp.sqrt(v) * z
+            space = multiplicative_step(space, score(t, space), z, m, v)
+            by_space = by_space - (m - 2 * v - v * score(t, by_space)) * by_space + jnp.sqrt(v) * by_space * z
+            state = log, mirrored, by_log, space, by_space
+            return state, state
+
+        return jax.lax.scan(step, (start, start, jnp.log(start), start, start), (times[:-1], noise, drift, variance))[1]
+
+    random = np.random.default_rng(0)
+    return walk(jnp.linspace(0.5, 2, 5), jnp.asarray(random.normal(size=(50, 5))), jnp.linspace(1, 0, 51))
+
+
+def test_o8_the_log_sampler_is_euler_maruyama_of_the_logarithm(paths):
+    np.testing.assert_allclose(paths[0], np.exp(paths[2]), rtol=ROUND_OFF)
+
+
+def test_o8_the_other_is_euler_maruyama_in_the_space(paths):
+    np.testing.assert_allclose(paths[3], paths[4], rtol=ROUND_OFF)
+    assert not np.allclose(paths[0], paths[3], rtol=1e-2)
+
+
+def test_c3_the_log_sampler_is_mirrored_langevin_dynamics_of_the_entropy(paths):
+    np.testing.assert_allclose(paths[0], paths[1], rtol=ROUND_OFF)
+
+
+def test_c3_without_noise_it_is_an_exponentiated_gradient_step():
+    x, v = jnp.array([0.5, 2.0, 7.0]), 0.05
+    score = LogNormal(jnp.zeros(3), jnp.ones(3)).score(x)
+    # The gradient of -log p_Y along the logarithm, not that of -log p along x.
+    optimizer = exponentiated_gradient(v)
+    updates, _ = optimizer.update(-(score + 1), optimizer.init(x), x)
+    found = dale_langevin_step(x, score, jnp.zeros(3), v / 2, v)
+    np.testing.assert_allclose(found, optax.apply_updates(x, updates), rtol=EXACT)
+
+
+def test_a_euclidean_mirror_is_langevin_dynamics():
+    x, stein, z = jnp.array([1.0, -2.0]), jnp.array([0.3, 0.4]), jnp.array([1.0, -1.0])
+    found = mirrored_langevin_step(EUCLIDEAN, x, stein, z, 0.1)
+    np.testing.assert_allclose(found, x + 0.1 * stein + np.sqrt(0.2) * z, rtol=EXACT)
+
+
+def final_variance(n, motion=MOTION):
+    """V ← a² V + b² through the library's own step, which is affine in the logarithm and the noise."""
+    times = np.linspace(motion.end, 0, n + 1)
+    drift, variance = (-np.diff(np.asarray(part)) for part in motion.integrals(jnp.asarray(times)))
+    after = S0**2 + np.asarray(motion.integrals(jnp.asarray(times)).variance)[:-1]
+    centre = np.asarray(motion.log_transition(jnp.asarray(times)).shift)[:-1]
+    value = after[0]
+    a = [_log_of_step(1.0, 0.0, *row) - _log_of_step(0.0, 0.0, *row) for row in zip(centre, after, drift, variance, strict=True)]
+    b = [_log_of_step(0.0, 1.0, *row) - _log_of_step(0.0, 0.0, *row) for row in zip(centre, after, drift, variance, strict=True)]
+    for one, two in zip(a, b, strict=True):
+        value = one**2 * value + two**2
+    return value
+
+
+def _log_of_step(y, z, centre, after, drift, variance):
+    # By NumPy's numbers: the formula of the step, without compiling it a thousand times.
+    score = -1 - (y - centre) / after
+    return y + variance * score - (drift - 1.5 * variance) + np.sqrt(variance) * z
+
+
+@pytest.mark.parametrize(("n", "expected"), [(10, 0.0994396), (50, 0.0644257), (100, 0.0608963), (1000, 0.0579190)])
+def test_o2_final_log_variance_of_exact_scores(n, expected):
+    np.testing.assert_allclose(final_variance(n), expected, atol=1e-7)
+    np.testing.assert_allclose(final_variance(n, GeometricBrownianMotion(SIGMA, 1.3)), expected, atol=1e-7)
+
+
+def test_o2_the_recursion_speaks_of_the_library_step():
+    y, z, m, v = 0.4, -0.7, 0.02, 0.05
+    found = dale_langevin_step(jnp.exp(jnp.array(y)), jnp.array(-1 - (y - 0.1) / 0.3), jnp.array(z), m, v)
+    np.testing.assert_allclose(np.log(found), _log_of_step(y, z, 0.1, 0.3, m, v), rtol=EXACT)
+
+
+def test_o2_samples_have_the_variance_of_the_recursion(samples):
+    error = final_variance(COARSE) * (2 / N_POINTS) ** 0.5
+    assert abs(np.log(samples[1]).var() - final_variance(COARSE)) < 4 * error
+
+
+def test_trap_a_forgotten_one_drifts_by_the_exponential_of_the_variance():
+    # h taken for the score of the logarithm: one less in every step, and here there is no pull back.
+    x = jnp.ones(1)
+    for _ in range(10):
+        x = dale_langevin_step(x, jnp.zeros(1), jnp.zeros(1), SIGMA**2 / 20, SIGMA**2 / 10)
+    np.testing.assert_allclose(x, [np.exp(SIGMA**2)], rtol=1e-6)
+    assert abs(float(x[0]) - 1.9) < 0.01
+
+
+def test_trap_annealed_noise_makes_data_too_narrow(samples):
+    assert np.log(samples[3]).var() < 0.8 * np.log(samples[1]).var()
+
+
+def test_c2_signs_stay_in_the_logarithm_and_may_change_in_the_space(samples):
+    assert (samples[1] > 0).all()
+    # 0.17 % of the samples at ten steps.
+    assert 0 < int(samples[4].crossings) < 0.006 * N_POINTS and int(samples[4].crossings) >= int((samples[4].x < 0).sum())
+
+
+def test_o7_the_log_sampler_commutes_with_scaling(samples):
+    np.testing.assert_allclose(samples[2], 10 * samples[1], rtol=ROUND_OFF)
+
+
+def test_steps_of_a_ramped_motion_are_those_of_its_integrals():
+    motion = RampedGeometricMotion(0.2, 1.0)
+    x = jnp.ones(1)
+    found = sample_dale_langevin(lambda t, x: -1 * jnp.ones_like(x), motion, x, jnp.array([1.0, 0.0]), key=jax.random.key(3))
+    z = jax.random.normal(jax.random.fold_in(jax.random.key(3), 0), (1,))
+    np.testing.assert_allclose(found, np.exp(np.sqrt(0.52) * z), rtol=ROUND_OFF)
+
+
+def test_habits_of_the_authors_code_are_more_steps():
+    asked = []
+
+    def score(t, x):
+        jax.debug.callback(lambda t: asked.append(float(t)), t, ordered=True)
+        return -jnp.ones_like(x)
+
+    times = jnp.array([1.0, 0.5, 0.0])
+    with jax.disable_jit():
+        end = sample_multiplicative(score, MOTION, jnp.ones(1), times, key=jax.random.key(0), repeats=2, step_factor=0.5, denoise_steps=1)
+    assert asked == [1.0, 1.0, 0.5, 0.5, 0.5] and end.x.shape == (1,)
+
+
+def test_the_flow_keeps_ranks_and_makes_the_data():
+    # One Heun step in four is enough for the digits asked for.
+    import diffrax
+
+    flow = MultiplicativeFlow(LogNormalScore(MOTION, data_of(3)), MOTION)
+    std = (S0**2 + SIGMA**2) ** 0.5
+    end = jax.jit(lambda y: sample_flow(flow, y, n_steps=400, solver=diffrax.Heun()))(std * jnp.array([-1.0, 0.0, 2.0]))
+    np.testing.assert_allclose(end, S0 * np.array([-1.0, 0.0, 2.0]), atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"times": [0.0, 1.0]}, r"times must descend, two of them at least, got 2 from 0\.0 to 1\.0"),
+        ({"times": [1.0]}, r"times must descend, two of them at least, got 1 from"),
+        ({"times": [2.0, 0.0]}, r"t must lie in \[0, 1\.0\]"),
+        ({"x": [0.0]}, r"x must be positive, got a least entry of 0\.0"),
+        ({"repeats": 0}, r"repeats must be at least 1 and denoise_steps at least 0, got 0 and 0"),
+        ({"denoise_steps": -1}, r"repeats must be at least 1 and denoise_steps at least 0, got 1 and -1"),
+        ({"step_factor": 0.0}, r"step_factor must be positive, got 0\.0"),
+        ({"anneal": 1.5}, r"anneal must lie in \(0, 1\], got 1\.5"),
+    ],
+)
+@pytest.mark.parametrize("sampler", [sample_dale_langevin, sample_multiplicative])
+def test_what_cannot_be_is_refused(sampler, arguments, message):
+    arguments = {"x": [1.0], "times": [1.0, 0.0], **arguments}
+    x, times = (jnp.asarray(arguments.pop(name)) for name in ("x", "times"))
+    with pytest.raises(ValueError, match=message):
+        sampler(lambda t, x: x, MOTION, x, times, key=jax.random.key(0), **arguments)
+    with pytest.raises(ValueError, match=r"last must lie in \[0, 1\.0\), got 1\.0"):
+        MultiplicativeFlow(lambda t, x: x, MOTION, last=1.0)
