@@ -83,7 +83,7 @@ def inclination_of(axis_ratio: Float[Array, "*galaxies"], *, thickness: float = 
 
 
 @jax.jit
-def _inclination(axis_ratio: Array, thickness: float) -> Array:
+def _inclination(axis_ratio: Array, thickness: Array) -> Array:
     squared = (axis_ratio**2 - thickness**2) / (1 - thickness**2)
     # The derivative of arccos ∘ √ is infinite at both ends of the range, but of one sign.
     return jnp.arctan2(jnp.sqrt(1 - jnp.maximum(squared, 0)), jnp.sqrt(jnp.maximum(squared, 0)))
@@ -109,7 +109,7 @@ def kpc_per_arcsec(redshift: Float[Array, "*galaxies"], *, hubble: float = 70.0,
 
 
 @jax.jit
-def _scale(redshift: Array, hubble: float, matter: float) -> Array:
+def _scale(redshift: Array, hubble: Array, matter: Array) -> Array:
     nodes, weights = (jnp.asarray(part, jnp.result_type(redshift)) for part in np.polynomial.legendre.leggauss(24))
     half = redshift / 2
     z = half[..., None] * (1 + jnp.broadcast_to(nodes, (*half.shape, nodes.size)))

@@ -189,7 +189,7 @@ def fit_lines(
     For each trial of (v, ln σ) the fluxes and the continuum follow from a linear solve; what is searched for has two unknowns, by damped
     Gauss–Newton steps whose Jacobian is that of the projected residual. Errors come from the Jacobian of all unknowns, (JᵀWJ)⁻¹.
 
-    Below a signal to noise of about 5 the search follows the noise, and fluxes come out high: take
+    Below a signal to noise of about 5 the search settles on whatever bump or dip of the noise is largest: take
     [`extract_lines`][gradatim.astro.extract_lines] there, at a velocity and dispersion from elsewhere.
 
     **Arguments:** `wavelength`: centres of channels, Å in vacuum, ascending; `flux` density per Å; `inverse_variance` ≥ 0, 0 for bad
@@ -252,7 +252,7 @@ def _fit(wavelength: Array, flux: Array, ivar: Array, starts: Array, shapes: tup
         def residual(p: Array) -> Array:
             return root * (y - _project(profiles(p), y, w)[1])
 
-        def step(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        def step(_: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             p, cost, damping = state
             r, J = residual(p), jax.jacfwd(residual)(p)
             gradient, H = r @ J, J.T @ J

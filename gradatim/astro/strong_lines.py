@@ -146,7 +146,7 @@ def _root(fn: Callable[[Array], Array], target: Array, low: float, high: float) 
     is_inside = (target >= ends.min()) & (target <= ends.max())
     rises = ends[1] > ends[0]
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         a, b = bounds
         middle = (a + b) / 2
         is_above = (fn(middle) > target) == rises

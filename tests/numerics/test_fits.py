@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
-from gradatim.numerics import BlockMean, fit_power_law, local_exponents
+from gradatim.numerics import (
+    BlockMean,
+    fit_line,
+    fit_power_law,
+    fit_scattered_line,
+    local_exponents,
+    scattered_line_log_likelihood,
+    scattered_line_posterior,
+)
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -82,3 +90,119 @@ def test_blocks_and_samples_must_fit():
         BlockMean(jnp.zeros(3), 0)
     with pytest.raises(ValueError, match=r"sample must have shape \(3,\), got \(2,\)"):
         BlockMean(jnp.zeros(3)).update(jnp.zeros(2))
+
+
+@pytest.fixture(scope="module")
+def population():
+    """25 points with errors in both variables, about y = -0.005 - 0.015 x with a scatter of 0.015."""
+    rng = np.random.default_rng(5)
+    x = rng.uniform(-1, 1, 25)
+    y_errors = rng.uniform(0.004, 0.012, 25)
+    y = -0.005 - 0.015 * x + 0.015 * rng.normal(size=25) + y_errors * rng.normal(size=25)
+    x_errors = np.full(25, 0.1)
+    return x + x_errors * rng.normal(size=25), y, x_errors, y_errors
+
+
+def best_line(x, y, x_errors, y_errors, form="vertical"):
+    line = fit_scattered_line(*map(jnp.asarray, (x, y)), x_errors=jnp.asarray(x_errors), y_errors=jnp.asarray(y_errors), form=form)
+    return np.array([float(line.intercept), float(line.slope), float(line.scatter)]), float(line.log_likelihood)
+
+
+def height(p, x, y, x_errors, y_errors, form):
+    a, b, s = p
+    stretch = 1 + b**2 if form == "orthogonal" else 1.0
+    v = stretch * s**2 + y_errors**2 + b**2 * x_errors**2
+    found = -0.5 * np.sum(np.log(2 * np.pi * v) + (y - a - b * x) ** 2 / v)
+    return found + (len(x) / 2 * np.log1p(b**2) if form == "orthogonal" else 0)
+
+
+def test_oracle_weighted_least_squares_in_closed_form(population):
+    x, y, _, errors = population
+    line = fit_line(*map(jnp.asarray, (x, y, errors)))
+    A, W = np.stack([np.ones(25), x], axis=1), np.diag(errors**-2)
+    covariance = np.linalg.inv(A.T @ W @ A)
+    assert np.allclose([line.intercept, line.slope], covariance @ A.T @ W @ y, rtol=1e-12, atol=1e-15)
+    assert np.allclose(line.covariance, covariance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["vertical", "orthogonal"])
+def test_oracle_likeliest_line_is_that_of_brute_force(population, form):
+    scale = population[1].std() / population[0].std() if form == "orthogonal" else 1.0
+    x, y, x_errors, y_errors = population[0], population[1] / scale, population[2], population[3] / scale
+    found, top = best_line(x, y, x_errors, y_errors, form)
+    fn = lambda p: -height(p, x, y, x_errors, y_errors, form)  # noqa: E731
+    results = [optimize.minimize(fn, found * k, method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-12}) for k in (0.5, 1.3)]
+    best = min(results, key=lambda result: result.fun)
+    assert np.allclose(found, [*best.x[:2], abs(best.x[2])], atol=1e-5 / scale) and abs(top + best.fun) < 1e-6
+    line = tuple(jnp.asarray(value) for value in found)
+    arrays = {"x_errors": jnp.asarray(x_errors), "y_errors": jnp.asarray(y_errors)}
+    assert abs(scattered_line_log_likelihood(jnp.asarray(x), jnp.asarray(y), line, form=form, **arrays) - top) < 1e-9
+
+
+def test_oracle_without_errors_in_x_or_scatter_it_is_least_squares(population):
+    x, _, _, errors = population
+    # Less scatter than the errors say: none of its own.
+    y = 0.3 + 0.2 * x + 0.3 * errors * np.random.default_rng(1).normal(size=25)
+    found, _ = best_line(x, y, 0 * x, errors)
+    line = fit_line(*map(jnp.asarray, (x, y, errors)))
+    assert found[2] < 1e-6 and np.allclose(found[:2], [line.intercept, line.slope], atol=1e-6)
+
+
+def test_oracle_shifts_and_scales_carry_over(population):
+    x, y, x_errors, y_errors = population
+    (a, b, s), _ = best_line(x, y, x_errors, y_errors)
+    shifted, _ = best_line(x + 3, y, x_errors, y_errors)
+    assert np.allclose(shifted, [a - 3 * b, b, s], atol=1e-7)
+    scaled, _ = best_line(x, 7 * y, x_errors, 7 * y_errors)
+    assert np.allclose(scaled, [7 * a, 7 * b, 7 * s], atol=1e-7)
+
+
+def test_oracle_only_the_orthogonal_form_knows_no_dependent_variable(population):
+    x, y, x_errors, y_errors = population[0], 60 * population[1], population[2], 60 * population[3]
+    (_, b, s), _ = best_line(x, y, x_errors, y_errors, "orthogonal")
+    (_, swapped, other), _ = best_line(y, x, y_errors, x_errors, "orthogonal")
+    assert abs(b * swapped - 1) < 1e-5 and abs(s - other) < 1e-5
+    vertical, _ = best_line(x, y, x_errors, y_errors)
+    back, _ = best_line(y, x, y_errors, x_errors + 1e-12)
+    assert abs(vertical[1] * back[1]) < 0.8
+
+
+def test_posterior_is_that_of_a_grid_in_three_dimensions(population):
+    x, y, x_errors, y_errors = population
+    best, _ = best_line(*population)
+    axes = [np.linspace(-0.03, 0.02, 61), np.linspace(-0.06, 0.03, 61), np.linspace(0, 0.05, 81)]
+    a, b, s = np.meshgrid(*axes, indexing="ij", sparse=True)
+    log = sum(
+        -0.5 * (np.log(v := s**2 + ey**2 + b**2 * ex**2) + (yi - a - b * xi) ** 2 / v)
+        for xi, yi, ex, ey in zip(x, y, x_errors, y_errors, strict=True)
+    )
+    mass = np.exp(log - log.max())
+    found = scattered_line_posterior(*map(jnp.asarray, (x, y)), x_errors=jnp.asarray(x_errors), y_errors=jnp.asarray(y_errors))
+    for i, quantiles in enumerate(found):
+        density = mass.sum(axis=tuple(j for j in range(3) if j != i))
+        below = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
+        expected = np.interp(np.array([0.16, 0.5, 0.84]) * below[-1], below, axes[i])
+        # A twentieth of the interval: both are grids.
+        assert np.allclose(quantiles, expected, atol=0.05 * (expected[2] - expected[0]))
+    # Trap: the likeliest scatter is too small, and the spread of the points, which holds their errors, too large.
+    assert best[2] < found.scatter[1] < (y - best[0] - best[1] * x).std(ddof=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda x: fit_line(x[:1], x[:1], x[:1]), "x must hold at least 2 points, got 1"),
+        (lambda x: fit_line(x, x, 0 * x), "errors must be positive, got a minimum of 0.0"),
+        (lambda x: fit_scattered_line(x[:2], x[:2], x_errors=x[:2], y_errors=x[:2]), "x must hold at least 3 points, got 2"),
+        (lambda x: fit_scattered_line(x, x, x_errors=x, y_errors=-x), "y_errors must be positive, got a minimum of -3.0"),
+        (lambda x: fit_scattered_line(x, x, x_errors=-x, y_errors=x), "x_errors must be at least 0, got a minimum of -3.0"),
+        (
+            lambda x: fit_scattered_line(x, x, x_errors=x, y_errors=x, form="both"),
+            "form must be 'vertical' or 'orthogonal'|Type-check error",
+        ),
+        (lambda x: scattered_line_posterior(x, x, x_errors=x, y_errors=x, probabilities=(0.5, 1.0)), r"probabilities must lie in \(0, 1\)"),
+    ],
+)
+def test_lines_that_cannot_be_are_refused(call, match):
+    with pytest.raises(Exception, match=match):
+        call(jnp.array([1.0, 2.0, 3.0]))

@@ -1,0 +1,123 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.astro import (
+    HALPHA_COMPLEX,
+    HBETA_COMPLEX,
+    LineSet,
+    channel_edges,
+    extract_lines,
+    fit_lines,
+    instrumental_dispersion,
+    line_profiles,
+)
+
+pytestmark = pytest.mark.usefixtures("double")
+N, STEP = 64, 1.5
+WAVE = 6530.0 + STEP * np.arange(52)
+"As many spectra and channels as in the smoke run of the paper, whose compiled program serves here."
+INSTRUMENT = instrumental_dispersion(2700)
+
+
+def spectra(velocity, dispersion, fluxes, lines=HALPHA_COMPLEX, wave=WAVE):
+    profiles = line_profiles(channel_edges(jnp.asarray(wave)), lines, velocity, dispersion, instrument=INSTRUMENT)
+    return jnp.einsum("scg,sg->sc", profiles, fluxes) + 0.2 + 1e-3 * (jnp.asarray(wave) - wave[0])[None, :]
+
+
+@pytest.fixture(scope="module")
+def truth():
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        return (
+            jnp.asarray(random.uniform(-200, 200, N)),
+            jnp.asarray(random.uniform(20, 120, N)),
+            jnp.asarray(np.stack([random.uniform(5, 20, N), random.uniform(0.5, 5, N)], axis=1)),
+        )
+
+
+def test_oracle_without_noise_all_comes_back(truth):
+    velocity, dispersion, fluxes = truth
+    flux = spectra(*truth)
+    fit = fit_lines(jnp.asarray(WAVE), flux, jnp.ones_like(flux), HALPHA_COMPLEX, resolving_power=2700)
+    assert fit.is_valid.all()
+    assert np.allclose(fit.flux, fluxes, rtol=1e-6) and np.allclose(fit.model, flux, atol=1e-6)
+    assert np.allclose(fit.velocity, velocity, atol=1e-3) and np.allclose(fit.dispersion, dispersion, atol=1e-3)
+
+
+def test_errors_are_the_scatter_and_the_instrument_can_stay_in_the_width(truth):
+    noise = 0.05
+    one = [jnp.broadcast_to(part[0], part.shape) for part in truth]
+    flux = spectra(*one) + noise * np.random.default_rng(1).normal(size=(N, WAVE.size))
+    # One channel is bad, and far off.
+    flux, weights = flux.at[:, 3].set(1e3), jnp.full(flux.shape, noise**-2).at[:, 3].set(0.0)
+    fit = fit_lines(jnp.asarray(WAVE), flux, weights, HALPHA_COMPLEX, resolving_power=None)
+    assert fit.is_valid.all() and abs(fit.chi_squared.mean() / (WAVE.size - 7) - 1) < 0.1
+    width = np.hypot(one[1][0], INSTRUMENT)
+    for found, error, true in (
+        (fit.flux[:, 0], fit.flux_error[:, 0], one[2][0, 0]),
+        (fit.flux[:, 1], fit.flux_error[:, 1], one[2][0, 1]),
+        (fit.velocity, fit.velocity_error, one[0][0]),
+        (fit.dispersion, fit.dispersion_error, width),
+    ):
+        pulls = np.asarray((found - true) / error)
+        # 64 pulls: mean to 0.125, deviation to a tenth.
+        assert abs(pulls.mean()) < 0.45 and 0.7 < pulls.std() < 1.35
+
+
+def test_oracle_error_of_an_isolated_line_of_known_place_and_width():
+    wave = 6430.0 + 0.5 * np.arange(540)
+    line = LineSet(("Hα",), (6564.61,), (0,), (1.0,))
+    velocity, dispersion, noise = jnp.zeros(1), jnp.full(1, 100.0), 0.3
+    s = 6564.61 * np.hypot(100.0, INSTRUMENT) / 299_792.458
+    flux = spectra(velocity, dispersion, jnp.full((1, 1), 7.0), line, wave)
+    found = extract_lines(
+        jnp.asarray(wave), flux, jnp.full(flux.shape, noise**-2), line, velocity=velocity, dispersion=dispersion, resolving_power=2700
+    )
+    assert abs(found.flux[0, 0] - 7) < 1e-9
+    # The continuum beside it takes about s/range more.
+    assert abs(found.flux_error[0, 0] / (np.sqrt(2 * np.sqrt(np.pi) * s / 0.5) * noise * 0.5) - 1) < 0.02
+
+
+def test_known_profiles_give_fluxes_where_a_search_settles_on_the_noise(truth):
+    noise = 1.0
+    one = [jnp.broadcast_to(part[1], part.shape) for part in truth]
+    faint = (one[0], one[1], jnp.tile(jnp.array([[6.0, 1.0]]), (N, 1)))
+    flux = spectra(*faint) + noise * np.random.default_rng(2).normal(size=(N, WAVE.size))
+    weights = jnp.full(flux.shape, noise**-2)
+    known = extract_lines(jnp.asarray(WAVE), flux, weights, HALPHA_COMPLEX, velocity=one[0], dispersion=one[1], resolving_power=2700)
+    searched = fit_lines(jnp.asarray(WAVE), flux, weights, HALPHA_COMPLEX, resolving_power=2700)
+    error = float(known.flux_error[0, 0]) / N**0.5
+    assert abs(known.flux[:, 0].mean() - 6) < 3 * error
+    assert jnp.std(searched.flux[:, 0]) > 1.2 * jnp.std(known.flux[:, 0])
+
+
+def test_trap_wavelengths_are_those_of_vacuum():
+    # In air: 6562.8, 6583.5, 5006.8.
+    assert HALPHA_COMPLEX.wavelengths[:2] == (6564.61, 6585.27) and HBETA_COMPLEX.wavelengths[1] == 5008.24
+    assert np.isclose(1 / HALPHA_COMPLEX.ratios[2], 3.05) and np.isclose(1 / HBETA_COMPLEX.ratios[2], 2.98)
+
+
+def test_oracle_width_of_the_instrument():
+    assert abs(INSTRUMENT - 47.152) < 1e-3
+    with pytest.raises(ValueError, match="resolving_power must be positive, got 0"):
+        instrumental_dispersion(0)
+
+
+@pytest.mark.parametrize(
+    ("wave", "flux", "weights", "settings", "match"),
+    [
+        ([1.0, 3.0, 2.0], [[1.0] * 3], [[1.0] * 3], {}, "wavelength must ascend, got a smallest step of -1.0"),
+        ([1.0, 2.0, 3.0], [[1.0] * 3], [[1.0, -1.0, 1.0]], {}, "inverse_variance must be at least 0, got a minimum of -1.0"),
+        ([1.0, 2.0, 3.0], [[1.0] * 3], [[1.0] * 3], {"n_steps": 0}, "n_steps must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(wave, flux, weights, settings, match):
+    with pytest.raises(ValueError, match=match):
+        fit_lines(jnp.asarray(wave), jnp.asarray(flux), jnp.asarray(weights), HALPHA_COMPLEX, resolving_power=2700, **settings)
+
+
+def test_sets_of_lines_must_fit_together():
+    with pytest.raises(ValueError, match="wavelengths, groups and ratios must have one entry a line"):
+        LineSet(("a", "b"), (1.0, 2.0), (0, 0), (1.0, 1.0))
