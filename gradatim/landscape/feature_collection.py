@@ -54,11 +54,16 @@ def coupon_collector_time(probabilities: Float[np.ndarray | Array, " features"])
         raise ValueError(f"probabilities must be positive and add up to 1, got {p.tolist()}")
     # From where all are certain to have come, in the logarithm of time from where none has.
     end = np.log((np.log(len(p)) + 40) / p.min())
-    x, w = np.polynomial.legendre.leggauss(N_NODES)
+    x, w = _quadrature()
     start = end - 45 - np.log(p.max() / p.min())
     times = np.exp(start + (end - start) * (x + 1) / 2)
     missing = -np.expm1(np.log(-np.expm1(-p[:, None] * times)).sum(axis=0))
     return float(np.exp(start) + (w * missing * times).sum() * (end - start) / 2)
+
+
+@functools.cache
+def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(N_NODES)
 
 
 def repelled_collection_time(n_features: int, tail: float) -> float:

@@ -16,6 +16,7 @@ are free, so that maxima are flat, and v need not be ±u. Nothing of size sample
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -110,6 +111,12 @@ def feature_energy(weights: Float[Array, "inputs ..."], table: Pairs, activation
     >>> print(f"{feature_energy(jnp.concatenate([wave, wave]), all_pairs(cyclic_group(7))):.3f}", 7 / 4)
     1.750 1.75
     """
+    check_pairs(weights.shape[0], table.pairs)
+    return _energy(weights, table, activation)
+
+
+@eqx.filter_jit
+def _energy(weights: Array, table: Pairs, activation: Activation) -> Array:
     features = pair_features(weights, table.pairs, activation)
     sums = centred_class_sums(features, table.labels, weights.shape[0] // 2)
     return jnp.sum(sums**2, axis=0) / 2
@@ -123,19 +130,20 @@ def energy_parts(
     What is learned drops out of it: once the blocks S are reconstructed, a node climbs the sum over the others (theorem 7).
     The trivial block's is 0.
     """
-    sums = _table_sums(weights, group, activation)
-    flat = sums.reshape(group.order, -1)
-    projected = jnp.asarray(group.isotypic_projectors, weights.dtype) @ flat[None]
-    parts = jnp.sum(projected**2, axis=1) / 2
-    return parts.reshape(-1, *weights.shape[1:]).at[0].set(0)
-
-
-def _table_sums(weights: Array, group: FiniteGroup, activation: Activation) -> Array:
-    u, v = jnp.split(weights, 2)
-    # σ(u[a] + v[a⁻¹h]) summed over a.
+    if weights.shape[0] != 2 * group.order:
+        raise ValueError(f"weights must have {2 * group.order} inputs, two for each element, got {weights.shape[0]}")
     partner = jnp.asarray(group.table[group.inverse])
+    return _parts(weights, partner, jnp.asarray(group.isotypic_projectors, weights.dtype), activation)
+
+
+@eqx.filter_jit
+def _parts(weights: Array, partner: Array, projectors: Array, activation: Activation) -> Array:
+    u, v = jnp.split(weights, 2)
+    # σ(u[a] + v[a⁻¹h]) summed over a, for each h.
     features = activation(u[:, None] + v[partner])
-    return jnp.sum(features - features.mean(axis=(0, 1), keepdims=True), axis=0)
+    sums = jnp.sum(features - features.mean(axis=(0, 1), keepdims=True), axis=0)
+    parts = jnp.sum((projectors @ sums.reshape(1, len(sums), -1)) ** 2, axis=1) / 2
+    return parts.reshape(len(projectors), *weights.shape[1:]).at[0].set(0)
 
 
 def maximal_energies(group: FiniteGroup) -> Float[np.ndarray, " blocks"]:
@@ -157,6 +165,11 @@ def random_nodes(key: PRNGKeyArray, n_nodes: int, n_inputs: int, dtype: jax.typi
     """
     if n_nodes < 1:
         raise ValueError(f"n_nodes must be at least 1, got {n_nodes}")
+    return _random_nodes(key, n_nodes, n_inputs, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _random_nodes(key: PRNGKeyArray, n_nodes: int, n_inputs: int, dtype: jax.typing.DTypeLike) -> Array:
     draws = jax.random.normal(key, (n_nodes * n_inputs,), dtype).reshape(n_nodes, n_inputs)
     return draws / jnp.linalg.norm(draws, axis=1, keepdims=True)
 

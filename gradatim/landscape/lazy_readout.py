@@ -104,9 +104,15 @@ def lazy_readout(
     shape = (features.shape[1], targets.shape[1])
     if start is not None and start.shape != shape:
         raise ValueError(f"start must have shape {shape}, nodes by outputs, got {start.shape}")
-    scale = jnp.asarray(output_scale, features.dtype)
+    return _begun(features, targets, decay, start, output_scale)
+
+
+@jax.jit
+def _begun(features: Array, targets: Array, decay: Number, start: Array | None, output_scale: Number) -> LazyReadout:
+    eta, scale = (jnp.asarray(number, features.dtype) for number in (decay, output_scale))
     problem = least_squares(scale * centred(features), centred(targets))
-    return LazyReadout(problem, jnp.zeros(shape, features.dtype) if start is None else start, jnp.asarray(decay, features.dtype), scale)
+    V0 = jnp.zeros((features.shape[1], targets.shape[1]), features.dtype) if start is None else start
+    return LazyReadout(problem, V0, eta, scale)
 
 
 def centred(rows: Float[Array, "n ..."]) -> Float[Array, "n ..."]:

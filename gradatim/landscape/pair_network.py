@@ -9,6 +9,7 @@ the time until a network generalises by orders of magnitude.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import equinox as eqx
@@ -57,11 +58,16 @@ def pair_network(
     for name, number in (("order", order), ("n_nodes", n_nodes)):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
+    return _drawn(key, jnp.asarray(readout_scale, jnp.float32), order, n_nodes, activation)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _drawn(key: PRNGKeyArray, readout_scale: Array, order: int, n_nodes: int, activation: Activation) -> PairNetwork:
     # Drawn flat and at once: XLA compiles one such draw many times faster.
     draws = jax.random.uniform(key, (3 * order * n_nodes,), jnp.float32, -1, 1)
     first = draws[: 2 * order * n_nodes].reshape(2 * order, n_nodes) / math.sqrt(2 * order)
     readout = draws[2 * order * n_nodes :].reshape(n_nodes, order) / math.sqrt(n_nodes)
-    return PairNetwork(first, jnp.asarray(readout_scale, jnp.float32) * readout, activation)
+    return PairNetwork(first, readout_scale * readout, activation)
 
 
 def class_centred_loss(
@@ -91,10 +97,9 @@ def mean_of_seen(values: Float[Array, " n"], seen: Bool[Array, " n"] | None) -> 
 
 
 def accuracy(outputs: Float[Array, "n classes"], labels: Int[Array, " n"], *, seen: Bool[Array, " n"] | None = None) -> Float[Array, ""]:
-    """The share of samples whose largest output is the right one; NaN counts as wrong."""
-    best = jnp.max(outputs, axis=1)
-    is_right = (jnp.take_along_axis(outputs, labels[:, None], axis=1)[:, 0] >= best).astype(outputs.dtype)
-    return mean_of_seen(is_right, seen)
+    """The share of samples whose largest output is the right one. Of equal outputs the first counts; with a NaN none is right."""
+    is_right = (jnp.argmax(outputs, axis=1) == labels) & jnp.all(jnp.isfinite(outputs), axis=1)
+    return mean_of_seen(is_right.astype(outputs.dtype), seen)
 
 
 def ridge_readout(
@@ -114,6 +119,11 @@ def ridge_readout(
     check_not_negative("decay", decay)
     if is_known(decay) and not decay > 0:
         raise ValueError(f"decay must be positive, got {decay}")
+    return _ridge(features, labels, n_classes, jnp.asarray(decay, features.dtype), seen)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _ridge(features: Array, labels: Array, n_classes: int, decay: Array, seen: Array | None) -> Array:
     targets = jax.nn.one_hot(labels, n_classes, dtype=features.dtype) - 1 / n_classes
     if seen is not None:
         features, targets = (jnp.where(seen[:, None], rows, 0) for rows in (features, targets))

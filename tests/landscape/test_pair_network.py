@@ -47,6 +47,8 @@ def test_accuracy_counts_what_is_seen():
     outputs, labels = jnp.array([[1.0, 0.0], [0.0, 1.0], [jnp.nan, 0.0], [2.0, 3.0]]), jnp.array([0, 0, 1, 1])
     assert accuracy(outputs, labels) == 0.5
     assert accuracy(outputs, labels, seen=jnp.array([True, False, False, True])) == 1
+    # A read-out of zeros knows nothing: it says the first element to all.
+    assert accuracy(jnp.zeros((4, 2)), labels) == 0.5
 
 
 @pytest.mark.parametrize("n", [7, 20], ids=["dual", "primal"])

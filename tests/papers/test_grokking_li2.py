@@ -1,0 +1,165 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.lab import Measure, Session, read_paper, validate
+from gradatim.landscape import Pairs, cyclic_group, feature_energy
+from gradatim.papers import grokking_li2 as paper
+from gradatim.papers.grokking_li2 import grokking, judging, tables, training
+
+TOML = Path(paper.__file__).parents[1] / "grokking_li2.toml"
+SMOKE = paper.SCALES["smoke"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _double():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def smoke(_double):
+    session = Session(jax.random.key(0), precision="double", scale="smoke")
+    return paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured_or_untested_with_a_reason(smoke):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    findings = smoke[0]
+    assert set(findings.measures) | set(findings.untested) == parts and not set(findings.measures) & set(findings.untested)
+    # Networks of a few epochs need not generalise; whatever needs no training is measured.
+    assert all(part.split(".")[0] in ("C11", "C12") or part == "C6.critical_fractions" for part in findings.untested)
+
+
+def test_claims_without_training_hold_and_the_printed_energy_does_not(smoke):
+    verdicts = {claim.id: claim.judge(smoke[0].measures, "laptop", smoke[0].untested) for claim in read_paper(TOML).claims}
+    for name in ("C3", "C5", "C7", "C9"):
+        assert verdicts[name]["verdict"] == "holds", verdicts[name]
+    energy = verdicts["C4"]["parts"]
+    assert energy.pop("printed_energy")["verdict"] == "fails" and all(part["verdict"] == "holds" for part in energy.values())
+    lazy = verdicts["C1"]["parts"]
+    assert lazy["gradient_error"]["verdict"] == lazy["late_gradient_without_decay"]["verdict"] == "holds"
+    muon = verdicts["C10"]["parts"]
+    assert muon["smallest_alignment"]["verdict"] == muon["collection_ratio"]["verdict"] == "holds"
+
+
+def test_o5_seven_real_nodes_a_frequency_are_too_few_and_eight_enough(smoke):
+    residual = smoke[0].data["tables"]["residual"].sel(way="free")
+    assert abs(float(residual.sel(nodes=7)) - 0.25) < 0.1 and float(residual.sel(nodes=8)) < 1e-8
+    assert float(smoke[0].data["tables"]["residual"].sel(way="inverse", nodes=12)) > 0.5
+    assert tables.residual_of(tables.squares_of_characters(7)) < 1e-10
+
+
+def test_o2_random_ascents_of_seven_elements_end_at_a_quarter_of_the_order(smoke):
+    levels = {"cyclic_7": {0.25}, "cyclic_8": {0.25, 0.5}, "permutations_of_3": {0.25, 0.5}}
+    for name, expected in levels.items():
+        data = smoke[0].data[f"maxima_{name}"]
+        assert set(data["energy"].values.round(4).tolist()) == expected, name
+        assert np.allclose(data["energy"], data["expected"], rtol=1e-5)
+
+
+def test_learned_frequencies_lose_their_energy_and_the_others_keep_it(smoke):
+    left = smoke[0].data["tables"]["energy_left"]
+    assert float(left.sel(frequency=[1, 2]).max()) < 1e-8 and np.allclose(left.sel(frequency=[3, 4, 5]), 1, atol=1e-6)
+
+
+def test_gradient_grows_before_it_falls_to_a_size_set_by_decay(smoke):
+    norm = smoke[0].data["lazy"]["norm"].values
+    assert (norm.argmax(axis=1) > 0).all() and (norm[:, 0] < norm.max(axis=1) / 2).all()
+    assert norm[0, -1] < norm[1, -1] < norm[2, -1]
+
+
+def test_replicas_are_paired_and_padding_is_not_learned_from():
+    arms = [{"n_train": 5, "rate": 0.01, "decay": 0.1}, {"n_train": 9, "rate": 0.02, "decay": 0.1, "readout_scale": 0.0}]
+    replicas = training.Replicas.of(arms, 3)
+    assert replicas.seed.tolist() == [0, 1, 2, 0, 1, 2] and replicas.n_train.tolist() == [5] * 3 + [9] * 3
+    assert replicas.readout_scale.tolist() == [1, 1, 1, 0, 0, 0]
+    random = np.random.default_rng(0)
+    weights, pairs = random.normal(size=(14, 2)), random.integers(0, 7, (9, 2))
+    labels = pairs.sum(axis=1) % 7
+    part = Pairs(jnp.asarray(pairs[:5]), jnp.asarray(labels[:5]))
+    seen = np.arange(9) < 5
+    padded = Pairs(jnp.asarray(pairs), jnp.asarray(np.where(seen, labels, 7)))
+    ours = training._energy_of_seen(jnp.asarray(weights), padded, jnp.asarray(seen))
+    assert np.allclose(ours, feature_energy(jnp.asarray(weights), part))
+
+
+def test_arms_of_one_seed_share_first_weights_and_pairs(smoke):
+    trained = smoke[0].data["decays"]
+    first = trained["train_loss"].isel(step=0).values
+    assert np.allclose(first[0], first[1]) and len(set(first[0].round(6))) == SMOKE.decays.seeds
+    assert set(trained.dims) >= {"step", "arm", "seed"} and (trained["test_accuracy"] <= 1).all()
+
+
+def test_gram_ratios_are_those_of_written_out_matrices():
+    F, seen = np.random.default_rng(0).normal(size=(6, 4)) + 1, np.arange(6) < 5
+    found = training._gram_ratios(jnp.asarray(F), jnp.asarray(seen))
+    F = F[:5]
+    centred = F - F.mean(axis=0)
+    for name, gram in (("nodes", centred.T @ centred), ("samples", centred @ F.T)):
+        n = len(gram)
+        off = (abs(gram).sum() - abs(np.diag(gram)).sum()) / (n * (n - 1))
+        assert np.isclose(found[f"off_diagonal_{name}"], off / abs(np.diag(gram)).mean())
+
+
+@pytest.mark.parametrize(
+    ("ours", "control", "criterion", "kind"),
+    [
+        ([20.0, 40.0, 30.0], [10.0, 20.0, 15.0], "at least", "measured"),
+        ([np.inf, 40.0, 30.0], [10.0, 20.0, 15.0], "at least", "bound"),
+        ([20.0, 40.0, 30.0], [np.inf, 20.0, 15.0], "at most", "bound"),
+        ([np.inf, 40.0, 30.0], [np.inf, 20.0, 15.0], "at least", "neither way"),
+        ([99.0, 99.0, 99.0], [np.inf, 20.0, 15.0], "at least", "would speak for the claim"),
+        ([np.inf, 4.0, 3.0], [50.0, 40.0, 40.0], "at most", "would speak for the claim"),
+    ],
+)
+def test_runs_that_never_generalise_are_counted_against_the_claim_or_not_at_all(ours, control, criterion, kind):
+    session = Session(jax.random.key(0))
+    found = judging.epoch_ratio(session, "C11", np.array(ours), np.array(control), last=100, criterion=criterion)
+    if kind in ("measured", "bound"):
+        assert isinstance(found, Measure) and any("is a bound" in note for note in session.notes) == (kind == "bound")
+    else:
+        assert isinstance(found, str) and kind in found
+
+
+def test_a_grid_of_rates_must_be_as_large_for_both_optimisers():
+    few = replace(SMOKE.few, adam_rates=(0.1, 0.2, 0.3))
+    with pytest.raises(ValueError, match="adam_rates and muon_rates must be as many, got 3 and 2"):
+        grokking.run_few(few, Session(jax.random.key(0)), jax.random.key(0))
+
+
+def test_a_rate_at_which_a_seed_diverges_is_not_the_best():
+    assert grokking._best(np.array([[3.0, 3.0], [1.0, np.nan], [2.0, 2.5]])) == 2
+    with pytest.raises(ValueError, match="diverges at every rate"):
+        grokking._best(np.full((2, 2), np.nan))
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"grokking", "phase", "energies", "features", "lazy", "tables", "rates", "optimisers", "beginnings"}
+    assert all(ax.get_ylabel() for figure in figures.values() for ax in figure.axes)
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+@pytest.mark.laptop
+def test_the_same_seed_gives_the_same_findings(smoke):
+    again = paper.run(SMOKE, Session(jax.random.key(0), precision="double", scale="smoke"))
+    assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 4e9 < paper.memory(paper.SCALES["full"])
+
+
+def test_the_task_is_the_group(smoke):
+    assert smoke[0].data["decays"].attrs["order"] == SMOKE.decays.order == cyclic_group(8).order
