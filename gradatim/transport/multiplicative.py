@@ -98,14 +98,17 @@ def sample_dale_langevin(
     0.8 0.25
     """
     check_positive("x", x)
-    levels = _levels(motion, times, x.dtype, repeats, step_factor, anneal, denoise_steps)
+    # Half precision would keep two or three digits of a logarithm, and lose small steps.
+    y = jnp.log(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    levels = _levels(motion, times, y.dtype, repeats, step_factor, anneal, denoise_steps)
 
     def step(y: Float[Array, "*shape"], given: tuple[_Levels, Int[Array, ""]]) -> tuple[Float[Array, "*shape"], None]:
         level, i = given
         noise = level.loudness * _noise(key, i, y)
-        return y + _log_step(score(level.t, jnp.exp(y)), noise, level.drift, level.variance), None
+        found = score(level.t, jnp.exp(y).astype(x.dtype)).astype(y.dtype)
+        return y + _log_step(found, noise, level.drift, level.variance), None
 
-    return jnp.exp(jax.lax.scan(step, jnp.log(x), (levels, jnp.arange(levels.t.size)))[0])
+    return jnp.exp(jax.lax.scan(step, y, (levels, jnp.arange(levels.t.size)))[0]).astype(x.dtype)
 
 
 def sample_multiplicative(

@@ -186,6 +186,17 @@ def test_steps_of_a_ramped_motion_are_those_of_its_integrals():
     np.testing.assert_allclose(found, np.exp(np.sqrt(0.52) * z), rtol=ROUND_OFF)
 
 
+def test_half_precision_stays_and_is_not_used_for_logarithms():
+    x = jnp.full(3, 1.5, jnp.bfloat16)
+    small = jnp.linspace(0.1, 0, 201)
+    found = jax.jit(lambda x: sample_dale_langevin(lambda t, x: jnp.zeros_like(x), MOTION, x, small, key=jax.random.key(0)))(x)
+    wide = jax.jit(lambda x: sample_dale_langevin(lambda t, x: jnp.zeros_like(x), MOTION, x, small, key=jax.random.key(0)))(
+        x.astype(jnp.float32)
+    )
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), wide, rtol=2**-8)
+
+
 def test_habits_of_the_authors_code_are_more_steps():
     asked = []
 

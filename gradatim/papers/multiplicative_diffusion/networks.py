@@ -1,0 +1,190 @@
+"""Networks of the noise in a logarithm, the same for every arm, and their training."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from gradatim.lab import Session
+from gradatim.transport import (
+    GeometricBrownianMotion,
+    ScoreFromNoise,
+    VariancePreserving,
+    denoising_score_matching,
+    multiplicative_score_matching,
+)
+
+from .config import Config, Generation
+
+ARMS = ("multiplicative", "evenly weighted", "additive")
+"The paper's loss, the same with all noise levels alike, and additive diffusion of the logarithm."
+PATH = VariancePreserving()
+FREQUENCIES = (0.25, 0.5, 1.0, 2.0)
+"Of the features of the noise level, per unit of the logarithm of noise over signal."
+WATCHED = 512
+"Held-out points behind a loss."
+
+
+class NoiseNetwork(eqx.Module):
+    """A multi-layer perceptron of the noise in a point of unit variance, in the precision of its weights."""
+
+    weights: list[Float[Array, "n_in n_out"]]
+    biases: list[Float[Array, " n_out"]]
+
+    def __init__(self, dim: int, width: int, depth: int, *, key: PRNGKeyArray) -> None:
+        sizes = (dim + 2 * len(FREQUENCIES), *(width for _ in range(depth)), dim)
+        keys = jax.random.split(key, depth + 1)
+        shapes = zip(keys, pairwise(sizes), strict=True)
+        self.weights = [jax.random.normal(key, (m * n,), jnp.float32).reshape(m, n) * (2 / m) ** 0.5 for key, (m, n) in shapes]
+        # What a normal density would need is there from the start: the rest begins small.
+        self.weights[-1] = 0.1 * self.weights[-1]
+        self.biases = [jnp.zeros(n, jnp.float32) for n in sizes[1:]]
+
+    def __call__(self, share: Float[Array, ""], u: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """The noise, whose standard deviation is this share of the point's."""
+        level = jnp.log(share) - jnp.log1p(-(share**2)) / 2
+        angles = level * jnp.asarray(FREQUENCIES, u.dtype)
+        h = jnp.concatenate([u, jnp.cos(angles), jnp.sin(angles)])
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            h = jax.nn.silu(h @ weight + bias)
+        return share * u + h @ self.weights[-1] + self.biases[-1]
+
+
+class Scale(eqx.Module):
+    """Mean and standard deviation of the data's logarithm, over all points and coordinates."""
+
+    mean: Float[Array, ""]
+    std: Float[Array, ""]
+
+
+class MotionNoise(eqx.Module):
+    """The network as one of the motion's noise in a point: given time and point."""
+
+    network: NoiseNetwork
+    scale: Scale
+    motion: GeometricBrownianMotion
+
+    def __call__(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """The noise z of the motion."""
+        shift, variance = (part.astype(x.dtype) for part in self.motion.log_transition(t))
+        total = jnp.sqrt(self.scale.std**2 + variance)
+        return self.network(jnp.sqrt(variance) / total, (jnp.log(x) - shift - self.scale.mean) / total)
+
+
+class PathScore(eqx.Module):
+    """The network as the score of additive diffusion of the standardised logarithm."""
+
+    network: NoiseNetwork
+
+    def __call__(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """∇ log p_t(x)."""
+        m = PATH.coefficients(t).m.astype(x.dtype)
+        return -self.network(m, x) / m
+
+
+def loss_of(arm: str, network: NoiseNetwork, scale: Scale, motion: GeometricBrownianMotion, batch: tuple[Array, Array, Array]) -> Array:
+    """Of points, noise and uniform numbers that stand for times: the first level of the samplers is the least noise that is trained."""
+    x, noise, t = batch
+    if arm == "additive":
+        return denoising_score_matching(PathScore(network), PATH, noise, (jnp.log(x) - scale.mean) / scale.std, 1 - t)
+    score = ScoreFromNoise(MotionNoise(network, scale, motion), motion)
+    weighting: Any = "variance" if arm == "multiplicative" else "noise"
+    return multiplicative_score_matching(score, motion, x, noise, t, weighting=weighting)
+
+
+def batch_of(key: PRNGKeyArray, data: Float[Array, "n dim"], size: int, first: float) -> tuple[Array, Array, Array]:
+    """Points, noise and times, the same for every arm."""
+    key_rows, key_noise, key_times = jax.random.split(key, 3)
+    rows = jax.random.randint(key_rows, (size,), 0, len(data))
+    noise = jax.random.normal(key_noise, (size * data.shape[1],), jnp.float32).reshape(size, -1)
+    return data[rows], noise, first + (1 - first) * jax.random.uniform(key_times, (size,), jnp.float32)
+
+
+def scale_of(data: Float[np.ndarray, "n dim"]) -> Scale:
+    """In single precision, as the networks."""
+    logs = np.log(data)
+    return Scale(jnp.asarray(logs.mean(), jnp.float32), jnp.asarray(logs.std(), jnp.float32))
+
+
+def train(
+    name: str, config: Config, settings: Generation, session: Session, key: jax.Array, data: np.ndarray, held_out: np.ndarray
+) -> tuple[dict[str, NoiseNetwork], dict[str, xr.Dataset]]:
+    """Networks of each arm, stacked over seeds, at the rate that is best for the arm; and their losses on held-out points."""
+    init, step, watch = _training(config, settings, data)
+    points = jnp.asarray(data), jnp.asarray(held_out)
+    trees: dict[str, xr.Dataset] = {}
+    rates = dict.fromkeys(ARMS, settings.rates[0])
+    if len(settings.rates) > 1:
+        # One seed at all rates: those of a network stand where otherwise seeds do.
+        keys = jnp.stack([jax.random.fold_in(key, 1)] * len(settings.rates))
+        grid = jnp.asarray([settings.rates] * len(ARMS), jnp.float32)
+        args = (*points, keys, grid, jnp.asarray(settings.pilot_steps, jnp.float32))
+        common: dict[str, Any] = {"watch": watch, "on_nonfinite": "keep"}
+        loop = session.loop(step, init(keys), steps=settings.pilot_steps, args=args, label=f"rates for {name}", **common)
+        final = loop.history["loss"][-1]
+        best = np.where(np.isfinite(final), final, np.inf).argmin(axis=1)
+        rates = {arm: settings.rates[row] for arm, row in zip(ARMS, best, strict=True)}
+        coordinates = {"arm": list(ARMS), "rate": list(settings.rates)}
+        trees[f"{name}_rates"] = xr.Dataset({"loss": (("arm", "rate"), final, {"units": "1"})}, coordinates)
+        edges = [arm for arm, rate in rates.items() if rate in (min(settings.rates), max(settings.rates))]
+        session.note(
+            f"Learning rates for {name} by the held-out loss of {settings.pilot_steps} steps, the same grid for all: "
+            + ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+            + (f"; at an edge of the grid: {', '.join(edges)}" if edges else "")
+        )
+    keys = jax.random.split(jax.random.fold_in(key, 0), settings.seeds)
+    grid = jnp.asarray([[rates[arm]] * settings.seeds for arm in ARMS], jnp.float32)
+    args = (*points, keys, grid, jnp.asarray(settings.steps, jnp.float32))
+    loop = session.loop(step, init(keys), steps=settings.steps, args=args, watch=watch, label=f"networks for {name}")
+    trees[f"{name}_training"] = xr.Dataset(
+        {"loss": (("row", "arm", "seed"), loop.history["loss"], {"units": "1"})}, {"row": loop.history["step"], "arm": list(ARMS)}
+    )
+    return loop.state[0], trees
+
+
+def _training(config: Config, settings: Generation, data: np.ndarray) -> tuple[Any, Any, Any]:
+    """First state, step and what is watched, of all arms over seeds."""
+    motion, scale = GeometricBrownianMotion(config.sigma), scale_of(data)
+    first = 1 / settings.sampler_steps
+    adam = optax.scale_by_adam()
+
+    @jax.jit
+    def init(keys: Array) -> Any:
+        one = jax.vmap(lambda key: NoiseNetwork(data.shape[1], settings.width, settings.depth, key=jax.random.fold_in(key, 0)))(keys)
+        # The same weights for all arms.
+        return dict.fromkeys(ARMS, one), dict.fromkeys(ARMS, jax.vmap(adam.init)(one))
+
+    def step(state: Any, i: Array, args: Any) -> Any:
+        data, _, keys, rates, horizon = args
+        decay = (1 + jnp.cos(jnp.pi * i / horizon)) / 2
+
+        def one(networks: Any, memories: Any, key: Array, rates: Array) -> Any:
+            batch = batch_of(jax.random.fold_in(key, i + 1), data, settings.batch_size, first)
+            after: dict[str, Any] = {}
+            for arm, rate in zip(ARMS, rates, strict=True):
+
+                def loss(network: NoiseNetwork, arm: str = arm) -> Array:
+                    return loss_of(arm, network, scale, motion, batch)
+
+                updates, memory = adam.update(jax.grad(loss)(networks[arm]), memories[arm])
+                factor = (-rate * decay).astype(jnp.float32)
+                after[arm] = optax.apply_updates(networks[arm], jax.tree.map(lambda u, factor=factor: factor * u, updates)), memory
+            return {arm: pair[0] for arm, pair in after.items()}, {arm: pair[1] for arm, pair in after.items()}
+
+        return jax.vmap(one, (0, 0, 0, 1))(*state, keys, rates)
+
+    def watch(state: Any, args: Any) -> dict[str, Array]:
+        # The same points, noise and times for all networks and all looks.
+        batch = batch_of(jax.random.key(0), args[1], WATCHED, first)
+        losses = [jax.vmap(lambda network, arm=arm: loss_of(arm, network, scale, motion, batch))(state[0][arm]) for arm in ARMS]
+        return {"loss": jnp.stack(losses)}
+
+    return init, step, watch
