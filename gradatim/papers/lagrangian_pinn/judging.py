@@ -1,0 +1,109 @@
+"""What the networks say about the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from gradatim.lab import Findings, Measure, Session
+
+from .config import Config
+from .training import HARD_SPEED
+
+EASY_SPEED = 10.0
+"At which the usual network must be able to learn, for its failure at the hard speed to mean anything."
+
+
+def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
+    """Measures of C1 and C3 to C7, but for the widths."""
+    fixed, moving, label, remedies = (trees[name] for name in ("fixed", "moving", "label", "remedies"))
+    at_hard = best_rate(fixed, HARD_SPEED)
+    measures = {
+        "C1.error_at_30": median(at_hard),
+        "C1.error_at_10": median(errors(fixed, "convection", EASY_SPEED, config.rate)),
+        "C3.error_by_speed": Measure.sequence([median(errors(fixed, "Burgers", c, config.rate)) for c in config.fixed_burgers]),
+        "C4.window_error_ratio": Measure.paired(
+            remedies["error"].sel(remedy="windows").values, errors(fixed, "convection", HARD_SPEED, config.rate), "log-ratio"
+        ),
+    }
+    by_speed = {c: errors(moving, "convection", c, config.rate) for c in config.speeds}
+    worst, least = (pick(by_speed, key=lambda c: float(np.median(by_speed[c]))) for pick in (max, min))
+    measures["C5.worst_error"] = median(by_speed[worst])
+    measures["C5.spread"] = Measure.paired(by_speed[worst], by_speed[least], "log-ratio")
+    growth = trees["landscapes"]["eigenvalue"].values[..., 0]
+    measures["C6.curvature_growth_ratio"] = Measure.paired(growth[1, 1] / growth[1, 0], growth[0, 1] / growth[0, 0], "log-ratio")
+    paths = moving["path_error"].values
+    measures["C7.path_error"] = median(paths[np.median(paths, axis=1).argmax()])
+    measures["C7.least_jacobian"] = Measure.exact(float(moving["least_jacobian"].min()))
+    _describe(config, fixed, moving, label, remedies, trees["landscapes"], session)
+    return Findings(measures, xr.DataTree.from_dict(dict(trees)))
+
+
+def errors(data: xr.Dataset, equation: str, speed: float, rate: float) -> np.ndarray:
+    """Of every seed of one case, %.
+
+    **Raises:** `ValueError` for a case that was not run.
+    """
+    chosen = (data["equation"] == equation) & (data["speed"] == speed) & np.isclose(data["rate"], rate)
+    if not chosen.any():
+        raise ValueError(
+            f"{equation} at speed {speed:g} must be among the speeds of the configuration, got {data['speed'].values.tolist()}"
+        )
+    return data["error"].values[np.flatnonzero(chosen.values)[0]]
+
+
+def best_rate(data: xr.Dataset, speed: float) -> np.ndarray:
+    """The errors of convection at a speed with the rate that serves best."""
+    chosen = data["error"].values[((data["equation"] == "convection") & (data["speed"] == speed)).values]
+    return chosen[np.median(chosen, axis=1).argmin()]
+
+
+def median(values: np.ndarray) -> Measure:
+    """The median over seeds, with Student's interval of their mean."""
+    mean, middle = Measure.over_seeds(values), float(np.median(values))
+    ((_, low, high),) = mean.intervals()
+    return Measure(middle, min(low, middle), max(high, middle), f"median; {mean.method}", mean.samples)
+
+
+def _describe(
+    config: Config,
+    fixed: xr.Dataset,
+    moving: xr.Dataset,
+    label: xr.Dataset,
+    remedies: xr.Dataset,
+    landscapes: xr.Dataset,
+    session: Session,
+) -> None:
+    for name, data in (("fixed coordinates", fixed), ("moving coordinates", moving), ("moving, diffusion by label", label)):
+        rows = []
+        for i in range(data.sizes["case"]):
+            one = data.isel(case=i)
+            row = f"{one['equation'].item()} at {one['speed'].item():g}"
+            row += f" (rate {one['rate'].item():g})" if not np.isclose(one["rate"].item(), config.rate) else ""
+            row += f": error {_digits(one['error'])} %, at t = 1 {_digits(one['last_error'])} %, loss {_digits(one['loss'])}"
+            row += f", residual {_digits(one['residual'])} and between the points {_digits(one['dense_residual'])}"
+            if "path_error" in data:
+                row += f", paths off by {_digits(one['path_error'])} %, least ∂X/∂ξ {_digits(one['least_jacobian'])}, "
+                row += f"crossed {_digits(one['crossed'])}"
+            rows.append(row)
+        session.note(f"{name}, every seed: " + "; ".join(rows))
+    hard, ours = (errors(data, "convection", HARD_SPEED, config.rate) for data in (fixed, moving))
+    session.note(
+        f"C1, C5: at speed {HARD_SPEED:g} the usual network's error is {np.median(hard):.3g} %, of moving coordinates "
+        f"{np.median(ours):.3g} %; {config.times} times are {2 * np.pi / HARD_SPEED * config.times:.1f} to one passage. Its error with the best of the "
+        f"rates {sorted({*fixed['rate'].values.tolist()})} is what is judged; moving coordinates had one rate"
+    )
+    for remedy in remedies["remedy"].values:
+        session.note(f"C4: {remedy} at speed {HARD_SPEED:g}: error {_digits(remedies['error'].sel(remedy=remedy))} %")
+    values = landscapes["eigenvalue"].values
+    session.note(
+        "C6: two leading eigenvalues, mean over seeds, at speeds "
+        + f"{landscapes['speed'].values.tolist()}: "
+        + "; ".join(f"{name} {[_digits(row.mean(axis=0)) for row in values[i]]}" for i, name in enumerate(landscapes["frame"].values))
+    )
+
+
+def _digits(values: xr.DataArray | np.ndarray) -> list[float]:
+    return [float(f"{value:.3g}") for value in np.asarray(values).ravel()]

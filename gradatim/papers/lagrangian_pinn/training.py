@@ -1,0 +1,290 @@
+"""All networks of a method at once: every equation, speed and seed in one compiled loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from gradatim.lab import Session
+from gradatim.sciml import (
+    AbstractPINN,
+    Affine,
+    ConvectionDiffusion,
+    EulerianPINN,
+    LagrangianPINN,
+    LossWeights,
+    Points,
+    Raised,
+    collocation_grid,
+    curriculum,
+    evaluate_windows,
+    sequence_to_sequence,
+    training_step,
+)
+
+from .config import Config
+from .truth import HORIZON, PERIOD, Truth
+
+Method = Literal["fixed", "moving", "label"]
+WEIGHTS = LossWeights()
+LOOKS = 20
+"Times at which loss and error are seen."
+DENSER = 3
+"Places and times of the dense check of the residual, for one of the training."
+HARD_SPEED = 30.0
+"At which the remedies are tried."
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A problem and a rate, for all seeds."""
+
+    equation: str
+    speed: float
+    rate: float
+
+
+def cases(config: Config, method: Method) -> list[Case]:
+    """What a method is tried on."""
+    if method == "label":
+        return [Case("Burgers", config.moving_burgers[0], config.rate)]
+    means = config.fixed_burgers if method == "fixed" else config.moving_burgers
+    found = [Case("convection", c, config.rate) for c in config.speeds] + [Case("Burgers", c, config.rate) for c in means]
+    if method == "fixed" and HARD_SPEED in config.speeds:
+        found += [Case("convection", HARD_SPEED, rate) for rate in config.other_rates]
+    return found
+
+
+class Trained(NamedTuple):
+    """Models along a first axis, case by case and in each seed by seed, and what was found of them."""
+
+    models: AbstractPINN
+    data: xr.Dataset
+
+
+class _State(eqx.Module):
+    trained: PyTree
+    memory: PyTree
+
+
+class _Work(eqx.Module):
+    rest: PyTree
+    points: Points
+    rates: Array
+    places: Array
+    times: Array
+    truth: Array
+    "Fields less their means, axes (model, time, place)."
+    means: Array
+    steps: int = eqx.field(static=True)
+
+
+def train(config: Config, method: Method, truth: Truth, session: Session, key: PRNGKeyArray) -> Trained:
+    """Trains and measures one method on all its cases."""
+    todo, seeds = cases(config, method), config.seeds
+    models = _models(config, method, todo, key)
+    fields, displacements = (np.stack(rows) for rows in zip(*(truth.on_grid(case.equation, case.speed) for case in todo), strict=True))
+    means = np.array([case.speed if case.equation == "Burgers" else 0.0 for case in todo])
+    trained, rest = models.split()
+    rates = jnp.asarray(np.repeat([case.rate for case in todo], seeds), jnp.float32)
+    work = _Work(
+        rest=rest,
+        points=collocation_grid(config.places, config.times, period=PERIOD, horizon=HORIZON),
+        rates=rates,
+        places=jnp.asarray(truth.places, jnp.float32),
+        times=jnp.asarray(truth.times, jnp.float32),
+        truth=jnp.asarray(np.repeat(fields, seeds, axis=0), jnp.float32),
+        means=jnp.asarray(np.repeat(means, seeds), jnp.float32),
+        steps=config.steps,
+    )
+    state = _State(trained, _memory(trained, rates, config.steps))
+    every = max(config.steps // LOOKS, 1)
+    loop = session.loop(_step, state, steps=config.steps, args=work, every=every, watch=_watch, label=f"{method} coordinates")
+    models = eqx.combine(loop.state.trained, rest)
+    dense = collocation_grid(DENSER * config.places, DENSER * config.times, period=PERIOD, horizon=HORIZON)
+    paths = jnp.asarray(np.repeat(displacements, seeds, axis=0), jnp.float32)
+    found = session.once(f"{method} coordinates, measured", _measure, models, work, dense, paths)
+    shaped = {name: np.asarray(value, np.float64).reshape(len(todo), seeds, *value.shape[1:]) for name, value in found.items()}
+    history = {name: loop.history[name].reshape(-1, len(todo), seeds) for name in ("loss", "error")}
+    return Trained(models, _dataset(todo, shaped, history, loop.history["step"], truth, fields, displacements))
+
+
+def _dataset(
+    todo: list[Case],
+    found: dict[str, np.ndarray],
+    history: dict[str, np.ndarray],
+    steps: np.ndarray,
+    truth: Truth,
+    fields: np.ndarray,
+    displacements: np.ndarray,
+) -> xr.Dataset:
+    variables: dict[str, Any] = {
+        "error": (("case", "seed"), 100 * found["error"], "%"),
+        "last_error": (("case", "seed"), 100 * found["last_error"], "%"),
+        "loss": (("case", "seed"), found["loss"], "1"),
+        "residual": (("case", "seed"), found["residual"], "1"),
+        "dense_residual": (("case", "seed"), found["dense_residual"], "1"),
+        "watched_loss": (("step", "case", "seed"), history["loss"], "1"),
+        "watched_error": (("step", "case", "seed"), 100 * history["error"], "%"),
+        "field": (("case", "t", "x"), found["field"][:, 0], "1"),
+        "truth": (("case", "t", "x"), fields, "1"),
+        "equation": (("case",), [case.equation for case in todo], ""),
+        "speed": (("case",), [case.speed for case in todo], "1"),
+        "rate": (("case",), [case.rate for case in todo], "1"),
+    }
+    if "path_error" in found:
+        # As a share of how far the exact paths go, or of a period where they go further: there a phase is what counts.
+        extent = np.minimum(np.sqrt((displacements**2).mean(axis=(1, 2))), PERIOD)
+        variables |= {
+            "path_error": (("case", "seed"), 100 * found["path_error"] / extent[:, None], "%"),
+            "least_jacobian": (("case", "seed"), found["least_jacobian"], "1"),
+            "crossed": (("case", "seed"), found["crossed"], "1"),
+            "path": (("case", "t", "label"), found["path"][:, 0], "1"),
+            "true_path": (("case", "t", "label"), displacements, "1"),
+        }
+    coordinates = {"step": steps, "t": truth.times, "x": truth.places} | ({"label": truth.places} if "path" in variables else {})
+    return xr.Dataset({name: (dims, values, {"units": unit}) for name, (dims, values, unit) in variables.items()}, coordinates)
+
+
+def _models(config: Config, method: Method, todo: list[Case], key: PRNGKeyArray) -> Any:
+    seeds = config.seeds
+    is_burgers = np.array([case.equation == "Burgers" for case in todo])
+    speeds = np.array([case.speed for case in todo])
+    columns = (np.where(is_burgers, 0.0, speeds), is_burgers.astype(float), np.where(is_burgers, speeds, 0.0))
+    constant, slope, mean = (jnp.asarray(np.repeat(column, seeds), jnp.float32) for column in columns)
+    # One key for each seed, whatever the problem.
+    keys = jnp.tile(jax.random.split(key, seeds), len(todo))
+    return _build(config, method, keys, constant, slope, mean)
+
+
+@eqx.filter_jit
+def _build(config: Config, method: Method, keys: Array, constant: Array, slope: Array, mean: Array) -> Any:
+    def one(key: Array, constant: Array, slope: Array, mean: Array) -> AbstractPINN:
+        problem = ConvectionDiffusion(Affine(constant, slope), config.diffusivity, Raised(jnp.sin, mean), PERIOD)
+        return new_model(config, method, problem, key)
+
+    return eqx.filter_vmap(one)(keys, constant, slope, mean)
+
+
+def new_model(config: Config, method: Method, problem: ConvectionDiffusion, key: PRNGKeyArray) -> AbstractPINN:
+    """An untrained network."""
+    if method == "fixed":
+        return EulerianPINN(problem, width=config.width, depth=config.depth_state, key=key)
+    return LagrangianPINN(
+        problem,
+        width=config.width,
+        depth_path=config.depth_path,
+        depth_state=config.depth_state,
+        diffusion="label" if method == "label" else "physical",
+        key=key,
+    )
+
+
+def _optimizer(rate: Array | float, steps: int) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(1.0, steps)
+    return optax.amsgrad(lambda count: rate * schedule(count))
+
+
+@eqx.filter_jit
+def _memory(trained: PyTree, rates: Array, steps: int) -> PyTree:
+    return eqx.filter_vmap(lambda trained, rate: _optimizer(rate, steps).init(trained))(trained, rates)
+
+
+def _step(state: _State, _: Array, work: _Work) -> _State:
+    def one(trained: PyTree, memory: PyTree, rest: PyTree, rate: Array) -> tuple[PyTree, PyTree]:
+        return training_step(trained, memory, rest, work.points, _optimizer(rate, work.steps), WEIGHTS)[:2]
+
+    return _State(*eqx.filter_vmap(one)(state.trained, state.memory, work.rest, work.rates))
+
+
+def _watch(state: _State, work: _Work) -> dict[str, Array]:
+    def one(trained: PyTree, rest: PyTree, truth: Array, mean: Array) -> dict[str, Array]:
+        model = eqx.combine(trained, rest)
+        field = model.evaluate(work.places, work.times) - mean
+        return {"loss": model.loss(work.points, WEIGHTS), "error": _relative(field, truth)}
+
+    return eqx.filter_vmap(one)(state.trained, work.rest, work.truth, work.means)
+
+
+def _relative(field: Array, truth: Array) -> Array:
+    return jnp.linalg.norm(field - truth) / jnp.linalg.norm(truth)
+
+
+@eqx.filter_jit
+def _measure(models: Any, work: _Work, dense: Points, displacements: Array) -> dict[str, Array]:
+    def one(model: AbstractPINN, truth: Array, mean: Array, displacement: Array) -> dict[str, Array]:
+        field = model.evaluate(work.places, work.times) - mean
+        found = {
+            "field": field,
+            "error": _relative(field, truth),
+            "last_error": _relative(field[-1], truth[-1]),
+            "loss": model.loss(work.points, WEIGHTS),
+            "residual": jnp.sqrt(model.losses(work.points).state),
+            "dense_residual": jnp.sqrt(model.losses(dense).state),
+        }
+        if not isinstance(model, LagrangianPINN):
+            return found
+        X, _ = model.characteristics(work.places, work.times)
+        path = X - work.places[None]
+        J = model.jacobian(dense.x, dense.t)
+        return found | {
+            "path": path,
+            "path_error": jnp.sqrt(jnp.mean((path - displacement) ** 2)),
+            "least_jacobian": J.min(),
+            "crossed": jnp.mean(J <= 0),
+        }
+
+    return eqx.filter_vmap(one)(models, work.truth, work.means, displacements)
+
+
+def try_remedies(config: Config, truth: Truth, session: Session, key: PRNGKeyArray) -> xr.Dataset:
+    """The usual network at the hard speed, window by window and by a curriculum of speeds: the same points and steps in all."""
+    field, _ = truth.on_grid("convection", HARD_SPEED)
+    places, times = (jnp.asarray(values, jnp.float32) for values in (truth.places, truth.times))
+    keys = jax.random.split(key, config.seeds)
+    found = session.once("windows and curriculum", _remedies, config, keys, places, times, jnp.asarray(field, jnp.float32))
+    errors = {name: 100 * np.asarray(found[name], np.float64) for name in ("windows", "curriculum")}
+    return xr.Dataset(
+        {
+            "error": (("remedy", "seed"), np.stack(list(errors.values())), {"units": "%"}),
+            "field": (("t", "x"), np.asarray(found["field"], np.float64), {"units": "1"}),
+        },
+        {"remedy": list(errors), "t": truth.times, "x": truth.places},
+    )
+
+
+@eqx.filter_jit
+def _remedies(config: Config, keys: Array, places: Array, times: Array, truth: Array) -> dict[str, Array]:
+    n_windows, n_steps = config.windows, config.steps // config.windows
+    optimizer, length = _optimizer(config.rate, n_steps), HORIZON / config.windows
+    whole = collocation_grid(config.places, config.times, period=PERIOD, horizon=HORIZON)
+    window = collocation_grid(config.places, max(config.times // n_windows, 2), period=PERIOD, horizon=length)
+
+    def problem(speed: Array | float) -> ConvectionDiffusion:
+        return ConvectionDiffusion(Affine(speed), config.diffusivity, jnp.sin, PERIOD)
+
+    def one(key: Array) -> dict[str, Array]:
+        fit = sequence_to_sequence(
+            lambda problem, key: new_model(config, "fixed", problem, key),
+            problem(HARD_SPEED), window, optimizer, n_windows=n_windows, n_steps=n_steps, weights=WEIGHTS, key=key,
+        )  # fmt: skip
+        by_window = evaluate_windows(fit.model, places, times, length=length)
+        first = new_model(config, "fixed", problem(HARD_SPEED), key)
+        speeds = HARD_SPEED * jnp.arange(1, n_windows + 1) / n_windows
+        fit = curriculum(
+            first, lambda model, speed: eqx.tree_at(lambda m: m.problem, model, problem(speed)), speeds, whole, optimizer,
+            n_steps=n_steps, weights=WEIGHTS,
+        )  # fmt: skip
+        by_stage = fit.model.evaluate(places, times)
+        return {"windows": _relative(by_window, truth), "curriculum": _relative(by_stage, truth), "field": by_window}
+
+    found = eqx.filter_vmap(one)(keys)
+    return {**found, "field": found["field"][0]}
