@@ -41,18 +41,20 @@ def infer_metallicity(
     probabilities: tuple[float, ...] = (0.16, 0.5, 0.84),
     metallicity_range: tuple[float, float] = (7.65, 8.85),
     n_metallicities: int = 121,
-    n_attenuations: int = 41,
+    attenuation_range: tuple[float, float] = (0.0, 4.0),
+    n_attenuations: int = 161,
 ) -> AbundancePosterior:
     """Abundance and dust from Hβ, [O III] 5008, Hα and [N II] 6585, none of them needed: on a grid, no sampler.
 
         mᵢ = f Rᵢ(Z) 10^(-0.4 kᵢ A_V/R_V),     ln L = -½ Σ [ln Vᵢ + (Fᵢ - mᵢ)²/Vᵢ],     Vᵢ = σᵢ² + (mᵢ ln 10 · sᵢ)²
 
     with Rᵢ the ratio to Hβ without dust that the calibrations give (2.86 for Hα) and sᵢ their scatter in dex (none for hydrogen). Priors
-    are flat in Z and in A_V from 0 to 4, and 1/f in the flux f of Hβ, over which the sum runs at each point of the grid. With Hα, Hβ adds
+    are flat in Z and in A_V, and 1/f in the flux f of Hβ, over which the sum runs at each point of the grid. With Hα, Hβ adds
     little to Z: it is dust that it tells.
 
     **Arguments:** `fluxes` and `errors` > 0, in the order above; an infinite error leaves a line out; `n2`, `o3n2`: calibrations of these
-    indices; `curve` of the dust; `probabilities` of the quantiles; `metallicity_range`: within that of both calibrations.
+    indices; `curve` of the dust; `probabilities` of the quantiles; `metallicity_range`: within that of
+    both calibrations; `attenuation_range`: at least 0; a grid coarser than what the lines tell blurs it.
 
     **Raises:** `ValueError` for errors that are not positive or calibrations of another index.
 
@@ -70,7 +72,14 @@ def infer_metallicity(
     if is_known(errors) and not (np.asarray(errors) > 0).all():
         raise ValueError(f"errors must be positive, got {errors}")
     return _infer(
-        fluxes, errors, jnp.asarray(probabilities, fluxes.dtype), n2, o3n2, curve, metallicity_range, (n_metallicities, n_attenuations)
+        fluxes,
+        errors,
+        jnp.asarray(probabilities, fluxes.dtype),
+        n2,
+        o3n2,
+        curve,
+        (*metallicity_range, *attenuation_range),
+        (n_metallicities, n_attenuations),
     )
 
 
@@ -82,11 +91,11 @@ def _infer(
     n2: str,
     o3n2: str,
     curve: Curve,
-    metallicity_range: tuple[float, float],
+    ranges: tuple[float, float, float, float],
     sizes: tuple[int, int],
 ) -> AbundancePosterior:
     dtype, (n_metallicities, n_attenuations) = fluxes.dtype, sizes
-    z, dust = jnp.linspace(*metallicity_range, n_metallicities, dtype=dtype), jnp.linspace(0, 4, n_attenuations, dtype=dtype)
+    z, dust = jnp.linspace(*ranges[:2], n_metallicities, dtype=dtype), jnp.linspace(*ranges[2:], n_attenuations, dtype=dtype)
     low, high = (line_index(z, name).value for name in (n2, o3n2))
     ratios = jnp.stack([jnp.ones_like(z), 10 ** (high + low), jnp.full_like(z, CASE_B), CASE_B * 10**low], axis=1)
     # Scatter in Z is scatter in the ratio times the slope of the calibration.

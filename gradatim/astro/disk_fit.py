@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,7 +33,11 @@ def fit_rotation(start: ThinDisk, plane: DiskPlane, beam: Beam, *, seen: Moments
     **Arguments:** `start`: a disc to start from; `plane` on the beam's finer pixels; `seen` and `errors`: maps and their standard
     deviations, infinite where a pixel is to be left out.
     """
+    return _fit_rotation(start, plane, beam, seen, errors)
 
+
+@jax.jit
+def _fit_rotation(start: ThinDisk, plane: DiskPlane, beam: Beam, seen: Moments, errors: Moments) -> DiskFit:
     def disk_of(p: Array) -> ThinDisk:
         q = jnp.exp(p)
         return ThinDisk(q[0], q[1], start.central_metallicity, start.gradient, 100 * p[2], q[3], q[4])
@@ -67,7 +72,11 @@ def fit_gradient_map(
     **Raises:** `ValueError` for a calibration of another ratio.
     """
     check_n2(calibration)
+    return _fit_gradient(start, plane, beam, fluxes, errors, calibration)
 
+
+@functools.partial(jax.jit, static_argnames="calibration")
+def _fit_gradient(start: ThinDisk, plane: DiskPlane, beam: Beam, fluxes: Array, errors: Array, calibration: str) -> DiskFit:
     def disk_of(p: Array) -> ThinDisk:
         brightness, scale = jnp.exp(p[:2])
         return ThinDisk(brightness, scale, p[2], p[3] / 10, start.speed, start.turnover, start.dispersion)

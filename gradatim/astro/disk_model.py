@@ -29,13 +29,13 @@ class ThinDisk(eqx.Module):
     Hα ∝ exp(-r/h),     12 + log(O/H) = Z₀ + g r,     V(r) = (2/π) V₀ arctan(r/r_t),     dispersion σ₀ everywhere
     """
 
-    brightness: Float[Array, ""]  # of Hα at the centre, flux per pixel of the map
-    scale_length: Float[Array, ""]  # h, kpc
-    central_metallicity: Float[Array, ""]  # Z₀, dex
-    gradient: Float[Array, ""]  # g, dex/kpc
-    speed: Float[Array, ""]  # V₀, km/s
-    turnover: Float[Array, ""]  # r_t, kpc
-    dispersion: Float[Array, ""]  # σ₀, km/s
+    brightness: Float[Array, "*disks"]  # of Hα at the centre, flux per pixel of the map
+    scale_length: Float[Array, "*disks"]  # h, kpc
+    central_metallicity: Float[Array, "*disks"]  # Z₀, dex
+    gradient: Float[Array, "*disks"]  # g, dex/kpc
+    speed: Float[Array, "*disks"]  # V₀, km/s
+    turnover: Float[Array, "*disks"]  # r_t, kpc
+    dispersion: Float[Array, "*disks"]  # σ₀, km/s
 
 
 class Moments(NamedTuple):

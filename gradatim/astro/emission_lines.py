@@ -187,7 +187,8 @@ def fit_lines(
     """Lines that share velocity and dispersion, on a straight continuum: least squares by variable projection (G. H. Golub & V. Pereyra).
 
     For each trial of (v, ln σ) the fluxes and the continuum follow from a linear solve; what is searched for has two unknowns, by damped
-    Gauss–Newton steps whose Jacobian is that of the projected residual. Errors come from the Jacobian of all unknowns, (JᵀWJ)⁻¹.
+    Gauss–Newton steps (L. Kaufman, BIT 15, 49 (1975), who leaves out what the solve itself changes). Errors come from the Jacobian of all
+    unknowns, (JᵀWJ)⁻¹.
 
     Below a signal to noise of about 5 the search settles on whatever bump or dip of the noise is largest: take
     [`extract_lines`][gradatim.astro.extract_lines] there, at a velocity and dispersion from elsewhere.
@@ -249,36 +250,45 @@ def _fit(wavelength: Array, flux: Array, ivar: Array, starts: Array, shapes: tup
         def profiles(p: Array) -> Array:
             return _profiles(edges, rest, shares, p[0], jnp.exp(p[1]), redshift, instrument)
 
-        def residual(p: Array) -> Array:
-            return root * (y - _project(profiles(p), y, w)[1])
+        def cost_of(p: Array) -> Array:
+            return jnp.sum(w * (y - _project(profiles(p), y, w)[1]) ** 2)
+
+        def look(p: Array) -> tuple[Array, Array, Array]:
+            """Residual, its Jacobian up to the change of the projection, and that Jacobian before it is projected."""
+            found = profiles(p)
+            coefficients, model, _ = _project(found, y, w)
+            slopes = jax.jacfwd(lambda p: profiles(p) @ coefficients[:n_groups])(p)
+            across = jax.vmap(lambda slope: slope - _project(found, slope, w)[1], 1, 1)(slopes)
+            return root * (y - model), root[:, None] * across, slopes
 
         def step(_: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             p, cost, damping = state
-            r, J = residual(p), jax.jacfwd(residual)(p)
+            r, J, _ = look(p)
             gradient, H = r @ J, J.T @ J
             a, b, c = H[0, 0] * (1 + damping), H[0, 1], H[1, 1] * (1 + damping)
             change = jnp.stack([c * gradient[0] - b * gradient[1], a * gradient[1] - b * gradient[0]]) / (a * c - b**2)
             # No further than a line is wide in velocity, or than a factor e in width: beyond, the model bends.
-            trial = p - jnp.clip(change, -furthest, furthest)
-            new = jnp.sum(residual(trial) ** 2)
+            trial = p + jnp.clip(change, -furthest, furthest)
+            new = cost_of(trial)
             is_better = new <= cost
             return jnp.where(is_better, trial, p), jnp.where(is_better, new, cost), damping * jnp.where(is_better, 0.1, 10.0)
 
-        costs = jax.vmap(lambda p: jnp.sum(residual(p) ** 2))(starts)
+        costs = jax.lax.map(cost_of, starts)
         best = jnp.argmin(costs)
         p, cost, _ = jax.lax.fori_loop(0, n_steps, step, (starts[best], costs[best], jnp.asarray(1e-3, y.dtype)))
 
+        r, across, slopes = look(p)
         found = profiles(p)
         coefficients, model, _ = _project(found, y, w)
-        slopes = jax.jacfwd(lambda p: profiles(p) @ coefficients[:n_groups])(p)
         n = y.shape[0]
         J = jnp.concatenate([slopes, found, jnp.ones((n, 1), y.dtype), jnp.linspace(-1, 1, n, dtype=y.dtype)[:, None]], axis=1)
         errors = jnp.sqrt(jnp.diag(jnp.linalg.inv(J.T @ (J * w[:, None]))))
         dispersion = jnp.exp(p[1])
         # What of χ² a further step would gain: less than a hundredth, or the search has not ended.
-        r, T = residual(p), root[:, None] * slopes
-        T = T - root[:, None] * _project(found, T / jnp.where(root > 0, root, 1)[:, None], w)[1]
-        gain = (r @ T) @ jnp.linalg.inv(T.T @ T) @ (r @ T)
+        gradient, H = r @ across, across.T @ across
+        gain = (H[1, 1] * gradient[0] ** 2 - 2 * H[0, 1] * gradient[0] * gradient[1] + H[0, 0] * gradient[1] ** 2) / (
+            H[0, 0] * H[1, 1] - H[0, 1] ** 2
+        )
         is_valid = jnp.isfinite(errors).all() & (gain < 0.01) & (jnp.sum(w > 0) > n_groups + 4)
         return LineFit(
             flux=coefficients[:n_groups],

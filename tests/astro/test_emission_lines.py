@@ -15,8 +15,8 @@ from gradatim.astro import (
 )
 
 pytestmark = pytest.mark.usefixtures("double")
-N, STEP = 64, 1.5
-WAVE = 6530.0 + STEP * np.arange(52)
+N = 64
+WAVE = 6534.567 + 1.5 * np.arange(45)
 "As many spectra and channels as in the smoke run of the paper, whose compiled program serves here."
 INSTRUMENT = instrumental_dispersion(2700)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,8 +16,10 @@ from jaxtyping import Array, Float
 from gradatim.astro import (
     HALPHA_COMPLEX,
     Beam,
+    DiskFit,
     DiskPlane,
     LineFit,
+    LineFluxes,
     Moments,
     ThinDisk,
     channel_edges,
@@ -148,50 +151,63 @@ def fit_brightest(spectra: Array, noise: Array, chosen: Array, telescope: Telesc
     return fit_lines(jnp.asarray(wavelengths(telescope)), some, weights, HALPHA_COMPLEX, resolving_power=resolving_power)
 
 
-@eqx.filter_jit
 def analyse(
     galaxy: Galaxy, spectra: Array, noise: Array, chosen: Array, lines: LineFit, config: Config, beam: Beam
 ) -> tuple[Result, Pictures]:
     """From spectra and the lines of the brightest to a gradient. Of the galaxy, its size and orientation are used, which images give."""
     telescope, n = config.telescope, config.telescope.pixels
-    wave = jnp.asarray(wavelengths(telescope))
-    is_kept = lines.is_valid & (lines.flux[:, 0] > LEAST_SIGNAL * lines.flux_error[:, 0]) & (lines.dispersion > 1.0)
-
-    def scattered(values: Array, errors: Array) -> tuple[Array, Array]:
-        known = jnp.where(is_kept, errors, jnp.inf)
-        return (
-            jnp.zeros(n * n, values.dtype).at[chosen].set(values).reshape(n, n),
-            jnp.full(n * n, jnp.inf, values.dtype).at[chosen].set(known).reshape(n, n),
-        )
-
-    maps = [
-        scattered(*pair)
-        for pair in (
-            (lines.flux[:, 0], lines.flux_error[:, 0]),
-            (lines.velocity, lines.velocity_error),
-            (lines.dispersion, lines.dispersion_error),
-        )
-    ]
-    seen, errors = Moments(*(pair[0] for pair in maps)), Moments(*(pair[1] for pair in maps))
-    plane = plane_of(galaxy, telescope, telescope.oversampling)
-    rotation = fit_rotation(_start(galaxy, seen, config), plane, beam, seen=seen, errors=errors)
-
-    model = moments(rotation.disk, plane, beam)
+    start, plane, seen, errors = _rotation_maps(galaxy, chosen, lines, config)
+    rotation = fit_rotation(start, plane, beam, seen=seen, errors=errors)
+    velocity, dispersion, weights = _expected(rotation.disk, plane, beam, spectra, noise)
     fluxes = extract_lines(
-        wave,
+        jnp.asarray(wavelengths(telescope)),
         spectra,
-        jnp.broadcast_to(1 / noise**2, spectra.shape),
+        weights,
         HALPHA_COMPLEX,
-        velocity=model.velocity.ravel(),
-        dispersion=model.dispersion.ravel(),
+        velocity=velocity,
+        dispersion=dispersion,
         resolving_power=telescope.resolving_power,
     )
-    flux, error = (part.T.reshape(2, n, n) for part in fluxes)
+    flux, error = _as_maps(fluxes, n)
     found = fit_gradient_map(rotation.disk, plane, beam, fluxes=flux, errors=error, calibration=config.calibration)
+    return _summary(galaxy, flux, error, seen, errors, rotation, found, config)
 
-    radius = plane_of(galaxy, telescope, 1).radius
+
+@eqx.filter_jit
+def _rotation_maps(galaxy: Galaxy, chosen: Array, lines: LineFit, config: Config) -> tuple[ThinDisk, DiskPlane, Moments, Moments]:
+    """Where the search for the rotation starts, the disc's plane, and maps of Hα's moments and their errors, infinite where unknown."""
+    n = config.telescope.pixels
+    is_kept = lines.is_valid & (lines.flux[:, 0] > LEAST_SIGNAL * lines.flux_error[:, 0]) & (lines.dispersion > 1.0)
+
+    def scattered(values: Array, empty: float) -> Array:
+        return jnp.full(n * n, empty, values.dtype).at[chosen].set(jnp.where(is_kept, values, empty)).reshape(n, n)
+
+    seen = Moments(*(scattered(part, 0.0) for part in (lines.flux[:, 0], lines.velocity, lines.dispersion)))
+    errors = (lines.flux_error[:, 0], lines.velocity_error, lines.dispersion_error)
+    start = _start(galaxy, seen, config)
+    return start, plane_of(galaxy, config.telescope, config.telescope.oversampling), seen, Moments(*(scattered(e, np.inf) for e in errors))
+
+
+@jax.jit
+def _expected(disk: ThinDisk, plane: DiskPlane, beam: Beam, spectra: Array, noise: Array) -> tuple[Array, Array, Array]:
+    """Velocity and dispersion of each pixel by the disc, and the weights of its channels."""
+    model = moments(disk, plane, beam)
+    return model.velocity.ravel(), model.dispersion.ravel(), jnp.broadcast_to(1 / noise**2, spectra.shape)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _as_maps(fluxes: LineFluxes, n: int) -> tuple[Array, Array]:
+    return fluxes.flux.T.reshape(2, n, n), fluxes.flux_error.T.reshape(2, n, n)
+
+
+@eqx.filter_jit
+def _summary(
+    galaxy: Galaxy, flux: Array, error: Array, seen: Moments, errors: Moments, rotation: DiskFit, found: DiskFit, config: Config
+) -> tuple[Result, Pictures]:
+    radius = plane_of(galaxy, config.telescope, 1).radius
     profile = radial_profile(flux, error, radius, edges=ring_edges(galaxy, config), calibration=config.calibration)
     naive = radial_gradient(profile)
+    known = jnp.isfinite(errors.velocity)
     result = Result(
         gradient=found.disk.gradient,
         gradient_error=found.standard_error.gradient,
@@ -201,12 +217,12 @@ def analyse(
         rotation_over_dispersion=rotation_over_dispersion(rotation.disk, 1.5 * galaxy.effective_radius),
         chi_squared=found.chi_squared / (flux.size - 4),
         is_valid=found.is_valid & rotation.is_valid,
-        n_kinematic=is_kept.sum(),
+        n_kinematic=known.sum(),
     )
     pictures = Pictures(
         metallicity=metallicity(log_flux_ratio(flux[1], flux[0]).value, config.calibration).value,
         signal=flux / error,
-        velocity=jnp.where(jnp.isfinite(errors.velocity), seen.velocity, jnp.nan),
+        velocity=jnp.where(known, seen.velocity, jnp.nan),
         ring_radius=profile.radius,
         ring_metallicity=jnp.where(profile.is_valid, profile.metallicity, jnp.nan),
         ring_error=jnp.where(profile.is_valid, profile.standard_error, jnp.nan),
@@ -264,32 +280,34 @@ def narrow_line(galaxy: Galaxy, key: Array, config: Config, finer: Beam) -> floa
 
 
 @eqx.filter_jit
-def _noiseless(galaxies: Galaxy, config: Config, fine: Beam, calibration: str, is_corrected: bool) -> tuple[Array, Array]:
-    telescope = config.telescope
-
-    def one(galaxy: Galaxy) -> tuple[Array, Array]:
-        plane = plane_of(galaxy, telescope, telescope.oversampling)
-        flux = fine(line_surfaces(galaxy.disk, plane, config.calibration))
-        error = jnp.full_like(flux, 1e-2) * flux.max()
-        radius = plane_of(galaxy, telescope, 1).radius
-        naive = radial_gradient(radial_profile(flux, error, radius, edges=ring_edges(galaxy, config), calibration=calibration)).slope
-        if not is_corrected:
-            return naive, naive
-        start = eqx.tree_at(lambda d: (d.gradient, d.central_metallicity), galaxy.disk, (0 * naive, jnp.full_like(naive, 8.4)))
-        return naive, fit_gradient_map(start, plane, fine, fluxes=flux, errors=error, calibration=calibration).disk.gradient
-
-    return jax.lax.map(one, galaxies)
+def _noiseless(
+    galaxy: Galaxy, config: Config, fine: Beam, calibrations: tuple[str, ...]
+) -> tuple[ThinDisk, DiskPlane, Array, Array, Array]:
+    """Where a fit starts, the disc's plane, maps of Hα and [N II] with nominal errors, and the naive gradient by each calibration."""
+    plane = plane_of(galaxy, config.telescope, config.telescope.oversampling)
+    flux = fine(line_surfaces(galaxy.disk, plane, config.calibration))
+    error = jnp.full_like(flux, 1e-2) * flux.max()
+    radius = plane_of(galaxy, config.telescope, 1).radius
+    naive = [
+        radial_gradient(radial_profile(flux, error, radius, edges=ring_edges(galaxy, config), calibration=name)).slope
+        for name in calibrations
+    ]
+    disk = galaxy.disk
+    start = eqx.tree_at(lambda d: (d.gradient, d.central_metallicity), disk, (0 * disk.gradient, jnp.full_like(disk.gradient, 8.4)))
+    return start, plane, flux, error, jnp.stack(naive)
 
 
 def noiseless_gradients(
-    galaxies: Galaxy, config: Config, fine: Beam, calibrations: Sequence[str], corrected: Sequence[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    """Gradients by several calibrations of one set of maps without noise: naive, and, where asked for, corrected for the beam.
+    galaxies: Sequence[Galaxy], config: Config, fine: Beam, calibrations: tuple[str, ...], corrected: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients by several calibrations of one set of maps without noise, naive and, by some, corrected for the beam.
 
-    All galaxies are made with the configuration's calibration.
+    All galaxies are made with the configuration's calibration. Shapes (calibrations, galaxies).
     """
-    found = {}
-    for name in calibrations:
-        naive, true = jax.device_get(_noiseless(galaxies, config, fine, name, name in corrected))
-        found[name] = naive, true if name in corrected else None
-    return found
+    naive, true = [], []
+    for galaxy in galaxies:
+        start, plane, flux, error, slopes = _noiseless(galaxy, config, fine, calibrations)
+        fits = [fit_gradient_map(start, plane, fine, fluxes=flux, errors=error, calibration=name) for name in corrected]
+        naive.append(np.asarray(slopes))
+        true.append([float(fit.disk.gradient) for fit in fits])
+    return np.stack(naive, axis=1), np.array(true).T

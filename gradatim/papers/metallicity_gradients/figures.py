@@ -12,7 +12,7 @@ from .judging import LINEAR, kept_by_the_beam, pulls_of
 
 BLUE, ORANGE, GREEN, PINK = plots.COLOURS[:4]
 NAMES = {"pp04-n2": "PP04", "m13-n2": "M13", "b18-n2": "B18", "pp04-n2-cubic": "PP04, cubic", "c20-n2": "C20"}
-SIGNAL = 3.0
+SIGNAL = 2.0
 "Signal to noise of both lines from which a pixel's abundance is drawn."
 
 
@@ -31,7 +31,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
 
 
 def _draw_galaxies(maps: xr.Dataset) -> Figure:
-    fig, axes = plots.figure(3, maps.sizes["galaxy"], panel=(3.5, 2.9))
+    fig, axes = plots.figure(3, maps.sizes["galaxy"], panel=(4.0, 3.1))
     x = maps["x"].values
     half = abs(x[0]) + (x[1] - x[0]) / 2
     extent = (-half, half, -half, half)
@@ -41,16 +41,17 @@ def _draw_galaxies(maps: xr.Dataset) -> Figure:
     for i in range(maps.sizes["galaxy"]):
         one = maps.isel(galaxy=i)
         image = axes[0, i].imshow(abundance[i], origin="lower", extent=extent, vmin=low, vmax=high, cmap="cividis")
-        fig.colorbar(image, ax=axes[0, i], label="12 + log(O/H)")
-        title = f"simulated galaxy, log M = {float(one['log_mass']):.2f}"
+        fig.colorbar(image, ax=axes[0, i], label="12 + log(O/H)", shrink=0.8)
+        title = f"simulated, log M = {float(one['log_mass']):.2f}"
         plots.label(axes[0, i], "x", "y", x_unit="arc seconds", y_unit="arc seconds", title=title)
         velocity = one["velocity"].values
         top = np.nanpercentile(np.abs(velocity), 98) if np.isfinite(velocity).any() else 1.0
         image = axes[1, i].imshow(velocity, origin="lower", extent=extent, vmin=-top, vmax=top, cmap="RdBu_r")
-        fig.colorbar(image, ax=axes[1, i], label="velocity [km/s]")
+        fig.colorbar(image, ax=axes[1, i], label="velocity [km/s]", shrink=0.8)
         plots.label(axes[1, i], "x", "y", x_unit="arc seconds", y_unit="arc seconds")
         for ax in axes[:2, i]:
             ax.grid(False)
+            ax.set(xlim=(-0.7 * half, 0.7 * half), ylim=(-0.7 * half, 0.7 * half))
         ax = axes[2, i]
         ax.errorbar(one["ring_radius"], one["ring_metallicity"], one["ring_error"], fmt="o", color=ORANGE, label="rings, beam left in")
         r = np.linspace(0, float(np.nanmax(one["ring_radius"])) * 1.05, 50)
@@ -58,7 +59,9 @@ def _draw_galaxies(maps: xr.Dataset) -> Figure:
         ax.plot(r, z0 + g * r, color=BLUE, label=f"fitted through the beam: {g:.3f} ± {error:.3f}")
         true_centre = 8.45 + 0.15 * (float(one["log_mass"]) - 10)
         ax.plot(r, true_centre + float(one["truth"]) * r, color="black", ls="--", lw=1, label=f"truth: {float(one['truth']):.3f} dex/kpc")
-        ax.legend(fontsize=6.5)
+        ends = true_centre + float(one["truth"]) * r[[0, -1]]
+        ax.set_ylim(ends.min() - 0.3, ends.max() + 0.25)
+        ax.legend(fontsize=6.5, loc="lower left")
         plots.label(ax, "radius in the disc", "12 + log(O/H)", x_unit="kpc")
     return fig
 
@@ -153,7 +156,8 @@ def _draw_rotation(surveys: xr.Dataset) -> Figure:
     other.axhline(np.mean(each), color=BLUE, label=f"their mean, {np.mean(each):.2f}")
     other.axhline(-0.43, color=ORANGE, ls="--", label="of the companion study, 21 galaxies")
     other.axhline(0, color="#888888", lw=0.8)
-    other.legend(fontsize="x-small")
+    other.set_ylim(min(-0.75, min(each) - 0.05), max(each) + 0.4)
+    other.legend(fontsize="x-small", loc="upper left")
     other.xaxis.get_major_locator().set_params(integer=True)
     plots.label(other, "survey", "correlation of gradient with it")
     return fig
@@ -184,14 +188,14 @@ def _draw_spectrum(spectrum: xr.Dataset, lines: xr.Dataset) -> Figure:
     for ax, name in zip(axes[0], spectrum["complex"].values, strict=False):
         one = spectrum.sel(complex=name)
         ax.step(one["wavelength"], one["observed"], where="mid", color="black", lw=0.9, label="SDSS spectrum of SHOC 579")
-        ax.plot(one["wavelength"], one["model"], color=ORANGE, lw=1, label="fit")
+        ax.step(one["wavelength"], one["model"], where="mid", color=ORANGE, lw=1, label="fit of Gaussians")
         ax.set_yscale("symlog", linthresh=20)
         plots.label(ax, "wavelength in vacuum", "flux density", x_unit="Å", y_unit="10⁻¹⁷ erg/s/cm²/Å", title=f"{name} and neighbours")
     axes[0, 0].legend(fontsize="x-small")
     ax = axes[0, 2]
     image = ax.pcolormesh(lines["abundance"], lines["dust"], lines["density"].values.T, cmap="cividis")
     fig.colorbar(image, ax=ax, label="probability")
-    ax.set_ylim(0, 1.5)
+    ax.set(xlim=(8.0, 8.6), ylim=(0.3, 1.0))
     ax.grid(False)
     plots.label(ax, "12 + log(O/H)", "attenuation A_V", y_unit="mag", title="from its four lines")
     return fig

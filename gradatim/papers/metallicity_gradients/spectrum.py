@@ -107,7 +107,7 @@ def _fits(table: np.ndarray) -> dict[str, np.ndarray | float]:
         seen.append(np.where(np.arange(longest) < len(part), flux, np.nan))
         models.append(np.where(np.arange(longest) < len(part), np.asarray(fit.model[0]), np.nan))
     flux, error = np.concatenate(fluxes), np.concatenate(errors)
-    posterior = infer_metallicity(jnp.asarray(flux), jnp.asarray(error))
+    posterior = infer_metallicity(jnp.asarray(flux), jnp.asarray(error), attenuation_range=(0.0, 1.6))
     excess = balmer_decrement(jnp.asarray(flux[2]), jnp.asarray(flux[0]), "calzetti00").colour_excess
     return {
         "flux": flux,

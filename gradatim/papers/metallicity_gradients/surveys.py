@@ -32,18 +32,24 @@ def galaxies_of(config: Config, key: jax.Array) -> Galaxy:
     draws = np.asarray(jax.random.normal(jax.random.fold_in(key, 0), (n,), jnp.float64))
     angles = np.asarray(jax.random.uniform(jax.random.fold_in(key, 1), (n,), jnp.float64, 0, 2 * np.pi))
     truth = config.truth
-    disk = ThinDisk(
-        brightness=np.ones(n),
-        scale_length=size / TO_SCALE_LENGTH,
-        central_metallicity=8.45 + 0.15 * mass,
-        gradient=truth.intercept + truth.slope * mass + truth.scatter * draws,
-        speed=get["rotation"] / (2 / np.pi * np.arctan(1 / TURNOVER)),
-        turnover=TURNOVER * size,
-        dispersion=get["dispersion"],
-    )
+    parts = {
+        "brightness": np.ones(n),
+        "scale_length": size / TO_SCALE_LENGTH,
+        "central_metallicity": 8.45 + 0.15 * mass,
+        "gradient": truth.intercept + truth.slope * mass + truth.scatter * draws,
+        "speed": get["rotation"] / (2 / np.pi * np.arctan(1 / TURNOVER)),
+        "turnover": TURNOVER * size,
+        "dispersion": get["dispersion"],
+    }
     scale = np.asarray(kpc_per_arcsec(jnp.asarray(get["redshift"])))
-    galaxy = Galaxy(disk, size, scale, angles, np.deg2rad(get["inclination"]))
-    return jax.tree.map(jnp.asarray, galaxy)
+    disk = ThinDisk(**{name: jnp.asarray(part) for name, part in parts.items()})
+    return Galaxy(disk, *(jnp.asarray(part) for part in (size, scale, angles, np.deg2rad(get["inclination"]))))
+
+
+def each_of(galaxies: Galaxy) -> list[Galaxy]:
+    """One after another."""
+    leaves, shape = jax.tree.flatten(jax.device_get(galaxies))
+    return [jax.tree.unflatten(shape, [jnp.asarray(leaf[i]) for leaf in leaves]) for i in range(len(leaves[0]))]
 
 
 def run_surveys(config: Config, session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
@@ -54,7 +60,7 @@ def run_surveys(config: Config, session: Session, key: jax.Array) -> dict[str, x
     for i, key_survey in enumerate(jax.random.split(key, config.surveys)):
         key_truth, key_noise, key_width = jax.random.split(key_survey, 3)
         galaxies = galaxies_of(config, key_truth)
-        single = [jax.tree.map(lambda leaf, j=j: leaf[j], galaxies) for j in range(n)]
+        single = each_of(galaxies)
         one = session.once(
             f"survey {i}",
             lambda single=single, key=key_noise: [part._asdict() for part in survey(single, jax.random.split(key, n), config, fine, finer)],
@@ -124,11 +130,8 @@ def run_calibrations(config: Config, session: Session, key: jax.Array) -> dict[s
     galaxies = galaxies_of(config, jax.random.split(jax.random.split(key, config.surveys)[0], 3)[0])
 
     def compute() -> dict[str, np.ndarray]:
-        found = noiseless_gradients(galaxies, config, fine, CALIBRATIONS, CORRECTED)
-        return {
-            "naive": np.stack([naive for naive, _ in found.values()]),
-            "corrected": np.stack([true for _, true in found.values() if true is not None]),
-        }
+        naive, corrected = noiseless_gradients(each_of(galaxies), config, fine, CALIBRATIONS, CORRECTED)
+        return {"naive": naive, "corrected": corrected}
 
     data = session.once("gradients by calibration", compute)
     return {
