@@ -55,7 +55,8 @@ def train(peer: str, epochs: int, state: Any, pairs: Any, labels: Any) -> Any:
             updates, memory = optimizer().update(gradient, memory, network)
             return (optax.apply_updates(network, updates), memory), loss
 
-        return jax.vmap(one)(*state, pairs, labels)
+        networks, memories = state
+        return jax.vmap(one)(networks, memories, pairs, labels)
 
     return jax.lax.scan(epoch, state, length=epochs)
 

@@ -24,6 +24,7 @@ from .feature_learning import ascend_features as ascend_features
 from .feature_learning import classify_features as classify_features
 from .feature_learning import energy_parts as energy_parts
 from .feature_learning import feature_energy as feature_energy
+from .feature_learning import feature_masses as feature_masses
 from .feature_learning import maximal_energies as maximal_energies
 from .feature_learning import node_gradient as node_gradient
 from .feature_learning import pair_features as pair_features

@@ -226,11 +226,12 @@ def classify_features(weights: Float[Array, "nodes inputs"], group: FiniteGroup)
     """
     if weights.shape[1] != 2 * group.order:
         raise ValueError(f"weights must have {2 * group.order} entries, two for each element, got {weights.shape[1]}")
-    return _classified(weights, jnp.asarray(group.isotypic_projectors, weights.dtype))
+    return feature_masses(weights, jnp.asarray(group.isotypic_projectors, weights.dtype))
 
 
 @jax.jit
-def _classified(weights: Array, projectors: Array) -> FeatureMasses:
+def feature_masses(weights: Float[Array, "nodes inputs"], projectors: Float[Array, "blocks order order"]) -> FeatureMasses:
+    """The same from the projectors of a group, the trivial block's first."""
     halves = weights.reshape(len(weights), 2, -1)
     # ‖Πw‖² = w·Πw of an orthogonal projector.
     squares = jnp.einsum("nhx,bxy,nhy->nb", halves, projectors, halves)

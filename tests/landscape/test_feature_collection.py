@@ -58,7 +58,7 @@ def simulated():
     key = jax.random.key(0)
     settings = {"independent": (1.0, 1.0), "light": (0.5, 1.0), "heavy": (0.5, 3.0)}
     return {
-        name: np.asarray(simulate_collection(key, 11, tail=tail, held_strength=held, n_trials=4000))
+        name: np.asarray(simulate_collection(key, 11, tail=tail, held_strength=held, n_trials=1000))
         for name, (held, tail) in settings.items()
     }
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradatim.lab import Measure, Session, read_paper, validate
-from gradatim.landscape import Pairs, cyclic_group, feature_energy
+from gradatim.landscape import Pairs, cyclic_group
 from gradatim.papers import grokking_li2 as paper
 from gradatim.papers.grokking_li2 import grokking, judging, tables, training
 
@@ -55,7 +55,7 @@ def test_o5_seven_real_nodes_a_frequency_are_too_few_and_eight_enough(smoke):
 
 
 def test_o2_random_ascents_of_seven_elements_end_at_a_quarter_of_the_order(smoke):
-    levels = {"cyclic_7": {0.25}, "cyclic_8": {0.25, 0.5}, "permutations_of_3": {0.25, 0.5}}
+    levels = {"cyclic_7": {0.25}, "cyclic_8": {0.25, 0.5}}
     for name, expected in levels.items():
         data = smoke[0].data[f"maxima_{name}"]
         assert set(data["energy"].values.round(4).tolist()) == expected, name
@@ -81,11 +81,11 @@ def test_replicas_are_paired_and_padding_is_not_learned_from():
     random = np.random.default_rng(0)
     weights, pairs = random.normal(size=(14, 2)), random.integers(0, 7, (9, 2))
     labels = pairs.sum(axis=1) % 7
-    part = Pairs(jnp.asarray(pairs[:5]), jnp.asarray(labels[:5]))
     seen = np.arange(9) < 5
-    padded = Pairs(jnp.asarray(pairs), jnp.asarray(np.where(seen, labels, 7)))
-    ours = training._energy_of_seen(jnp.asarray(weights), padded, jnp.asarray(seen))
-    assert np.allclose(ours, feature_energy(jnp.asarray(weights), part))
+    padded = Pairs(jnp.asarray(pairs), jnp.asarray(labels))
+    ours = jax.jit(training._energy_of_seen)(jnp.asarray(weights), padded, jnp.asarray(seen))
+    features, Y = (weights[pairs[:5, 0]] + weights[7 + pairs[:5, 1]]) ** 2, np.eye(7)[labels[:5]]
+    assert np.allclose(ours, np.sum(((Y - Y.mean(axis=0)).T @ features) ** 2, axis=0) / 2)
 
 
 def test_arms_of_one_seed_share_first_weights_and_pairs(smoke):
@@ -97,7 +97,7 @@ def test_arms_of_one_seed_share_first_weights_and_pairs(smoke):
 
 def test_gram_ratios_are_those_of_written_out_matrices():
     F, seen = np.random.default_rng(0).normal(size=(6, 4)) + 1, np.arange(6) < 5
-    found = training._gram_ratios(jnp.asarray(F), jnp.asarray(seen))
+    found = jax.jit(training._gram_ratios)(jnp.asarray(F), jnp.asarray(seen))
     F = F[:5]
     centred = F - F.mean(axis=0)
     for name, gram in (("nodes", centred.T @ centred), ("samples", centred @ F.T)):

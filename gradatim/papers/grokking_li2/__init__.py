@@ -15,6 +15,7 @@ from gradatim.lab import Findings, Session
 from .config import Config as Config
 from .config import Decays as Decays
 from .config import Few as Few
+from .config import Grams as Grams
 from .config import Lazy as Lazy
 from .config import Maxima as Maxima
 from .config import Phase as Phase
@@ -22,7 +23,7 @@ from .config import Solved as Solved
 from .config import Starts as Starts
 from .config import Window as Window
 from .figures import draw as draw
-from .grokking import n_pairs, run_decays, run_few, run_phase, run_solved, run_starts, run_window
+from .grokking import n_pairs, run_decays, run_few, run_grams, run_phase, run_solved, run_starts, run_window
 from .lazy import run_lazy, run_simple_form
 from .maxima import run_maxima
 from .tables import run_tables
@@ -31,19 +32,21 @@ PRECISION = "double"
 SCALES = {
     # One order, width and number of networks throughout: what is trained by Adam is compiled once.
     "smoke": Config(
-        lazy=Lazy(descent_steps=2000, relative_decays=(1.0,)),
-        maxima=Maxima(orders=(7,), nodes=32, steps=500),
-        decays=Decays(order=8, train_fraction=0.4, width=16, few_nodes=16, epochs=30),
-        phase=Phase(orders=(8,), sides=(4,), constants=(1.2, 1.9), width=16, epochs=20),
-        window=Window(order=8, constants=(1.9,), width=16, epochs=20, seeds=3),
-        few=Few(8, 0.4, 16, adam_rates=(5e-3, 2e-2), muon_rates=(2e-2, 5e-2), epochs=20, tails=(1.0,), trials=1000),
-        starts=Starts(8, scarce=0.4, ample=0.5, width=16, scarce_epochs=60, ample_epochs=60),
-        solved=Solved((8, 8), 0.5, width=16, epochs=(60, 60), seeds=6),
+        lazy=Lazy(descent_steps=1000, relative_decays=(1.0,)),
+        maxima=Maxima(orders=(7,), beside=("cyclic, 8",), nodes=32, steps=300),
+        decays=Decays(order=8, train_fraction=0.4, width=16, few_nodes=16, epochs=10),
+        grams=Grams(order=8, width=16, few_nodes=16, epochs=10, seeds=6),
+        phase=Phase(orders=(8,), sides=(4,), constants=(1.2, 1.9), width=16, epochs=10),
+        window=Window(order=8, constants=(1.9,), width=16, epochs=10, seeds=3),
+        few=Few(8, 0.4, 16, adam_rates=(5e-3, 2e-2), muon_rates=(2e-2, 5e-2), epochs=10, seeds=3, tails=(1.0,), trials=1000),
+        starts=Starts(8, scarce=0.4, ample=0.5, width=16, scarce_epochs=10, ample_epochs=10),
+        solved=Solved((8, 8), 0.5, width=16, epochs=(10, 10), seeds=6),
     ),
     "laptop": Config(),
     "full": Config(
         maxima=Maxima(orders=(7, 23, 71, 127), nodes=256, steps=4000),
         decays=Decays(order=71, width=2048, few_nodes=256, epochs=2000, seeds=15),
+        grams=Grams(width=2048, epochs=2000, seeds=15),
         phase=Phase(orders=(23, 31, 41, 59, 71, 97, 127), sides=(11, 15, 23, 31, 47, 63), width=2048, epochs=3000, seeds=20),
         window=Window(order=127, constants=(5.2,), rates=(1e-3, 5e-3), width=1024, epochs=10_000, seeds=15),
         few=Few(order=71, train_fraction=0.4, width=128, epochs=3000, seeds=15),
@@ -58,6 +61,7 @@ def memory(config: Config) -> int:
     phase = config.phase
     trainings = [
         (config.decays.order, config.decays.width, config.decays.n_train, 2 * config.decays.seeds),
+        (config.grams.order, config.grams.width, n_pairs(config.grams.train_fraction, config.grams.order), config.grams.seeds),
         *(
             (order, phase.width, n_pairs(phase.constants[-1] / order**0.5, order), len(phase.constants) * phase.seeds)
             for order in phase.orders
@@ -71,7 +75,7 @@ def memory(config: Config) -> int:
 
 def run(config: Config, session: Session) -> Findings:
     """The three stages without training, then the trained networks."""
-    keys = iter(jax.random.split(session.key, 10))
+    keys = iter(jax.random.split(session.key, 11))
     return Findings.joined(
         [
             run_lazy(config.lazy, session, next(keys)),
@@ -79,6 +83,7 @@ def run(config: Config, session: Session) -> Findings:
             run_maxima(config.maxima, session, next(keys)),
             run_tables(session, next(keys)),
             run_decays(config.decays, session, next(keys)),
+            run_grams(config.grams, session, next(keys)),
             run_phase(config.phase, session, next(keys)),
             run_window(config.window, session, next(keys)),
             run_few(config.few, session, next(keys)),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from gradatim.lab import Between
+from gradatim.lab import Between, OneOf
 
 
 @dataclass(frozen=True)
 class Lazy:
     """The read-out on fixed features."""
 
-    descent_steps: Annotated[int, Between(10, 1_000_000)] = 20_000
+    descent_steps: Annotated[int, Between(10, 1_000_000)] = 200_000
     "Steps of gradient descent that the closed form is held to."
     relative_decays: Annotated[tuple[float, ...], Between(1e-6, 1e6)] = (0.01, 0.1, 1.0, 10.0)
     "Weight decays at which the late gradient is compared with its simple form, over that of the training."
@@ -25,7 +25,13 @@ class Maxima:
     """Ascents of the energy, tables from features, features from one answer."""
 
     orders: Annotated[tuple[int, ...], Between(3, 200)] = (7, 23)
-    "Odd orders of cyclic groups; a cyclic group of order 8 and the permutations of three letters stand beside them."
+    "Odd orders of cyclic groups."
+    beside: Annotated[tuple[str, ...], OneOf("cyclic, 8", "permutations of 3", "dihedral, 14")] = (
+        "cyclic, 8",
+        "permutations of 3",
+        "dihedral, 14",
+    )
+    "Groups that stand beside them."
     nodes: Annotated[int, Between(4, 10_000)] = 64
     "Random starts for each group."
     steps: Annotated[int, Between(100, 100_000)] = 2000
@@ -43,7 +49,7 @@ class Decays:
     width: Annotated[int, Between(2, 100_000)] = 512
     "Hidden nodes."
     few_nodes: Annotated[int, Between(2, 100_000)] = 128
-    "Hidden nodes of the narrower networks whose Gram matrices stand beside."
+    "Hidden nodes of the narrower first layers whose late gradient stands beside."
     decay: Annotated[float, Between(1e-8, 1)] = 2e-4
     "Weight decay, in the gradient."
     rate: Annotated[float, Between(1e-6, 1)] = 5e-3
@@ -57,6 +63,28 @@ class Decays:
     def n_train(self) -> int:
         """Pairs learned from."""
         return max(1, round(self.train_fraction * self.order**2))
+
+
+@dataclass(frozen=True)
+class Grams:
+    """Gram matrices of the features during training, at the order for which the article gives a number."""
+
+    order: Annotated[int, Between(3, 500)] = 71
+    "Elements."
+    train_fraction: Annotated[float, Between(0.01, 1)] = 0.4
+    "Of all pairs."
+    width: Annotated[int, Between(2, 100_000)] = 512
+    "Hidden nodes."
+    few_nodes: Annotated[int, Between(2, 100_000)] = 128
+    "Hidden nodes of the networks that stand beside."
+    decay: Annotated[float, Between(1e-8, 1)] = 2e-4
+    "Weight decay."
+    rate: Annotated[float, Between(1e-6, 1)] = 5e-3
+    "Adam's learning rate."
+    epochs: Annotated[int, Between(1, 100_000)] = 200
+    "Steps."
+    seeds: Annotated[int, Between(3, 100)] = 3
+    "First weights and training sets."
 
 
 @dataclass(frozen=True)
@@ -119,7 +147,7 @@ class Few:
     "Weight decay."
     epochs: Annotated[int, Between(1, 100_000)] = 1000
     "Steps."
-    seeds: Annotated[int, Between(3, 100)] = 3
+    seeds: Annotated[int, Between(3, 100)] = 5
     "First weights and training sets."
     features: Annotated[int, Between(1, 1000)] = 11
     "Maxima to be collected in the simulation."
@@ -183,6 +211,8 @@ class Config:
     "C3, C4, C5, C7, C9."
     decays: Decays = Decays()
     "C1, C2."
+    grams: Grams = Grams()
+    "C2."
     phase: Phase = Phase()
     "C6."
     window: Window = Window()

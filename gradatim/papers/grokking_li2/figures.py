@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -19,7 +17,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
     """Grokking, the phase diagram, energies, features, the lazy stage, tables, rates, optimisers, ways to begin."""
     tree = {name: node.to_dataset() for name, node in findings.data.children.items()}
     return {
-        "grokking": _draw_grokking(tree["decays"]),
+        "grokking": _draw_grokking(tree["decays"], tree["grams"]),
         "phase": _draw_phase(tree["phase"]),
         "energies": _draw_energies({name: data for name, data in tree.items() if name.startswith("maxima_") and "energy" in data}),
         "features": _draw_features(tree["decays"]),
@@ -31,7 +29,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
     }
 
 
-def _draw_grokking(data: xr.Dataset) -> Figure:
+def _draw_grokking(data: xr.Dataset, grams: xr.Dataset) -> Figure:
     fig, axes = plots.figure(1, 3, panel=(3.9, 3.2))
     step = data["step"].values
     # From the first look on: a logarithmic axis has no zero.
@@ -53,12 +51,14 @@ def _draw_grokking(data: xr.Dataset) -> Figure:
     plots.label(axes[0, 0], "epoch", "accuracy", title=title)
     plots.label(axes[0, 1], "epoch", "norm of the features' gradient", title="what reaches the first layer")
     ax = axes[0, 2]
+    for i, colour in enumerate((GREEN, BLUE)):
+        rows, width = grams["off_diagonal"].values[i], grams["width"].values[i]
+        plots.interval(ax, grams["step"].values, rows.T, name=f"{grams.attrs['order']} elements, {width} nodes", colour=colour)
     with_decay = data.sel(arm="with decay")
     rows = np.maximum(with_decay["off_diagonal_nodes"].values, with_decay["off_diagonal_samples"].values)
-    plots.interval(ax, step, rows.T, name=f"{data.attrs['width']} nodes", colour=BLUE)
-    narrow = data["narrow_off_diagonal"].values
-    plots.interval(ax, step, narrow.T, name=f"{data.attrs['few_nodes']} nodes", colour=GREEN)
-    ax.axhline(0.08, color="black", ls="--", lw=1, label="criterion")
+    beside = step <= grams["step"].values[-1]
+    plots.interval(ax, step[beside], rows[beside].T, name=title, colour=RED)
+    ax.axhline(0.08, color="black", ls="--", lw=1, label=f"criterion, for {grams.attrs['order']} elements")
     ax.legend(fontsize="x-small")
     plots.label(ax, "epoch", "off-diagonal over diagonal", title="the larger of both Gram matrices")
     return fig
@@ -75,11 +75,10 @@ def _draw_phase(data: xr.Dataset) -> Figure:
         marker = "o" if i < n else "D"
         dots = ax.scatter(
             np.full(len(constant), order[i]), constant * scale[i], c=accuracy[i], marker=marker, vmin=0, vmax=1, s=55, edgecolors="#444444",
-            linewidths=0.5,
+            linewidths=0.5, cmap="cividis",
         )  # fmt: skip
-    m = np.linspace(max(order.min() - 3, 3), order.max() + 3, 100)
-    line = [critical_train_fraction(2, constant=2.7482 * math.log(x) / x * 2 / math.log(2)) for x in m]
-    ax.plot(m, line, color="black", lw=1, label="2.7482 log M / M")
+    m = np.arange(max(order.min() - 3, 3), order.max() + 4)
+    ax.plot(m, [critical_train_fraction(int(x)) for x in m], color="black", lw=1, label="2.7482 log M / M")
     ax.scatter([], [], marker="o", color="white", edgecolors="#444444", label="cyclic")
     ax.scatter([], [], marker="D", color="white", edgecolors="#444444", label="dihedral")
     ax.legend(fontsize="x-small")
@@ -114,7 +113,7 @@ def _draw_energies(tree: dict[str, xr.Dataset]) -> Figure:
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(-0.6, len(names) - 0.3)
     ax.set_xlim(0, 0.58)
-    ax.legend(fontsize="x-small", loc="upper right")
+    ax.legend(fontsize="x-small", loc="lower right")
     plots.label(ax, "energy at the end of an ascent", "group", x_unit="order", title="random starts, squared activation, all pairs")
     return fig
 
@@ -136,6 +135,7 @@ def _draw_features(data: xr.Dataset) -> Figure:
     power = np.sum([abs(np.fft.rfft(half, axis=0)) ** 2 for half in (weights[:order], weights[order:])], axis=0)
     image = ax.imshow((power / power.sum(axis=0)).T, aspect="auto", vmin=0, vmax=1, cmap="cividis")
     ax.grid(False)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     fig.colorbar(image, ax=ax, label="share of the squared weights")
     plots.label(ax, "frequency", "node", title="sixteen nodes, one frequency each")
     return fig
@@ -213,7 +213,8 @@ def _draw_rates(data: xr.Dataset) -> Figure:
     for rate, colour in zip(data["rate"].values, (BLUE, RED), strict=True):
         one = data.sel(rate=rate)
         for i, marker in zip(range(n), plots.MARKERS, strict=False):
-            ax.plot(one["accuracy"].values[i], one["energy"].values[i], marker, color=colour, label=f"rate {rate:g}" if i == 0 else None)
+            name = f"rate {rate:g}, {data['constant'].values[i]:g} log M / M"
+            ax.plot(one["accuracy"].values[i], one["energy"].values[i], marker, color=colour, label=name)
     ax.legend(fontsize="x-small")
     plots.label(ax, "test accuracy at the end", "mean energy of the nodes", y_unit="order", title="memory stands higher?")
     return fig
@@ -244,6 +245,7 @@ def _draw_optimisers(data: xr.Dataset, collection: xr.Dataset) -> Figure:
     ax.plot(place - 0.2, np.full(len(place), collection.attrs["known"]), "_", color="black", ms=22)
     ax.axhline(collection.attrs["features"], color="black", ls=":", lw=1)
     ax.set_xticks(place, [f"{tail:g}" for tail in collection["tail"].values])
+    ax.set_ylim(top=1.45 * collection.attrs["known"])
     ax.legend(fontsize="x-small")
     plots.label(ax, "tail index of the starts", "nodes to collect all", title=f"{collection.attrs['features']} features")
     return fig

@@ -14,12 +14,14 @@ from jaxtyping import PRNGKeyArray
 from gradatim.lab import Findings, Measure, Session
 from gradatim.landscape import FiniteGroup, cyclic_group, dihedral_group, repelled_collection_time, simulate_collection
 
-from .config import Decays, Few, Phase, Solved, Starts, Window
+from .config import Decays, Few, Grams, Phase, Solved, Starts, Window
 from .judging import Criterion, crossings, epoch_ratio, epochs_to_generalise
-from .training import Replicas, Trained, features_of, train
+from .training import NOT_LOOKED_AT, Replicas, Trained, features_of, train
 
 LOOKS = 60
 "At which a training is watched."
+GRAM_LOOKS = 20
+"The same where Gram matrices are: each look is as dear as several steps."
 UNITS = {"loss": "1", "accuracy": "1", "gradient": "1", "nodes": "1", "samples": "1", "alignment": "1"}
 
 
@@ -27,7 +29,7 @@ def curves(trained: Trained, arms: list[str], seeds: int) -> dict[str, Any]:
     """What was watched, by arm and seed."""
     found = {}
     for name, values in trained.history.items():
-        if name != "step":
+        if name != "step" and not (values == NOT_LOOKED_AT).all():
             rows = values.reshape(len(values), len(arms), seeds)
             found[name] = (("step", "arm", "seed"), rows, {"units": UNITS[name.rsplit("_", 1)[-1]]})
     return found
@@ -50,16 +52,8 @@ def run_decays(config: Decays, session: Session, key: PRNGKeyArray) -> Findings:
     settings: dict[str, Any] = {"key": key, "epochs": config.epochs, "every": every(config.epochs), "has_grams": True}
     replicas = Replicas.of([{**common, "decay": config.decay}, {**common, "decay": 0.0}], config.seeds)
     trained = train(session, group, replicas, width=config.width, label="decay", **settings)
-    narrow = train(session, group, replicas, width=config.few_nodes, label="decay, few nodes", **settings)
     accuracy = trained.history["test_accuracy"][-1].reshape(2, config.seeds)
-    ratios = {}
-    for which, width, history in (("wide", config.width, trained.history), ("narrow", config.few_nodes, narrow.history)):
-        both = np.stack([history[f"off_diagonal_{name}"][:, : config.seeds] for name in ("nodes", "samples")])
-        ratios[which] = both.max(axis=0)
-        session.note(
-            f"C2: off-diagonal over diagonal with {width} nodes, of nodes and of samples, mean over seeds: largest over training "
-            f"{both.max(axis=1).mean(axis=1).round(3).tolist()}, at the start {both[:, 0].mean(axis=1).round(3).tolist()}"
-        )
+    _note_ratios(session, config.order, config.width, trained.history, config.seeds)
     features = features_of(trained, group)
     purity, found = features.mean("purity").reshape(2, -1), features.found().reshape(2, -1)
     session.note(
@@ -67,23 +61,60 @@ def run_decays(config: Decays, session: Session, key: PRNGKeyArray) -> Findings:
         f"{trained.history['train_accuracy'][-1].reshape(2, -1).round(3).tolist()}, purity {purity.round(3).tolist()}, frequencies found "
         f"{found.tolist()} of {(config.order - 1) // 2}"
     )
-    first = np.asarray(trained.networks.first[0])
+    first = np.asarray(trained.networks.first)[0]
     strongest = np.argsort(-features.length[0] * (features.purity[0] > 0.5), kind="stable")[:16]
     data = xr.Dataset(
         {
             **curves(trained, arms, config.seeds),
             "purity": (("arm", "seed"), purity, {"units": "1"}),
             "shown": (("input", "node"), first[:, strongest], {"units": "1", "long_name": "weights of the longest pure nodes, with decay"}),
-            "narrow_off_diagonal": (("step", "seed"), ratios["narrow"], {"units": "1"}),
         },
         {"step": trained.history["step"], "arm": arms},
-        {"order": config.order, "width": config.width, "few_nodes": config.few_nodes},
+        {"order": config.order, "width": config.width},
     )
-    measures = {
-        "C1.accuracy_gain_from_decay": Measure.paired(accuracy[0], accuracy[1]),
-        "C2.off_diagonal_ratio": Measure.over_seeds(ratios["wide"].max(axis=0)),
-    }
-    return Findings(measures, xr.DataTree.from_dict({"decays": data}))
+    return Findings({"C1.accuracy_gain_from_decay": Measure.paired(accuracy[0], accuracy[1])}, xr.DataTree.from_dict({"decays": data}))
+
+
+def run_grams(config: Grams, session: Session, key: PRNGKeyArray) -> Findings:
+    """C2: off-diagonal entries over diagonal ones along training, of many nodes and of few."""
+    group = cyclic_group(config.order)
+    arm = {"n_train": n_pairs(config.train_fraction, config.order), "rate": config.rate, "decay": config.decay}
+    ratios, accuracy, steps = [], [], np.zeros(0)
+    for width in (config.few_nodes, config.width):
+        trained = train(
+            session,
+            group,
+            Replicas.of([arm], config.seeds),
+            key=key,
+            width=width,
+            epochs=config.epochs,
+            every=max(config.epochs // GRAM_LOOKS, 1),
+            label=f"Gram matrices, {width} nodes",
+            has_grams=True,
+        )
+        ratios.append(_note_ratios(session, config.order, width, trained.history, config.seeds))
+        accuracy.append(trained.history["test_accuracy"])
+        steps = trained.history["step"]
+    data = xr.Dataset(
+        {
+            "off_diagonal": (("width", "step", "seed"), np.stack(ratios), {"units": "1", "long_name": "the larger of both Gram matrices"}),
+            "test_accuracy": (("width", "step", "seed"), np.stack(accuracy), {"units": "1"}),
+        },
+        {"width": [config.few_nodes, config.width], "step": steps},
+        {"order": config.order},
+    )
+    return Findings({"C2.off_diagonal_ratio": Measure.over_seeds(ratios[-1].max(axis=0))}, xr.DataTree.from_dict({"grams": data}))
+
+
+def _note_ratios(session: Session, order: int, width: int, history: Mapping[str, np.ndarray], seeds: int) -> np.ndarray:
+    """The larger of both ratios by look and seed, of the first replicas."""
+    both = np.stack([history[f"off_diagonal_{name}"][:, :seeds] for name in ("nodes", "samples")])
+    session.note(
+        f"C2: off-diagonal over diagonal of {order} elements and {width} nodes, of nodes and of samples, mean over seeds: largest over "
+        f"training {np.round(both.max(axis=1).mean(axis=1), 3).astype(float).tolist()}, at the start "
+        f"{np.round(both[:, 0].mean(axis=1), 3).astype(float).tolist()}"
+    )
+    return both.max(axis=0)
 
 
 def run_phase(config: Phase, session: Session, key: PRNGKeyArray) -> Findings:

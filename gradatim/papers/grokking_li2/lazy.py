@@ -84,7 +84,7 @@ def _sent_back(readout: Array, problem: _Problem) -> dict[str, Array]:
 def _descended(config: Lazy, session: Session, features: Array, targets: Array, start: Array) -> tuple[float, np.ndarray, np.ndarray]:
     lazy, largest = _with_relative_decay(features, targets, start, DECAY)
     problem = _Problem(features, targets, lazy.decay, jnp.asarray(STEP / float(largest)))
-    steps, every = config.descent_steps, max(config.descent_steps // 100, 1)
+    steps, every = config.descent_steps, max(config.descent_steps // 50, 1)
     loop = session.loop(_descend, start, steps=steps, args=problem, every=every, watch=_sent_back, label="descent on fixed features")
     times = loop.history["step"] * STEP
     exact = np.asarray(lazy.feature_gradient(jnp.asarray(times / float(largest))))

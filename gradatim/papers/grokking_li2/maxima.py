@@ -18,6 +18,7 @@ from gradatim.landscape import (
     ascend_features,
     classify_features,
     cyclic_group,
+    dihedral_group,
     feature_energy,
     maximal_energies,
     memorization_solution,
@@ -41,9 +42,15 @@ CLIMBING_STEPS = 400
 def run_maxima(config: Maxima, session: Session, key: PRNGKeyArray) -> Findings:
     """Gradients, ascents and curvatures, and the single answer."""
     key_identity, key_ascents, key_answer = jax.random.split(key, 3)
-    measures = {"C3.gradient_identity_error": Measure.exact(_identity_error(key_identity))}
+    error, linear = _gradients(key_identity)
+    measures = {"C3.gradient_identity_error": Measure.exact(error), "C4.linear_gradient": Measure.exact(linear)}
     groups = {f"cyclic, {n}": cyclic_group(n) for n in config.orders}
-    beside = {"cyclic, 8": cyclic_group(8), "permutations of 3": symmetric_group(3)}
+    made = {
+        "cyclic, 8": lambda: cyclic_group(8),
+        "permutations of 3": lambda: symmetric_group(3),
+        "dihedral, 14": lambda: dihedral_group(7),
+    }
+    beside = {name: made[name]() for name in config.beside}
     tree: dict[str, xr.Dataset] = {}
     shares, printed, relative = [], [], []
     for number, (name, group) in enumerate((groups | beside).items()):
@@ -73,7 +80,6 @@ def run_maxima(config: Maxima, session: Session, key: PRNGKeyArray) -> Findings:
     measures["C4.flat_curvature"] = Measure.exact(float((along[:, 0] / along[:, -1]).max()))
     flat = [int((row < 1e-5 * row[-1]).sum()) for row in along]
     session.note(f"C4: flat directions along the sphere at {CLIMBED} maxima of {first.order} elements: {flat}")
-    measures["C4.linear_gradient"] = Measure.exact(_linear_gradient(key_identity, cyclic_group(config.orders[-1])))
     overlap, error, reached = _single_answer(key_answer, config.nodes)
     measures |= {"C7.single_pair_overlap": Measure.exact(overlap), "C7.spread_error": Measure.exact(error)}
     tree["single_answer"] = reached
@@ -89,31 +95,29 @@ def _levels(values: np.ndarray) -> dict[float, int]:
     return {float(level): int(count) for level, count in zip(levels, counts, strict=True)}
 
 
-def _identity_error(key: PRNGKeyArray) -> float:
-    """The gradient of the energy by differentiation against what comes back through the layer, all matrices written out."""
+def _gradients(key: PRNGKeyArray) -> tuple[float, float]:
+    """Of the energy by differentiation: the error against what comes back through the layer, all matrices written out; and the longest
+    one with a linear activation and all pairs, over that with the squared one.
+    """
     key_split, key_nodes = jax.random.split(key)
-    train, _ = split_pairs(cyclic_group(11), key=key_split, n_train=50)
-    weights = random_nodes(key_nodes, 16, 22).T
+    train, table = split_pairs(cyclic_group(11), key=key_split, n_train=50)[0], all_pairs(cyclic_group(11))
+
+    def gradient(w: Array, table: Pairs, activation: Callable[[Array], Array]) -> Array:
+        return jax.grad(lambda w: feature_energy(w, table, activation).sum())(w)
+
+    @jax.jit
+    def all_of_them(key: PRNGKeyArray, train: Pairs, table: Pairs) -> tuple[Array, Array, Array, Array]:
+        w = random_nodes(key, 16, 22).T
+        return w, gradient(w, train, jnp.square), gradient(w, table, lambda x: x), gradient(w, table, jnp.square)
+
+    w, ours, linear, square = jax.device_get(all_of_them(key_nodes, train, table))
     pairs = np.asarray(train.pairs)
     X = np.concatenate([np.eye(11)[pairs[:, 0]], np.eye(11)[pairs[:, 1]]], axis=1)
     Y = np.eye(11)[np.asarray(train.labels)]
     Y = Y - Y.mean(axis=0)
-    gradient = np.asarray(jax.jit(jax.grad(lambda w: feature_energy(w, train, jnp.square).sum()))(weights))
-    XW = X @ np.asarray(weights)
-    through = X.T @ (2 * XW * (Y @ (Y.T @ XW**2)))
-    return float(np.linalg.norm(gradient - through) / np.linalg.norm(through))
-
-
-def _linear_gradient(key: PRNGKeyArray, group: FiniteGroup) -> float:
-    """Of all pairs: the longest gradient among random nodes, over that of the squared activation."""
-    weights = random_nodes(key, 16, 2 * group.order).T
-    table = all_pairs(group)
-
-    def length(activation: Callable[[Array], Array]) -> Array:
-        return jnp.linalg.norm(jax.grad(lambda w: feature_energy(w, table, activation).sum())(weights), axis=0).max()
-
-    linear, square = jax.jit(lambda: (length(lambda x: x), length(jnp.square)))()
-    return float(linear / square)
+    through = X.T @ (2 * (X @ w) * (Y @ (Y.T @ (X @ w) ** 2)))
+    error = np.linalg.norm(ours - through) / np.linalg.norm(through)
+    return float(error), float(np.linalg.norm(linear, axis=0).max() / np.linalg.norm(square, axis=0).max())
 
 
 def _ascents(config: Maxima, group: FiniteGroup, key: PRNGKeyArray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from gradatim.landscape import (
     accuracy,
     all_pairs,
     class_centred_loss,
-    classify_features,
+    feature_masses,
     pair_network,
     ridge_readout,
 )
@@ -32,6 +32,8 @@ MUON_TRIPLES = ((4.01, -9.22, 5.80), (3.49, -6.38, 3.23), (3.34, -6.21, 3.20), (
 MUON_MOMENTUM = 0.99
 ALIVE = 0.01
 "Nodes with weights shorter than this share of the longest ones have decayed, and are no features."
+NOT_LOOKED_AT = -1.0
+"Stands for a number that there is not: NaN would stand for a run that diverged."
 ROWS = 16
 "Training sets are padded to a multiple of this many pairs, so that experiments of like size share a compiled step."
 
@@ -61,11 +63,11 @@ class Work(eqx.Module):
     n_train: Int[Array, " r"]
     rate: Float[Array, " r"]
     decay: Float[Array, " r"]
+    has_grams: Bool[Array, ""]
+    "Whether Gram matrices of the features are looked at: each look at them is as dear as several steps."
     most: int = eqx.field(static=True)
     "Rows of a training set, of which a replica uses the first ones."
     method: Method = eqx.field(static=True)
-    has_grams: bool = eqx.field(static=True)
-    "Whether Gram matrices of the features are looked at."
 
     def train_set(self, order: Int[Array, " pairs"], n_train: Int[Array, ""]) -> tuple[Pairs, Bool[Array, " most"]]:
         """The rows of a replica, and which of them it uses."""
@@ -98,24 +100,24 @@ def train(
     """All replicas at once; a replica that diverges is kept, and the others go on."""
     n_pairs = group.order**2
     most = min(-(-int(replicas.n_train.max()) // ROWS) * ROWS, n_pairs)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(replicas.seed, jnp.uint32))
-    scales = jnp.asarray(replicas.readout_scale, jnp.float32)
-    networks, order = _drawn(keys, scales, group.order, width, n_pairs)
+    seeds, scales = jnp.asarray(replicas.seed, jnp.uint32), jnp.asarray(replicas.readout_scale, jnp.float32)
+    networks, order = _drawn(key, seeds, scales, group.order, width, n_pairs)
     numbers = {name: jnp.asarray(getattr(replicas, name), jnp.float32) for name in ("rate", "decay")}
-    work = Work(all_pairs(group), order, jnp.asarray(replicas.n_train, jnp.int32), **numbers, most=most, method=method, has_grams=has_grams)
+    n_train = jnp.asarray(replicas.n_train, jnp.int32)
+    work = Work(all_pairs(group), order, n_train, **numbers, has_grams=jnp.asarray(has_grams), most=most, method=method)
     state = (networks, _begun(networks, work))
     loop = session.loop(_step, state, steps=epochs, args=work, every=every, watch=_watch, label=label, on_nonfinite="keep")
     return Trained(loop.state[0], work, loop.history)
 
 
 @eqx.filter_jit
-def _drawn(keys: Array, scales: Array, order: int, width: int, n_pairs: int) -> tuple[PairNetwork, Array]:
-    def one(drawn: tuple[PRNGKeyArray, Array]) -> tuple[PairNetwork, Array]:
-        key_network, key_order = jax.random.split(drawn[0])
+def _drawn(key: PRNGKeyArray, seeds: Array, scales: Array, order: int, width: int, n_pairs: int) -> tuple[PairNetwork, Array]:
+    def one(drawn: tuple[Array, Array]) -> tuple[PairNetwork, Array]:
+        key_network, key_order = jax.random.split(jax.random.fold_in(key, drawn[0]))
         network = pair_network(order, width, key=key_network, readout_scale=drawn[1])
         return network, jax.random.permutation(key_order, n_pairs).astype(jnp.int32)
 
-    return jax.lax.map(one, (keys, scales))
+    return jax.lax.map(one, (seeds, scales))
 
 
 def _optimizer(method: Method, rate: Array, decay: Array) -> optax.GradientTransformation:
@@ -170,8 +172,9 @@ def _watch(state: tuple[PairNetwork, Any], work: Work) -> dict[str, Array]:
         sent = jnp.where(is_train[:, None], answers - centred, 0) @ network.readout.T
         found["feature_gradient"] = jnp.linalg.norm(sent)
         pairs, seen = work.train_set(order, n_train)
-        if work.has_grams:
-            found |= _gram_ratios(network.features(pairs.pairs), seen)
+        grams = jax.eval_shape(_gram_ratios, network.features(pairs.pairs), seen)
+        nothing = jax.tree.map(lambda shape: jnp.full(shape.shape, NOT_LOOKED_AT, shape.dtype), grams)
+        found |= jax.lax.cond(work.has_grams, lambda: _gram_ratios(network.features(pairs.pairs), seen), lambda: nothing)
         if work.method == "muon":
             gradient = jax.grad(lambda net: class_centred_loss(net(pairs.pairs), pairs.labels, seen=seen))(network)
             updates: Any = _optimizer(work.method, rate, decay).update(gradient, memory, network)[0]
@@ -226,32 +229,25 @@ class Features(NamedTuple):
 
 def features_of(trained: Trained, group: FiniteGroup) -> Features:
     """What the nodes have learned."""
-    projectors = classify_all(trained.networks.first, group)
-    return Features(*jax.device_get((*projectors, *_energies(trained.networks.first, trained.work))))
-
-
-def classify_all(first: Float[Array, "r inputs nodes"], group: FiniteGroup) -> tuple[Array, Array]:
-    """Purity and winner of every node of every replica."""
-    r, inputs, nodes = first.shape
-    found = classify_features(first.swapaxes(1, 2).reshape(r * nodes, inputs), group)
-    return found.purity.reshape(r, nodes), found.winner.reshape(r, nodes)
+    projectors = jnp.asarray(group.isotypic_projectors, jnp.float32)
+    return Features(*jax.device_get(_features(trained.networks.first, trained.work, projectors)))
 
 
 @eqx.filter_jit
-def _energies(first: Array, work: Work) -> tuple[Array, Array]:
-    def one(replica: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+def _features(first: Array, work: Work, projectors: Array) -> tuple[Array, Array, Array, Array]:
+    def one(replica: tuple[Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         weights, order, n_train = replica
+        masses = feature_masses(weights.T, projectors)
         pairs, seen = work.train_set(order, n_train)
         length = jnp.linalg.norm(weights, axis=0)
         unit = weights / jnp.where(length > 0, length, 1)[None]
-        # Pairs that are not used have no class, and their features no weight.
-        labels = jnp.where(seen, pairs.labels, len(weights) // 2)
-        return length, _energy_of_seen(unit, Pairs(pairs.pairs, labels), seen)
+        return masses.purity, masses.winner, length, _energy_of_seen(unit, pairs, seen)
 
     return jax.lax.map(one, (first, work.order, work.n_train))
 
 
 def _energy_of_seen(unit: Array, pairs: Pairs, seen: Array) -> Array:
+    """½ |Ỹᵀf|² over the pairs that are seen."""
     features = jnp.where(seen[:, None], jnp.square(unit[pairs.pairs[:, 0]] + unit[len(unit) // 2 + pairs.pairs[:, 1]]), 0)
     mean = features.sum(axis=0, keepdims=True) / seen.sum()
     sums = jax.nn.one_hot(pairs.labels, len(unit) // 2, axis=0, dtype=unit.dtype) @ jnp.where(seen[:, None], features - mean, 0)
