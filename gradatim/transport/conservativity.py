@@ -43,7 +43,7 @@ class GradientScore(eqx.Module):
 
         s(t, x) = ∇ₓ ψ(t, x),     ψ(t, x) = -‖x - a f(t, x)‖² / (2 m²)
 
-    As many parameters as [`FreeScore`][gradatim.transport.FreeScore] with the same network f, at about three times the cost of training:
+    As many parameters as [`FreeScore`][gradatim.transport.FreeScore] with the same network f, at two to three times the cost of training:
     the loss has the network's derivative in it. Activations must be smooth; the second derivative of a ReLU is zero.
 
     >>> from gradatim.transport import CondOT

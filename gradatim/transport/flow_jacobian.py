@@ -59,9 +59,7 @@ def flow_jacobian(
 
     **Raises:** `ValueError` for times that neither ascend nor descend, where they are known, or more than 64 dimensions.
 
-    >>> flow = flow_jacobian(lambda t, x: jnp.array([x[0], -x[1]]), jnp.array([1.0, 1.0]), jnp.array([0.0, 0.5, 1.0]))
-    >>> print([f"{value:.3f}" for value in flow.singular_values[-1]])  # e and 1/e
-    ['2.718', '0.368']
+    [`flow_dimension`][gradatim.transport.flow_dimension] shows it at work.
     """
     if x.size > MOST_EXACT:
         raise ValueError(f"a flow's derivative is for at most {MOST_EXACT} dimensions, got {x.size}")

@@ -103,10 +103,6 @@ def flow_log_likelihood(
     error; `key`: for an unbiased estimate of the divergence with one random probe for the whole path, instead of one product a coordinate.
 
     **Raises:** `ValueError` for times that do not obey 0 ≤ `start` < `end` ≤ 1, or more than 64 dimensions without a key.
-
-    >>> from gradatim.transport import CondOT
-    >>> print(f"{flow_log_likelihood(lambda t, x: -x / (t**2 + (1 - t)**2), CondOT(), jnp.ones(2), start=1e-3, end=0.5).log_density:.2f}")
-    -3.14
     """
     if not 0 <= start < end <= 1:
         raise ValueError(f"times must obey 0 <= start < end <= 1, got {start} and {end}")

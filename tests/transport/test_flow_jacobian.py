@@ -1,9 +1,19 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.transport import GaugeField, GaussianScore, ScoreFlow, SphereScore, SumOfFields, VariancePreserving, flow_jacobian
+from gradatim.transport import (
+    FlowJacobian,
+    GaugeField,
+    GaussianScore,
+    ScoreFlow,
+    SphereScore,
+    SumOfFields,
+    VariancePreserving,
+    flow_jacobian,
+)
 
 TURN = np.array([[0.0, 1.0], [-1.0, 0.0]])
 COVARIANCE = np.array([[1.5, 0.6], [0.6, 0.5]])
@@ -17,23 +27,59 @@ def _double():
         yield
 
 
+class Product(eqx.Module):
+    """A sphere in five dimensions beside normal data in a plane, each with fields added: one flow of both, and one program."""
+
+    sphere: SumOfFields
+    normal: SumOfFields
+
+    def __call__(self, t, x):
+        return jnp.concatenate([self.sphere(t, x[:5]), self.normal(t, x[5:])])
+
+
 @pytest.fixture(scope="module")
-def normal():
-    """The flow of normal data in the plane: covariance, strength of the gauge part and of a rotation that is none."""
+def flows():
     path = VariancePreserving()
+    on_sphere = SphereScore(path)
+    turn = jnp.zeros((5, 5)).at[:2, :2].set(TURN)
 
-    def of(covariance, gauge, rotation):
+    def of(start, sphere_gauge, shear, covariance, gauge, rotation):
+        sphere = SumOfFields(on_sphere, GaugeField(on_sphere, turn), sphere_gauge)
+        sphere = SumOfFields(sphere, lambda t, x: x[2] * (turn @ x), shear)
         exact = GaussianScore(path, covariance)
-        field = SumOfFields(exact, GaugeField(exact, jnp.asarray(TURN)), gauge)
-        field = SumOfFields(field, lambda t, x: jnp.asarray(TURN) @ x, rotation)
-        flow = flow_jacobian(ScoreFlow(field, path), jnp.array([1.0, -0.5]), jnp.asarray(1 - LEFT), rtol=1e-9, atol=1e-11)
-        carried = flow.jacobian @ exact.covariance(jnp.zeros(())) @ jnp.swapaxes(flow.jacobian, 1, 2)
-        back = flow.from_the_other_end()
-        return flow.singular_values, carried - jax.vmap(exact.covariance)(flow.times), back.singular_values, back.times
+        normal = SumOfFields(exact, GaugeField(exact, jnp.asarray(TURN)), gauge)
+        normal = SumOfFields(normal, lambda t, x: jnp.asarray(TURN) @ x, rotation)
+        times = jnp.asarray(1 - LEFT)
+        flow = flow_jacobian(ScoreFlow(Product(sphere, normal), path), start, times, rtol=1e-9, atol=1e-11)
+        plane = FlowJacobian(times, flow.x[:, 5:], flow.jacobian[:, 5:, 5:])
+        carried = plane.jacobian @ exact.covariance(jnp.zeros(())) @ jnp.swapaxes(plane.jacobian, 1, 2)
+        back = plane.from_the_other_end()
+        of_plane = plane.singular_values, carried - jax.vmap(exact.covariance)(times), back.singular_values, back.times
+        ball = FlowJacobian(times, flow.x[:, :5], flow.jacobian[:, :5, :5])
+        return of_plane, (ball.x, ball.singular_values)
 
-    covariances = np.stack([COVARIANCE, COVARIANCE, COVARIANCE, COVARIANCE, np.diag([4.0, 0.0]), np.diag([1.0, 0.0])])
-    found = jax.jit(jax.vmap(of))(jnp.asarray(covariances), jnp.array([0, 0.5, 2, 0, 0, 0]), jnp.array([0, 0, 0, 2.0, 0, 0]))
-    return [np.asarray(part) for part in found]
+    straight, tilted = [1.5, 0, 0, 0, 0, 1, -0.5], [0.9, 0, 1.2, 0, 0, 1, -0.5]
+    cases = (
+        np.array([straight, tilted, tilted, straight, straight, straight]),
+        np.array([0, 0.5, 0, 0, 0, 0]),
+        np.array([0, 0, 0.5, 0, 0, 0]),
+        np.stack([COVARIANCE, COVARIANCE, COVARIANCE, COVARIANCE, np.diag([4.0, 0.0]), np.diag([1.0, 0.0])]),
+        np.array([0, 0.5, 2, 0, 0, 0]),
+        np.array([0, 0, 0, 2.0, 0, 0]),
+    )
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(of))(*map(jnp.asarray, cases)))
+
+
+@pytest.fixture(scope="module")
+def normal(flows):
+    """Of the plane: singular values, error of the covariance, singular values of the way back, its times."""
+    return flows[0]
+
+
+@pytest.fixture(scope="module")
+def sphere(flows):
+    """Of the sphere: points and singular values; the score alone, a rotation, a shear."""
+    return [part[:3] for part in flows[1]]
 
 
 def test_o3_every_gauge_part_carries_the_covariance(normal):
@@ -60,28 +106,6 @@ def test_trap_the_way_back_turns_vanishing_into_growing(normal):
     for found, back in zip(normal[0], normal[2], strict=True):
         np.testing.assert_allclose(back[-1], 1 / found[-1][::-1], rtol=1e-7)
     np.testing.assert_allclose(normal[3][0], (1 - LEFT)[::-1], atol=1e-15)
-
-
-@pytest.fixture(scope="module")
-def sphere():
-    """The flow to a sphere in five dimensions, with gauge parts of several kinds."""
-    path = VariancePreserving()
-    exact = SphereScore(path)
-    turn = jnp.zeros((5, 5)).at[:2, :2].set(TURN)
-
-    def shear(t, x):
-        return x[2] * (turn @ x)
-
-    def of(x, gauge, sheared):
-        field = SumOfFields(SumOfFields(exact, GaugeField(exact, turn), gauge), shear, sheared)
-        flow = flow_jacobian(ScoreFlow(field, path), x, jnp.asarray(1 - LEFT), rtol=1e-9, atol=1e-11)
-        return flow.x, flow.singular_values
-
-    x = np.array([1.5, 0, 0, 0, 0]) @ np.eye(5)
-    tilted = np.array([0.9, 0, 1.2, 0, 0])
-    starts = jnp.asarray(np.stack([x, tilted, tilted]))
-    found = jax.jit(jax.vmap(of))(starts, jnp.array([0.0, 0.5, 0.0]), jnp.array([0.0, 0.0, 0.5]))
-    return [np.asarray(part) for part in found]
 
 
 def test_o5_singular_values_of_the_sphere(sphere):

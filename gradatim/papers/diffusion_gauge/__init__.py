@@ -30,10 +30,10 @@ SCALES = {
     "smoke": Config(
         exact=Exact(dims=(3,), starts=4, samples=256, replicates=3, steps=60, directions=8),
         learned=Learned(
-            dims=(3,), points=256, width=16, depth=2, batch_size=64, steps=100, rates=(3e-3,), pilot_steps=50, starts=4, samples=128,
+            dims=(3,), points=256, width=16, depth=2, batch_size=64, steps=40, rates=(3e-3,), pilot_steps=50, starts=0, samples=128,
             features=20,
         ),
-        penalised=Penalised(steps=50),
+        penalised=Penalised(width=16, batch_size=64, steps=20, seeds=3),
     ),
     "laptop": Config(),
     "full": Config(
@@ -42,7 +42,7 @@ SCALES = {
             points=100_000, width=256, depth=4, batch_size=1024, steps=100_000, rates=(1e-4, 3e-4, 1e-3, 3e-3), pilot_steps=20_000,
             seeds=10, starts=500, samples=20_000, features=500,
         ),
-        penalised=Penalised(steps=50_000, learning_rate=1e-3),
+        penalised=Penalised(width=256, batch_size=1024, steps=50_000, learning_rate=1e-3, seeds=10),
     ),
 }  # fmt: skip
 
@@ -64,7 +64,7 @@ def memory(config: Config) -> int:
 def run(config: Config, session: Session) -> Findings:
     """What is exact first, then what networks learn."""
     key_normal, key_sphere, key_train, key_read, key_penalty = jax.random.split(session.key, 5)
-    trees: dict[str, xr.Dataset] = run_normal(config, session, key_normal)
+    trees: dict[str, xr.Dataset] = run_normal(session, key_normal)
     trees |= run_sphere(config, session, key_sphere)
     networks, training = train(config, session, key_train)
     trees |= training | read_networks(config, session, key_read, networks)

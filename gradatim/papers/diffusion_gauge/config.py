@@ -15,7 +15,7 @@ class Exact:
     dims: Annotated[tuple[int, ...], Between(3, 20)] = (3, 5)
     "Dimensions of the space around the sphere."
     starts: Annotated[int, Between(4, 10_000)] = 64
-    "Points of noise from which singular values are followed, and data at which likelihoods are compared."
+    "Points of noise from which singular values are followed."
     samples: Annotated[int, Between(16, 1_000_000)] = 2048
     "Points behind a sliced distance."
     replicates: Annotated[int, Between(3, 1000)] = 20
@@ -34,7 +34,7 @@ class Learned:
     "Dimensions of the space around the surfaces."
     points: Annotated[int, Between(64, 1_000_000)] = 10_000
     "Of each data set."
-    width: Annotated[int, Between(1, 4096)] = 64
+    width: Annotated[int, Between(1, 4096)] = 96
     "Units of a hidden layer."
     depth: Annotated[int, Between(1, 20)] = 3
     "Hidden layers."
@@ -42,14 +42,14 @@ class Learned:
     "Noisy points a step."
     steps: Annotated[int, Between(1, 10_000_000)] = 6000
     "Of Adam, its rate falling to zero along a cosine."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (1e-3, 3e-3, 1e-2)
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (3e-3, 1e-2, 3e-2)
     "Learning rates to choose from, the same for both kinds of network."
-    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 1500
+    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 1000
     "Of the runs in three dimensions that choose."
     seeds: Annotated[int, Between(3, 100)] = 3
     "Networks of a kind on a data set; both kinds share initial weights, batches and noise."
-    starts: Annotated[int, Between(4, 10_000)] = 64
-    "Points at which the dimension is read."
+    starts: Annotated[int, Between(0, 10_000)] = 64
+    "Points at which the dimension is read from the flows of networks; zero leaves that out."
     samples: Annotated[int, Between(64, 1_000_000)] = 4096
     "Noisy points from which the parts of a field are found, and as many others on which they are measured."
     features: Annotated[int, Between(1, 10_000)] = 150
@@ -60,8 +60,14 @@ class Learned:
 class Penalised:
     """Fields of a gradient and a free part, trained on a sphere with the gauge penalty and without."""
 
-    steps: Annotated[int, Between(1, 10_000_000)] = 3000
-    "Of Adam."
+    width: Annotated[int, Between(1, 4096)] = 48
+    "Units of a hidden layer, of as many layers as the other networks have."
+    batch_size: Annotated[int, Between(1, 100_000)] = 128
+    "Noisy points a step."
+    steps: Annotated[int, Between(1, 10_000_000)] = 4000
+    "Of Adam, its rate falling to zero along a cosine."
+    seeds: Annotated[int, Between(3, 100)] = 5
+    "Fields with the penalty and without, in pairs."
     learning_rate: Annotated[float, Between(1e-6, 1)] = 3e-3
     "At the start, for both."
     weight: Annotated[float, Between(1e-6, 1e6)] = 1.0

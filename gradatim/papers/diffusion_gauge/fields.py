@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,8 +59,11 @@ def sphere_field(dim: int, strengths: Float[Array, " parts"]) -> SumOfFields:
         along = jnp.cross(x[:3], jnp.stack([x[1], x[0], jnp.zeros((), x.dtype)]))
         return fading(x) * jnp.concatenate([along, jnp.zeros(dim - 3, x.dtype)]) / PATH.coefficients(t).m ** 2
 
-    field = SumOfFields(exact, GaugeField(exact, turn), strengths[0])
-    return SumOfFields(SumOfFields(field, shear, strengths[1]), saddle, strengths[2])
+    def gauge(t: Array, x: Array) -> Array:
+        rotated = GaugeField(exact, turn)(t, x)
+        return strengths[0] * rotated + strengths[1] * shear(t, x) + strengths[2] * saddle(t, x)
+
+    return SumOfFields(exact, gauge)
 
 
 STRENGTHS = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
@@ -69,10 +75,17 @@ def flat_normal(key: jax.Array, *shape: int, dtype: jnp.dtype | type = jnp.float
     return jax.random.normal(key, (int(np.prod(shape)),), dtype).reshape(shape)
 
 
+def over_pairs(of: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
+    """`of` for every entry of `first` with every entry of `second`, as one batch, two leading axes of the result."""
+    n, m = (len(jax.tree.leaves(tree)[0]) for tree in (first, second))
+    pairs = jax.tree.map(lambda leaf: jnp.repeat(leaf, m, axis=0), first), jax.tree.map(lambda leaf: jnp.concatenate([leaf] * n), second)
+    return jax.tree.map(lambda leaf: leaf.reshape(n, m, *leaf.shape[1:]), jax.vmap(of)(*pairs))
+
+
 def sliced_distances(found: np.ndarray, data: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """Sliced Wasserstein distances of order two between samples of one size, over leading axes."""
 
     def views(points: np.ndarray) -> np.ndarray:
         return np.sort(np.moveaxis(points @ directions.T, -1, -2), axis=-1)
 
-    return np.sqrt(((views(found) - views(data)) ** 2).mean(axis=(-2, -1)))
+    return np.asarray(np.sqrt(((views(found) - views(data)) ** 2).mean(axis=(-2, -1))))

@@ -18,18 +18,19 @@ COLOURS = {"free": plots.COLOURS[1], "gradient": plots.COLOURS[0]}
 def draw(findings: Findings) -> dict[str, Figure]:
     """Flows of normal data, likelihoods and Euler's steps, the sphere, networks, their fields, and the penalty."""
     tree = {name: node.to_dataset() for name, node in findings.data.children.items()}
-    return {
+    figures = {
         "ellipses": _draw_ellipses(tree["flows"]),
         "exactness": _draw_exactness(tree),
         "sphere": _draw_sphere(tree),
-        "networks": _draw_networks(tree),
-        "dimensions": _draw_dimensions(tree),
         "parts": _draw_parts(tree),
     }
+    if any(name.startswith("reading_") for name in tree):
+        figures |= {"networks": _draw_networks(tree), "dimensions": _draw_dimensions(tree)}
+    return figures
 
 
 def _draw_ellipses(flows: xr.Dataset) -> Figure:
-    cases = {"gauge 0": "score alone", "gauge 2": "with the gauge field 2 J ∇log p", "rotation 2": "with the rotation 2 Jx"}
+    cases = {"gauge 0": "score alone", "gauge 0.5": "with the gauge field J ∇log p / 2", "rotation 0.5": "with the rotation Jx / 2"}
     fig, axes = plots.figure(1, len(cases), panel=(3.7, 3.5), sharex=True, sharey=True)
     turn = np.linspace(0, 2 * np.pi, 200)
     circle = np.stack([np.cos(turn), np.sin(turn)])
@@ -44,8 +45,8 @@ def _draw_ellipses(flows: xr.Dataset) -> Figure:
             ax.plot(*(size * np.linalg.cholesky(COVARIANCE) @ circle), color=plots.COLOURS[1], ls="--", lw=0.8)
         ax.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal")
         error = float(flows["covariance_error"].sel(case=case)[-1])
-        plots.label(ax, "x₁", "x₂", title=f"{words}\nσ = {values[0]:.3f}, {values[1]:.3f}; covariance off by {error:.0e}")
-        ax.title.set_fontsize(8)
+        plots.label(ax, "x₁", "x₂")
+        ax.set_title(f"{words}\nσ = {values[0]:.3f}, {values[1]:.3f}; covariance off by {error:.0e}", fontsize=8, loc="left")
     return fig
 
 
@@ -69,6 +70,8 @@ def _draw_exactness(tree: dict[str, xr.Dataset]) -> Figure:
         ax.loglog(euler["steps"].values, euler["error"].sel(gauge=c).values, "o-", color=colour, label=f"c = {c:g}")
     steps = euler["steps"].values.astype(float)
     ax.loglog(steps, float(euler["error"].sel(gauge=0)[0]) * steps[0] / steps, color=GREY, ls=":", label="slope -1")
+    ax.set_xticks(steps, [f"{n:g}" for n in steps])
+    ax.minorticks_off()
     ax.legend(fontsize=7)
     plots.label(ax, "Euler steps", "relative error of the covariance", title="c J ∇log p in discrete time")
     ax = axes[0, 2]
@@ -98,6 +101,7 @@ def _draw_sphere(tree: dict[str, xr.Dataset]) -> Figure:
     names = [name for name in tree if name.startswith("sphere_")]
     fig, axes = plots.figure(len(names), len(SPHERE_FIELDS), panel=(3.1, 2.8), sharex=True, sharey=True)
     for row, name in zip(axes, names, strict=True):
+        last = name == names[-1]
         data = tree[name]
         left = 1 - data["time"].values
         for i, (ax, field, colour) in enumerate(zip(row, SPHERE_FIELDS, plots.COLOURS, strict=False)):
@@ -106,7 +110,7 @@ def _draw_sphere(tree: dict[str, xr.Dataset]) -> Figure:
                 ax.loglog(left, np.median(data["expected"].values, axis=0), color="black", ls=":", lw=1)
             share = float((data["by_slope"].sel(field=field) == 2).mean())
             ax.set_title(f"{WORDS[field]}: {100 * share:.0f} % read 2", fontsize=7.5, loc="left")
-            ax.set_xlabel("1 - t" if row is axes[-1] else "")
+            ax.set_xlabel("1 - t" if last else "")
             ax.set_ylabel(f"singular values, D = {name.split('_')[1]}" if i == 0 else "")
     axes[0, 0].invert_xaxis()
     return fig
@@ -125,7 +129,7 @@ def _draw_networks(tree: dict[str, xr.Dataset]) -> Figure:
             _trajectories(ax, left, values.reshape(-1, *values.shape[2:]), colour=COLOURS[kind])
             share = float((chosen["by_slope"] == 2).mean())
             ax.set_title(f"{surface}, D = {name.split('_')[1]}, {kind} network: {100 * share:.0f} % read 2", fontsize=8, loc="left")
-            ax.set_xlabel("1 - t" if row is axes[-1] else "")
+            ax.set_xlabel("1 - t" if (name, surface) == rows[-1] else "")
         row[0].set_ylabel("singular values")
     axes[0, 0].invert_xaxis()
     axes[0, 0].set_ylim(1e-4, 10)
@@ -155,7 +159,7 @@ def _draw_dimensions(tree: dict[str, xr.Dataset]) -> Figure:
         ax.set_xticks(range(len(rules)), [words.replace(" ", "\n") for words in rules.values()], fontsize=7)
         plots.label(ax, "rule", "" if i else "share of points that read 2", title=f"{surface}, D = {name.split('_')[1]}")
         ax.set_ylim(-0.05, 1.05)
-    axes[0, 0].legend(fontsize=7)
+    axes[0, -1].legend(fontsize=7, loc="lower left")
     return fig
 
 

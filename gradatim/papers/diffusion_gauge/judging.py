@@ -20,7 +20,12 @@ DIMENSION = 2
 def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
     """All measures."""
     measures = _of_normal_data(trees, session) | _of_the_sphere(config, trees, session)
-    measures |= _of_dimensions(config, trees, session) | _of_parts(config, trees, session)
+    measures |= _of_parts(config, trees, session)
+    untested: dict[str, str] = {}
+    if config.learned.starts:
+        measures |= _of_dimensions(config, trees, session)
+    else:
+        untested["C7"] = "no flows of networks at this size"
     penalised = trees["penalised"]
     statistic = np.sqrt((penalised["statistic"] ** 2).mean("level"))
     measures["C9.gauge_statistic_ratio"] = Measure.paired(
@@ -33,7 +38,7 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         f"statistic {float(statistic.sel(arm='with').mean()):.3g} and {float(statistic.sel(arm='without').mean()):.3g}, the final loss "
         f"{float(losses.isel(row=-1).sel(arm='with').mean()):.4g} and {float(losses.isel(row=-1).sel(arm='without').mean()):.4g}"
     )
-    return Findings(measures, xr.DataTree.from_dict(dict(trees)))
+    return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
 
 
 def _of_normal_data(trees: Mapping[str, xr.Dataset], session: Session) -> dict[str, Measure]:
@@ -105,7 +110,8 @@ def _of_dimensions(config: Config, trees: Mapping[str, xr.Dataset], session: Ses
         return np.concatenate(right, axis=1)
 
     free, gradient = shares("by_slope")
-    names = [f"{surface} in {dim}" for dim in readings for surface in SURFACES]
+    pairs = [(dim, surface) for dim in readings for surface in SURFACES]
+    names = [f"{surface} in {dim}" for dim, surface in pairs]
     beside = {rule: shares(rule).mean(axis=2) for rule in ("by_gap", "normal_space", "fokker_planck")}
     local = np.concatenate([(data["local_components"] == DIMENSION).mean("start").values for data in readings.values()])
     whole = np.concatenate([data["nearest_neighbours"].values for data in readings.values()])
@@ -119,11 +125,23 @@ def _of_dimensions(config: Config, trees: Mapping[str, xr.Dataset], session: Ses
             for i, (name, g, f) in enumerate(zip(names, gradient, free, strict=True))
         )
         + ("; the two kinds of network tie" if tied else "")
+        + ". How well they fit comes first: mean square error of the score over its own mean square, gradient and free network, "
+        + "; ".join(f"{name} {_fits(trees, dim, surface)}" for name, (dim, surface) in zip(names, pairs, strict=True))
+        + "; where it is not far below 1 near the data, their flows say nothing of the surface's dimension"
     )
     return {
         "C7.gradient_network_share": Measure.over_seeds(gradient.min(axis=0)),
         "C7.gain_over_free_network": Measure.paired(gradient.mean(axis=0), free.mean(axis=0)),
     }
+
+
+def _fits(trees: Mapping[str, xr.Dataset], dim: int, surface: str) -> str:
+    parts = trees[f"parts_{dim}"].sel(surface=surface)
+    errors = (parts["error"] / parts["field"]).mean("seed")
+    return ", ".join(
+        f"{float(row.sel(kind='gradient').squeeze()):.2g} {float(row.sel(kind='free').squeeze()):.2g} at 1 - t = {level:g}"
+        for level, row in ((float(level), errors.sel(level=level)) for level in errors["level"].values)
+    )
 
 
 def _of_parts(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> dict[str, Measure]:

@@ -63,11 +63,11 @@ def surfaces(n: int, dim: int, seed: int) -> Float[np.ndarray, "surface n dim"]:
 
 
 def batch_of(key: PRNGKeyArray, data: Float[Array, "n dim"], size: int) -> tuple[Array, Array, Array]:
-    """Noise, data and times."""
+    """Noise, data and times, 1 - t by its logarithm: each noise level counts as much as any other, the last ones before the data too."""
     key_noise, key_rows, key_times = jax.random.split(key, 3)
     noise = flat_normal(key_noise, size, data.shape[1], dtype=jnp.float32)
     rows = jax.random.randint(key_rows, (size,), 0, len(data))
-    left = LAST + (1 - LAST) * jax.random.uniform(key_times, (size,), jnp.float32)
+    left = LAST ** jax.random.uniform(key_times, (size,), jnp.float32)
     return noise, data[rows], 1 - left
 
 

@@ -19,11 +19,9 @@ from gradatim.transport import (
     gauge_residual,
     helmholtz_decomposition,
     linear_helmholtz,
-    sample_flow,
 )
 
-from .config import Config
-from .fields import COVARIANCE, PATH, TURN, flat_normal, normal_field, spread_times
+from .fields import COVARIANCE, LAST, PATH, TURN, flat_normal, normal_field, over_pairs
 
 GAUGES = (0.0, 0.5, 2.0)
 "Strengths of c J ∇ log p."
@@ -34,18 +32,18 @@ CLOSE = 1e-6
 EULER = (20, 50, 100, 200)
 N_FIELDS = 64
 DIM_FIELDS = 4
-DRAWN = 81
-N_DRAWN = 8
+DRAWN_TIMES = 1 - np.linspace(1, LAST ** (1 / 3), 121) ** 3
+N_DATA, N_DRAWN = 64, 5
+"Points at which likelihoods are compared, and starts of drawn flows."
 MEANS = np.array([[1.0, 0.0], [-1.0, 0.7], [0.2, -1.5]])
 WIDTHS = np.array([0.5, 0.8, 0.3])
 
 
-def run_normal(config: Config, session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
+def run_normal(session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
     """Decompositions; likelihoods; flows with their derivatives; Euler's steps."""
     key_fields, key_points, key_starts = jax.random.split(key, 3)
-    n = config.exact.starts
     parts = session.once("decompositions", lambda: _host(_decompositions(key_fields, key_points)))
-    flows = session.once("likelihoods and flows of normal data", lambda: _host(_flows(flat_normal(key_starts, n + N_DRAWN, 2))))
+    flows = session.once("likelihoods and flows of normal data", lambda: _host(_flows(flat_normal(key_starts, N_DATA + N_DRAWN, 2))))
     gradient = linear_helmholtz(jnp.asarray(-np.linalg.inv(COVARIANCE) + TURN), jnp.asarray(COVARIANCE)).gradient
     session.note(
         "C1: the gradient part of -C⁻¹x + Jx is "
@@ -81,7 +79,7 @@ def run_normal(config: Config, session: Session, key: jax.Array) -> dict[str, xr
             "singular_values": (("case", "time", "index"), flows["singular_values"], units),
             "covariance_error": (("case", "time"), flows["covariance_error"], units),
         },
-        {"case": names, "time": spread_times(DRAWN)},
+        {"case": names, "time": DRAWN_TIMES},
     )
     euler = xr.Dataset(
         {"error": (("gauge", "steps"), flows["euler"], units)},
@@ -168,7 +166,7 @@ def _flows(normal: Array) -> dict[str, Array]:
     rotations = jnp.asarray([*(0.0 for _ in GAUGES), *ROTATIONS, 0.0])
     exact = GaussianScore(PATH, covariance)
     data = normal[:-N_DRAWN] @ jnp.linalg.cholesky(covariance).T
-    times = jnp.asarray(spread_times(DRAWN))
+    times = jnp.asarray(DRAWN_TIMES)
 
     def likelihood(case: tuple[Array, Array, Array], x: Array) -> tuple[Array, Array]:
         field, _ = normal_field(*case)
@@ -185,13 +183,14 @@ def _flows(normal: Array) -> dict[str, Array]:
 
     def euler(gauge: Array, n_steps: Array) -> Array:
         """Of linear flows the ends of the axes say it all."""
-        velocity = ScoreFlow(normal_field(covariance, gauge, jnp.zeros(()))[0], PATH)
-        carried = jax.vmap(lambda x: sample_flow(velocity, x, n_steps=n_steps))(jnp.eye(2)).T
+        velocity = jax.vmap(ScoreFlow(normal_field(covariance, gauge, jnp.zeros(()))[0], PATH), (None, 1), 1)
+        step = lambda i, ends: ends + velocity(i / n_steps, ends) / n_steps  # noqa: E731
+        carried = jax.lax.fori_loop(0, n_steps, step, jnp.eye(2))
         return jnp.linalg.norm(carried @ exact.covariance(jnp.zeros(())) @ carried.T - covariance) / jnp.linalg.norm(covariance)
 
     cases = (covariances, gauges, rotations)
-    log_density, noise = jax.vmap(jax.vmap(likelihood, (None, 0)), (0, None))(cases, data)
-    x, values, apart = jax.vmap(jax.vmap(moved, (None, 0)), (0, None))(cases, normal[-N_DRAWN:])
+    log_density, noise = over_pairs(likelihood, cases, data)
+    x, values, apart = over_pairs(moved, cases, normal[-N_DRAWN:])
     errors = jax.vmap(jax.vmap(euler, (None, 0)), (0, None))(jnp.asarray(GAUGES), jnp.asarray(EULER))
     return {
         "log_density": log_density,

@@ -57,7 +57,7 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
     @jax.jit
     def init(keys: Array) -> Any:
         pairs = [
-            jax.vmap(lambda key, i=i: Denoiser(DIM, learned.width, learned.depth, key=jax.random.fold_in(key, i)))(keys) for i in range(2)
+            jax.vmap(lambda key, i=i: Denoiser(DIM, settings.width, learned.depth, key=jax.random.fold_in(key, i)))(keys) for i in range(2)
         ]
         both = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(ARMS)), tuple(pairs))
         return both, jax.vmap(jax.vmap(adam.init))(both)
@@ -72,7 +72,7 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
         data, keys, weights = args
 
         def one(networks: Any, memory: Any, weight: Array, key: Array) -> Any:
-            batch = batch_of(jax.random.fold_in(key, i + 2), data, learned.batch_size)
+            batch = batch_of(jax.random.fold_in(key, i + 2), data, settings.batch_size)
 
             def loss(networks: Any) -> Array:
                 fit, penalty = parts(networks, batch)
@@ -88,7 +88,7 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
         loss, penalty = jax.vmap(jax.vmap(lambda networks: parts(networks, batch)))(state[0])
         return {"loss": loss, "penalty": penalty}
 
-    keys = jax.random.split(key_train, learned.seeds)
+    keys = jax.random.split(key_train, settings.seeds)
     args = (data, keys, jnp.asarray([settings.weight, 0.0], jnp.float32))
     loop = session.loop(step, init(keys), steps=settings.steps, args=args, watch=watch, label="the gauge penalty")
 

@@ -47,56 +47,70 @@ VARIANCE = 0.05
 
 def read_networks(config: Config, session: Session, key: jax.Array, networks: dict[int, dict[str, Denoiser]]) -> dict[str, xr.Dataset]:
     """By dimension: trajectories and dimensions, and the parts of fields."""
-    settings = config.learned
     trees: dict[str, xr.Dataset] = {}
-    units = {"units": "1"}
     for dim, by_kind in networks.items():
-        key_starts, key_around, key_parts = jax.random.split(jax.random.fold_in(key, dim), 3)
-        data = surfaces(settings.points, dim, 0)
-        chosen = data[:, : settings.starts]
-        starts = flat_normal(key_starts, settings.starts, dim, dtype=jnp.float32)
-        keys = jax.random.split(key_around, settings.starts)
-
-        def read(
-            by_kind: dict[str, Denoiser] = by_kind, starts: Array = starts, chosen: np.ndarray = chosen, keys: Array = keys
-        ) -> dict[str, np.ndarray]:
-            found = [_flows(kind, by_kind[kind], starts, jnp.asarray(chosen), keys) for kind in KINDS]
-            return {name: np.stack([np.asarray(part[name]) for part in found]) for name in found[0]}
-
-        flows = session.once(f"flows of the networks in {dim} dimensions", read)
-        dims = {"singular_values": ("time", "index"), "ends": ("axis",)}
-        classical, whole = _classical(data, settings.starts)
-        trees[f"reading_{dim}"] = xr.Dataset(
-            {name: (("kind", "surface", "seed", "start", *dims.get(name, ())), value, units) for name, value in flows.items()}
-            | {
-                "local_components": (("surface", "start"), classical, units),
-                "nearest_neighbours": ("surface", whole, units),
-            },
-            {"kind": list(KINDS), "surface": list(SURFACES), "time": spread_times(N_TIMES)},
-        )
-        parts = session.once(
-            f"parts of the fields in {dim} dimensions",
-            lambda by_kind=by_kind, data=data, key=key_parts: {
-                name: np.asarray(value)
-                for name, value in _parts(
-                    by_kind, jnp.asarray(data, jnp.float64), key, n=settings.samples, n_features=settings.features
-                ).items()
-            },
-        )
-        trees[f"parts_{dim}"] = xr.Dataset(
-            {name: (("surface", "level", "seed", "kind"), value, units) for name, value in parts.items()},
-            {"surface": list(SURFACES), "level": list(LEVELS), "kind": list(KINDS)},
-        )
+        key_flows, key_parts = jax.random.split(jax.random.fold_in(key, dim))
+        if config.learned.starts:
+            trees[f"reading_{dim}"] = _read_flows(config, session, key_flows, dim, by_kind)
+        trees[f"parts_{dim}"] = _read_parts(config, session, key_parts, dim, by_kind)
     return trees
 
 
-@eqx.filter_jit
-def _flows(kind: str, networks: Denoiser, starts: Array, data: Array, keys: Array) -> dict[str, Array]:
+def _read_flows(config: Config, session: Session, key: jax.Array, dim: int, by_kind: dict[str, Denoiser]) -> xr.Dataset:
+    n = config.learned.starts
+    key_starts, key_around = jax.random.split(key)
+    data = surfaces(config.learned.points, dim, 0)
+    starts = flat_normal(key_starts, n, dim, dtype=jnp.float32)
+    keys = jax.random.split(key_around, n)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(by_kind[kind] for kind in KINDS))
+    found = session.once(
+        f"flows of the networks in {dim} dimensions",
+        lambda: {name: np.asarray(value) for name, value in _flows(stacked, starts, jnp.asarray(data[:, :n]), keys).items()},
+    )
+    dims = {"singular_values": ("time", "index"), "ends": ("axis",)}
+    units = {"units": "1"}
+    local, whole = _classical(data, n)
+    return xr.Dataset(
+        {name: (("kind", "surface", "seed", "start", *dims.get(name, ())), value, units) for name, value in found.items()}
+        | {"local_components": (("surface", "start"), local, units), "nearest_neighbours": ("surface", whole, units)},
+        {"kind": list(KINDS), "surface": list(SURFACES), "time": spread_times(N_TIMES)},
+    )
+
+
+def _read_parts(config: Config, session: Session, key: jax.Array, dim: int, by_kind: dict[str, Denoiser]) -> xr.Dataset:
+    settings = config.learned
+    data = jnp.asarray(surfaces(settings.points, dim, 0), jnp.float64)
+    found = session.once(
+        f"parts of the fields in {dim} dimensions",
+        lambda: {
+            name: np.asarray(value) for name, value in _parts(by_kind, data, key, n=settings.samples, n_features=settings.features).items()
+        },
+    )
+    return xr.Dataset(
+        {name: (("surface", "level", "seed", "kind"), value, {"units": "1"}) for name, value in found.items()},
+        {"surface": list(SURFACES), "level": list(LEVELS), "kind": list(KINDS)},
+    )
+
+
+class EitherScore(eqx.Module):
+    """A network as a gradient where `is_gradient` is one, and as a free field where it is zero: one program for both kinds."""
+
+    network: Denoiser
+    is_gradient: Float[Array, ""]
+
+    def __call__(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """The score at one time and one point."""
+        free, gradient = (MODELS[kind](self.network, PATH)(t, x) for kind in KINDS)
+        return jnp.where(self.is_gradient > 0, gradient, free)
+
+
+@jax.jit
+def _flows(networks: Denoiser, starts: Array, data: Array, keys: Array) -> dict[str, Array]:
+    """By kind, surface, seed and point."""
     times = jnp.asarray(spread_times(N_TIMES), starts.dtype)
     noise = PATH.coefficients(times).m
 
-    def of(network: Denoiser, x: Array, datum: Array, key: Array) -> dict[str, Array]:
-        score = MODELS[kind](network, PATH)
+    def of(score: EitherScore, x: Array, datum: Array, key: Array) -> dict[str, Array]:
         flow = flow_jacobian(ScoreFlow(score, PATH), x, times, rtol=1e-4, atol=1e-5)
         values = flow.singular_values
         found = read_flow_dimension(values[-WINDOW:], noise[-WINDOW:])
@@ -110,15 +124,22 @@ def _flows(kind: str, networks: Denoiser, starts: Array, data: Array, keys: Arra
             "fokker_planck": fokker_planck_dimension(score, PATH, datum, near),
         }
 
-    def of_network(network: Denoiser, data: Array) -> dict[str, Array]:
-        return jax.vmap(lambda x, datum, key: of(network, x, datum, key))(starts, data, keys)
+    def of_kind(given: tuple[Array, Denoiser]) -> dict[str, Array]:
+        is_gradient, networks = given
 
-    def of_surface(given: tuple[Denoiser, Array]) -> dict[str, Array]:
-        networks, data = given
-        # A network at a time: all flows of a batch wait for the slowest.
-        return jax.lax.map(lambda network: of_network(network, data), networks)
+        def of_surface(given: tuple[Denoiser, Array]) -> dict[str, Array]:
+            networks, data = given
 
-    return jax.lax.map(of_surface, (networks, data))
+            def of_network(network: Denoiser) -> dict[str, Array]:
+                score = EitherScore(network, is_gradient)
+                return jax.vmap(lambda x, datum, key: of(score, x, datum, key))(starts, data, keys)
+
+            # A network at a time: all flows of a batch wait for the slowest.
+            return jax.lax.map(of_network, networks)
+
+        return jax.lax.map(of_surface, (networks, data))
+
+    return jax.lax.map(of_kind, (jnp.asarray([0.0, 1.0], starts.dtype), networks))
 
 
 @functools.partial(jax.jit, static_argnames=("n", "n_features"))

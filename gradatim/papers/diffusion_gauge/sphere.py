@@ -15,7 +15,7 @@ from gradatim.lab import Session
 from gradatim.transport import ScoreFlow, flow_jacobian, read_flow_dimension, sample_flow_adaptively, sample_reverse_diffusion
 
 from .config import Config
-from .fields import LAST, PATH, SPHERE_FIELDS, STRENGTHS, flat_normal, sliced_distances, sphere_field, spread_times
+from .fields import LAST, PATH, SPHERE_FIELDS, STRENGTHS, flat_normal, over_pairs, sliced_distances, sphere_field, spread_times
 
 N_TIMES = 25
 WINDOW = 9
@@ -91,7 +91,7 @@ def _flows(dim: int, starts: Array) -> dict[str, Array]:
         radius = jnp.linalg.norm(flow.x[-1, :3])
         return {"singular_values": values, "by_slope": found.by_slope, "by_gap": found.by_gap, "radius": radius}
 
-    return jax.vmap(jax.vmap(of, (None, 0)), (0, None))(jnp.asarray(STRENGTHS), starts)
+    return over_pairs(of, jnp.asarray(STRENGTHS), starts)
 
 
 def _samples(config: Config, session: Session, key: jax.Array) -> xr.Dataset:

@@ -1,0 +1,126 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import diffusion_gauge as paper
+from gradatim.papers.diffusion_gauge import networks, sphere
+from gradatim.papers.diffusion_gauge.fields import SPHERE_FIELDS, sliced_distances
+
+TOML = Path(paper.__file__).parents[1] / "diffusion_gauge.toml"
+SMOKE = paper.SCALES["smoke"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _double():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    session = Session(jax.random.key(0), precision="double", scale="smoke")
+    return paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured(smoke):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    # The flows of networks, which take longest to compile, are for the tests that take minutes.
+    assert set(smoke[0].measures) | {"C7.gradient_network_share", "C7.gain_over_free_network"} == parts
+    assert set(smoke[0].untested) == {"C7"}
+
+
+def test_what_holds_exactly_holds(smoke):
+    claims = {claim.id: claim for claim in read_paper(TOML).claims}
+    for name in ("C1", "C3", "C4", "C5"):
+        assert claims[name].judge(smoke[0].measures, "smoke")["verdict"] == "holds", name
+    for name, most in (("C2.covariance_error", 1e-6), ("C6.singular_value_error", 1e-4), ("C8.gauge_share_gradient", 1e-6)):
+        assert smoke[0].measures[name].value < most, name
+    assert smoke[0].measures["C6.correct_share"].value == 1
+
+
+def test_o5_singular_values_by_an_equation_of_their_own():
+    times = 1 - np.array([1.0, 0.1, 0.01, 0.001])
+    found = sphere.expected_singular_values(np.array([[1.5, 0, 0, 0]]), times)[0]
+    tangential, radial, padded = [0.6902821, 0.6656791, 0.6663149], [0.4468273, 0.0652570, 0.0153415], [0.3220595, 0.0446441, 0.0104856]
+    np.testing.assert_allclose(found[1:].T, [tangential, tangential, radial, padded], atol=1e-6)
+
+
+def test_trap_what_has_no_divergence_only_is_shown_beside_what_is_a_gauge_field(smoke):
+    parts, likelihoods = (smoke[0].data[name].to_dataset() for name in ("decompositions", "likelihoods"))
+    assert float(parts["mixture_rotation"].max()) > 0.1
+    errors = np.abs(likelihoods["log_density"] - likelihoods["exact"]).mean("point")
+    assert float(errors.sel(case="rotation 2")) > 0.1
+
+
+def test_a_gauge_part_moves_points_and_singular_values_and_no_radius(smoke):
+    data = smoke[0].data["sphere_3"].to_dataset()
+    apart = np.abs(data["singular_values"] - data["expected"]).max(["start", "time", "index"])
+    assert (apart.sel(field=list(SPHERE_FIELDS[1:])) > 0.01).all()
+    np.testing.assert_allclose(data["radius"], np.broadcast_to(data["radius"].sel(field="score"), data["radius"].shape), atol=1e-6)
+
+
+def test_euler_errs_more_with_a_gauge_part(smoke):
+    error = smoke[0].data["euler"]["error"].values
+    assert (np.diff(error, axis=0) > 0).all() and (np.diff(error, axis=1) < 0).all()
+
+
+def test_trap_both_kinds_of_network_have_the_same_parameters_and_start(smoke):
+    first = smoke[0].data["training_3"]["loss"].values
+    assert first.shape[1:] == (2, 2, SMOKE.learned.seeds) and (first[-1] < first[0]).all()
+    init, _, _ = networks._training(SMOKE, 3)
+    state = jax.eval_shape(init, jax.random.split(jax.random.key(0), 3))
+    assert jax.tree.map(lambda leaf: leaf.shape, state[0]["free"]) == jax.tree.map(lambda leaf: leaf.shape, state[0]["gradient"])
+
+
+def test_o7_the_error_splits_over_the_parts(smoke):
+    parts = smoke[0].data["parts_3"].to_dataset().sum("level")
+    split = parts["gradient_error"] + parts["remainder"]
+    # On held-out samples, and with few of them.
+    np.testing.assert_allclose(split, parts["error"], rtol=0.3)
+
+
+def test_surfaces_have_two_dimensions_turned_into_more():
+    flat, turned = networks.surfaces(500, 3, 0), networks.surfaces(500, 5, 0)
+    np.testing.assert_allclose(flat.std(axis=1).mean(axis=1), 1, atol=0.05)
+    np.testing.assert_allclose(np.linalg.norm(flat[1], axis=1), 3**0.5, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(turned, axis=2), np.linalg.norm(flat, axis=2), rtol=1e-4)
+    assert (np.linalg.matrix_rank(turned, tol=1e-3) == 3).all() and np.abs(turned).min(axis=1).max() > 0
+
+
+def test_the_sliced_distance_of_a_shift_along_the_only_direction_is_its_length():
+    data = np.random.default_rng(0).normal(size=(100, 3))
+    np.testing.assert_allclose(sliced_distances(data + np.array([0, 0.3, 0]), data, np.array([[0.0, 1.0, 0.0]])), 0.3)
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"ellipses", "exactness", "sphere", "parts"}
+    assert all(ax.get_xlabel() and ax.get_ylabel() for name in ("ellipses", "exactness", "parts") for ax in figures[name].axes)
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 3e9 < paper.memory(paper.SCALES["full"]) < 64e9
+
+
+@pytest.mark.laptop
+def test_the_same_seed_gives_the_same_findings_and_flows_of_networks_are_read(smoke):
+    config = replace(SMOKE, learned=replace(SMOKE.learned, starts=6))
+    again = paper.run(config, Session(jax.random.key(0), precision="double", scale="smoke"))
+    assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+    reading = again.data["reading_3"].to_dataset()
+    assert reading["by_slope"].shape == (2, 2, SMOKE.learned.seeds, 6) and not again.untested
+    values = reading["singular_values"].values
+    assert np.isfinite(values).all() and (np.diff(values, axis=-1) <= 0).all()
+    np.testing.assert_allclose(values[..., 0, :], 1, atol=1e-6)
+    assert {"networks", "dimensions"} < set(paper.draw(again))
