@@ -27,14 +27,14 @@ from .judging import judge
 from .low_dimensions import run_costs, run_plane
 
 PRECISION = "single"
-_SMALL = Training(steps=20, batch_size=32, seeds=3, pool=128, held_out=34, width=16, depth=2)
+_SMALL = Training(steps=30, batch_size=32, seeds=3, pool=128, held_out=34, width=16, depth=2)
 _LONG = {"pool": 65_536, "held_out": 2048, "width": 128}
 SCALES = {
     "smoke": Config(
-        exact=Exact(linear_points=1000, repeats=3, sizes=(32, 128, 512), points=64, maps=5, pairs=100, pair_points=32),
-        plane=Plane(training=_SMALL, weights=(1.0,)),
+        exact=Exact(linear_points=1000, repeats=3, sizes=(16, 64, 256), size_repeats=5, points=64, maps=5, pair_points=32),
+        plane=Plane(training=_SMALL, weights=(1.0,), debiased=False),
         costs=Costs(euclidean=_SMALL, sphere=_SMALL),
-        dimensions=Dimensions(training=_SMALL, dimensions=(16,), gap_weights=(1.0,), asymmetry_weights=(0.01,)),
+        dimensions=Dimensions(training=_SMALL, fresh=256, dimensions=(16,), gap_weights=(1.0,), asymmetry_weights=(0.01,)),
         digits=Digits(training=_SMALL),
     ),
     "laptop": Config(),
@@ -46,6 +46,7 @@ SCALES = {
         ),
         dimensions=Dimensions(
             training=Training(steps=10_000, batch_size=1024, pool=8192, held_out=4096, width=256),
+            fresh=262_144,
             dimensions=(2, 4, 8, 16, 32, 64, 128, 256),
         ),
         digits=Digits(training=Training(steps=5000, batch_size=128, seeds=5, pool=136, held_out=34)),
@@ -56,13 +57,13 @@ SCALES = {
 def memory(config: Config) -> int:
     """Peak bytes: networks with gradients and moments, cost matrices of a step and of the held-out points, points, and JAX itself."""
     trainings = [
-        (config.plane.training, 2, 1 + 2 * len(config.plane.weights)),
+        (config.plane.training, 2, 1 + 3 * len(config.plane.weights)),
         (config.costs.euclidean, 2, 2),
         (config.costs.sphere, 3, 2),
         (config.digits.training, config.digits.components, 2),
     ]
     grid = len(config.dimensions.gap_weights) * len(config.dimensions.asymmetry_weights)
-    trainings += [(config.dimensions.training, dim, 1 + grid) for dim in config.dimensions.dimensions]
+    trainings += [(config.dimensions.training, dim, 2 + grid) for dim in config.dimensions.dimensions]
 
     def of(training: Training, dim: int, arms: int) -> int:
         sizes = [dim, *(training.width for _ in range(training.depth)), dim]
@@ -71,7 +72,9 @@ def memory(config: Config) -> int:
         points = (2 * training.seeds * (training.pool + training.held_out) + arms * training.seeds * training.held_out) * dim
         return 4 * (5 * parameters + matrices + points + 2 * training.seeds * training.steps * training.batch_size)
 
-    pools = 4 * 6 * config.dimensions.training.pool**2
+    # Drawn in double precision, then kept in single.
+    fresh = 24 * config.dimensions.training.seeds * config.dimensions.fresh * config.dimensions.dimensions[-1]
+    pools = 4 * 6 * config.dimensions.training.pool**2 + fresh
     assignments = 8 * 3 * max(config.exact.linear_points, *config.exact.sizes) ** 2
     return max(*(of(*one) for one in trainings), pools, assignments) + 600_000_000
 

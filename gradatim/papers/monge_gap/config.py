@@ -15,9 +15,11 @@ class Exact:
     linear_points: Annotated[int, Between(100, 20_000)] = 2000
     "Points of a standard normal law in the plane, for linear maps."
     repeats: Annotated[int, Between(3, 1000)] = 5
-    "Samples of each kind."
-    sizes: Annotated[tuple[int, ...], Between(8, 20_000)] = (32, 128, 512, 2048)
+    "Samples for them."
+    sizes: Annotated[tuple[int, ...], Between(8, 20_000)] = (16, 64, 256, 1024)
     "Points for the quarter turn, ascending."
+    size_repeats: Annotated[int, Between(3, 1000)] = 40
+    "Samples of each size."
     points: Annotated[int, Between(16, 5000)] = 256
     "Points for random and for optimal maps."
     maps: Annotated[int, Between(3, 1000)] = 20
@@ -61,6 +63,8 @@ class Plane:
     training: Training = Training(steps=500, batch_size=128)
     weights: Annotated[tuple[float, ...], Between(0, 1e6)] = (0.1, 1.0, 10.0)
     "Of the gap, and of the displacement cost that stands beside it; the article's is 1."
+    debiased: bool = True
+    "Whether the gap without the bias of its entropy is tried at these weights too."
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,9 @@ class Costs:
 class Dimensions:
     """Known maps in many dimensions, from the Gaussian map on."""
 
-    training: Training = Training(steps=400, batch_size=256, seeds=3, pool=1024, held_out=1024)
+    training: Training = Training(steps=300, batch_size=256, seeds=3, pool=1024, held_out=1024)
+    fresh: Annotated[int, Between(16, 10_000_000)] = 65_536
+    "Points of a network that is not held to the pool that the others share."
     dimensions: Annotated[tuple[int, ...], Between(2, 1024)] = (2, 8, 16, 32)
     "Ascending; the grid of weights is for the last."
     gap_weights: Annotated[tuple[float, ...], Between(0, 1e6)] = (0.1, 1.0, 10.0)

@@ -65,7 +65,12 @@ def _draw_maps(plane: xr.Dataset) -> Figure:
 def _draw_weights(plane: xr.Dataset) -> Figure:
     fig, axes = plots.figure(1, 3, panel=(3.9, 3.3))
     names = plane["arm"].values.tolist()
-    kinds = {"gap": ("gap", plots.COLOURS[0], "o"), "displacement": ("displacement cost", plots.COLOURS[1], "s")}
+    kinds = {
+        "gap": ("gap", plots.COLOURS[0], "o"),
+        "debiased": ("debiased gap", plots.COLOURS[2], "^"),
+        "displacement": ("displacement cost", plots.COLOURS[1], "s"),
+    }
+    kinds = {kind: looks for kind, looks in kinds.items() if any(arm.startswith(kind) for arm in names)}
     panels = (
         ("unexplained", "unexplained variance", "%", True),
         ("divergence", "divergence of image and target", "", True),
@@ -149,6 +154,7 @@ def _draw_dimensions(data: xr.Dataset) -> Figure:
     ax = axes[0, 0]
     lines = {
         "network": ("network, with the gap", plots.COLOURS[0], "o"),
+        "fresh": ("the same, fresh points", plots.COLOURS[5], "P"),
         "plain": ("network, fit alone", plots.COLOURS[1], "s"),
         "entropic": ("entropic map, best ε", plots.COLOURS[2], "^"),
         "gaussian": ("Gaussian map", plots.COLOURS[3], "D"),

@@ -24,32 +24,26 @@ SIDE = 8
 
 def run_dimensions(config: Dimensions, session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
     """Known maps by dimension, beside the entropic, the Gaussian and the constant map; in the last one on a grid of weights."""
+    training = config.training
     ours = Weights(gap=config.gap_weight, asymmetry=config.asymmetry_weight)
     grid = [Weights(gap=gap, asymmetry=asymmetry) for gap in config.gap_weights for asymmetry in config.asymmetry_weights]
     if ours not in grid:
         raise ValueError(f"gap_weight and asymmetry_weight must be on the grid of weights, got {ours.gap:g} and {ours.asymmetry:g}")
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("network", "plain", "entropic", "gaussian", "constant")}
+    names = ("network", "fresh", "plain", "entropic", "gaussian", "constant")
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
     shares: list[np.ndarray] = []
     trees: dict[str, xr.Dataset] = {}
     for dim, dim_key in zip(config.dimensions, jax.random.split(key, len(config.dimensions)), strict=True):
         is_last = dim == config.dimensions[-1]
         key_data, key_train = jax.random.split(dim_key)
         samples, optimal = _known(config, key_data, dim)
-        starts = _gaussian_maps(samples)
-        arms = [Weights(), *(grid if is_last else [ours])]
-        trained = train(
-            config.training,
-            samples,
-            arms,
-            session,
-            key_train,
-            label=f"known map, {dim} dimensions",
-            build=corrected,
-            starts=starts,
-            penalised=True,
-        )
+        arms = [Weights(), ours._replace(fresh=1.0), *(grid if is_last else [ours])]
+        starts = _gaussian_maps(samples, training.pool)
+        label = f"known map, {dim} dimensions"
+        trained = train(training, samples, arms, session, key_train, label=label, build=corrected, starts=starts, penalised=True)
         errors = unexplained(trained.images, optimal)
         rows["plain"].append(errors[0])
+        rows["fresh"].append(errors[1])
         rows["network"].append(errors[arms.index(ours)])
         classical = session.once(f"maps in closed form, {dim} dimensions", lambda s=samples, o=optimal: _classical(config, s, o))
         shares.append(classical["entropic"])
@@ -57,11 +51,11 @@ def run_dimensions(config: Dimensions, session: Session, key: jax.Array) -> dict
         rows["gaussian"].append(classical["gaussian"])
         rows["constant"].append(classical["constant"])
         if is_last:
-            shape = (len(config.gap_weights), len(config.asymmetry_weights), config.training.seeds)
+            shape = (len(config.gap_weights), len(config.asymmetry_weights), training.seeds)
             trees["grid"] = xr.Dataset(
                 {
-                    "unexplained": (("gap_weight", "asymmetry_weight", "seed"), errors[1:].reshape(shape), {"units": "%"}),
-                    "gap": (("gap_weight", "asymmetry_weight", "seed"), trained.gap[1:].reshape(shape), {"units": "1"}),
+                    "unexplained": (("gap_weight", "asymmetry_weight", "seed"), errors[2:].reshape(shape), {"units": "%"}),
+                    "gap": (("gap_weight", "asymmetry_weight", "seed"), trained.gap[2:].reshape(shape), {"units": "1"}),
                 },
                 {"gap_weight": list(config.gap_weights), "asymmetry_weight": list(config.asymmetry_weights)},
             )
@@ -100,9 +94,8 @@ def run_digits(config: Digits, session: Session, key: jax.Array) -> dict[str, xr
     chosen = [("train", training.pool), ("test", training.held_out)]
     samples = Samples(*(drawn(split, digit, n) for split, n in chosen for digit in (config.source, config.target)))
     arms = [Weights(), Weights(gap=config.gap_weight, asymmetry=config.asymmetry_weight)]
-    trained = train(
-        config.training, samples, arms, session, key_train, label="digits", build=corrected, starts=_gaussian_maps(samples), penalised=True
-    )
+    starts = _gaussian_maps(samples, training.pool)
+    trained = train(training, samples, arms, session, key_train, label="digits", build=corrected, starts=starts, penalised=True)
     shown = {"source": samples.held_x[0], "none": trained.images[0, 0], "gap": trained.images[1, 0], "target": samples.held_y[0]}
     pictures = np.stack([part[:SHOWN] * scale @ components + mean for part in shown.values()]).reshape(len(shown), -1, SIDE, SIDE)
     data = xr.Dataset(
@@ -125,17 +118,20 @@ def _known(config: Dimensions, key: jax.Array, dim: int) -> tuple[Samples, np.nd
         return np.stack([known(row) for known, row in zip(maps, x, strict=True)])
 
     held = points(training.held_out)
-    samples = Samples(points(training.pool), image(points(training.pool)), held, image(points(training.held_out)))
+    n = max(config.fresh, training.pool)
+    samples = Samples(points(n), image(points(n)), held, image(points(training.held_out)))
     return samples, image(held)
 
 
-def _gaussian_maps(samples: Samples) -> object:
-    return jax.jit(jax.vmap(gaussian_map))(jnp.asarray(samples.x, jnp.float32), jnp.asarray(samples.y, jnp.float32))
+def _gaussian_maps(samples: Samples, pool: int) -> object:
+    """Of each seed's pool."""
+    x, y = (jnp.asarray(part[:, :pool], jnp.float32) for part in (samples.x, samples.y))
+    return jax.jit(jax.vmap(gaussian_map))(x, y)
 
 
 def _classical(config: Dimensions, samples: Samples, optimal: np.ndarray) -> dict[str, np.ndarray]:
     """Errors of the entropic map at every share (share, seed), and of the Gaussian and the constant map (seed)."""
-    shares = jnp.asarray(config.entropic_shares, jnp.float32)
+    shares, pool = jnp.asarray(config.entropic_shares, jnp.float32), config.training.pool
 
     @jax.jit
     def of_seed(x: jax.Array, y: jax.Array, held: jax.Array, best: jax.Array) -> tuple[jax.Array, ...]:
@@ -151,7 +147,7 @@ def _classical(config: Dimensions, samples: Samples, optimal: np.ndarray) -> dic
 
     rows = [
         of_seed(*(jnp.asarray(part, jnp.float32) for part in parts))
-        for parts in zip(samples.x, samples.y, samples.held_x, optimal, strict=True)
+        for parts in zip(samples.x[:, :pool], samples.y[:, :pool], samples.held_x, optimal, strict=True)
     ]
     entropic, gaussian, constant = (np.stack([np.asarray(row[i], np.float64) for row in rows], axis=-1) for i in range(3))
     return {"entropic": entropic, "gaussian": gaussian, "constant": constant}

@@ -56,7 +56,7 @@ def _judge_plane(config: Config, plane: xr.Dataset, measures: dict[str, Measure]
     measures["C5.gain"] = Measure.paired(error.sel(arm="none").values, error.sel(arm=judged).values, "log-ratio")
     measures["C5.fit_ratio"] = Measure.paired(fit.sel(arm=judged).values, fit.sel(arm="none").values, "log-ratio")
     by_weight = error.sel(arm=[f"gap {weight:g}" for weight in weights])
-    measures["C5.weight_spread"] = Measure.over_seeds((by_weight.max("arm") / by_weight.min("arm")).values)
+    measures["C5.weight_spread"] = Measure.paired(by_weight.max("arm").values, by_weight.min("arm").values, "log-ratio")
     rows = [
         f"{name}: {float(error.sel(arm=name).mean()):.3g} %, divergence {float(fit.sel(arm=name).mean()):.3g}, "
         f"mean square of the images {float(plane['energy'].sel(arm=name).mean()):.3g}"
@@ -111,8 +111,13 @@ def _judge_dimensions(
         )
     grid = trees["grid"]["unexplained"]
     if dimensions[-1] == GRID_DIMENSION:
-        spread = grid.max(("gap_weight", "asymmetry_weight")) / grid.min(("gap_weight", "asymmetry_weight"))
-        measures["C8.grid_spread"] = Measure.over_seeds(spread.values)
+        axes = ("gap_weight", "asymmetry_weight")
+        measures["C8.grid_spread"] = Measure.paired(grid.max(axes).values, grid.min(axes).values, "log-ratio")
+        last, means = data.sel(dimension=GRID_DIMENSION), grid.mean("seed")
+        session.note(
+            f"C8: on the grid from {float(means.min()):.3g} to {float(means.max()):.3g} %, where the Gaussian map that all start from has "
+            f"{float(last['gaussian'].mean()):.3g} % and the network without either term {float(last['plain'].mean()):.3g} %"
+        )
     else:
         untested["C8.grid_spread"] = f"the grid is for {GRID_DIMENSION} dimensions, got {dimensions[-1]}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,39 +14,46 @@ from gradatim.transport import Cost, Euclidean, Geodesic, unexplained_variance
 
 from .config import Costs, Plane, Training
 from .problems import NORTH, PLANE_MAP, SOUTHERN, Points, crossings, generator, moons, patch, s_curve
-from .training import Build, Samples, Trained, Weights, described, direct, on_sphere, train
+from .training import DRAWN, Build, Samples, Trained, Weights, described, direct, on_sphere, train
 
 Draw = Callable[[np.random.Generator, int], Points]
-DRAWN = 200
-"Points kept for figures."
 EUCLIDEAN, GEODESIC = Euclidean(), Geodesic()
 
 
 def run_plane(config: Plane, session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
-    """The known map with no regulariser, with the gap and with the displacement cost, each at all weights."""
+    """The known map with no regulariser, with the gap in two conventions and with the displacement cost, each at all weights."""
     key_data, key_train = jax.random.split(key)
+    training, weights = config.training, config.weights
     samples = _drawn(
-        config.training, key_data, lambda random, n: random.normal(size=(n, 2)), lambda random, n: PLANE_MAP(random.normal(size=(n, 2)))
+        training, key_data, lambda random, n: random.normal(size=(n, 2)), lambda random, n: PLANE_MAP(random.normal(size=(n, 2)))
     )
-    arms = [Weights()]
-    arms += [Weights(gap=weight) for weight in config.weights]
-    arms += [Weights(displacement=weight) for weight in config.weights]
-    names = ["none", *(f"gap {weight:g}" for weight in config.weights), *(f"displacement {weight:g}" for weight in config.weights)]
-    trained = train(config.training, samples, arms, session, key_train, label="known map in the plane")
+    gaps = [Weights(gap=weight) for weight in weights]
+    arms = [Weights(), *gaps, *(Weights(displacement=weight) for weight in weights)]
+    names = ["none", *(f"gap {weight:g}" for weight in weights), *(f"displacement {weight:g}" for weight in weights)]
+    parts = [(names, train(training, samples, arms, session, key_train, label="known map in the plane"))]
+    if config.debiased:
+        label = "known map in the plane, debiased gap"
+        names = [f"debiased {weight:g}" for weight in weights]
+        parts.append((names, train(training, samples, gaps, session, key_train, label=label, convention="debiased")))
     optimal = np.stack([PLANE_MAP(x) for x in samples.held_x])
-    errors = unexplained(trained.images, optimal)
-    data = xr.Dataset(
-        {
-            "unexplained": (("arm", "seed"), errors, {"units": "%"}),
-            "energy": (("arm", "seed"), np.square(trained.images).sum(axis=-1).mean(axis=-1), {"units": "1"}),
-            "target_energy": ("seed", np.square(samples.held_y).sum(axis=-1).mean(axis=-1), {"units": "1"}),
-            **described(trained),
-            **_drawn_points(samples, trained),
-            "optimal": (("point", "axis"), optimal[0, :DRAWN], {"units": "1"}),
-        },
-        {"arm": names, "weight": ("arm", [0.0, *config.weights, *config.weights])},
-    )
-    return {"plane": data}
+    target = {
+        "target_energy": ("seed", _energy(samples.held_y), {"units": "1"}),
+        "optimal": (("point", "axis"), optimal[0, :DRAWN], {"units": "1"}),
+        "source": (("point", "axis"), samples.held_x[0, :DRAWN], {"units": "1"}),
+        "target": (("point", "axis"), samples.held_y[0, :DRAWN], {"units": "1"}),
+    }
+    of_arms = [
+        xr.Dataset(
+            {
+                "unexplained": (("arm", "seed"), unexplained(trained.images, optimal), {"units": "%"}),
+                "energy": (("arm", "seed"), _energy(trained.images), {"units": "1"}),
+                **described(trained),
+            },
+            {"arm": names},
+        )
+        for names, trained in parts
+    ]
+    return {"plane": xr.concat(of_arms, "arm", combine_attrs="override").assign(target)}
 
 
 def run_costs(config: Costs, session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
@@ -77,7 +83,11 @@ def _pair(
     config: Training, samples: Samples, weight: float, session: Session, key: jax.Array, label: str, cost: Cost, build: Build
 ) -> tuple[Trained, xr.Dataset]:
     trained = train(config, samples, [Weights(), Weights(gap=weight)], session, key, label=label, build=build, cost=cost)
-    data = xr.Dataset({**described(trained), **_drawn_points(samples, trained)}, {"arm": ["none", "gap"]})
+    points = {
+        "source": (("point", "axis"), samples.held_x[0, :DRAWN], {"units": "1"}),
+        "target": (("point", "axis"), samples.held_y[0, :DRAWN], {"units": "1"}),
+    }
+    data = xr.Dataset({**described(trained), **points}, {"arm": ["none", "gap"]})
     return trained, data
 
 
@@ -87,10 +97,5 @@ def _drawn(config: Training, key: jax.Array, source: Draw, target: Draw) -> Samp
     return Samples(*parts)
 
 
-def _drawn_points(samples: Samples, trained: Trained) -> dict[str, Any]:
-    units = {"units": "1"}
-    return {
-        "source": (("point", "axis"), samples.held_x[0, :DRAWN], units),
-        "target": (("point", "axis"), samples.held_y[0, :DRAWN], units),
-        "image": (("arm", "point", "axis"), trained.images[:, 0, :DRAWN], units),
-    }
+def _energy(points: np.ndarray) -> np.ndarray:
+    return np.square(points).sum(axis=-1).mean(axis=-1)

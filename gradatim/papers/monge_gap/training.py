@@ -23,12 +23,15 @@ from gradatim.transport import (
     mean_cost,
     sinkhorn_divergence,
 )
+from gradatim.transport.monge_gap import Convention
 
 from .config import Training
 from .problems import Points, generator
 
 Build = Callable[[Any, Any], Any]
 ADAM = optax.scale_by_adam()
+DRAWN = 200
+"Points of the first seed that are kept for figures."
 MOST_ROWS = 1024
 "Points from which mean costs are taken."
 
@@ -39,10 +42,12 @@ class Weights(NamedTuple):
     gap: float = 0.0
     displacement: float = 0.0
     asymmetry: float = 0.0
+    fresh: float = 0.0
+    "1 for batches from all points, 0 for those from the pool."
 
 
 class Samples(NamedTuple):
-    """What each seed trains on and is judged on: arrays of axes (seed, point, coordinate)."""
+    """What each seed trains on and is judged on: arrays of axes (seed, point, coordinate). The first points are the pool."""
 
     x: Points
     y: Points
@@ -81,8 +86,8 @@ class _State(eqx.Module):
 class _Task(eqx.Module):
     x: Float[Array, "seeds n dim"]
     y: Float[Array, "seeds n dim"]
-    rows: Int[Array, "steps seeds 2 batch"]
-    weights: Float[Array, "runs 3"]
+    rows: Int[Array, "kinds steps seeds 2 batch"]
+    weights: Float[Array, "runs 4"]
     seed_of: Int[Array, " runs"]
     fit_epsilon: Float[Array, " seeds"]
     gap_epsilon: Float[Array, " seeds"]
@@ -94,6 +99,7 @@ class _Task(eqx.Module):
     network: Any
     "What a network holds beside its arrays."
     cost: Cost
+    convention: Convention = eqx.field(static=True)
     build: Build = eqx.field(static=True)
     penalised: bool = eqx.field(static=True)
 
@@ -124,6 +130,7 @@ def train(
     label: str,
     build: Build = direct,
     cost: Cost = SQUARED_EUCLIDEAN,
+    convention: Convention = "entropy",
     starts: PyTree = None,
     penalised: bool = False,
 ) -> Trained:
@@ -138,12 +145,13 @@ def train(
     ]
     fit_scale, gap_scale = np.asarray(scales, np.float32).T
     random = generator(key_rows)
-    rows = np.stack([_batches(random, n, config) for _ in range(2 * n_seeds)], axis=1)
+    sizes = [config.pool, n] if any(arm.fresh for arm in arms) else [config.pool]
+    rows = [np.stack([_batches(random, size, config) for _ in range(2 * n_seeds)], axis=1) for size in sizes]
     runs = len(arms) * n_seeds
     task = _Task(
         x=x,
         y=y,
-        rows=jnp.asarray(rows.reshape(config.steps, n_seeds, 2, -1)),
+        rows=jnp.asarray(np.stack(rows).reshape(len(sizes), config.steps, n_seeds, 2, -1)),
         weights=jnp.asarray(np.repeat(np.asarray(arms, np.float32), n_seeds, axis=0)),
         seed_of=jnp.asarray(np.tile(np.arange(n_seeds, dtype=np.int32), len(arms))),
         fit_epsilon=jnp.asarray(config.fit_share * fit_scale, jnp.float32),
@@ -154,24 +162,28 @@ def train(
         n_steps=jnp.float32(config.steps),
         network=network,
         cost=cost,
+        convention=convention,
         build=build,
         penalised=penalised,
     )
     first = jax.tree.map(lambda leaf: np.tile(leaf, (len(arms),) + (1,) * (leaf.ndim - 1)), arrays)
-    zeros = jax.tree.map(np.zeros_like, first)
-    memory = optax.ScaleByAdamState(np.zeros(runs, np.int32), zeros, jax.tree.map(np.zeros_like, first))
-    state = _State(first, memory, np.zeros(runs, np.int32), np.zeros(runs, np.float32), np.zeros(runs, np.float32))  # pyright: ignore[reportArgumentType]
+    memory = jax.vmap(ADAM.init)(first)
+    none = jnp.asarray(np.zeros(runs, np.float32))
+    state = _State(first, memory, jnp.asarray(np.zeros(runs, np.int32)), none, none)
     loop = session.loop(_step, state, steps=config.steps, args=task, watch=_watch, label=label)
 
     def judged() -> dict[str, np.ndarray]:
-        images = np.asarray(_images(task, loop.state.networks, held_x)).reshape(len(arms), n_seeds, *held_x.shape[1:])
-        flat = jnp.asarray(images.reshape(runs, *held_x.shape[1:]))
-        divergence = np.asarray(_divergences(flat, held_y, task.seed_of, task.fit_epsilon)).reshape(len(arms), n_seeds)
-        gaps = np.array(
-            [[exact_monge_gap(held_x[s], jnp.asarray(images[a, s]), cost=cost) for s in range(n_seeds)] for a in range(len(arms))]
-        )
-        displacement = np.asarray(_displacements(cost, held_x, flat, task.seed_of)).reshape(len(arms), n_seeds)
-        return {"images": images, "divergence": divergence, "gap": gaps, "displacement": displacement}
+        images, divergence = (np.asarray(part) for part in _judged(task, loop.state.networks, held_x, held_y))
+        exact = [
+            exact_monge_gap(held_x[seed], jnp.asarray(own), cost=cost) for seed, own in zip(task.seed_of.tolist(), images, strict=True)
+        ]
+        columns = {
+            "images": images,
+            "divergence": divergence,
+            "gap": np.array([gap.value for gap in exact]),
+            "displacement": np.array([gap.displacement for gap in exact]),
+        }
+        return {name: column.reshape(len(arms), n_seeds, *column.shape[1:]) for name, column in columns.items()}
 
     found = session.once(f"{label}, judged", judged)
     missed = float(np.asarray(loop.state.missed).mean() / config.steps)
@@ -188,6 +200,7 @@ def described(trained: Trained) -> dict[str, Any]:
         "gap": (("arm", "seed"), trained.gap, units),
         "displacement": (("arm", "seed"), trained.displacement, units),
         "fit_history": (("row", "arm", "seed"), trained.history["fit"].reshape(-1, *trained.gap.shape), units),
+        "image": (("arm", "point", "axis"), trained.images[:, 0, :DRAWN], units),
         "gap_history": (("row", "arm", "seed"), trained.history["gap"].reshape(-1, *trained.gap.shape), units),
     }
 
@@ -226,7 +239,7 @@ def _step(state: _State, i: Array, task: _Task) -> _State:
 
     def one(given: tuple[Any, ...]) -> tuple[Any, ...]:
         arrays, memory, missed, weights, seed = given
-        rows = task.rows[i, seed]
+        rows = task.rows[weights[3].astype(jnp.int32), i, seed]
         objective = MapObjective(
             fit_epsilon=task.fit_epsilon[seed],
             gap_epsilon=task.gap_epsilon[seed],
@@ -234,6 +247,7 @@ def _step(state: _State, i: Array, task: _Task) -> _State:
             displacement_weight=weights[1],
             asymmetry_weight=weights[2] if task.penalised else None,
             cost=task.cost,
+            convention=task.convention,
             field=_field,
         )
 
@@ -257,23 +271,12 @@ def _watch(state: _State, task: _Task) -> dict[str, Array]:
 
 
 @eqx.filter_jit
-def _images(task: _Task, networks: PyTree, x: Array) -> Array:
-    def of(given: tuple[Any, Array]) -> Array:
+def _judged(task: _Task, networks: PyTree, x: Array, y: Array) -> tuple[Array, Array]:
+    """Of every run the images of held-out points, and their divergence from held-out points of the target."""
+
+    def of(given: tuple[Any, Array]) -> tuple[Array, Array]:
         arrays, seed = given
-        return jax.vmap(task.transport(arrays, seed))(x[seed])
+        images = jax.vmap(task.transport(arrays, seed))(x[seed])
+        return images, sinkhorn_divergence(images, y[seed], epsilon=task.fit_epsilon[seed]).value
 
     return jax.lax.map(of, (networks, task.seed_of))
-
-
-@jax.jit
-def _divergences(images: Array, y: Array, seed_of: Array, epsilon: Array) -> Array:
-    def of(given: tuple[Array, Array]) -> Array:
-        points, seed = given
-        return sinkhorn_divergence(points, y[seed], epsilon=epsilon[seed]).value
-
-    return jax.lax.map(of, (images, seed_of))
-
-
-@eqx.filter_jit
-def _displacements(cost: Cost, x: Array, images: Array, seed_of: Array) -> Array:
-    return jax.lax.map(lambda given: jnp.mean(jax.vmap(cost)(x[given[1]], given[0])), (images, seed_of))

@@ -1,0 +1,120 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import monge_gap as paper
+from gradatim.papers.monge_gap import problems, training
+
+TOML = Path(paper.__file__).parents[1] / "monge_gap.toml"
+SMOKE = paper.SCALES["smoke"]
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    session = Session(jax.random.key(0), scale="smoke")
+    return paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured_or_said_to_be_missing(smoke):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert set(smoke[0].measures) | set(smoke[0].untested) == parts
+    assert set(smoke[0].untested) == {"C7.entropic_ratio_32", "C8.grid_spread"}
+
+
+@pytest.mark.parametrize("name", ["C1", "C3", "C4"])
+def test_what_holds_exactly_holds(smoke, name):
+    claim = next(claim for claim in read_paper(TOML).claims if claim.id == name)
+    assert claim.judge(smoke[0].measures, "smoke")["verdict"] == "holds"
+
+
+def test_arms_share_their_samples_and_first_weights(smoke):
+    plane = smoke[0].data["plane"]
+    # One step of Adam at the same rate, whatever the weights of the terms.
+    fits = plane["fit_history"].values[1]
+    assert np.ptp(fits, axis=0).max() < 1e-6 < np.ptp(fits, axis=1).max()
+    assert np.ptp(plane["fit_history"].values[-1], axis=0).min() > 1e-6
+
+
+def test_training_lowers_the_fit(smoke):
+    for name in ("plane", "euclidean", "sphere"):
+        history = smoke[0].data[name]["fit_history"].values
+        # Of different batches, so that a single run may seem to rise.
+        assert history[-1].mean() < history[1].mean(), name
+
+
+def test_a_correction_starts_from_the_gaussian_map(smoke):
+    dimensions = smoke[0].data["dimensions"]
+    assert (abs(dimensions["plain"] / dimensions["gaussian"] - 1) < 0.2).all() and (dimensions["constant"] > 90).all()
+
+
+def test_trap_a_map_is_judged_by_its_error_and_not_by_its_fit_alone(smoke):
+    findings, session = smoke
+    assert findings.data["plane"]["unexplained"].dims == ("arm", "seed")
+    assert any(note.startswith("C5") and "divergence" in note and "%" in note for note in session.notes)
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"maps", "weights", "euclidean", "sphere", "dimensions", "grid", "digits", "exact"}
+    named = ("maps", "weights", "euclidean", "sphere", "dimensions", "exact")
+    assert all(ax.get_xlabel() and ax.get_ylabel() for name in named for ax in figures[name].axes if ax not in figures["maps"].axes[1:])
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 2e9 < paper.memory(paper.SCALES["full"]) < 64e9
+
+
+@pytest.mark.laptop
+def test_the_same_seed_gives_the_same_findings(smoke):
+    again = paper.run(SMOKE, Session(jax.random.key(0), scale="smoke"))
+    assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+def test_weights_off_the_grid_and_too_few_digits_are_refused():
+    session = Session(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"must be on the grid of weights, got 3 and 0\.01"):
+        paper.high_dimensions.run_dimensions(replace(SMOKE.dimensions, gap_weight=3.0), session, session.key)
+    digits = replace(SMOKE.digits, training=replace(SMOKE.digits.training, held_out=40))
+    with pytest.raises(ValueError, match=r"digits\.training\.held_out must be at most 3., the images of one digit, got 40"):
+        paper.high_dimensions.run_digits(digits, session, session.key)
+
+
+def test_crossings_are_counted():
+    starts = np.array([[0.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
+    assert problems.crossings(starts, np.array([[1.0, 1.0], [1.0, 0.0], [6.0, 5.0]])) == 1
+    assert problems.crossings(starts, np.array([[1.0, 0.0], [1.0, 1.0], [6.0, 5.0]])) == 0
+
+
+def test_the_known_map_is_the_gradient_of_its_potential():
+    x, step = np.array([[0.3, -0.7]]), 1e-6
+
+    def potential(z):
+        return (z @ problems.PLANE_MAP.matrix * z).sum() / 2 + np.log(np.exp(z @ problems.PLANE_MAP.rows.T).sum())
+
+    shifts = step * np.eye(2)[:, None]
+    differences = [(potential(x + shift) - potential(x - shift)) / (2 * step) for shift in shifts]
+    np.testing.assert_allclose(problems.PLANE_MAP(x)[0], differences, rtol=1e-6)
+
+
+def test_samples_lie_where_they_should():
+    random = np.random.default_rng(0)
+    for centres in (problems.NORTH, problems.SOUTHERN):
+        np.testing.assert_allclose(np.linalg.norm(problems.patch(random, 50, centres), axis=1), 1)
+    assert problems.moons(random, 200)[:, 0].max() < problems.s_curve(random, 200)[:, 0].min() + 0.5
+
+
+def test_batches_go_through_all_points_before_any_comes_again():
+    config = training.Training(steps=7, batch_size=25, pool=100)
+    rows = training._batches(np.random.default_rng(0), 100, config)
+    assert rows.shape == (7, 25) and sorted(rows[:4].ravel()) == list(range(100))
