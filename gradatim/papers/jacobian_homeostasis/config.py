@@ -18,19 +18,19 @@ class Training:
     "Training images."
     n_test: Annotated[int, Between(50, 10_000)] = 1000
     "Test images."
-    pool: Annotated[int, Between(4, 28)] = 28
+    pool: Annotated[int, Between(4, 28)] = 14
     "Pixels a side, to which the images are averaged down."
-    width: Annotated[int, Between(2, 2048)] = 128
+    width: Annotated[int, Between(2, 2048)] = 64
     "Units of a hidden layer."
     gain: Annotated[float, Between(0.01, 4)] = 0.6
     "Standard deviation of the first weights times the root of the number of inputs; at 1 a symmetric network swings instead of settling."
     batch_size: Annotated[int, Between(1, 1000)] = 50
     "Images a step."
-    epochs: Annotated[int, Between(1, 1000)] = 3
-    "Passes over the training images."
-    sgd_rates: Annotated[tuple[float, ...], Between(1e-5, 10)] = (0.01, 0.03, 0.1)
+    epochs: Annotated[int, Between(1, 1000)] = 5
+    "Passes over the training images, along which rates fall to zero on a cosine."
+    sgd_rates: Annotated[tuple[float, ...], Between(1e-5, 10)] = (0.03, 0.1, 0.3)
     "Learning rates of descent with momentum, the same grid for every arm of the angles and of the loop."
-    adam_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (1e-4, 1e-3, 1e-2)
+    adam_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (1e-3, 3e-3, 1e-2)
     "Learning rates of AdamW, the same grid for every arm of the homeostasis."
     free_steps: Annotated[int, Between(10, 10_000)] = 150
     "Most steps of a free phase."
@@ -44,7 +44,7 @@ class Training:
     "Of the homeostatic loss where layers are joined both ways."
     loop_coefficient: Annotated[float, Between(0, 1000)] = 0.1
     "Of the homeostatic loss, and of the weight decay beside it, where they form a loop."
-    seeds: Annotated[int, Between(3, 100)] = 3
+    seeds: Annotated[int, Between(3, 100)] = 5
     "First weights and orders of the images."
     watched: Annotated[int, Between(10, 10_000)] = 100
     "Test images whose gradients are compared."
@@ -58,8 +58,8 @@ class Nudging:
         1e-3, 2e-3, 5e-3, 0.01, 0.015, 0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0, 1.5, 2.0,
     )  # fmt: skip
     "Of the circles, ascending."
-    inside: Annotated[float, Between(1e-6, 100)] = 0.2
-    "The largest radius at which the slope is taken."
+    share: Annotated[float, Between(0.01, 1)] = 0.25
+    "Of the radius of convergence, up to which slopes are taken."
     points: Annotated[tuple[int, ...], Between(1, 64)] = (1, 2, 4, 6, 8)
     "On a circle."
     steps: Annotated[int, Between(10, 100_000)] = 600

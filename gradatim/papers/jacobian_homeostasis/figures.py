@@ -37,6 +37,7 @@ def _draw_nudging(data: xr.Dataset) -> Figure:
         ax.loglog(
             radii, np.exp(np.log(rows).mean(axis=0)), marker, ls="-", color=colour, label=f"{points} point{'s' if points > 1 else ''}"
         )
+    ax.axvline(float(data["convergence"].sel(angle=45).mean()), color="#888888", ls=":", lw=1, label="radius of convergence")
     ax.set_ylim(LOWEST, 10)
     ax.legend(fontsize=8, loc="lower right")
     plots.label(ax, "radius of the nudge", "error of the response, relative", title="45 degrees: the nudge's own error")

@@ -27,22 +27,25 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     measures: dict[str, Measure] = {}
     untested: dict[str, str] = {}
     nudging = trees["nudging"]
+    inside = {angle: config.nudging.share * nudging["convergence"].sel(angle=angle).values for angle in ANGLES[:2]}
     measures["C1.nudge_error_slope"] = Measure.over_seeds(
-        slopes(nudging.radius.values, nudging["gradient_error"].sel(angle=0).values, config.nudging.inside)
+        slopes(nudging.radius.values, nudging["gradient_error"].sel(angle=0).values, inside[0.0])
     )
     measures["C1.asymmetry_identity_error"] = Measure.exact(float(nudging["identity"].max()))
     for points in (1, 2, 4, 6):
         if points in nudging.points.values:
             errors = nudging["response_error"].sel(points=points).values
-            measures[f"C2.slope_{points}"] = Measure.over_seeds(slopes(nudging.radius.values, errors, config.nudging.inside))
+            measures[f"C2.slope_{points}"] = Measure.over_seeds(slopes(nudging.radius.values, errors, inside[45.0]))
         else:
             untested[f"C2.slope_{points}"] = f"no circle of {points} points among {nudging.points.values.tolist()}"
     measures["C4.recurrent_difference"] = Measure.exact(float(nudging["recurrent"].max()))
     measures["C4.through_time_difference"] = Measure.exact(float(nudging["through_time"].max()))
     measures["C5.estimator_error"] = Measure.over_seeds(np.abs(nudging["estimator"].values).max(axis=1))
+    errors = ", ".join(f"N = {n} {_at_one(nudging, int(n)):.2g}" for n in nudging.points.values)
+    radii = ", ".join(f"{angle:g} {float(nudging['convergence'].sel(angle=angle).mean()):.2g}" for angle in ANGLES)
     session.note(
-        f"free equilibria of the networks whose response is measured: largest residual {float(nudging['residual'].max()):.1g}; errors of "
-        f"the response at the radius 1: " + ", ".join(f"N = {n} {_at_one(nudging, n):.2g}" for n in nudging.points.values)
+        f"networks whose response is measured: largest residual of a free phase {float(nudging['residual'].max()):.1g}; radius of "
+        f"convergence by angle {radii}; errors of the response at the radius 1: {errors}"
     )
 
     angles = trees["angles"]
@@ -81,16 +84,16 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
 
 
-def slopes(radii: np.ndarray, errors: np.ndarray, inside: float) -> np.ndarray:
-    """The power of the radius with which errors fall, for each seed: a line through the logarithms between round-off and `inside`.
+def slopes(radii: np.ndarray, errors: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The power of the radius with which errors fall, for each seed: a line through the logarithms between round-off and its `inside`.
 
     **Raises:** `ValueError` where fewer than two radii are left.
     """
     found = []
-    for row in errors:
-        kept = (radii <= inside * (1 + 1e-9)) & (row > ROUND_OFF)
+    for row, largest in zip(errors, inside, strict=True):
+        kept = (radii <= largest) & (row > ROUND_OFF)
         if kept.sum() < 2:
-            raise ValueError(f"radii must hold at least two up to {inside:g} with errors above {ROUND_OFF:g}, got {int(kept.sum())}")
+            raise ValueError(f"radii must hold at least two up to {largest:g} with errors above {ROUND_OFF:g}, got {int(kept.sum())}")
         found.append(np.polyfit(np.log(radii[kept]), np.log(row[kept]), 1)[0])
     return np.array(found)
 

@@ -16,6 +16,7 @@ from gradatim.implicit import (
     ExactAdjoint,
     ExactResponse,
     LayeredNetwork,
+    Nudge,
     NudgedResponse,
     RecurrentAdjoint,
     activities,
@@ -33,6 +34,8 @@ from .training import ANGLES, Images
 
 AT_REST = 1e-15
 "Move of a unit at which a phase ends."
+CIRCLE, ON_CIRCLE, ORDERS = 0.05, 32, (4, 10)
+"Radius and points from which the radius of convergence is found, and the orders of the two coefficients whose ratio tells it."
 
 
 class Readings(eqx.Module):
@@ -64,6 +67,7 @@ class Readings(eqx.Module):
             "residual": residuals,
             "gradient_error": errors,
             "response_error": self.response_errors(middle, radii),
+            "convergence": jax.lax.map(self.convergence_radius, networks),
             "recurrent": recurrent,
             "through_time": through_time,
             "identity": self.identity(wide),
@@ -103,6 +107,21 @@ class Readings(eqx.Module):
             return jax.lax.map(lambda r: jnp.linalg.norm(answers(self.nudged(r, points)) - exact) / jnp.linalg.norm(exact), radii)
 
         return jnp.stack([errors(points) for points in self.config.points])
+
+    def convergence_radius(self, network: LayeredNetwork) -> Array:
+        """Where the power series of the activities in the nudge ends: from the norms of its coefficients, found on a small circle."""
+        states, _ = self.free(network)
+        circle = CIRCLE * jnp.exp(2j * jnp.pi * jnp.arange(ON_CIRCLE) / ON_CIRCLE)
+
+        def activity(strength: Array, x: Array, y: Array, state: Any) -> Any:
+            phase = relax(network, network.drive(x), state, steps=self.config.steps, tolerance=AT_REST, nudge=Nudge(strength, y))
+            return activities(network, phase.state)
+
+        values = jax.vmap(lambda b: _flat(jax.vmap(lambda x, y, u: activity(b, x, y, u))(self.x, self.y, states)))(circle)
+        # Discrete Fourier sums for the two coefficients, aₖ rᵏ.
+        turns = jnp.exp(-2j * jnp.pi * jnp.outer(jnp.asarray(ORDERS), jnp.arange(ON_CIRCLE)) / ON_CIRCLE)
+        low, high = jnp.linalg.norm(turns @ values, axis=1)
+        return CIRCLE * (low / high) ** (1 / (ORDERS[1] - ORDERS[0]))
 
     def agreement(self, network: LayeredNetwork) -> tuple[Array, Array]:
         """The exact response's gradient against recurrent backpropagation and backpropagation through time: worst parameter, relative."""
@@ -160,8 +179,8 @@ def measure_nudging(config: Nudging, images: Images, networks: LayeredNetwork, s
     keys = jax.random.split(key, len(jax.tree.leaves(networks)[0]))
     found = session.once("nudging", lambda: {k: np.asarray(v) for k, v in _readings(readings, double, keys).items()})
     dims = {
-        "residual": ("angle",), "gradient_error": ("angle", "radius"), "response_error": ("points", "radius"), "recurrent": (),
-        "through_time": (), "identity": (), "estimator": ("wide_angle",),
+        "residual": ("angle",), "convergence": ("angle",), "gradient_error": ("angle", "radius"),
+        "response_error": ("points", "radius"), "recurrent": (), "through_time": (), "identity": (), "estimator": ("wide_angle",),
     }  # fmt: skip
     return xr.Dataset(
         {name: (("seed", *dims[name]), value, {"units": "1"}) for name, value in found.items()},

@@ -1,4 +1,4 @@
-"""All training: the arms and learning rates of a group are lanes of one compiled loop, and so are the seeds.
+"""All training: the arms, learning rates and seeds of networks that are wired alike are lanes of one compiled loop.
 
 Within a step lanes go one after another: each settles in its own time, none waits for the slowest, and its weights stay in the cache; as
 one batch they take half as long again.
@@ -81,42 +81,43 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Arms that share wiring, optimiser and grid of rates, and so one compiled loop."""
+class Family:
+    """Arms that are compared with one another, by one optimiser on one grid of rates."""
 
-    name: str
-    wiring: str
     optimizer: str
     rates: tuple[float, ...]
     arms: tuple[Arm, ...]
 
     @property
-    def is_homeostatic(self) -> bool:
-        """Whether any arm has the loss: else no step computes it."""
-        return any(arm.homeostasis for arm in self.arms)
+    def lanes(self) -> list[tuple[Arm, float]]:
+        """Every arm at every rate, arms slowest."""
+        return [(arm, rate) for arm in self.arms for rate in self.rates]
 
 
 ANGLES = (0.0, 45.0, 90.0)
 
 
-def groups(config: Training) -> tuple[Group, Group, Group]:
-    """Equilibrium propagation beside backpropagation by angle; with and without the loss from two angles; and the loop."""
+def families(config: Training) -> dict[str, dict[str, Family]]:
+    """By wiring: equilibrium propagation beside backpropagation by angle, with and without the loss from two angles; and the loop."""
     both = [Arm(f"{name} {angle:g}", angle, name == "RBP") for name in ("RBP", "EP") for angle in ANGLES]
     chain, loop = config.chain_coefficient, config.loop_coefficient
     settings = [(angle, words, c) for angle in (0.0, 90.0) for words, c in (("without", 0.0), ("with", chain))]
     with_loss = [Arm(f"{angle:g}, {words}", angle, homeostasis=c) for angle, words, c in settings]
     looped = [Arm("without", None), Arm("with", None, homeostasis=loop), Arm("decay", None, decay=loop)]
-    return (
-        Group("angles", "chain", "sgd", config.sgd_rates, tuple(both)),
-        Group("homeostasis", "chain", "adamw", config.adam_rates, tuple(with_loss)),
-        Group("loop", "loop", "sgd", config.sgd_rates, tuple(looped)),
-    )
+    return {
+        "chain": {
+            "angles": Family("sgd", config.sgd_rates, tuple(both)),
+            "homeostasis": Family("adamw", config.adam_rates, tuple(with_loss)),
+        },
+        "loop": {"loop": Family("sgd", config.sgd_rates, tuple(looped))},
+    }
 
 
 class Lane(NamedTuple):
-    """The numbers of a run."""
+    """The numbers of a run. Lanes go one after another, so that of two branches only the one that a lane takes is computed."""
 
     rate: Array
+    is_adam: Array
     is_adjoint: Array
     homeostasis: Array
     decay: Array
@@ -139,16 +140,14 @@ class Work(eqx.Module):
 
     images: Images
     orders: Int[Array, "seeds steps batch"]
-    keys: PRNGKeyArray
+    keys: Array
     lanes: Lane
     config: Training = eqx.field(static=True)
-    optimizer: str = eqx.field(static=True)
-    is_homeostatic: bool = eqx.field(static=True)
-    is_decayed: bool = eqx.field(static=True)
 
-    def descent(self, rate: Any) -> optax.GradientTransformation:
-        """The group's optimiser; AdamW decays the weights by optax's default of 1e-4."""
-        return optax.sgd(rate, MOMENTUM) if self.optimizer == "sgd" else optax.adamw(rate)
+    def descents(self, rate: Any) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        """With momentum, and AdamW with optax's default decay of 1e-4; the rate falls to zero along a cosine."""
+        schedule = optax.cosine_decay_schedule(rate, self.orders.shape[1])
+        return optax.sgd(schedule, MOMENTUM), optax.adamw(schedule)
 
     def loss(
         self, network: LayeredNetwork, x: Float[Array, "batch features"], y: Int[Array, " batch"], key: PRNGKeyArray, lane: Lane
@@ -160,58 +159,76 @@ class Work(eqx.Module):
             x, y
         )
         value = found.loss.mean()
-        if self.is_homeostatic:
-            # The field is linear in the activities, so that all images have one Jacobian: the probes of all are drawn for the first.
-            first = jax.tree.map(lambda r: r[0], found.activity)
-            value += lane.homeostasis * homeostatic_loss(network, x[0], first, key, n_probes=c.n_probes * c.batch_size)
-        if self.is_decayed:
+        # The field is linear in the activities, so that all images have one Jacobian: the probes of all are drawn for the first.
+        first = jax.tree.map(lambda r: r[0], found.activity)
+
+        def homeostasis() -> Array:
+            return lane.homeostasis * homeostatic_loss(network, x[0], first, key, n_probes=c.n_probes * c.batch_size)
+
+        value += jax.lax.cond(lane.homeostasis > 0, homeostasis, lambda: jnp.zeros((), value.dtype))
+        if alone := network.unpaired():
             n_units = sum(b.size for b in network.biases.values())
-            value += lane.decay * sum(jnp.sum(network.weights[c] ** 2) for c in network.unpaired()) / n_units
+            value += lane.decay * sum(jnp.sum(network.weights[name] ** 2) for name in alone) / n_units
         return value
 
 
 class State(eqx.Module):
-    """Networks and memories of the optimiser, axes (seed, lane)."""
+    """Networks and memories of both optimisers, axes (seed, lane)."""
 
     networks: LayeredNetwork
     memory: Any
 
 
-def train(config: Training, group: Group, images: Images, session: Session, key: PRNGKeyArray) -> tuple[xr.Dataset, LayeredNetwork]:
-    """Trains a group: curves over (arm, rate, seed, epoch), and the last networks, axes (seed, arm, rate)."""
+def train(
+    config: Training, wiring: str, images: Images, session: Session, key: PRNGKeyArray
+) -> tuple[dict[str, xr.Dataset], dict[str, LayeredNetwork]]:
+    """Trains all families of a wiring: curves over (arm, rate, seed, epoch), and the last networks, axes (seed, arm, rate)."""
     per_epoch = config.n_train // config.batch_size
     steps = config.epochs * per_epoch
     key_first, key_order, key_probe = jax.random.split(key, 3)
-    # Arms slowest; all lanes of a seed share its first weights, images and probes.
-    lanes = [(arm, rate) for arm in group.arms for rate in group.rates]
+    members = families(config)[wiring]
+    # All lanes of a seed share its first weights, images and probes.
+    lanes = [(family, arm, rate) for family in members.values() for arm, rate in family.lanes]
     numbers = Lane(
-        jnp.asarray([rate for _, rate in lanes], jnp.float32),
-        jnp.asarray([arm.is_adjoint for arm, _ in lanes]),
-        jnp.asarray([arm.homeostasis for arm, _ in lanes], jnp.float32),
-        jnp.asarray([arm.decay for arm, _ in lanes], jnp.float32),
+        jnp.asarray([rate for _, _, rate in lanes], jnp.float32),
+        jnp.asarray([family.optimizer == "adamw" for family, _, _ in lanes]),
+        jnp.asarray([arm.is_adjoint for _, arm, _ in lanes]),
+        jnp.asarray([arm.homeostasis for _, arm, _ in lanes], jnp.float32),
+        jnp.asarray([arm.decay for _, arm, _ in lanes], jnp.float32),
     )
-    work = Work(
-        images, orders(jax.random.split(key_order, config.seeds), config.n_train, config.batch_size, steps),
-        jax.random.split(key_probe, config.seeds), numbers, config, group.optimizer, group.is_homeostatic,
-        any(arm.decay for arm in group.arms),
-    )  # fmt: skip
-    degrees = jnp.asarray([arm.degrees or 0.0 for arm, _ in lanes], jnp.float32)
-    state = first_state(work, jax.random.split(key_first, config.seeds), degrees, group.wiring)
-    loop = session.loop(step, state, steps=steps, args=work, every=per_epoch, watch=watch, label=group.name, on_nonfinite="keep")
-    shape = (config.epochs + 1, config.seeds, len(group.arms), len(group.rates))
+    rows = orders(jax.random.split(key_order, config.seeds), config.n_train, config.batch_size, steps)
+    work = Work(images, rows, jax.random.split(key_probe, config.seeds), numbers, config)
+    degrees = jnp.asarray([arm.degrees or 0.0 for _, arm, _ in lanes], jnp.float32)
+    state = first_state(work, jax.random.split(key_first, config.seeds), degrees, wiring)
+    loop = session.loop(step, state, steps=steps, args=work, every=per_epoch, watch=watch, label=wiring, on_nonfinite="keep")
+    curves, networks, start = {}, {}, 0
+    for name, family in members.items():
+        mine = slice(start, start := start + len(family.lanes))
+        shape = (len(family.arms), len(family.rates))
+        history = {what: values[:, :, mine] for what, values in loop.history.items() if what != "step"}
+        curves[name] = as_dataset(history, family, config.seeds)
+
+        def of_family(w: Array, mine: slice = mine, shape: tuple[int, int] = shape) -> Array:
+            return w[:, mine].reshape(len(w), *shape, *w.shape[2:])
+
+        networks[name] = jax.tree.map(of_family, loop.state.networks)
+    return curves, networks
+
+
+def as_dataset(history: dict[str, np.ndarray], family: Family, n_seeds: int) -> xr.Dataset:
+    """What was watched, axes (epoch, seed, lane), by arm and rate."""
     units = {"accuracy": "%", "angle": "degrees"}
     variables: dict[str, Any] = {}
-    for name, values in loop.history.items():
-        if name != "step":
-            rows = np.moveaxis(values.reshape(*shape, *values.shape[3:]), (2, 3, 1, 0), (0, 1, 2, 3))
-            dims = ("arm", "rate", "seed", "epoch", *(("connection",) if name == "cosine" else ()))
-            variables[name] = (dims, rows.astype(np.float64), {"units": units.get(name, "1")})
+    for name, values in history.items():
+        shaped = values.reshape(len(values), n_seeds, len(family.arms), len(family.rates), *values.shape[3:])
+        dims = ("arm", "rate", "seed", "epoch", *(("connection",) if name == "cosine" else ()))
+        variables[name] = (dims, np.moveaxis(shaped, (2, 3, 1, 0), (0, 1, 2, 3)).astype(np.float64), {"units": units.get(name, "1")})
+    n_epochs = len(history["accuracy"])
     coordinates = {
-        "arm": [arm.name for arm in group.arms], "rate": list(group.rates), "seed": np.arange(config.seeds),
-        "epoch": np.arange(config.epochs + 1), "connection": list(FORWARD),
+        "arm": [arm.name for arm in family.arms], "rate": list(family.rates), "seed": np.arange(n_seeds), "epoch": np.arange(n_epochs),
+        "connection": list(FORWARD),
     }  # fmt: skip
-    networks = jax.tree.map(lambda w: w.reshape(config.seeds, len(group.arms), len(group.rates), *w.shape[2:]), loop.state.networks)
-    return xr.Dataset(variables, coordinates), networks
+    return xr.Dataset(variables, coordinates)
 
 
 @eqx.filter_jit
@@ -234,7 +251,11 @@ def first_state(work: Work, keys: Array, degrees: Array, wiring: str) -> State:
         return eqx.filter_vmap(set_weight_angle, in_axes=(None, 0))(network, degrees)
 
     networks = jax.lax.map(of_seed, keys)
-    memory = jax.vmap(jax.vmap(lambda network, rate: work.descent(rate).init(network)), in_axes=(0, None))(networks, work.lanes.rate)
+
+    def memories(network: LayeredNetwork, rate: Array) -> Any:
+        return tuple(descent.init(network) for descent in work.descents(rate))
+
+    memory = jax.vmap(jax.vmap(memories), in_axes=(0, None))(networks, work.lanes.rate)
     return State(networks, memory)
 
 
@@ -248,7 +269,17 @@ def step(state: State, i: Array, work: Work) -> State:
         def of_lane(inputs: Any) -> State:
             network, memory, lane = inputs
             gradient = jax.grad(work.loss)(network, x, y, key, lane)
-            updates, memory = work.descent(lane.rate).update(gradient, memory, network)
+            momentum, adam = work.descents(lane.rate)
+
+            def with_adam() -> Any:
+                updates, after = adam.update(gradient, memory[1], network)
+                return updates, (memory[0], after)
+
+            def with_momentum() -> Any:
+                updates, after = momentum.update(gradient, memory[0], network)
+                return updates, (after, memory[1])
+
+            updates, memory = jax.lax.cond(lane.is_adam, with_adam, with_momentum)
             return State(optax.apply_updates(network, updates), memory)
 
         return jax.lax.map(of_lane, (networks, memory, work.lanes))
