@@ -152,11 +152,11 @@ class MultiplicativeFlow(eqx.Module):
 
     **Raises:** `ValueError` for a last time outside [0, T).
 
-    >>> from gradatim.transport import GeometricBrownianMotion, LogNormal, LogNormalScore, sample_flow
+    >>> from gradatim.transport import GeometricBrownianMotion, LogNormal, LogNormalScore
     >>> motion, data = GeometricBrownianMotion(0.8), LogNormal(jnp.zeros(1), 0.6 * jnp.ones(1))
     >>> flow = MultiplicativeFlow(LogNormalScore(motion, data), motion)
-    >>> print(f"{sample_flow(flow, jnp.ones(1), n_steps=500)[0]:.3f}")  # one standard deviation stays one
-    0.600
+    >>> print(f"{flow(jnp.array(0.0), jnp.ones(1))[0]:.3f}")  # the deviation √(0.36 + 0.64 t) shrinks at half of 0.64
+    -0.320
     """
 
     score: PointScore

@@ -15,8 +15,8 @@ class Exact:
     paths: Annotated[int, Between(100, 10_000_000)] = 4096
     "Of the motion, each simulated through all times."
     path_steps: Annotated[int, Between(16, 100_000)] = 512
-    "Of Euler and Maruyama, in the space itself."
-    sampler_steps: Annotated[tuple[int, ...], Between(2, 100_000)] = (10, 20, 40, 80)
+    "Of Euler and Maruyama, in the space itself; a multiple of eight."
+    sampler_steps: Annotated[tuple[int, ...], Between(2, 100_000)] = (5, 10, 20, 40, 80)
     "Counts at which both samplers are drawn from, ascending."
     samples: Annotated[int, Between(100, 10_000_000)] = 100_000
     "Of either sampler at each of them."
@@ -42,7 +42,7 @@ class Generation:
     "Examples a step."
     steps: Annotated[int, Between(1, 10_000_000)] = 4000
     "Of Adam, its rate along a cosine to zero."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-4, 1e-3, 3e-3)
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-4, 1e-3, 3e-3, 1e-2)
     "Learning rates, from which every arm takes its best by the held-out loss of short runs."
     pilot_steps: Annotated[int, Between(1, 10_000_000)] = 600
     "Of these short runs."
@@ -84,11 +84,11 @@ class Config:
     "What needs no network."
     with_spirals: bool = True
     "Whether points of the plane are learnt too, which no claim rests on."
-    spirals: Generation = Generation(width=64, batch_size=256, steps=3000, copies=1, directions=64)
+    spirals: Generation = Generation(width=128, batch_size=256, steps=5000, copies=1, directions=64)
     "Points of the plane, on two arms."
     spiral_points: Annotated[int, Between(10, 1_000_000)] = 4096
     "For training, and as many held out."
-    images: Generation = Generation()
+    images: Generation = Generation(seeds=5)
     "Handwritten digits, or clothes."
     data: Annotated[str, OneOf("digits", "mnist-5k", "fashion-mnist")] = "digits"
     "Which images."

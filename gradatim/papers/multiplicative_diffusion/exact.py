@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -32,8 +31,8 @@ from gradatim.transport import (
 
 from .config import Config
 
-TIMES = (0.1, 0.25, 0.5, 1.0)
-"At which the motion is compared with its law."
+TIMES = (0.125, 0.25, 0.5, 1.0)
+"At which the motion is compared with its law, eighths of its way."
 DATA_STD = 0.24
 "Of the logarithm of log-normal data, near that of handwritten digits."
 KEPT = 4000
@@ -80,26 +79,21 @@ def _motion(config: Config, session: Session, motion: GeometricBrownianMotion, k
     """Logarithms of simulated paths at several times, and the Kolmogorov–Smirnov test of each."""
     settings = config.exact
 
+    dt = 1 / settings.path_steps
+
     @jax.jit
-    def simulate(keys: Array) -> Array:
-        def one(key: Array) -> Array:
-            brownian = diffrax.UnsafeBrownianPath((1,), key=key)
-            solution: Any = diffrax.diffeqsolve(
-                motion.terms(brownian),
-                diffrax.Euler(),
-                t0=0.0,
-                t1=1.0,
-                dt0=1 / settings.path_steps,
-                y0=jnp.ones(1),
-                saveat=diffrax.SaveAt(ts=jnp.asarray(TIMES)),
-                max_steps=settings.path_steps + 8,
-                adjoint=diffrax.DirectAdjoint(),
-            )
-            return solution.ys[:, 0]
+    def simulate(key: Array) -> Array:
+        def step(x: Array, i: Array) -> tuple[Array, Array]:
+            rates = motion.rates(i * dt)
+            noise = jax.random.normal(jax.random.fold_in(key, i), x.shape)
+            # In the space itself: the closed form is nowhere used.
+            x = x * (1 + rates.drift * dt + jnp.sqrt(rates.variance * dt) * noise)
+            return x, x
 
-        return jnp.log(jax.vmap(one)(keys))
+        return jnp.log(jax.lax.scan(step, jnp.ones(settings.paths), jnp.arange(settings.path_steps))[1][jnp.asarray(rows)].T)
 
-    logs = session.once("paths of the motion", lambda: np.asarray(simulate(jax.random.split(key, settings.paths))))
+    rows = [round(t * settings.path_steps) - 1 for t in TIMES]
+    logs = session.once("paths of the motion", lambda: np.asarray(simulate(key)))
     shift, variance = (np.asarray(part) for part in motion.log_transition(jnp.asarray(TIMES)))
     p_values = [kolmogorov_smirnov((column - m) / v**0.5) for column, m, v in zip(logs.T, shift, variance, strict=True)]
     return xr.Dataset(

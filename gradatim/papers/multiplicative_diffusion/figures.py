@@ -10,7 +10,7 @@ from gradatim.lab import Findings, plots
 
 from .exact import DATA_STD
 
-COLOURS = dict(zip(("log", "space", "additive", "evenly weighted", "from noised data"), plots.COLOURS, strict=False))
+COLOURS: dict[str, str] = dict(zip(("log", "space", "additive", "evenly weighted", "from noised data"), plots.COLOURS, strict=False))
 WORDS = {
     "log": "sign preserving",
     "space": "in the space itself",
@@ -76,11 +76,14 @@ def _draw_samplers(tree: dict[str, xr.Dataset]) -> Figure:
     ax.legend(fontsize=7)
     plots.label(ax, "steps", "|error| of the log-variance", title="exact score")
     ax = axes[0, 1]
-    width = 0.35
-    places = np.arange(len(steps))
-    for offset, name in ((-width / 2, "log"), (width / 2, "space")):
-        ax.bar(places + offset, samplers[f"{name}_crossings"].values / n, width, color=COLOURS[name], label=WORDS[name])
-    ax.set_xticks(places, [str(count) for count in steps])
+    for name, marker in (("log", "o"), ("space", "s")):
+        ax.plot(steps, samplers[f"{name}_crossings"].values / n, marker=marker, color=COLOURS[name], label=WORDS[name])
+    ax.set_xscale("log")
+    # Linear below a single one.
+    ax.set_yscale("symlog", linthresh=1 / n)
+    ax.set_ylim(bottom=-0.1 / n)
+    ax.set_xticks(steps, [str(count) for count in steps])
+    ax.minorticks_off()
     ax.legend(fontsize=7)
     plots.label(ax, "steps", "changes of sign a sample", title="crossing zero")
     ax = axes[0, 2]
@@ -88,7 +91,7 @@ def _draw_samplers(tree: dict[str, xr.Dataset]) -> Figure:
     ax.plot(mirror["step"].values, mirror["path"].values, color="black", ls=":", lw=1)
     ax.set_yscale("log")
     worst = float(mirror["difference"].max())
-    plots.label(ax, "step", "X", title=f"dotted: mirrored Langevin, off by {worst:.0e}")
+    plots.label(ax, "step", "X", title=f"dotted: mirrored, off by {worst:.0e}")
     return fig
 
 
@@ -135,14 +138,14 @@ def _draw_distances(tree: dict[str, xr.Dataset]) -> Figure:
     for ax, name in zip(axes[0], sets, strict=False):
         data = tree[name]
         names = data["sampler"].values.tolist()
-        places = np.arange(len(names))
-        ax.bar(places, data["distance"].mean("seed").values, color=[COLOURS[sampler] for sampler in names])
+        places = np.arange(len(names))[::-1]
+        ax.barh(places, data["distance"].mean("seed").values, color=[COLOURS[sampler] for sampler in names])
         for values in data["distance"].values.T:
-            ax.plot(places, values, ".", color="black", ms=4)
-        ax.axhline(float(data["floor"]), color=GREY, ls="--", lw=1, label="training points")
-        ax.set_xticks(places, [WORDS[sampler].replace(", ", ",\n") for sampler in names], fontsize=6)
+            ax.plot(values, places, ".", color="black", ms=4)
+        ax.axvline(float(data["floor"]), color=GREY, ls="--", lw=1, label="training points")
+        ax.set_yticks(places, [WORDS[sampler] for sampler in names], fontsize=7)
         ax.legend(fontsize=7)
-        plots.label(ax, "sampler", "sliced distance to held-out points", title=name)
+        plots.label(ax, "sliced distance to held-out points", "sampler", title=name)
     ax, images = axes[0, -1], tree["images"]
     held_out = images["nearest_held_out"].values
     bins = np.linspace(0, 1.3 * float(np.quantile(images["nearest"].values, 0.99)), 50).tolist()

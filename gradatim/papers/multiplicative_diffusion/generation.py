@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import equinox as eqx
@@ -107,7 +108,7 @@ def run_generation(name: str, config: Config, settings: Generation, session: Ses
     )
     tree["floor"] = ((), floor, {"units": "1"})
     tree["data"] = (("point", "coordinate"), data.held_out[:shown], {"units": "1"})
-    if data.labels is not None:
+    if data.held_out_labels is not None:
         tree["nearest_held_out"] = ("held_out", nearest(data.held_out, data.training)[0], {"units": "1"})
         counts = np.bincount(data.held_out_labels, minlength=10)
         tree["held_out_entropy"] = ((), entropy(counts), {"units": "nat"})
@@ -184,22 +185,19 @@ def _draw(
 def _starts(sampler: str, motion: GeometricBrownianMotion, data: Data, n: int, seeds: int, key: jax.Array) -> Array:
     """Noise, the same for all samplers."""
     dim = data.training.shape[1]
+    rows = np.resize(np.random.default_rng(0).permutation(len(data.training)), (seeds, n))
+    noise, fitted, noised = _noise(motion, jnp.asarray(data.training[rows]), jax.random.fold_in(key, 0), shape=(seeds, n, dim))
+    return {"additive": noise, "from noised data": noised}.get(sampler, fitted)
 
-    @jax.jit
-    def normal(key: Array) -> Array:
-        return jax.random.normal(key, (2 * seeds * n * dim,), jnp.float32).reshape(2, seeds, n, dim)
 
-    noise, other = normal(jax.random.fold_in(key, 0))
-    if sampler == "additive":
-        return noise
-    training = jnp.asarray(data.training)
-    rows = np.resize(np.random.default_rng(0).permutation(len(training)), (seeds, n))
-    noised = motion.point(training[rows], other, 1.0)
-    if sampler == "from noised data":
-        return noised
+@functools.partial(jax.jit, static_argnames="shape")
+def _noise(motion: GeometricBrownianMotion, points: Array, key: Array, *, shape: tuple[int, int, int]) -> tuple[Array, Array, Array]:
+    """Standard normal, log-normal as fitted to noised data, and noised data."""
+    noise, other = jax.random.normal(key, (2 * math.prod(shape),), jnp.float32).reshape(2, *shape)
+    noised = motion.point(points, other, 1.0)
     # Fitted as the paper does, for every coordinate by itself: what coordinates have in common at the end of the motion is lost.
-    prior = LogNormal.fit(noised.reshape(-1, dim))
-    return jnp.exp(prior.mean[None, None] + prior.std[None, None] * noise)
+    prior = LogNormal.fit(noised.reshape(-1, shape[-1]))
+    return noise, jnp.exp(prior.mean[None, None] + prior.std[None, None] * noise), noised
 
 
 @functools.partial(jax.jit, static_argnames="kind")

@@ -42,7 +42,7 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     measures["C7.distance_ratio"] = Measure.paired(images.sel(sampler="log").values, images.sel(sampler="additive").values, "log-ratio")
     _note_generation(config, trees, session)
 
-    skewness = np.abs(trees["regression"]["skewness"])
+    skewness = abs(trees["regression"]["skewness"])
     measures["C8.skewness_ratio"] = Measure.paired(
         skewness.sel(descent="exponentiated").values, skewness.sel(descent="plain").values, "log-ratio"
     )

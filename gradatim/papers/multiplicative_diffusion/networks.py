@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradatim.lab import Session
@@ -118,7 +119,7 @@ def train(
     name: str, config: Config, settings: Generation, session: Session, key: jax.Array, data: np.ndarray, held_out: np.ndarray
 ) -> tuple[dict[str, NoiseNetwork], dict[str, xr.Dataset]]:
     """Networks of each arm, stacked over seeds, at the rate that is best for the arm; and their losses on held-out points."""
-    init, step, watch = _training(config, settings, data)
+    init, unravel, step, watch = _training(config, settings, data)
     points = jnp.asarray(data), jnp.asarray(held_out)
     trees: dict[str, xr.Dataset] = {}
     rates = dict.fromkeys(ARMS, settings.rates[0])
@@ -147,44 +148,51 @@ def train(
     trees[f"{name}_training"] = xr.Dataset(
         {"loss": (("row", "arm", "seed"), loop.history["loss"], {"units": "1"})}, {"row": loop.history["step"], "arm": list(ARMS)}
     )
-    return loop.state[0], trees
+    networks = jax.jit(jax.vmap(jax.vmap(unravel)))(loop.state[0])
+    return {arm: jax.tree.map(lambda leaf, i=i: leaf[i], networks) for i, arm in enumerate(ARMS)}, trees
 
 
-def _training(config: Config, settings: Generation, data: np.ndarray) -> tuple[Any, Any, Any]:
-    """First state, step and what is watched, of all arms over seeds."""
+def _training(config: Config, settings: Generation, data: np.ndarray) -> tuple[Any, Any, Any, Any]:
+    """First state, networks from it, step and what is watched, of all arms over seeds.
+
+    The parameters of a network are one vector, so that Adam is a handful of operations for all networks together.
+    """
     motion, scale = GeometricBrownianMotion(config.sigma), scale_of(data)
     first = 1 / settings.sampler_steps
-    adam = optax.scale_by_adam()
+    adam: Any = optax.scale_by_adam()
+
+    def network_of(key: Array) -> NoiseNetwork:
+        return NoiseNetwork(data.shape[1], settings.width, settings.depth, key=key)
+
+    shapes = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(network_of, jax.random.key(0)))
+    unravel = ravel_pytree(shapes)[1]
 
     @jax.jit
     def init(keys: Array) -> Any:
-        one = jax.vmap(lambda key: NoiseNetwork(data.shape[1], settings.width, settings.depth, key=jax.random.fold_in(key, 0)))(keys)
+        one = jax.vmap(lambda key: ravel_pytree(network_of(jax.random.fold_in(key, 0)))[0])(keys)
         # The same weights for all arms.
-        return dict.fromkeys(ARMS, one), dict.fromkeys(ARMS, jax.vmap(adam.init)(one))
+        parameters = jnp.stack([one] * len(ARMS))
+        return parameters, adam.init(parameters)
+
+    def losses(parameters: Array, batch: Any) -> Array:
+        """Of one seed, arm by arm."""
+        return jnp.stack([loss_of(arm, unravel(row), scale, motion, batch) for arm, row in zip(ARMS, parameters, strict=True)])
 
     def step(state: Any, i: Array, args: Any) -> Any:
         data, _, keys, rates, horizon = args
-        decay = (1 + jnp.cos(jnp.pi * i / horizon)) / 2
+        parameters, memory = state
 
-        def one(networks: Any, memories: Any, key: Array, rates: Array) -> Any:
+        def gradient(parameters: Array, key: Array) -> Array:
             batch = batch_of(jax.random.fold_in(key, i + 1), data, settings.batch_size, first)
-            after: dict[str, Any] = {}
-            for arm, rate in zip(ARMS, rates, strict=True):
+            return jax.grad(lambda parameters: losses(parameters, batch).sum())(parameters)
 
-                def loss(network: NoiseNetwork, arm: str = arm) -> Array:
-                    return loss_of(arm, network, scale, motion, batch)
-
-                updates, memory = adam.update(jax.grad(loss)(networks[arm]), memories[arm])
-                factor = (-rate * decay).astype(jnp.float32)
-                after[arm] = optax.apply_updates(networks[arm], jax.tree.map(lambda u, factor=factor: factor * u, updates)), memory
-            return {arm: pair[0] for arm, pair in after.items()}, {arm: pair[1] for arm, pair in after.items()}
-
-        return jax.vmap(one, (0, 0, 0, 1))(*state, keys, rates)
+        updates, memory = adam.update(jax.vmap(gradient, (1, 0), 1)(parameters, keys), memory)
+        factor = -rates * (1 + jnp.cos(jnp.pi * i / horizon).astype(rates.dtype)) / 2
+        return parameters + factor[..., None] * updates, memory
 
     def watch(state: Any, args: Any) -> dict[str, Array]:
         # The same points, noise and times for all networks and all looks.
         batch = batch_of(jax.random.key(0), args[1], WATCHED, first)
-        losses = [jax.vmap(lambda network, arm=arm: loss_of(arm, network, scale, motion, batch))(state[0][arm]) for arm in ARMS]
-        return {"loss": jnp.stack(losses)}
+        return {"loss": jax.vmap(lambda parameters: losses(parameters, batch), 1, 1)(state[0])}
 
-    return init, step, watch
+    return init, unravel, step, watch

@@ -53,7 +53,7 @@ def run_regression(config: Config, session: Session, key: jax.Array) -> dict[str
             optimizer = makers[descent](rate)
             gradient = jax.grad(loss)(weights, inputs, outputs)
             updates, _ = optimizer.update(gradient, optimizer.init(weights), weights)
-            return optax.apply_updates(weights, updates)
+            return weights + updates
 
         def all_of(weights: Array, descent: str) -> Array:
             per_run = jax.vmap(lambda w, rate, x, y: one(w, rate, x, y, descent), (0, None, 0, 0))
