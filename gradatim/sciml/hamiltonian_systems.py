@@ -69,6 +69,9 @@ class MechanicalSystem(eqx.Module):
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
+        keys = jax.random.split(key, n)
+        if self.energy_below == math.inf:
+            return InitialStates(jax.vmap(self.draw)(keys), jnp.zeros((), jnp.int32))
 
         def again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             key, _, tries = state
@@ -82,7 +85,7 @@ class MechanicalSystem(eqx.Module):
             _, x, tries = jax.lax.while_loop(refused, again, again((key, jnp.zeros(()), jnp.zeros((), jnp.int32))))
             return jnp.where(self.energy(x) > self.energy_below, jnp.nan, x), tries - 1
 
-        states, refusals = jax.vmap(one)(jax.random.split(key, n))
+        states, refusals = jax.vmap(one)(keys)
         return InitialStates(states, refusals.sum())
 
     def trajectory(self, x: Float[Array, " size"], *, horizon: float, n_steps: int, substeps: int = 4) -> Float[Array, "times size"]:

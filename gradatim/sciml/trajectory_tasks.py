@@ -55,6 +55,7 @@ class TrajectoryTasks(eqx.Module):
         if n_times % self.n_query or n_times < 2 * self.n_query:
             raise ValueError(f"n_query must divide the {n_times} times of a trajectory at least twice, got {self.n_query}")
 
+    @eqx.filter_jit
     def draw(self, key: PRNGKeyArray, systems: Int[Array, " k"], per_system: int) -> DrawnTasks:
         """`per_system` tasks of each of `systems`, of random trajectories."""
         n_trajectories, n_times = self.points.states.shape[1:3]

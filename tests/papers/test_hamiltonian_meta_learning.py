@@ -1,0 +1,127 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import hamiltonian_meta_learning as paper
+from gradatim.papers.hamiltonian_meta_learning import adapting, arms, judging, trajectories
+
+TOML = Path(paper.__file__).parents[1] / "hamiltonian_meta_learning.toml"
+SMOKE = paper.SCALES["smoke"]
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    session = Session(jax.random.key(0), scale="smoke")
+    return paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured(smoke):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert set(smoke[0].measures) == parts and not smoke[0].untested
+
+
+def test_outer_losses_fall_and_adaptation_helps(smoke):
+    training, adaptation = (smoke[0].data[name].to_dataset() for name in ("training", "adaptation"))
+    logs = np.log(training["loss"]).mean(["system", "seed"])
+    assert (logs.isel(outer_step=-1) < logs.isel(outer_step=0)).all()
+    errors = adaptation["error"]
+    assert errors.sizes == {"arm": 3, "system": 4, "seed": 3, "task": 3, "adapt_step": SMOKE.adapt_steps + 1}
+    assert (errors.isel(adapt_step=-1).sel(arm="random").median() < errors.isel(adapt_step=0).sel(arm="random").median()).all()
+    assert (adaptation["change"].isel(adapt_step=0) == adapting.LEAST_CHANGE).all()
+
+
+def test_no_run_sees_its_held_out_system_and_all_arms_of_a_seed_start_alike():
+    runs = arms.make_runs(SMOKE, jax.random.split(jax.random.key(0), 4), ("mish", "tanh"), np.arange(3), 4)
+    held_out, sets = np.tile(np.repeat(np.arange(4), 3), 2), np.tile(np.arange(3), 8)
+    for row, out, data in zip(runs.others, held_out, sets, strict=True):
+        assert sorted(row % 4) == sorted({0, 1, 2, 3} - {out}) and (row // 4 == data).all()
+    weights = np.asarray(runs.learners.network.weights[0])
+    assert np.array_equal(weights[:12], weights[12:]) and len(np.unique(weights[:, 0, 0])) == 3
+    keys = np.asarray(jax.random.key_data(runs.keys))
+    assert np.array_equal(keys[:12], keys[12:]) and np.array_equal(keys[0], keys[3])
+
+
+def test_rates_are_chosen_for_every_arm_on_one_grid_and_told(smoke):
+    notes = [note for note in smoke[1].notes if "by system held out (" in note]
+    assert len(notes) == 4
+    adaptation = smoke[0].data["adaptation"]["rate"].values
+    assert set(np.unique(adaptation)) <= set(SMOKE.adapt_rates) and (np.ptp(adaptation, axis=2) == 0).all()
+
+
+def test_damping_is_what_no_energy_can_produce(double):
+    tasks = trajectories.damped_tasks(0.5, jax.random.key(0), 2, 50)
+    states, rates = (np.asarray(part)[0][:, [0, 2]] for part in tasks.query)
+    # Fields of the energies q, p, q², qp, p², q³, …: least squares over the points of the disc.
+    q, p = states.T
+    powers = [(i, j) for i in range(4) for j in range(4) if 0 < i + j <= 4]
+    columns = [np.concatenate([j * q**i * p ** max(j - 1, 0), -i * q ** max(i - 1, 0) * p**j]) for i, j in powers]
+    target = rates.T.ravel()
+    residual = target - np.stack(columns, axis=1) @ np.linalg.lstsq(np.stack(columns, axis=1), target, rcond=None)[0]
+    floor = trajectories.damped_floor(0.5)
+    assert np.isclose(np.linalg.norm(residual) / np.linalg.norm(target), floor, rtol=1e-10)
+    assert np.isclose(floor, 0.5 / np.sqrt(2 * 2.25)) and np.linalg.norm(states, axis=1).max() < 1
+
+
+def test_damped_error_stays_above_its_floor(smoke):
+    special = smoke[0].data["special"]
+    assert (special["damped_error"] > 0.98 * special["damped_floor"]).all()
+
+
+def test_energy_errors_are_those_of_the_true_system():
+    true = jnp.tile(jnp.array([1.0, 0, 0, 0]), (4, 1, 1, 1, 3, 1))
+    off = true.at[..., 1:, 1].set(0.5)
+    judged = jax.tree.map(np.asarray, adapting.judge_paths(jnp.stack([true, off]), true))
+    assert np.allclose(judged.state_error[0], 1e-6) and np.allclose(judged.energy_error[0], 1e-6)
+    # The oscillator's and the pendulum's energies do not know the second coordinate; its motion is told apart.
+    assert np.allclose(judged.energy_error[1, :2], 1e-6) and (judged.energy_error[1, 2:] > 1e-2).all()
+    assert np.allclose(judged.surplus[1, :2], 0.5 * np.sqrt(2 / 3)) and np.isnan(judged.surplus[:, 2:]).all()
+    assert np.allclose(judged.surplus[0, :2], 0)
+
+
+def test_an_error_that_is_not_finite_counts_as_the_worst():
+    assert np.allclose(adapting.capped(jnp.array([0.5, jnp.nan, jnp.inf, 1e3])), [0.5, 10, 10, 10])
+
+
+def test_systems_ahead_are_counted_by_their_medians():
+    error = np.ones((3, 4, 1, 3))
+    error[0, 0] = 0.5  # ahead of both
+    error[0, 1] = 0.7  # not far enough from the random start
+    error[0, 2], error[1, 2] = 0.4, 0.3  # behind the pooled network
+    error[0, 3, 0] = [0.1, 0.2, 9.0]  # ahead in the median
+    data = xr.DataArray(error, dims=("arm", "system", "seed", "task"), coords={"arm": ["meta", "pooled", "random"]})
+    assert judging.systems_ahead(data).tolist() == [2]
+    assert np.allclose(judging.remaining(data, data / 2, "meta"), 0.5)
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"adaptation", "orbits", "along_time", "representation", "comparisons", "training"}
+    assert all(ax.get_xlabel() for fig in figures.values() for ax in fig.axes)
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+@pytest.mark.laptop
+def test_the_same_seed_gives_the_same_findings(smoke):
+    again = paper.run(SMOKE, Session(jax.random.key(0), scale="smoke"))
+    assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 1e9 < paper.memory(paper.SCALES["full"]) < 32e9
+
+
+def test_points_that_do_not_go_into_each_other_are_refused():
+    with pytest.raises(ValueError, match="fewer_points must divide points = 10, got 3"):
+        paper.run(replace(SMOKE, fewer_points=(3,)), Session(jax.random.key(0)))
