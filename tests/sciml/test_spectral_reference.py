@@ -10,7 +10,7 @@ from gradatim.sciml import reference_burgers, reference_convection_diffusion, sn
 
 NU, N = 0.01, 512
 X = 2 * np.pi * np.arange(N) / N
-LABELS = 2 * np.pi * np.arange(64) / 64
+LABELS = 2 * np.pi * np.arange(16) / 16
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,13 @@ def test_viscous_burgers_at_its_known_values(resting):
 
 
 def test_characteristics_of_the_true_field(resting):
-    assert np.isclose(resting.paths[-1, 16], 2.565780, rtol=2e-6)
+    assert np.isclose(resting.paths[-1, 4], 2.565780, rtol=2e-6)
     # The least lies at ξ = π, the greatest at 0.
     assert np.isclose(resting.jacobian[-1].min(), 0.0546, rtol=2e-3) and np.isclose(resting.jacobian[-1].max(), 1.997, rtol=3e-4)
-    displacement = resting.paths[-1] - LABELS
-    spectral = 1 + np.fft.irfft(1j * np.arange(33) * np.fft.rfft(displacement))
-    assert np.allclose(spectral, resting.jacobian[-1], atol=2e-3)
+    # Before the front the displacement has few waves in the label, and its spectral derivative is the other way to ∂X/∂ξ.
+    displacement = resting.paths[40] - LABELS
+    spectral = 1 + np.fft.irfft(1j * np.arange(9) * np.fft.rfft(displacement))
+    assert np.allclose(spectral, resting.jacobian[40], atol=1e-3)
 
 
 def test_a_mean_only_carries_the_solution_along(solve, resting, double):

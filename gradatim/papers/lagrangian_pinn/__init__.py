@@ -16,7 +16,7 @@ from .config import Config as Config
 from .figures import draw as draw
 from .judging import judge
 from .landscapes import SPEEDS, measure_landscapes
-from .training import Method, Trained, train, try_remedies
+from .training import LOOKS, Method, Trained, train, try_remedies
 from .truth import solve
 from .widths import run_widths
 
@@ -24,7 +24,7 @@ PRECISION = "single"
 SCALES = {
     "smoke": Config(
         places=8, times=8, width=8, depth_state=2, depth_path=1, steps=40, other_rates=(0.03,), speeds=(1.0, 10.0, 30.0),
-        fixed_burgers=(0.0, 10.0), moving_burgers=(0.0,), windows=4, cells=256, lanczos_steps=8, grid=5,
+        fixed_burgers=(0.0, 10.0), moving_burgers=(0.0,), by_label=False, windows=4, cells=256, lanczos_steps=8, grid=5,
     ),
     "laptop": Config(),
     "full": Config(
@@ -35,11 +35,11 @@ SCALES = {
 
 
 def memory(config: Config) -> int:
-    """Bytes: of all networks of a method the activations in four rows, kept for the way back, copies of the parameters, and fields."""
+    """Bytes: of one network its activations in four rows, kept for the way back; of all, copies of the parameters and fields."""
     n_models = config.seeds * (len(config.speeds) + max(len(config.fixed_burgers) + len(config.other_rates), len(config.moving_burgers)))
     layers = config.depth_state + config.depth_path
     activations = 4 * 4 * config.places * config.times * config.width * layers
-    return int(4 * n_models * (activations + 6 * layers * config.width**2 + 20_000) + 300e6)
+    return int(4 * (4 * activations + n_models * (6 * layers * config.width**2 + 20_000)) + 300e6)
 
 
 def run(config: Config, session: Session) -> Findings:
@@ -50,7 +50,8 @@ def run(config: Config, session: Session) -> Findings:
     widths = run_widths(config, truth, session)
     trained: dict[Method, Trained] = {}
     # One key for all: methods are paired, seed by seed.
-    for method in ("fixed", "moving", "label"):
+    methods: tuple[Method, ...] = ("fixed", "moving", "label") if config.by_label else ("fixed", "moving")
+    for method in methods:
         trained[method] = train(config, method, truth, session, key_train)
     trees: dict[str, xr.Dataset] = {name: found.data for name, found in trained.items()}
     trees["remedies"] = try_remedies(config, truth, session, key_train)
@@ -64,5 +65,5 @@ def _check(config: Config) -> None:
         raise ValueError(f"speeds must include 1, 10 and 30, on which claims are judged, got {config.speeds}")
     if len(config.fixed_burgers) < 2 or list(config.fixed_burgers) != sorted(set(config.fixed_burgers)):
         raise ValueError(f"fixed_burgers must ascend, at least two means, got {config.fixed_burgers}")
-    if config.steps < config.windows:
-        raise ValueError(f"steps must be at least as many as the {config.windows} windows, got {config.steps}")
+    if config.steps % LOOKS or config.steps % config.windows:
+        raise ValueError(f"steps must be a multiple of {LOOKS} and of the {config.windows} windows, got {config.steps}")

@@ -22,8 +22,8 @@ class Config:
     "Hidden layers of the state."
     depth_path: Annotated[int, Between(1, 10)] = 2
     "Hidden layers of the displacement."
-    steps: Annotated[int, Between(8, 10_000_000)] = 4000
-    "Steps of AMSGrad over all points; the rate falls to zero as a cosine."
+    steps: Annotated[int, Between(20, 10_000_000)] = 4000
+    "Steps of AMSGrad over all points, a multiple of 20 and of the windows; the rate falls to zero as a cosine."
     rate: Annotated[float, Between(1e-6, 1)] = 0.01
     "Of the first step, the authors'."
     other_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (0.003, 0.03)
@@ -33,7 +33,9 @@ class Config:
     fixed_burgers: Annotated[tuple[float, ...], Between(0, 1000)] = (0.0, 10.0, 30.0)
     "Means of the states of Burgers, at which their shocks travel, for the usual network."
     moving_burgers: Annotated[tuple[float, ...], Between(0, 1000)] = (0.0, 10.0)
-    "Likewise for the moving coordinates; the first is also learnt with the label's diffusion."
+    "Likewise for the moving coordinates."
+    by_label: bool = True
+    "Whether the first of those is also learnt with the label's diffusion."
     seeds: Annotated[int, Between(3, 100)] = 3
     "Networks for each, paired among methods."
     diffusivity: Annotated[float, Between(1e-3, 1)] = 0.01

@@ -34,6 +34,12 @@ def _main(data: xr.Dataset, equation: str) -> xr.Dataset:
     return data.isel(case=np.flatnonzero(((data["equation"] == equation) & np.isclose(data["rate"], rate)).values))
 
 
+def _present(tree: dict[str, xr.Dataset]) -> list[tuple[str, str, str]]:
+    """Methods with colours and markers."""
+    methods = (("fixed", FIXED, "s"), ("moving", MOVING, "o"), ("label", LABEL, "^"))
+    return [method for method in methods if method[0] in tree]
+
+
 def _at(data: xr.Dataset, equation: str, speed: float) -> xr.Dataset:
     chosen = _main(data, equation)
     return chosen.isel(case=int(np.abs(chosen["speed"].values - speed).argmin()))
@@ -45,7 +51,7 @@ def _draw_errors(tree: dict[str, xr.Dataset]) -> Figure:
         (axes[0, 0], "convection", "convection and diffusion of a sine"),
         (axes[0, 1], "Burgers", "Burgers, a shock that travels"),
     ):
-        for name, colour, marker in (("fixed", FIXED, "s"), ("moving", MOVING, "o"), ("label", LABEL, "^")):
+        for name, colour, marker in _present(tree):
             data = _main(tree[name], equation)
             if data.sizes["case"]:
                 _medians(ax, data["speed"].values, data["error"].values, NAMES[name], colour, marker)
@@ -78,18 +84,16 @@ def _draw_fields(tree: dict[str, xr.Dataset]) -> Figure:
     rows = [(fixed["truth"], "exact"), (fixed["field"], "fixed coordinates"), (moving["field"], "moving coordinates")]
     _row(axes[0], rows, f"convection at {HARD_SPEED:g}")
     speed = tree["moving"]["speed"].values[-1]
-    fixed, moving, by_label = (
-        _at(tree["fixed"], "Burgers", speed),
-        _at(tree["moving"], "Burgers", speed),
-        _at(tree["label"], "Burgers", 0.0),
-    )
+    fixed, moving = _at(tree["fixed"], "Burgers", speed), _at(tree["moving"], "Burgers", speed)
     rows = [(fixed["truth"], "spectral"), (fixed["field"], "fixed coordinates"), (moving["field"], "moving coordinates")]
     _row(axes[1], rows, f"Burgers, mean {speed:g}")
     ax = axes[1, 3]
     still = _at(tree["moving"], "Burgers", 0.0)
     ax.plot(still["x"], still["truth"][-1], color="black", label="spectral")
     ax.plot(still["x"], still["field"][-1], color=MOVING, ls="--", label="moving")
-    ax.plot(by_label["x"], by_label["field"][-1], color=LABEL, ls=":", label="moving, by label")
+    if "label" in tree:
+        by_label = _at(tree["label"], "Burgers", 0.0)
+        ax.plot(by_label["x"], by_label["field"][-1], color=LABEL, ls=":", label="moving, by label")
     ax.legend(fontsize=6.5)
     plots.label(ax, "x", "w", title="Burgers at rest, t = 1")
     ax = axes[0, 3]
@@ -140,7 +144,7 @@ def _draw_training(tree: dict[str, xr.Dataset]) -> Figure:
     plots.label(axes[0, 1], "step", "error", y_unit="%", title="what the loss does not say")
     axes[0, 0].legend(fontsize=6, ncols=2)
     ax = axes[0, 2]
-    for name, colour in (("fixed", FIXED), ("moving", MOVING), ("label", LABEL)):
+    for name, colour, _ in _present(tree):
         for equation, marker in (("convection", "o"), ("Burgers", "^")):
             data = _main(tree[name], equation)
             if data.sizes["case"]:

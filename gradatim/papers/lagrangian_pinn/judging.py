@@ -18,7 +18,7 @@ EASY_SPEED = 10.0
 
 def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
     """Measures of C1 and C3 to C7, but for the widths."""
-    fixed, moving, label, remedies = (trees[name] for name in ("fixed", "moving", "label", "remedies"))
+    fixed, moving, remedies = (trees[name] for name in ("fixed", "moving", "remedies"))
     at_hard = best_rate(fixed, HARD_SPEED)
     measures = {
         "C1.error_at_30": median(at_hard),
@@ -37,7 +37,7 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     paths = moving["path_error"].values
     measures["C7.path_error"] = median(paths[np.median(paths, axis=1).argmax()])
     measures["C7.least_jacobian"] = Measure.exact(float(moving["least_jacobian"].min()))
-    _describe(config, fixed, moving, label, remedies, trees["landscapes"], session)
+    _describe(config, trees, session)
     return Findings(measures, xr.DataTree.from_dict(dict(trees)))
 
 
@@ -67,16 +67,10 @@ def median(values: np.ndarray) -> Measure:
     return Measure(middle, min(low, middle), max(high, middle), f"median; {mean.method}", mean.samples)
 
 
-def _describe(
-    config: Config,
-    fixed: xr.Dataset,
-    moving: xr.Dataset,
-    label: xr.Dataset,
-    remedies: xr.Dataset,
-    landscapes: xr.Dataset,
-    session: Session,
-) -> None:
-    for name, data in (("fixed coordinates", fixed), ("moving coordinates", moving), ("moving, diffusion by label", label)):
+def _describe(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> None:
+    fixed, moving, remedies, landscapes = (trees[name] for name in ("fixed", "moving", "remedies", "landscapes"))
+    names = {"fixed": "fixed coordinates", "moving": "moving coordinates", "label": "moving, diffusion by label"}
+    for name, data in ((name, trees[key]) for key, name in names.items() if key in trees):
         rows = []
         for i in range(data.sizes["case"]):
             one = data.isel(case=i)
@@ -92,8 +86,8 @@ def _describe(
     hard, ours = (errors(data, "convection", HARD_SPEED, config.rate) for data in (fixed, moving))
     session.note(
         f"C1, C5: at speed {HARD_SPEED:g} the usual network's error is {np.median(hard):.3g} %, of moving coordinates "
-        f"{np.median(ours):.3g} %; {config.times} times are {2 * np.pi / HARD_SPEED * config.times:.1f} to one passage. Its error with the best of the "
-        f"rates {sorted({*fixed['rate'].values.tolist()})} is what is judged; moving coordinates had one rate"
+        f"{np.median(ours):.3g} %; {config.times} times are {2 * np.pi / HARD_SPEED * config.times:.1f} to one passage. Its error with the "
+        f"best of the rates {sorted({*fixed['rate'].values.tolist()})} is what is judged; moving coordinates had one rate"
     )
     for remedy in remedies["remedy"].values:
         session.note(f"C4: {remedy} at speed {HARD_SPEED:g}: error {_digits(remedies['error'].sel(remedy=remedy))} %")

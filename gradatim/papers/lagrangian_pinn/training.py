@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -36,7 +37,7 @@ from .truth import HORIZON, PERIOD, Truth
 Method = Literal["fixed", "moving", "label"]
 WEIGHTS = LossWeights()
 LOOKS = 20
-"Times at which loss and error are seen."
+"Times at which loss and error are seen; steps are a multiple."
 DENSER = 3
 "Places and times of the dense check of the residual, for one of the training."
 HARD_SPEED = 30.0
@@ -90,11 +91,10 @@ class _Work(eqx.Module):
 def train(config: Config, method: Method, truth: Truth, session: Session, key: PRNGKeyArray) -> Trained:
     """Trains and measures one method on all its cases."""
     todo, seeds = cases(config, method), config.seeds
-    models = _models(config, method, todo, key)
     fields, displacements = (np.stack(rows) for rows in zip(*(truth.on_grid(case.equation, case.speed) for case in todo), strict=True))
     means = np.array([case.speed if case.equation == "Burgers" else 0.0 for case in todo])
-    trained, rest = models.split()
     rates = jnp.asarray(np.repeat([case.rate for case in todo], seeds), jnp.float32)
+    state, rest = _begin(config, method, todo, rates, key)
     work = _Work(
         rest=rest,
         points=collocation_grid(config.places, config.times, period=PERIOD, horizon=HORIZON),
@@ -105,16 +105,15 @@ def train(config: Config, method: Method, truth: Truth, session: Session, key: P
         means=jnp.asarray(np.repeat(means, seeds), jnp.float32),
         steps=config.steps,
     )
-    state = _State(trained, _memory(trained, rates, config.steps))
-    every = max(config.steps // LOOKS, 1)
-    loop = session.loop(_step, state, steps=config.steps, args=work, every=every, watch=_watch, label=f"{method} coordinates")
+    loop = session.loop(_stretch, state, steps=LOOKS, args=work, every=1, watch=_watch, label=f"{method} coordinates", chunk=1)
     models = eqx.combine(loop.state.trained, rest)
     dense = collocation_grid(DENSER * config.places, DENSER * config.times, period=PERIOD, horizon=HORIZON)
     paths = jnp.asarray(np.repeat(displacements, seeds, axis=0), jnp.float32)
     found = session.once(f"{method} coordinates, measured", _measure, models, work, dense, paths)
     shaped = {name: np.asarray(value, np.float64).reshape(len(todo), seeds, *value.shape[1:]) for name, value in found.items()}
     history = {name: loop.history[name].reshape(-1, len(todo), seeds) for name in ("loss", "error")}
-    return Trained(models, _dataset(todo, shaped, history, loop.history["step"], truth, fields, displacements))
+    steps = loop.history["step"] * (config.steps // LOOKS)
+    return Trained(models, _dataset(todo, shaped, history, steps, truth, fields, displacements))
 
 
 def _dataset(
@@ -154,24 +153,28 @@ def _dataset(
     return xr.Dataset({name: (dims, values, {"units": unit}) for name, (dims, values, unit) in variables.items()}, coordinates)
 
 
-def _models(config: Config, method: Method, todo: list[Case], key: PRNGKeyArray) -> Any:
+def _begin(config: Config, method: Method, todo: list[Case], rates: Array, key: PRNGKeyArray) -> tuple[_State, PyTree]:
+    """Untrained networks with an optimiser's memory, and the rest of the models."""
     seeds = config.seeds
     is_burgers = np.array([case.equation == "Burgers" for case in todo])
     speeds = np.array([case.speed for case in todo])
     columns = (np.where(is_burgers, 0.0, speeds), is_burgers.astype(float), np.where(is_burgers, speeds, 0.0))
     constant, slope, mean = (jnp.asarray(np.repeat(column, seeds), jnp.float32) for column in columns)
-    # One key for each seed, whatever the problem.
-    keys = jnp.tile(jax.random.split(key, seeds), len(todo))
-    return _build(config, method, keys, constant, slope, mean)
+    return _build(config, method, key, constant, slope, mean, rates)
 
 
 @eqx.filter_jit
-def _build(config: Config, method: Method, keys: Array, constant: Array, slope: Array, mean: Array) -> Any:
-    def one(key: Array, constant: Array, slope: Array, mean: Array) -> AbstractPINN:
+def _build(
+    config: Config, method: Method, key: PRNGKeyArray, constant: Array, slope: Array, mean: Array, rates: Array
+) -> tuple[_State, PyTree]:
+    def one(key: Array, constant: Array, slope: Array, mean: Array, rate: Array) -> tuple[_State, PyTree]:
         problem = ConvectionDiffusion(Affine(constant, slope), config.diffusivity, Raised(jnp.sin, mean), PERIOD)
-        return new_model(config, method, problem, key)
+        trained, rest = new_model(config, method, problem, key).split()
+        return _State(trained, _optimizer(rate, config.steps).init(trained)), rest
 
-    return eqx.filter_vmap(one)(keys, constant, slope, mean)
+    # One key for each seed, whatever the problem.
+    keys = jnp.tile(jax.random.split(key, config.seeds), rates.size // config.seeds)
+    return eqx.filter_vmap(one)(keys, constant, slope, mean, rates)
 
 
 def new_model(config: Config, method: Method, problem: ConvectionDiffusion, key: PRNGKeyArray) -> AbstractPINN:
@@ -193,25 +196,31 @@ def _optimizer(rate: Array | float, steps: int) -> optax.GradientTransformation:
     return optax.amsgrad(lambda count: rate * schedule(count))
 
 
-@eqx.filter_jit
-def _memory(trained: PyTree, rates: Array, steps: int) -> PyTree:
-    return eqx.filter_vmap(lambda trained, rate: _optimizer(rate, steps).init(trained))(trained, rates)
+def _stretch(state: _State, _: Array, work: _Work) -> _State:
+    """A part of all steps, one network after another: together, they would not fit into the fast memory, and take twice as long."""
+
+    def one(rest: PyTree, trained: PyTree, memory: PyTree, rate: Array) -> tuple[PyTree, PyTree]:
+        def step(_: Array, moving: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+            return training_step(*moving, rest, work.points, _optimizer(rate, work.steps), WEIGHTS)[:2]
+
+        return jax.lax.fori_loop(0, work.steps // LOOKS, step, (trained, memory))
+
+    return _State(*_each(one, work.rest, state.trained, state.memory, work.rates))
 
 
-def _step(state: _State, _: Array, work: _Work) -> _State:
-    def one(trained: PyTree, memory: PyTree, rest: PyTree, rate: Array) -> tuple[PyTree, PyTree]:
-        return training_step(trained, memory, rest, work.points, _optimizer(rate, work.steps), WEIGHTS)[:2]
-
-    return _State(*eqx.filter_vmap(one)(state.trained, state.memory, work.rest, work.rates))
+def _each(fn: Callable[..., Any], batch: PyTree, *others: PyTree) -> Any:
+    """Calls a function with one model, or part of it, after another, and what goes with it."""
+    arrays, fixed = eqx.partition(batch, eqx.is_array)
+    return jax.lax.map(lambda given: fn(eqx.combine(given[0], fixed), *given[1:]), (arrays, *others))
 
 
 def _watch(state: _State, work: _Work) -> dict[str, Array]:
-    def one(trained: PyTree, rest: PyTree, truth: Array, mean: Array) -> dict[str, Array]:
+    def one(rest: PyTree, trained: PyTree, truth: Array, mean: Array) -> dict[str, Array]:
         model = eqx.combine(trained, rest)
         field = model.evaluate(work.places, work.times) - mean
         return {"loss": model.loss(work.points, WEIGHTS), "error": _relative(field, truth)}
 
-    return eqx.filter_vmap(one)(state.trained, work.rest, work.truth, work.means)
+    return _each(one, work.rest, state.trained, work.truth, work.means)
 
 
 def _relative(field: Array, truth: Array) -> Array:
@@ -221,13 +230,13 @@ def _relative(field: Array, truth: Array) -> Array:
 @eqx.filter_jit
 def _measure(models: Any, work: _Work, dense: Points, displacements: Array) -> dict[str, Array]:
     def one(model: AbstractPINN, truth: Array, mean: Array, displacement: Array) -> dict[str, Array]:
-        field = model.evaluate(work.places, work.times) - mean
+        field, losses = model.evaluate(work.places, work.times) - mean, model.losses(work.points)
         found = {
             "field": field,
             "error": _relative(field, truth),
             "last_error": _relative(field[-1], truth[-1]),
-            "loss": model.loss(work.points, WEIGHTS),
-            "residual": jnp.sqrt(model.losses(work.points).state),
+            "loss": losses.weighted(WEIGHTS),
+            "residual": jnp.sqrt(losses.state),
             "dense_residual": jnp.sqrt(model.losses(dense).state),
         }
         if not isinstance(model, LagrangianPINN):
@@ -242,7 +251,7 @@ def _measure(models: Any, work: _Work, dense: Points, displacements: Array) -> d
             "crossed": jnp.mean(J <= 0),
         }
 
-    return eqx.filter_vmap(one)(models, work.truth, work.means, displacements)
+    return _each(one, models, work.truth, work.means, displacements)
 
 
 def try_remedies(config: Config, truth: Truth, session: Session, key: PRNGKeyArray) -> xr.Dataset:
@@ -286,5 +295,5 @@ def _remedies(config: Config, keys: Array, places: Array, times: Array, truth: A
         by_stage = fit.model.evaluate(places, times)
         return {"windows": _relative(by_window, truth), "curriculum": _relative(by_stage, truth), "field": by_window}
 
-    found = eqx.filter_vmap(one)(keys)
+    found = jax.lax.map(one, keys)
     return {**found, "field": found["field"][0]}
