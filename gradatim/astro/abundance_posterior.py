@@ -71,31 +71,23 @@ def infer_metallicity(
             raise ValueError(f"the calibration of {index} must be one of {allowed}, got {name!r}")
     if is_known(errors) and not (np.asarray(errors) > 0).all():
         raise ValueError(f"errors must be positive, got {errors}")
-    return _infer(
-        fluxes,
-        errors,
-        jnp.asarray(probabilities, fluxes.dtype),
-        n2,
-        o3n2,
-        curve,
-        (*metallicity_range, *attenuation_range),
-        (n_metallicities, n_attenuations),
-    )
+    at, ranges = (jnp.asarray(part, fluxes.dtype) for part in (probabilities, (*metallicity_range, *attenuation_range)))
+    return _infer(fluxes, errors, at, ranges, n2, o3n2, curve, (n_metallicities, n_attenuations))
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7))
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
 def _infer(
     fluxes: Array,
     errors: Array,
     at: Array,
+    ranges: Array,
     n2: str,
     o3n2: str,
     curve: Curve,
-    ranges: tuple[float, float, float, float],
     sizes: tuple[int, int],
 ) -> AbundancePosterior:
     dtype, (n_metallicities, n_attenuations) = fluxes.dtype, sizes
-    z, dust = jnp.linspace(*ranges[:2], n_metallicities, dtype=dtype), jnp.linspace(*ranges[2:], n_attenuations, dtype=dtype)
+    z, dust = (jnp.linspace(ranges[i], ranges[i + 1], n, dtype=dtype) for i, n in ((0, n_metallicities), (2, n_attenuations)))
     low, high = (line_index(z, name).value for name in (n2, o3n2))
     ratios = jnp.stack([jnp.ones_like(z), 10 ** (high + low), jnp.full_like(z, CASE_B), CASE_B * 10**low], axis=1)
     # Scatter in Z is scatter in the ratio times the slope of the calibration.

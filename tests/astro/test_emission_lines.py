@@ -15,7 +15,7 @@ from gradatim.astro import (
 )
 
 pytestmark = pytest.mark.usefixtures("double")
-N = 64
+N = 32
 WAVE = 6534.567 + 1.5 * np.arange(45)
 "As many spectra and channels as in the smoke run of the paper, whose compiled program serves here."
 INSTRUMENT = instrumental_dispersion(2700)
@@ -62,8 +62,8 @@ def test_errors_are_the_scatter_and_the_instrument_can_stay_in_the_width(truth):
         (fit.dispersion, fit.dispersion_error, width),
     ):
         pulls = np.asarray((found - true) / error)
-        # 64 pulls: mean to 0.125, deviation to a tenth.
-        assert abs(pulls.mean()) < 0.45 and 0.7 < pulls.std() < 1.35
+        # 32 pulls: mean to 0.18, deviation to an eighth.
+        assert abs(pulls.mean()) < 0.6 and 0.6 < pulls.std() < 1.45
 
 
 def test_oracle_error_of_an_isolated_line_of_known_place_and_width():

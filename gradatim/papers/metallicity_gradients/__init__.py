@@ -25,7 +25,7 @@ from .surveys import run_calibrations, run_populations, run_surveys
 PRECISION = "double"
 SCALES = {
     "smoke": Config(
-        galaxies=5, surveys=3, telescope=Telescope(pixels=20, pixel=0.14, slit=0.28, channel=1.5, signal_to_noise=60.0), fitted=64,
+        galaxies=5, surveys=3, telescope=Telescope(pixels=20, pixel=0.14, slit=0.28, channel=1.5, signal_to_noise=60.0), fitted=32,
         rings=4, repeats=30,
     ),
     "laptop": Config(),
