@@ -8,6 +8,8 @@ and epochs are cut to fit a laptop; groups that are not commutative stand beside
 
 from __future__ import annotations
 
+import math
+
 import jax
 
 from gradatim.lab import Findings, Session
@@ -58,16 +60,17 @@ SCALES = {
 
 def memory(config: Config) -> int:
     """Peak bytes of the largest training: weights with Adam's moments and gradients, features of the pairs and their gradients."""
-    phase = config.phase
+    decays, grams, phase, window, starts = config.decays, config.grams, config.phase, config.window, config.starts
+
+    def scaled(constant: float, order: int) -> int:
+        return n_pairs(constant * math.log(order) / order, order)
+
     trainings = [
-        (config.decays.order, config.decays.width, config.decays.n_train, 2 * config.decays.seeds),
-        (config.grams.order, config.grams.width, n_pairs(config.grams.train_fraction, config.grams.order), config.grams.seeds),
-        *(
-            (order, phase.width, n_pairs(phase.constants[-1] / order**0.5, order), len(phase.constants) * phase.seeds)
-            for order in phase.orders
-        ),
-        (config.window.order, config.window.width, config.window.order**2 // 2, 2 * len(config.window.constants) * config.window.seeds),
-        (config.starts.order, config.starts.width, n_pairs(config.starts.ample, config.starts.order), 2 * config.starts.seeds),
+        (decays.order, decays.width, decays.n_train, 2 * decays.seeds),
+        (grams.order, grams.width, n_pairs(grams.train_fraction, grams.order), grams.seeds),
+        *((n, phase.width, scaled(max(phase.constants), n), len(phase.constants) * phase.seeds) for n in phase.orders),
+        (window.order, window.width, scaled(max(window.constants), window.order), 2 * len(window.constants) * window.seeds),
+        (starts.order, starts.width, n_pairs(max(starts.ample, starts.scarce), starts.order), 2 * starts.seeds),
     ]
     sizes = (r * 4 * (6 * 3 * order * width + 4 * n * width) + 12 * order**2 * width for order, width, n, r in trainings)
     return int(max(sizes) + 500e6)

@@ -12,7 +12,7 @@ from gradatim.lab import Between, OneOf
 class Lazy:
     """The read-out on fixed features."""
 
-    descent_steps: Annotated[int, Between(10, 1_000_000)] = 200_000
+    descent_steps: Annotated[int, Between(10, 1_000_000)] = 50_000
     "Steps of gradient descent that the closed form is held to."
     relative_decays: Annotated[tuple[float, ...], Between(1e-6, 1e6)] = (0.01, 0.1, 1.0, 10.0)
     "Weight decays at which the late gradient is compared with its simple form, over that of the training."

@@ -111,8 +111,8 @@ def _note_ratios(session: Session, order: int, width: int, history: Mapping[str,
     both = np.stack([history[f"off_diagonal_{name}"][:, :seeds] for name in ("nodes", "samples")])
     session.note(
         f"C2: off-diagonal over diagonal of {order} elements and {width} nodes, of nodes and of samples, mean over seeds: largest over "
-        f"training {np.round(both.max(axis=1).mean(axis=1), 3).astype(float).tolist()}, at the start "
-        f"{np.round(both[:, 0].mean(axis=1), 3).astype(float).tolist()}"
+        f"training {both.max(axis=1).mean(axis=1).round(3).tolist()}, at the start "
+        f"{both[:, 0].mean(axis=1).round(3).tolist()}"
     )
     return both.max(axis=0)
 

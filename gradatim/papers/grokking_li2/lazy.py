@@ -23,6 +23,8 @@ ORDER, N_TRAIN, NODES, FEW_NODES = 7, 32, 64, 8
 STEP, DECAY = 2e-3, 1e-2
 "Step of the descent and weight decay, over the largest curvature; Euler's error is then below the step over e."
 DECAYS = (0.0, 1e-4, 1e-2)
+LOOK_LEAST = 200
+"Steps between two looks, at least: Euler's error is largest at about 500 steps, and is not to be missed."
 TIMES = np.geomspace(1e-3, 1e10, 120)
 "Times, over the inverse of the largest curvature."
 START = 1e-4
@@ -84,7 +86,7 @@ def _sent_back(readout: Array, problem: _Problem) -> dict[str, Array]:
 def _descended(config: Lazy, session: Session, features: Array, targets: Array, start: Array) -> tuple[float, np.ndarray, np.ndarray]:
     lazy, largest = _with_relative_decay(features, targets, start, DECAY)
     problem = _Problem(features, targets, lazy.decay, jnp.asarray(STEP / float(largest)))
-    steps, every = config.descent_steps, max(config.descent_steps // 50, 1)
+    steps, every = config.descent_steps, max(config.descent_steps // 250, LOOK_LEAST)
     loop = session.loop(_descend, start, steps=steps, args=problem, every=every, watch=_sent_back, label="descent on fixed features")
     times = loop.history["step"] * STEP
     exact = np.asarray(lazy.feature_gradient(jnp.asarray(times / float(largest))))

@@ -107,7 +107,9 @@ def train(
     work = Work(all_pairs(group), order, n_train, **numbers, has_grams=jnp.asarray(has_grams), most=most, method=method)
     state = (networks, _begun(networks, work))
     loop = session.loop(_step, state, steps=epochs, args=work, every=every, watch=_watch, label=label, on_nonfinite="keep")
-    return Trained(loop.state[0], work, loop.history)
+    # In double precision, so that rounded numbers read as such.
+    history = {name: values.astype(float) if values.dtype.kind == "f" else values for name, values in loop.history.items()}
+    return Trained(loop.state[0], work, history)
 
 
 @eqx.filter_jit
@@ -230,7 +232,8 @@ class Features(NamedTuple):
 def features_of(trained: Trained, group: FiniteGroup) -> Features:
     """What the nodes have learned."""
     projectors = jnp.asarray(group.isotypic_projectors, jnp.float32)
-    return Features(*jax.device_get(_features(trained.networks.first, trained.work, projectors)))
+    purity, winner, length, energy = jax.device_get(_features(trained.networks.first, trained.work, projectors))
+    return Features(purity.astype(float), winner, length.astype(float), energy.astype(float))
 
 
 @eqx.filter_jit
