@@ -23,9 +23,11 @@ class Config:
     depth_path: Annotated[int, Between(1, 10)] = 2
     "Hidden layers of the displacement."
     steps: Annotated[int, Between(20, 10_000_000)] = 4000
-    "Steps of AMSGrad over all points, a multiple of 20 and of the windows; the rate falls to zero as a cosine."
+    "Steps of Adam over all points, a multiple of 20 and of the windows; the rate falls to zero as a cosine."
     rate: Annotated[float, Between(1e-6, 1)] = 0.01
     "Of the first step, the authors'."
+    amsgrad: bool = False
+    "Whether Adam keeps its largest second moment, as the authors' does: in few steps the first gradients then hold it back for good."
     other_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (0.003, 0.03)
     "With which the usual network is tried once more at speed 30, so that its failure is not the rate's."
     speeds: Annotated[tuple[float, ...], Between(0.01, 1000)] = (1.0, 10.0, 30.0, 50.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,7 +20,7 @@ from .truth import HORIZON, PERIOD
 
 SPEEDS = (1.0, 30.0)
 "A slow and a fast convection."
-REACH = 0.5
+REACH = 0.2
 "Half a side of a slice, in the norm of the parameters."
 
 
@@ -41,10 +39,10 @@ def measure_landscapes(config: Config, trained: dict[Method, Trained], session: 
             for seed in range(config.seeds):
                 at = number * config.seeds + seed
                 model = jax.tree.map(lambda leaf, at=at: leaf[at] if eqx.is_array(leaf) else leaf, trained[method].models)
-                found = session.once(f"curvature, {method}, {speed:g}, {seed}", _curvature, config, model, points, key)
+                found = session.once(f"curvature, {method}, {speed:g}, {seed}", _curvature, config, model, points, axis, key)
                 values[i, j, seed], residuals[i, j, seed] = found["values"], found["residuals"]
                 if seed == 0:
-                    slices[i, j] = session.once(f"slice, {method}, {speed:g}", _slice, model, points, found["vectors"], axis)
+                    slices[i, j] = found["slice"]
     return xr.Dataset(
         {
             "eigenvalue": (("frame", "speed", "seed", "rank"), values, {"units": "1"}),
@@ -65,16 +63,9 @@ class _Loss(eqx.Module):
 
 
 @eqx.filter_jit
-def _curvature(config: Config, model: AbstractPINN, points: Points, key: PRNGKeyArray) -> dict[str, Any]:
+def _curvature(config: Config, model: AbstractPINN, points: Points, axis: Array, key: PRNGKeyArray) -> dict[str, Array]:
     trained, rest = model.split()
     pairs = top_eigenpairs(HessianOperator(_Loss(rest), trained, points), 2, key=key, steps=config.lanczos_steps)
-    # A list: what can be kept for a resumed run.
-    return {"values": pairs.values, "residuals": pairs.residuals, "vectors": jax.tree.leaves(pairs.vectors)}
-
-
-@eqx.filter_jit
-def _slice(model: AbstractPINN, points: Points, vectors: list[Array], axis: Array) -> Array:
-    trained, rest = model.split()
-    structure = jax.tree.structure(trained)
-    first, second = (structure.unflatten([leaf[i] for leaf in vectors]) for i in range(2))
-    return plane_slice(lambda trained: _Loss(rest)(trained, points), Plane(trained, first, second), axis, axis)
+    first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], pairs.vectors) for i in range(2))
+    heights = plane_slice(lambda trained: _Loss(rest)(trained, points), Plane(trained, first, second), axis, axis)
+    return {"values": pairs.values, "residuals": pairs.residuals, "slice": heights}

@@ -86,6 +86,7 @@ class _Work(eqx.Module):
     "Fields less their means, axes (model, time, place)."
     means: Array
     steps: int = eqx.field(static=True)
+    amsgrad: bool = eqx.field(static=True)
 
 
 def train(config: Config, method: Method, truth: Truth, session: Session, key: PRNGKeyArray) -> Trained:
@@ -104,6 +105,7 @@ def train(config: Config, method: Method, truth: Truth, session: Session, key: P
         truth=jnp.asarray(np.repeat(fields, seeds, axis=0), jnp.float32),
         means=jnp.asarray(np.repeat(means, seeds), jnp.float32),
         steps=config.steps,
+        amsgrad=config.amsgrad,
     )
     loop = session.loop(_stretch, state, steps=LOOKS, args=work, every=1, watch=_watch, label=f"{method} coordinates", chunk=1)
     models = eqx.combine(loop.state.trained, rest)
@@ -170,7 +172,7 @@ def _build(
     def one(key: Array, constant: Array, slope: Array, mean: Array, rate: Array) -> tuple[_State, PyTree]:
         problem = ConvectionDiffusion(Affine(constant, slope), config.diffusivity, Raised(jnp.sin, mean), PERIOD)
         trained, rest = new_model(config, method, problem, key).split()
-        return _State(trained, _optimizer(rate, config.steps).init(trained)), rest
+        return _State(trained, _optimizer(rate, config.steps, amsgrad=config.amsgrad).init(trained)), rest
 
     # One key for each seed, whatever the problem.
     keys = jnp.tile(jax.random.split(key, config.seeds), rates.size // config.seeds)
@@ -191,9 +193,9 @@ def new_model(config: Config, method: Method, problem: ConvectionDiffusion, key:
     )
 
 
-def _optimizer(rate: Array | float, steps: int) -> optax.GradientTransformation:
+def _optimizer(rate: Array | float, steps: int, *, amsgrad: bool) -> optax.GradientTransformation:
     schedule = optax.cosine_decay_schedule(1.0, steps)
-    return optax.amsgrad(lambda count: rate * schedule(count))
+    return (optax.amsgrad if amsgrad else optax.adam)(lambda count: rate * schedule(count))
 
 
 def _stretch(state: _State, _: Array, work: _Work) -> _State:
@@ -201,7 +203,7 @@ def _stretch(state: _State, _: Array, work: _Work) -> _State:
 
     def one(rest: PyTree, trained: PyTree, memory: PyTree, rate: Array) -> tuple[PyTree, PyTree]:
         def step(_: Array, moving: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-            return training_step(*moving, rest, work.points, _optimizer(rate, work.steps), WEIGHTS)[:2]
+            return training_step(*moving, rest, work.points, _optimizer(rate, work.steps, amsgrad=work.amsgrad), WEIGHTS)[:2]
 
         return jax.lax.fori_loop(0, work.steps // LOOKS, step, (trained, memory))
 
@@ -273,7 +275,7 @@ def try_remedies(config: Config, truth: Truth, session: Session, key: PRNGKeyArr
 @eqx.filter_jit
 def _remedies(config: Config, keys: Array, places: Array, times: Array, truth: Array) -> dict[str, Array]:
     n_windows, n_steps = config.windows, config.steps // config.windows
-    optimizer, length = _optimizer(config.rate, n_steps), HORIZON / config.windows
+    optimizer, length = _optimizer(config.rate, n_steps, amsgrad=config.amsgrad), HORIZON / config.windows
     whole = collocation_grid(config.places, config.times, period=PERIOD, horizon=HORIZON)
     window = collocation_grid(config.places, max(config.times // n_windows, 2), period=PERIOD, horizon=length)
 
