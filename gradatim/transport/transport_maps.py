@@ -160,6 +160,7 @@ def entropic_map(
     return _entropic_map(x, y, cost, jnp.asarray(epsilon, x.dtype), tolerance, max_iterations)
 
 
+@jax.jit
 def unexplained_variance(
     images: Float[Array, "n dim"], optimal: Float[Array, "n dim"], target: Float[Array, "m dim"] | None = None
 ) -> Float[Array, ""]:

@@ -44,13 +44,13 @@ def _arrows(ax: Axes, starts: np.ndarray, ends: np.ndarray, colour: str) -> None
 
 
 def _draw_maps(plane: xr.Dataset) -> Figure:
-    fig, axes = plots.figure(1, 4, panel=(3.5, 3.7), sharex=True, sharey=True)
+    fig, axes = plots.figure(1, 4, panel=(3.7, 2.7), sharex=True, sharey=True)
     names = plane["arm"].values.tolist()
     strongest = [name for name in names if name.startswith("displacement")][-1]
     panels = [("optimal map", plane["optimal"].values, KNOWN)]
-    for name, words in (("none", "fit alone"), (_middle(plane), "fit and gap"), (strongest, f"fit and {strongest}")):
+    for name, words in (("none", "fit alone"), (_middle(plane), "fit and gap"), (strongest, strongest)):
         error = float(plane["unexplained"].sel(arm=name).isel(seed=0))
-        panels.append((f"{words}: {error:.3g} % unexplained", plane["image"].sel(arm=name).values, IMAGE))
+        panels.append((f"{words}: {error:.2g} % error", plane["image"].sel(arm=name).values, IMAGE))
     for ax, (title, image, colour) in zip(axes[0], panels, strict=True):
         ax.plot(*plane["target"].values.T, ".", color=TARGET, ms=3, alpha=0.5, label="target")
         ax.plot(*plane["source"].values[:ARROWS].T, ".", color=SOURCE, ms=4, label="source")
@@ -205,7 +205,7 @@ def _draw_digits(digits: xr.Dataset) -> Figure:
     fig, axes = plots.figure(len(kinds), pictures.sizes["image"], panel=(0.9, 0.95))
     for row, (kind, words) in zip(axes, kinds.items(), strict=True):
         for ax, picture in zip(row, pictures.sel(kind=kind).values, strict=True):
-            ax.imshow(picture, cmap="gray_r", vmin=float(pictures.min()), vmax=float(pictures.max()))
+            ax.imshow(picture, cmap="gray_r", vmin=0, vmax=float(pictures.max()))
             ax.set_xticks([])
             ax.set_yticks([])
             ax.grid(False)
@@ -220,8 +220,8 @@ def _draw_exact(tree: dict[str, xr.Dataset]) -> Figure:
     linear = tree["linear"]
     ax, places = axes[0, 0], np.arange(linear.sizes["map"])
     ax.bar(places, linear["formula"].values, color="#cccccc", label="of the law")
-    for row in linear["gap"].values:
-        ax.plot(places, row, ".", color=plots.COLOURS[0], label="on a sample" if row is linear["gap"].values[0] else None)
+    for i, row in enumerate(linear["gap"].values):
+        ax.plot(places, row, ".", color=plots.COLOURS[0], label=None if i else "on a sample")
     ax.set_xticks(places, [name.replace(" by ", "\nby ") for name in linear["map"].values.tolist()], fontsize=8)
     ax.legend(fontsize=8)
     plots.label(ax, "linear map", "gap", title="twice nuclear norm less trace")

@@ -138,19 +138,16 @@ def train(
     key_weights, key_rows, key_probes = jax.random.split(key, 3)
     n_seeds, n, dim = samples.x.shape
     arrays, network = _networks(config, generator(key_weights), n_seeds, dim, is_correction=starts is not None)
-    x, y, held_x, held_y = (jnp.asarray(part, jnp.float32) for part in samples)
-    scales = [
-        [mean_cost(SQUARED_EUCLIDEAN, b[:MOST_ROWS], b[:MOST_ROWS]), mean_cost(cost, a[:MOST_ROWS], b[:MOST_ROWS])]
-        for a, b in zip(x, y, strict=True)
-    ]
+    x, y, held_x, held_y = (np.asarray(part, np.float32) for part in samples)
+    scales = [_scales(cost, jnp.asarray(a[:MOST_ROWS]), jnp.asarray(b[:MOST_ROWS])) for a, b in zip(x, y, strict=True)]
     fit_scale, gap_scale = np.asarray(scales, np.float32).T
     random = generator(key_rows)
     sizes = [config.pool, n] if any(arm.fresh for arm in arms) else [config.pool]
     rows = [np.stack([_batches(random, size, config) for _ in range(2 * n_seeds)], axis=1) for size in sizes]
     runs = len(arms) * n_seeds
     task = _Task(
-        x=x,
-        y=y,
+        x=jnp.asarray(x),
+        y=jnp.asarray(y),
         rows=jnp.asarray(np.stack(rows).reshape(len(sizes), config.steps, n_seeds, 2, -1)),
         weights=jnp.asarray(np.repeat(np.asarray(arms, np.float32), n_seeds, axis=0)),
         seed_of=jnp.asarray(np.tile(np.arange(n_seeds, dtype=np.int32), len(arms))),
@@ -167,16 +164,17 @@ def train(
         penalised=penalised,
     )
     first = jax.tree.map(lambda leaf: np.tile(leaf, (len(arms),) + (1,) * (leaf.ndim - 1)), arrays)
-    memory = jax.vmap(ADAM.init)(first)
+    # On the host, where zeros of every shape need no program.
+    zeros = [jax.tree.map(np.zeros_like, first) for _ in range(2)]
+    memory = optax.ScaleByAdamState(jnp.asarray(np.zeros(runs, np.int32)), *zeros)
     none = jnp.asarray(np.zeros(runs, np.float32))
     state = _State(first, memory, jnp.asarray(np.zeros(runs, np.int32)), none, none)
     loop = session.loop(_step, state, steps=config.steps, args=task, watch=_watch, label=label)
 
     def judged() -> dict[str, np.ndarray]:
-        images, divergence = (np.asarray(part) for part in _judged(task, loop.state.networks, held_x, held_y))
-        exact = [
-            exact_monge_gap(held_x[seed], jnp.asarray(own), cost=cost) for seed, own in zip(task.seed_of.tolist(), images, strict=True)
-        ]
+        images, divergence = (np.asarray(part) for part in _judged(task, loop.state.networks, jnp.asarray(held_x), jnp.asarray(held_y)))
+        own = [jnp.asarray(held_x[seed]) for seed in task.seed_of.tolist()]
+        exact = [exact_monge_gap(points, jnp.asarray(moved), cost=cost) for points, moved in zip(own, images, strict=True)]
         columns = {
             "images": images,
             "divergence": divergence,
@@ -190,6 +188,12 @@ def train(
     if missed > 0:
         session.note(f"{label}: in {100 * missed:.2g} % of the steps a transport problem was not solved to 1e-3 within 500 iterations")
     return Trained(**found, missed=missed, history=loop.history)
+
+
+@eqx.filter_jit
+def _scales(cost: Cost, x: Array, y: Array) -> tuple[Array, Array]:
+    """Mean costs within the target, of the fit, and between source and target, of the gap."""
+    return mean_cost(SQUARED_EUCLIDEAN, y, y), mean_cost(cost, x, y)
 
 
 def described(trained: Trained) -> dict[str, Any]:
