@@ -144,7 +144,8 @@ def _training(config: Config, dim: int) -> tuple[Any, Any, Any]:
             return {kind: pair[0] for kind, pair in after.items()}, {kind: pair[1] for kind, pair in after.items()}
 
         per_seed = jax.vmap(one, (0, 0, 0, 1, None))
-        return jax.vmap(per_seed, (0, 0, None, None, 0))(*state, keys, rates, data)
+        networks, memories = state
+        return jax.vmap(per_seed, (0, 0, None, None, 0))(networks, memories, keys, rates, data)
 
     def watch(state: Any, args: Any) -> dict[str, Array]:
         held_out = args[1]

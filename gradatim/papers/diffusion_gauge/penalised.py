@@ -81,7 +81,8 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
             updates, memory = adam.update(jax.grad(loss)(networks), memory)
             return optax.apply_updates(networks, updates), memory
 
-        return jax.vmap(jax.vmap(one, (0, 0, None, 0)), (0, 0, 0, None))(*state, weights, keys)
+        networks, memories = state
+        return jax.vmap(jax.vmap(one, (0, 0, None, 0)), (0, 0, 0, None))(networks, memories, weights, keys)
 
     def watch(state: Any, args: Any) -> dict[str, Array]:
         batch = batch_of(jax.random.key(0), args[0], 512)
