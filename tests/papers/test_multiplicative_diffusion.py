@@ -151,3 +151,12 @@ def test_more_active_weights_than_there_are_is_refused():
 def test_more_images_than_there_are_is_refused():
     with pytest.raises(ValueError, match="at most what digits has, got 2000 of 1437 in its train part"):
         generation.images(replace(SMOKE, n_images=2000), Session(jax.random.key(0)))
+
+
+def test_steps_that_do_not_divide_are_refused():
+    for config, message in (
+        (replace(SMOKE, exact=replace(SMOKE.exact, path_steps=20)), r"exact\.path_steps must be a multiple of 8, got 20"),
+        (replace(SMOKE, images=replace(SMOKE.images, sampler_steps=10)), r"images\.sampler_steps must be a multiple of 4, got 10"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            paper.run(config, Session(jax.random.key(0), precision="double"))

@@ -17,9 +17,9 @@ from .config import Config as Config
 from .config import Exact as Exact
 from .config import Generation as Generation
 from .config import Regression as Regression
-from .exact import run_exact
+from .exact import EIGHTHS, run_exact
 from .figures import draw as draw
-from .generation import images, run_generation, spirals
+from .generation import FRAMES, images, run_generation, spirals
 from .judging import judge
 from .regression import run_regression
 
@@ -80,6 +80,13 @@ def memory(config: Config) -> int:
 
 def run(config: Config, session: Session) -> Findings:
     """What is exact first, then two spirals, images and the regression."""
+    for name, steps, parts in (
+        ("exact.path_steps", config.exact.path_steps, EIGHTHS),
+        ("spirals.sampler_steps", config.spirals.sampler_steps, FRAMES),
+        ("images.sampler_steps", config.images.sampler_steps, FRAMES),
+    ):
+        if steps % parts:
+            raise ValueError(f"{name} must be a multiple of {parts}, got {steps}")
     key_exact, key_spirals, key_images, key_regression = jax.random.split(session.key, 4)
     trees: dict[str, xr.Dataset] = run_exact(config, session, key_exact)
     if config.with_spirals:

@@ -92,7 +92,7 @@ class PathScore(eqx.Module):
 
 
 def loss_of(arm: str, network: NoiseNetwork, scale: Scale, motion: GeometricBrownianMotion, batch: tuple[Array, Array, Array]) -> Array:
-    """Of points, noise and uniform numbers that stand for times: the first level of the samplers is the least noise that is trained."""
+    """Of points, noise and times of the motion, of which that of the samplers' last step is the least."""
     x, noise, t = batch
     if arm == "additive":
         return denoising_score_matching(PathScore(network), PATH, noise, (jnp.log(x) - scale.mean) / scale.std, 1 - t)
@@ -103,10 +103,11 @@ def loss_of(arm: str, network: NoiseNetwork, scale: Scale, motion: GeometricBrow
 
 def batch_of(key: PRNGKeyArray, data: Float[Array, "n dim"], size: int, first: float) -> tuple[Array, Array, Array]:
     """Points, noise and times, the same for every arm."""
-    key_rows, key_noise, key_times = jax.random.split(key, 3)
-    rows = jax.random.randint(key_rows, (size,), 0, len(data))
-    noise = jax.random.normal(key_noise, (size * data.shape[1],), jnp.float32).reshape(size, -1)
-    return data[rows], noise, first + (1 - first) * jax.random.uniform(key_times, (size,), jnp.float32)
+    # One draw, for random numbers take longest to compile: uniform ones from normal ones by their law.
+    normal = jax.random.normal(key, (size * (data.shape[1] + 2),), jnp.float32).reshape(size, -1)
+    uniform = jax.scipy.special.ndtr(normal[:, :2])
+    rows = jnp.minimum((uniform[:, 0] * len(data)).astype(jnp.int32), len(data) - 1)
+    return data[rows], normal[:, 2:], first + (1 - first) * uniform[:, 1]
 
 
 def scale_of(data: Float[np.ndarray, "n dim"]) -> Scale:
@@ -120,7 +121,9 @@ def train(
 ) -> tuple[dict[str, NoiseNetwork], dict[str, xr.Dataset]]:
     """Networks of each arm, stacked over seeds, at the rate that is best for the arm; and their losses on held-out points."""
     init, unravel, step, watch = _training(config, settings, data)
-    points = jnp.asarray(data), jnp.asarray(held_out)
+    # The same points, noise and times for all networks and all looks.
+    watched = jax.jit(lambda points: batch_of(jax.random.key(0), points, WATCHED, 1 / settings.sampler_steps))(jnp.asarray(held_out))
+    points = jnp.asarray(data), watched
     trees: dict[str, xr.Dataset] = {}
     rates = dict.fromkeys(ARMS, settings.rates[0])
     if len(settings.rates) > 1:
@@ -191,8 +194,6 @@ def _training(config: Config, settings: Generation, data: np.ndarray) -> tuple[A
         return parameters + factor[..., None] * updates, memory
 
     def watch(state: Any, args: Any) -> dict[str, Array]:
-        # The same points, noise and times for all networks and all looks.
-        batch = batch_of(jax.random.key(0), args[1], WATCHED, first)
-        return {"loss": jax.vmap(lambda parameters: losses(parameters, batch), 1, 1)(state[0])}
+        return {"loss": jax.vmap(lambda parameters: losses(parameters, args[1]), 1, 1)(state[0])}
 
     return init, unravel, step, watch
