@@ -31,15 +31,15 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     measures["C1.nudge_error_slope"] = Measure.over_seeds(
         slopes(nudging.radius.values, nudging["gradient_error"].sel(angle=0).values, inside[0.0])
     )
-    measures["C1.asymmetry_identity_error"] = Measure.exact(float(nudging["identity"].max()))
+    measures["C1.asymmetry_identity_error"] = Measure.exact(float(nudging["identity"].sel(angle=list(ANGLES[1:])).max()))
     for points in (1, 2, 4, 6):
         if points in nudging.points.values:
             errors = nudging["response_error"].sel(points=points).values
             measures[f"C2.slope_{points}"] = Measure.over_seeds(slopes(nudging.radius.values, errors, inside[45.0]))
         else:
             untested[f"C2.slope_{points}"] = f"no circle of {points} points among {nudging.points.values.tolist()}"
-    measures["C4.recurrent_difference"] = Measure.exact(float(nudging["recurrent"].max()))
-    measures["C4.through_time_difference"] = Measure.exact(float(nudging["through_time"].max()))
+    measures["C4.recurrent_difference"] = Measure.exact(float(nudging["recurrent"].sel(angle=0).max()))
+    measures["C4.through_time_difference"] = Measure.exact(float(nudging["through_time"].sel(angle=0).max()))
     measures["C5.estimator_error"] = Measure.over_seeds(np.abs(nudging["estimator"].values).max(axis=1))
     errors = ", ".join(f"N = {n} {_at_one(nudging, int(n)):.2g}" for n in nudging.points.values)
     radii = ", ".join(f"{angle:g} {float(nudging['convergence'].sel(angle=angle).mean()):.2g}" for angle in ANGLES)
@@ -64,19 +64,19 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     with_loss, without = (at_rate(chain, f"90, {word}", rate, "cosine")[:, 0] for word in ("with", "without"))
     measures["C5.cosine_gain"] = Measure.paired(with_loss, without)
     measures["C5.symmetry_score"] = Measure.over_seeds(at_rate(chain, "90, with", rate, "score"))
-    measures["C5.accuracy_gain"] = Measure.paired(*(at_best(chain, f"90, {word}", "accuracy") for word in ("with", "without")))
+    measures["C5.accuracy_gain"] = Measure.paired(at_best(chain, "90, with", "accuracy"), at_best(chain, "90, without", "accuracy"))
     _describe("C5", chain, ("90, without", "90, with"), rate, session)
 
     loop = trees["loop"]
     rate = best_rate(loop, "without")
-    measures["C6.symmetry_rise"] = Measure.paired(*(at_rate(loop, word, rate, "score") for word in ("with", "without")))
+    measures["C6.symmetry_rise"] = _difference(loop, "with", "without", rate, "score")
     measures["C6.symmetry_score"] = Measure.over_seeds(at_rate(loop, "with", rate, "score"))
-    measures["C6.weight_decay_difference"] = Measure.paired(*(at_rate(loop, word, rate, "accuracy") for word in ("with", "decay")))
+    measures["C6.weight_decay_difference"] = _difference(loop, "with", "decay", rate, "accuracy")
     _describe("C6", loop, ("without", "with", "decay"), rate, session)
 
     rate = best_rate(chain, "0, without")
     measures["C8.angle_without"] = Measure.over_seeds(at_rate(chain, "0, without", rate, "angle"))
-    measures["C8.angle_difference"] = Measure.paired(*(at_rate(chain, f"0, {word}", rate, "angle") for word in ("with", "without")))
+    measures["C8.angle_difference"] = _difference(chain, "0, with", "0, without", rate, "angle")
     _describe("C8", chain, ("0, without", "0, with"), rate, session)
 
     for name in ("angles", "homeostasis", "loop"):
@@ -112,6 +112,11 @@ def at_rate(data: xr.Dataset, arm: str, rate: float, name: str) -> np.ndarray:
 def at_best(data: xr.Dataset, arm: str, name: str) -> np.ndarray:
     """The same at the arm's own best rate."""
     return at_rate(data, arm, best_rate(data, arm), name)
+
+
+def _difference(data: xr.Dataset, ours: str, control: str, rate: float, name: str) -> Measure:
+    """Of a reading of two arms after the last epoch, at one rate."""
+    return Measure.paired(at_rate(data, ours, rate, name), at_rate(data, control, rate, name))
 
 
 def _at_one(nudging: xr.Dataset, points: int) -> float:

@@ -38,6 +38,16 @@ CIRCLE, ON_CIRCLE, ORDERS = 0.05, 32, (4, 10)
 "Radius and points from which the radius of convergence is found, and the orders of the two coefficients whose ratio tells it."
 
 
+class Given(AbstractResponse):
+    """A response that is known already."""
+
+    value: Any
+
+    def __call__(self, network: Any, drive: Any, target: Any, state: Any) -> Any:
+        """What is known."""
+        return self.value
+
+
 class Readings(eqx.Module):
     """What is measured on the networks of a seed, one for each angle."""
 
@@ -47,70 +57,78 @@ class Readings(eqx.Module):
 
     def __call__(self, networks: LayeredNetwork, key: PRNGKeyArray) -> dict[str, Any]:
         """Of networks stacked over the angles 0 (made symmetric again), 45 and 90."""
-        straight, _, wide = (jax.tree.map(lambda w, k=k: w[k], networks) for k in range(len(ANGLES)))
-        networks = jax.tree.map(lambda all_of_them, first: all_of_them.at[0].set(first), networks, set_weight_angle(straight, 0.0))
-        straight, middle, _ = (jax.tree.map(lambda w, k=k: w[k], networks) for k in range(len(ANGLES)))
-        radii = jnp.asarray(self.config.radii)
-
-        def one_sided(network: LayeredNetwork) -> tuple[Array, Array]:
-            true = _flat(self.gradient(network, ExactAdjoint()))
-
-            def error(radius: Array) -> Array:
-                found = _flat(self.gradient(network, self.nudged(radius, 1)))
-                return jnp.linalg.norm(found - true) / jnp.linalg.norm(true)
-
-            return jax.lax.map(error, radii), self.free(network)[1].max()
-
-        errors, residuals = jax.lax.map(one_sided, networks)
-        recurrent, through_time = self.agreement(straight)
+        straight = set_weight_angle(jax.tree.map(lambda w: w[0], networks), 0.0)
+        networks = jax.tree.map(lambda all_of_them, first: all_of_them.at[0].set(first), networks, straight)
+        found, states, response, one_sided = jax.lax.map(self.of_network, networks)
+        middle = jax.tree.map(lambda w: w[1], (networks, states, response, one_sided))
         return {
-            "residual": residuals,
-            "gradient_error": errors,
-            "response_error": self.response_errors(middle, radii),
-            "convergence": jax.lax.map(self.convergence_radius, networks),
-            "recurrent": recurrent,
-            "through_time": through_time,
-            "identity": self.identity(wide),
+            **found,
+            "response_error": self.response_errors(*middle),
             "estimator": jax.lax.map(lambda network: self.estimator(network, key), jax.tree.map(lambda w: w[1:], networks)),
         }
+
+    def of_network(self, network: LayeredNetwork) -> tuple[dict[str, Array], Any, Any, Any]:
+        """What is measured at every angle; then free equilibria, exact responses, and those of one nudged phase for every radius."""
+        free = jax.vmap(lambda x: relax(network, network.drive(x), steps=self.config.steps, tolerance=AT_REST))(self.x)
+        response, adjoint, recurrent = (
+            self.answers(way, network, free.state)
+            for way in (ExactResponse(), ExactAdjoint(), RecurrentAdjoint(self.config.steps, AT_REST))
+        )
+        one_sided = jax.lax.map(lambda r: self.answers(self.nudged(r, 1), network, free.state), jnp.asarray(self.config.radii))
+        # One program for the gradients of all.
+        every = jax.tree.map(lambda *parts: jnp.concatenate([jnp.stack(parts[:-1]), parts[-1]]), response, adjoint, recurrent, one_sided)
+        gradients = jax.lax.map(lambda answer: self.gradient(network, answer), every)
+        rows = jax.vmap(_flat)(gradients)
+        by_response, by_recurrence = (jax.tree.map(lambda g, k=k: g[k], gradients) for k in (0, 2))
+
+        def cost(network: LayeredNetwork) -> Array:
+            return jax.vmap(lambda x, y, u: cost_through_time(network, x, y, u, steps=self.config.steps))(self.x, self.y, free.state).mean()
+
+        found = {
+            "residual": free.residual.max(),
+            "convergence": self.convergence_radius(network, free.state),
+            "gradient_error": jnp.linalg.norm(rows[3:] - rows[1][None], axis=1) / jnp.linalg.norm(rows[1]),
+            "recurrent": _worst(by_response, by_recurrence),
+            "through_time": _worst(by_response, jax.grad(cost)(network)),
+            "identity": self.identity(network, free.state, response, adjoint),
+        }
+        return found, free.state, response, one_sided
+
+    def answers(self, response: AbstractResponse, network: LayeredNetwork, states: Any) -> Any:
+        """Of all examples."""
+        return jax.vmap(lambda x, y, state: response(network, network.drive(x), y, state))(self.x, self.y, states)
 
     def nudged(self, radius: Array, points: int) -> NudgedResponse:
         """Phases that come to rest."""
         return NudgedResponse(radius, points, self.config.steps, AT_REST)
 
-    def free(self, network: LayeredNetwork) -> tuple[Any, Array]:
-        """Free equilibria and residuals of all examples."""
-        found = jax.vmap(lambda x: relax(network, network.drive(x), steps=self.config.steps, tolerance=AT_REST))(self.x)
-        return found.state, found.residual
+    def gradient(self, network: LayeredNetwork, answers: Any) -> LayeredNetwork:
+        """Of the mean cost of the examples, from responses or adjoints that are known."""
 
-    def gradient(self, network: LayeredNetwork, response: AbstractResponse) -> LayeredNetwork:
-        """Of the mean cost of the examples."""
+        def cost(network: LayeredNetwork, x: Array, y: Array, answer: Any) -> Array:
+            return equilibrium_propagation(network, x, y, response=Given(answer), steps=self.config.steps, tolerance=AT_REST).loss
 
         def loss(network: LayeredNetwork) -> Array:
-            return jax.vmap(
-                lambda x, y: equilibrium_propagation(network, x, y, response=response, steps=self.config.steps, tolerance=AT_REST).loss
-            )(self.x, self.y).mean()
+            return jax.vmap(lambda x, y, answer: cost(network, x, y, answer))(self.x, self.y, answers).mean()
 
         return jax.grad(loss)(network)
 
-    def response_errors(self, network: LayeredNetwork, radii: Array) -> Float[Array, "points radii"]:
+    def response_errors(self, network: LayeredNetwork, states: Any, response: Any, one_sided: Any) -> Float[Array, "points radii"]:
         """Of the nudged responses, over the exact one, all examples together."""
-        states, _ = self.free(network)
+        exact = _flat(response)
 
-        def answers(response: AbstractResponse) -> Array:
-            each = jax.vmap(lambda x, y, state: response(network, network.drive(x), y, state))
-            return _flat(each(self.x, self.y, states))
-
-        exact = answers(ExactResponse())
+        def error(found: Any) -> Array:
+            return jnp.linalg.norm(_flat(found) - exact) / jnp.linalg.norm(exact)
 
         def errors(points: int) -> Array:
-            return jax.lax.map(lambda r: jnp.linalg.norm(answers(self.nudged(r, points)) - exact) / jnp.linalg.norm(exact), radii)
+            if points == 1:
+                return jax.vmap(error)(one_sided)
+            return jax.lax.map(lambda r: error(self.answers(self.nudged(r, points), network, states)), jnp.asarray(self.config.radii))
 
         return jnp.stack([errors(points) for points in self.config.points])
 
-    def convergence_radius(self, network: LayeredNetwork) -> Array:
+    def convergence_radius(self, network: LayeredNetwork, states: Any) -> Array:
         """Where the power series of the activities in the nudge ends: from the norms of its coefficients, found on a small circle."""
-        states, _ = self.free(network)
         circle = CIRCLE * jnp.exp(2j * jnp.pi * jnp.arange(ON_CIRCLE) / ON_CIRCLE)
 
         def activity(strength: Array, x: Array, y: Array, state: Any) -> Any:
@@ -123,39 +141,21 @@ class Readings(eqx.Module):
         low, high = jnp.linalg.norm(turns @ values, axis=1)
         return CIRCLE * (low / high) ** (1 / (ORDERS[1] - ORDERS[0]))
 
-    def agreement(self, network: LayeredNetwork) -> tuple[Array, Array]:
-        """The exact response's gradient against recurrent backpropagation and backpropagation through time: worst parameter, relative."""
-        states, _ = self.free(network)
+    def identity(self, network: LayeredNetwork, states: Any, response: Any, adjoint: Any) -> Array:
+        """The difference ṙ - δ against 2 J⁻ᵀ A J⁻¹ ∂L/∂r from the dense Jacobian, relative to ṙ, worst example."""
 
-        def through_time(network: LayeredNetwork) -> Array:
-            return jax.vmap(lambda x, y, u: cost_through_time(network, x, y, u, steps=self.config.steps))(self.x, self.y, states).mean()
-
-        exact = self.gradient(network, ExactResponse())
-        rivals = (self.gradient(network, RecurrentAdjoint(self.config.steps, AT_REST)), jax.grad(through_time)(network))
-
-        def worst(rival: LayeredNetwork) -> Array:
-            both = zip(jax.tree.leaves(exact), jax.tree.leaves(rival), strict=True)
-            return jnp.stack([jnp.linalg.norm((a - b).ravel()) / jnp.linalg.norm(b.ravel()) for a, b in both]).max()
-
-        first, second = map(worst, rivals)
-        return first, second
-
-    def identity(self, network: LayeredNetwork) -> Array:
-        """The difference ṙ - δ against 2 J⁻ᵀ A J⁻¹ ∂L/∂r from the dense Jacobian, relative, worst example."""
-        states, _ = self.free(network)
-
-        def one(x: Array, y: Array, state: Any) -> Array:
+        def one(x: Array, y: Array, state: Any, response: Any, adjoint: Any) -> Array:
             drive, activity = network.drive(x), activities(network, state)
-            bias = _flat(ExactResponse()(network, drive, y, state)) - _flat(ExactAdjoint()(network, drive, y, state))
+            bias = _flat(response) - _flat(adjoint)
             flat, unravel = jax.flatten_util.ravel_pytree(activity)
             slopes = jax.jvp(lambda u: activities(network, u), (state,), (jax.tree.map(jnp.ones_like, state),))[1]
             inside = jax.jacfwd(lambda r: _flat(network.field(unravel(r), drive)))(flat)
             jacobian = inside - jnp.diag(1 / _flat(slopes))
             cost = _flat(jax.grad(lambda r: network.cost(r, y))(activity))
             exact = jnp.linalg.solve(jacobian.T, (jacobian - jacobian.T) @ jnp.linalg.solve(jacobian, cost))
-            return jnp.linalg.norm(bias - exact) / jnp.linalg.norm(exact)
+            return jnp.linalg.norm(bias - exact) / jnp.linalg.norm(_flat(response))
 
-        return jax.vmap(one)(self.x, self.y, states).max()
+        return jax.vmap(one)(self.x, self.y, states, response, adjoint).max()
 
     def estimator(self, network: LayeredNetwork, key: PRNGKeyArray) -> Array:
         """The homeostatic loss of many probes over its value from the dense Jacobian, less one."""
@@ -180,7 +180,8 @@ def measure_nudging(config: Nudging, images: Images, networks: LayeredNetwork, s
     found = session.once("nudging", lambda: {k: np.asarray(v) for k, v in _readings(readings, double, keys).items()})
     dims = {
         "residual": ("angle",), "convergence": ("angle",), "gradient_error": ("angle", "radius"),
-        "response_error": ("points", "radius"), "recurrent": (), "through_time": (), "identity": (), "estimator": ("wide_angle",),
+        "response_error": ("points", "radius"), "recurrent": ("angle",), "through_time": ("angle",), "identity": ("angle",),
+        "estimator": ("wide_angle",),
     }  # fmt: skip
     return xr.Dataset(
         {name: (("seed", *dims[name]), value, {"units": "1"}) for name, value in found.items()},
@@ -190,3 +191,9 @@ def measure_nudging(config: Nudging, images: Images, networks: LayeredNetwork, s
 
 def _flat(tree: Any) -> Array:
     return jax.flatten_util.ravel_pytree(tree)[0]
+
+
+def _worst(found: LayeredNetwork, wanted: LayeredNetwork) -> Array:
+    """The relative difference of the parameter that differs most."""
+    both = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
+    return jnp.stack([jnp.linalg.norm((a - b).ravel()) / jnp.linalg.norm(b.ravel()) for a, b in both]).max()

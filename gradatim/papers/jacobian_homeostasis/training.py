@@ -252,7 +252,7 @@ def first_state(work: Work, keys: Array, degrees: Array, wiring: str) -> State:
 
     networks = jax.lax.map(of_seed, keys)
 
-    def memories(network: LayeredNetwork, rate: Array) -> Any:
+    def memories(network: Any, rate: Array) -> Any:
         return tuple(descent.init(network) for descent in work.descents(rate))
 
     memory = jax.vmap(jax.vmap(memories), in_axes=(0, None))(networks, work.lanes.rate)
@@ -268,7 +268,7 @@ def step(state: State, i: Array, work: Work) -> State:
 
         def of_lane(inputs: Any) -> State:
             network, memory, lane = inputs
-            gradient = jax.grad(work.loss)(network, x, y, key, lane)
+            gradient: Any = jax.grad(work.loss)(network, x, y, key, lane)
             momentum, adam = work.descents(lane.rate)
 
             def with_adam() -> Any:
@@ -280,7 +280,8 @@ def step(state: State, i: Array, work: Work) -> State:
                 return updates, (after, memory[1])
 
             updates, memory = jax.lax.cond(lane.is_adam, with_adam, with_momentum)
-            return State(optax.apply_updates(network, updates), memory)
+            after: Any = optax.apply_updates(network, updates)
+            return State(after, memory)
 
         return jax.lax.map(of_lane, (networks, memory, work.lanes))
 
