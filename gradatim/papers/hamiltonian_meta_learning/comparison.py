@@ -118,11 +118,14 @@ class Experiment:
         dims = ("arm", "system", "seed", "task", "adapt_step")
         shape = (*batch.shape, self.config.test_tasks, -1)
         # All at the rate that suits the first arm: how much of the comparison is the rate's.
-        same = np.tile(rates.reshape(batch.shape)[:1], (len(ARMS), 1, 1)).ravel()
+        same = jnp.asarray(np.tile(rates.reshape(batch.shape)[:1], (len(ARMS), 1, 1)).ravel(), jnp.float32)
+        at_one = self.session.once("adaptation at one rate", _ends, batch.learners, tasks, same, self.config.adapt_steps)
+        error_at_one, change_at_one = (np.asarray(part).reshape(shape[:-1]) for part in at_one)
         data = {
             "error": (dims, np.asarray(error).reshape(shape), {"units": "1"}),
-            "error_at_same_rate": (dims[:-1], self._last("adaptation at one rate", batch, tasks, same), {"units": "1"}),
-            "change": (dims, np.maximum(np.nan_to_num(np.asarray(change), nan=1.0), LEAST_CHANGE).reshape(shape), {"units": "1"}),
+            "error_at_same_rate": (dims[:-1], error_at_one, {"units": "1"}),
+            "change_at_same_rate": (dims[:-1], _readable(change_at_one), {"units": "1"}),
+            "change": (dims, _readable(np.asarray(change)).reshape(shape), {"units": "1"}),
             "rate": (dims[:3], rates.reshape(batch.shape), {"units": "1"}),
         }
         return xr.Dataset(data, {"arm": list(ARMS), "system": list(NAMES)}), adapted
@@ -250,6 +253,16 @@ class Experiment:
         where = f"; on the edge of the grid for {', '.join(edge)}" if edge else ""
         rates = {arm: [float(f"{r:.3g}") for r in row] for arm, row in chosen.items()}
         self.session.note(f"{what}, of {grid}, by system held out ({', '.join(NAMES)}): {rates}{where}")
+
+
+def _ends(learners: Learner, tasks: Tasks, rates: Any, n_steps: int) -> list[Array]:
+    outcome = adapt(learners, tasks, rates, n_steps)
+    return [capped(outcome.error[..., -1]), outcome.change[..., -1]]
+
+
+def _readable(change: np.ndarray) -> np.ndarray:
+    """A layer that no longer varies has changed wholly; changes below the least are not told apart."""
+    return np.maximum(np.nan_to_num(change, nan=1.0), LEAST_CHANGE)
 
 
 def _on_device(tree: Any) -> Any:

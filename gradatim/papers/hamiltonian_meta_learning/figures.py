@@ -74,9 +74,8 @@ def _draw_along_time(data: xr.Dataset) -> Figure:
             for arm in data.arm.values.tolist():
                 ax.plot(data["later"], data[name].sel(arm=arm, system=system), color=COLOURS[arm], label=WORDS[arm])
             ax.set_yscale("log")
-            plots.label(
-                ax, "time", words if ax is row[0] else "", x_unit="unit times", title=f"{system} held out" if row is axes[0] else ""
-            )
+            title = f"{system} held out" if name == "state_curve" else ""
+            plots.label(ax, "time", words if ax is row[0] else "", x_unit="unit times", title=title)
     axes[0, 0].legend(fontsize="small")
     return fig
 
@@ -109,6 +108,7 @@ def _draw_comparisons(tree: dict[str, xr.Dataset]) -> Figure:
         values = special["two_body_error"].sel(arm=arm).values
         ax.plot(np.exp(np.log(values).mean(axis=tuple(range(values.ndim - 1)))), color=COLOURS[arm], label=WORDS[arm])
     ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_yscale("log")
     plots.label(ax, "step of adaptation", "field error", title="two bodies, graph network")
     return fig
 

@@ -54,7 +54,8 @@ def judge(trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
     same = trees["adaptation"]["error_at_same_rate"]
     session.note(
         f"with the meta-trained network's rate of adaptation for all: its error over the pooled network's {_over(same, 'pooled')!r}, over "
-        f"the random start's {_over(same, 'random')!r}"
+        f"the random start's {_over(same, 'random')!r}; its last layer's change over the pooled network's "
+        f"{_over(trees['adaptation']['change_at_same_rate'], 'pooled')!r} (what is below 1e-6 counts as 1e-6)"
     )
     for points, error in trees["few_points"]["error"].groupby("points"):
         session.note(f"from {points} points: over the pooled network's {_over(error, 'pooled')!r}, random {_over(error, 'random')!r}")
