@@ -96,7 +96,8 @@ def _judge_dimensions(
     shares = config.dimensions.entropic_shares
     words = {
         "network": "network with the gap",
-        "plain": "without",
+        "fresh": "with fresh points",
+        "plain": "without the gap",
         "entropic": "entropic map",
         "gaussian": "Gaussian",
         "constant": "constant",
