@@ -84,7 +84,7 @@ class Config:
     "What needs no network."
     with_spirals: bool = True
     "Whether points of the plane are learnt too, which no claim rests on."
-    spirals: Generation = Generation(width=128, batch_size=256, steps=5000, copies=1, directions=64)
+    spirals: Generation = Generation(width=64, batch_size=256, steps=3000, copies=1, directions=64)
     "Points of the plane, on two arms."
     spiral_points: Annotated[int, Between(10, 1_000_000)] = 4096
     "For training, and as many held out."
