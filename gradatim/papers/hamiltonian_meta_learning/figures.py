@@ -116,7 +116,8 @@ def _draw_comparisons(tree: dict[str, xr.Dataset]) -> Figure:
 def _dots(ax: Axes, groups: dict[str, xr.DataArray]) -> None:
     """Every seed's geometric mean."""
     for i, values in enumerate(groups.values()):
-        by_seed = np.exp(np.log(values).mean([dim for dim in values.dims if dim != "seed"])).values
+        logs: xr.DataArray = xr.apply_ufunc(np.log, values)
+        by_seed = np.exp(logs.mean([dim for dim in values.dims if dim != "seed"]).values)
         ax.plot(np.full(len(by_seed), i), by_seed, plots.MARKERS[i], color=plots.COLOURS[i], alpha=0.8)
     ax.set_xticks(range(len(groups)), list(groups), fontsize="small")
     ax.set_xlim(-0.5, len(groups) - 0.5)
@@ -126,7 +127,8 @@ def _draw_training(data: xr.Dataset) -> Figure:
     fig, axes = plots.figure(1, data.sizes["system"], panel=(3.0, 2.9), sharey=True)
     for ax, system in zip(axes[0], data.system.values.tolist(), strict=True):
         for arm, colour in zip(data.arm.values.tolist(), plots.COLOURS, strict=False):
-            values = np.exp(np.log(data["loss"].sel(arm=arm, system=system)).mean("seed"))
+            logs: xr.DataArray = xr.apply_ufunc(np.log, data["loss"].sel(arm=arm, system=system))
+            values = np.exp(logs.mean("seed").values)
             name = {"meta": "mish, log cosh", "pooled": "pooled, no inner steps"}.get(arm, arm)
             ax.plot(data["outer_step"], values, color=colour, label=name)
         ax.set_yscale("log")

@@ -83,12 +83,14 @@ def systems_ahead(error: xr.DataArray) -> np.ndarray:
 
 def remaining(first: xr.DataArray, last: xr.DataArray, arm: str) -> np.ndarray:
     """Of each seed, the share of the error that adaptation leaves: geometric mean over tasks, median over systems."""
-    shares = np.exp(np.log(last.sel(arm=arm) / first.sel(arm=arm)).mean("task"))
+    logs: xr.DataArray = xr.apply_ufunc(np.log, last.sel(arm=arm) / first.sel(arm=arm))
+    shares: xr.DataArray = xr.apply_ufunc(np.exp, logs.mean("task"))
     return shares.median("system").values
 
 
 def _geometric(values: xr.DataArray) -> np.ndarray:
-    return np.exp(np.log(np.maximum(values, 1e-9)).mean([dim for dim in values.dims if dim != "seed"])).values
+    logs: xr.DataArray = xr.apply_ufunc(np.log, values.clip(min=1e-9))
+    return np.exp(logs.mean([dim for dim in values.dims if dim != "seed"]).values)
 
 
 def _of_seeds(values: xr.DataArray, arm: str) -> np.ndarray:

@@ -93,7 +93,8 @@ def _watch(state: State, _: Any) -> dict[str, Array]:
 
 @jax.jit
 def _begin(learners: Learner) -> Any:
-    return jax.vmap(ADAM.init)(learners)
+    init: Any = ADAM.init
+    return jax.vmap(init)(learners)
 
 
 def _step(config: Config, outer: Callable[[Learner, Tasks, Float[Array, ""]], Float[Array, ""]]) -> Callable[[State, Any, Any], State]:
