@@ -12,6 +12,7 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpy as np
 import pytest
 from environments import python_of
@@ -113,7 +114,7 @@ def by_diffrax(layers: Any, x: Any, key: Any) -> Any:
         return variance * (network(layers, 1 - jnp.asarray(s), jnp.exp(y)) + 1)
 
     brownian = diffrax.UnsafeBrownianPath(x.shape, key=key)
-    noise = diffrax.ControlTerm(lambda s, y, args: jnp.asarray(given.SIGMA, y.dtype), brownian)
+    noise = diffrax.ControlTerm(lambda s, y, args: lx.DiagonalLinearOperator(jnp.full(y.shape, given.SIGMA, y.dtype)), brownian)
     terms = diffrax.MultiTerm(diffrax.ODETerm(drift), noise)
     solution: Any = diffrax.diffeqsolve(
         terms, diffrax.Euler(), 0.0, 1.0, 1 / given.STEPS, jnp.log(x), max_steps=given.STEPS + 8, adjoint=diffrax.DirectAdjoint()
