@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradatim.implicit import (
@@ -147,7 +148,7 @@ class Readings(eqx.Module):
         def one(x: Array, y: Array, state: Any, response: Any, adjoint: Any) -> Array:
             drive, activity = network.drive(x), activities(network, state)
             bias = _flat(response) - _flat(adjoint)
-            flat, unravel = jax.flatten_util.ravel_pytree(activity)
+            flat, unravel = ravel_pytree(activity)
             slopes = jax.jvp(lambda u: activities(network, u), (state,), (jax.tree.map(jnp.ones_like, state),))[1]
             inside = jax.jacfwd(lambda r: _flat(network.field(unravel(r), drive)))(flat)
             jacobian = inside - jnp.diag(1 / _flat(slopes))
@@ -190,7 +191,7 @@ def measure_nudging(config: Nudging, images: Images, networks: LayeredNetwork, s
 
 
 def _flat(tree: Any) -> Array:
-    return jax.flatten_util.ravel_pytree(tree)[0]
+    return ravel_pytree(tree)[0]
 
 
 def _worst(found: LayeredNetwork, wanted: LayeredNetwork) -> Array:
