@@ -93,8 +93,7 @@ def test_slopes_leave_out_round_off_and_what_lies_beyond():
     radii = np.array([1e-3, 0.01, 0.1, 0.2, 1.0])
     errors = np.array([[1e-13, 1e-8, 1e-4, 1.6e-3, 0.3]])
     assert np.allclose(judging.slopes(radii, errors, np.array([0.2])), 4, atol=1e-2)
-    with pytest.raises(ValueError, match=r"radii must hold at least two up to 0\.01 with errors above 1e-11, got 1"):
-        judging.slopes(radii, errors, np.array([0.01]))
+    assert np.isnan(judging.slopes(radii, errors, np.array([0.01])))
 
 
 def test_circles_that_were_not_asked_for_are_untested(smoke):

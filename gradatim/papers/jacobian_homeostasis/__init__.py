@@ -24,7 +24,7 @@ PRECISION = "double"
 SCALES = {
     "smoke": Config(
         Training(
-            data="digits", n_train=400, n_test=200, pool=8, width=24, batch_size=20, epochs=2, sgd_rates=(0.03,), adam_rates=(1e-3,),
+            data="digits", n_train=200, n_test=100, pool=8, width=24, batch_size=20, epochs=2, sgd_rates=(0.03,), adam_rates=(1e-3,),
             free_steps=60, watched=20, seeds=3,
         ),
         Nudging(radii=(0.02, 0.05, 0.1, 0.2, 0.5, 1.0), points=(1, 2, 4, 6), steps=200, examples=3),

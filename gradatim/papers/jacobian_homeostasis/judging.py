@@ -28,24 +28,27 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     untested: dict[str, str] = {}
     nudging = trees["nudging"]
     inside = {angle: config.nudging.share * nudging["convergence"].sel(angle=angle).values for angle in ANGLES[:2]}
-    measures["C1.nudge_error_slope"] = Measure.over_seeds(
-        slopes(nudging.radius.values, nudging["gradient_error"].sel(angle=0).values, inside[0.0])
-    )
+    errors = {"C1.nudge_error_slope": (nudging["gradient_error"].sel(angle=0).values, inside[0.0])}
     measures["C1.asymmetry_identity_error"] = Measure.exact(float(nudging["identity"].sel(angle=list(ANGLES[1:])).max()))
     for points in (1, 2, 4, 6):
         if points in nudging.points.values:
-            errors = nudging["response_error"].sel(points=points).values
-            measures[f"C2.slope_{points}"] = Measure.over_seeds(slopes(nudging.radius.values, errors, inside[45.0]))
+            errors[f"C2.slope_{points}"] = nudging["response_error"].sel(points=points).values, inside[45.0]
         else:
             untested[f"C2.slope_{points}"] = f"no circle of {points} points among {nudging.points.values.tolist()}"
+    for part, (rows, largest) in errors.items():
+        found = slopes(nudging.radius.values, rows, largest)
+        if np.isfinite(found).all():
+            measures[part] = Measure.over_seeds(found)
+        else:
+            untested[part] = f"fewer than two radii up to {largest.min():.2g}, within which some seed's errors would have to lie"
     measures["C4.recurrent_difference"] = Measure.exact(float(nudging["recurrent"].sel(angle=0).max()))
     measures["C4.through_time_difference"] = Measure.exact(float(nudging["through_time"].sel(angle=0).max()))
     measures["C5.estimator_error"] = Measure.over_seeds(np.abs(nudging["estimator"].values).max(axis=1))
-    errors = ", ".join(f"N = {n} {_at_one(nudging, int(n)):.2g}" for n in nudging.points.values)
+    far = ", ".join(f"N = {n} {_at_one(nudging, int(n)):.2g}" for n in nudging.points.values)
     radii = ", ".join(f"{angle:g} {float(nudging['convergence'].sel(angle=angle).mean()):.2g}" for angle in ANGLES)
     session.note(
         f"networks whose response is measured: largest residual of a free phase {float(nudging['residual'].max()):.1g}; radius of "
-        f"convergence by angle {radii}; errors of the response at the radius 1: {errors}"
+        f"convergence by angle {radii}; errors of the response at the radius 1: {far}"
     )
 
     angles = trees["angles"]
@@ -87,14 +90,12 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
 def slopes(radii: np.ndarray, errors: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """The power of the radius with which errors fall, for each seed: a line through the logarithms between round-off and its `inside`.
 
-    **Raises:** `ValueError` where fewer than two radii are left.
+    NaN where fewer than two radii are left.
     """
     found = []
     for row, largest in zip(errors, inside, strict=True):
         kept = (radii <= largest) & (row > ROUND_OFF)
-        if kept.sum() < 2:
-            raise ValueError(f"radii must hold at least two up to {largest:g} with errors above {ROUND_OFF:g}, got {int(kept.sum())}")
-        found.append(np.polyfit(np.log(radii[kept]), np.log(row[kept]), 1)[0])
+        found.append(np.polyfit(np.log(radii[kept]), np.log(row[kept]), 1)[0] if kept.sum() >= 2 else np.nan)
     return np.array(found)
 
 

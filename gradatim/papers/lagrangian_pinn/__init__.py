@@ -23,7 +23,7 @@ from .widths import run_widths
 PRECISION = "single"
 SCALES = {
     "smoke": Config(
-        places=8, times=8, width=8, depth_state=2, depth_path=1, steps=40, other_rates=(0.03,), speeds=(1.0, 10.0, 30.0),
+        places=8, times=8, width=8, depth_state=2, depth_path=1, steps=20, other_rates=(0.03,), speeds=(1.0, 10.0, 30.0),
         fixed_burgers=(0.0, 10.0), moving_burgers=(0.0,), by_label=False, windows=4, cells=256, lanczos_steps=8, grid=5,
     ),
     "laptop": Config(),
