@@ -14,6 +14,8 @@ from .training import ANGLES
 
 ROUND_OFF = 1e-11
 "Relative errors below are those of the solves and no longer the nudge's."
+AT_REST = 1e-9
+"Residual of a free phase in double precision."
 LEAST_COSINE = 0.01
 "A cosine below counts as this one where it is divided by."
 
@@ -27,27 +29,41 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     measures: dict[str, Measure] = {}
     untested: dict[str, str] = {}
     nudging = trees["nudging"]
-    inside = {angle: config.nudging.share * nudging["convergence"].sel(angle=angle).values for angle in ANGLES[:2]}
-    errors = {"C1.nudge_error_slope": (nudging["gradient_error"].sel(angle=0).values, inside[0.0])}
-    measures["C1.asymmetry_identity_error"] = Measure.exact(float(nudging["identity"].sel(angle=list(ANGLES[1:])).max()))
+    # Of networks that swing on there is no equilibrium to respond, and no claim.
+    rests = nudging["residual"] < AT_REST
+    inside = config.nudging.share * nudging["convergence"]
+    errors = {"C1.nudge_error_slope": (nudging["gradient_error"], 0.0)}
     for points in (1, 2, 4, 6):
         if points in nudging.points.values:
-            errors[f"C2.slope_{points}"] = nudging["response_error"].sel(points=points).values, inside[45.0]
+            errors[f"C2.slope_{points}"] = nudging["response_error"].sel(points=points), 45.0
         else:
             untested[f"C2.slope_{points}"] = f"no circle of {points} points among {nudging.points.values.tolist()}"
-    for part, (rows, largest) in errors.items():
-        found = slopes(nudging.radius.values, rows, largest)
-        if np.isfinite(found).all():
+    for part, (rows, angle) in errors.items():
+        seeds = rests.sel(angle=angle).values
+        rows, largest = (rows.sel(angle=angle) if "angle" in rows.dims else rows), inside.sel(angle=angle).values[seeds]
+        found = slopes(nudging.radius.values, rows.values[seeds], largest)
+        if len(found) >= 3 and np.isfinite(found).all():
             measures[part] = Measure.over_seeds(found)
         else:
-            untested[part] = f"fewer than two radii up to {largest.min():.2g}, within which some seed's errors would have to lie"
-    measures["C4.recurrent_difference"] = Measure.exact(float(nudging["recurrent"].sel(angle=0).max()))
-    measures["C4.through_time_difference"] = Measure.exact(float(nudging["through_time"].sel(angle=0).max()))
+            untested[part] = (
+                f"too few networks at rest with two radii within a quarter of the radius of convergence, got {len(found)} at rest"
+            )
+    for part, name, angles in (
+        ("C1.asymmetry_identity_error", "identity", ANGLES[1:]),
+        ("C4.recurrent_difference", "recurrent", ANGLES[:1]),
+        ("C4.through_time_difference", "through_time", ANGLES[:1]),
+    ):
+        largest = nudging[name].where(rests).sel(angle=list(angles)).max()
+        if np.isfinite(largest):
+            measures[part] = Measure.exact(float(largest))
+        else:
+            untested[part] = "no network came to rest"
     measures["C5.estimator_error"] = Measure.over_seeds(np.abs(nudging["estimator"].values).max(axis=1))
     far = ", ".join(f"N = {n} {_at_one(nudging, int(n)):.2g}" for n in nudging.points.values)
     radii = ", ".join(f"{angle:g} {float(nudging['convergence'].sel(angle=angle).mean()):.2g}" for angle in ANGLES)
     session.note(
-        f"networks whose response is measured: largest residual of a free phase {float(nudging['residual'].max()):.1g}; radius of "
+        f"networks whose response is measured: at rest {int(rests.sum())} of {rests.size} (all examples of a network; the others are left "
+        f"out); radius of "
         f"convergence by angle {radii}; errors of the response at the radius 1: {far}"
     )
 
