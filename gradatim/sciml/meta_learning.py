@@ -32,7 +32,7 @@ class Tasks(NamedTuple):
 class MAML(eqx.Module):
     """Adaptation by a few steps of any optimiser of optax, differentiated through; the outer optimiser is the caller's.
 
-    The gradient of [`meta_loss`][gradatim.sciml.MAML.meta_loss] is of second order unless `first_order` says otherwise. It is right with
+    The gradient of `meta_loss` is of second order unless `first_order` says otherwise. It is right with
     respect to the model, the data, and a rate that `optimizer` was made of (Meta-SGD); not with respect to what `loss` itself closes
     over, which JAX refuses. It is a reverse derivative: there is no `jax.jvp` of it.
 
@@ -96,7 +96,7 @@ def loss_gradient(inputs: tuple[PyTree, PyTree, PyTree], loss: Loss) -> PyTree:
 
         λ ↦ ∇²L λ     for the moved part,     λ ↦ ∇(λ·∇L)     for the rest and the data, only where they are differentiated
 
-    **Arguments:** `inputs`: the moved part of a model, the rest as [`eqx.partition`][equinox.partition] makes it, and the data; `loss`: of
+    **Arguments:** `inputs`: the moved part of a model, the rest as `eqx.partition` makes it, and the data; `loss`: of
     the whole model and the data.
 
     >>> product = jax.grad(lambda x: loss_gradient((x, None, None), lambda x, _: jnp.sum(x**3)) @ jnp.array([1.0, 0.0]))

@@ -27,7 +27,7 @@ class Fit(NamedTuple):
 def training_step(
     trained: PyTree, memory: optax.OptState, rest: PyTree, points: Points, optimizer: optax.GradientTransformation, weights: LossWeights
 ) -> tuple[PyTree, optax.OptState, Float[Array, ""]]:
-    """One step of an optimiser on the two parts of a model that [`AbstractPINN.split`][gradatim.sciml.AbstractPINN.split] makes, over all
+    """One step of an optimiser on the two parts of a model that `AbstractPINN.split` makes, over all
     points; and the loss before it. `jax.vmap` over both parts and the memory trains a batch, of other problems too.
     """
 

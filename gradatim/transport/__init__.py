@@ -68,6 +68,7 @@ from .mirrored_langevin import ENTROPY as ENTROPY
 from .mirrored_langevin import EUCLIDEAN as EUCLIDEAN
 from .mirrored_langevin import MirrorMap as MirrorMap
 from .mirrored_langevin import mirrored_langevin_step as mirrored_langevin_step
+from .monge_gap import Convention as Convention
 from .monge_gap import ExactMongeGap as ExactMongeGap
 from .monge_gap import MongeGap as MongeGap
 from .monge_gap import exact_monge_gap as exact_monge_gap

@@ -77,7 +77,7 @@ class AbstractGeometricMotion(eqx.Module):
     def terms(self, brownian: diffrax.AbstractBrownianPath) -> diffrax.MultiTerm:
         """The motion of one point of shape (dim,) for diffrax, an Itô equation: take `Euler` or `ItoMilstein`.
 
-        Discretised, it may cross zero, however short the step; [`log_terms`][gradatim.transport.AbstractGeometricMotion.log_terms] may not.
+        Discretised, it may cross zero, however short the step; `log_terms` may not.
         """
 
         def drift(t, x, args):

@@ -27,6 +27,7 @@ from .costs import SQUARED_EUCLIDEAN, Cost, Euclidean, SquaredEuclidean, cost_ma
 from .sinkhorn import check_epsilon, check_iteration, solve, solve_symmetric
 
 Convention = Literal["entropy", "kl", "debiased"]
+"Which entropic value is taken from the displacement cost."
 CONVENTIONS = ("entropy", "kl", "debiased")
 METRICS: dict[type, Literal["sqeuclidean", "euclidean"]] = {SquaredEuclidean: "sqeuclidean", Euclidean: "euclidean"}
 "SciPy's names."

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from gradatim.lab import Session
 from gradatim.transport import (
     SQUARED_EUCLIDEAN,
+    Convention,
     Cost,
     MapObjective,
     ResidualMap,
@@ -23,7 +24,6 @@ from gradatim.transport import (
     mean_cost,
     sinkhorn_divergence,
 )
-from gradatim.transport.monge_gap import Convention
 
 from .config import Training
 from .problems import Points, generator
