@@ -34,4 +34,8 @@ def snapshot_width(snapshots: Float[Array, "places times"]) -> SnapshotWidth:
     >>> int(snapshot_width(jnp.sin(x[:, None] - 5 * t[None, :])).modes(1e-4))  # a wave that travels has two modes, at any speed
     2
     """
-    return SnapshotWidth(jnp.linalg.svd(snapshots, compute_uv=False))
+    # Snapshots that repeat each other leave rows of R that are round-off, whose products XLA flushes to zero on the way to NaN.
+    R = jnp.linalg.qr(snapshots, mode="r")
+    largest = jnp.max(jnp.abs(R))
+    R = jnp.where(jnp.abs(R) > jnp.finfo(R.dtype).eps * largest, R, 0)
+    return SnapshotWidth(jnp.linalg.svd(R, compute_uv=False))
