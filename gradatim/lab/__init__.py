@@ -30,6 +30,7 @@ from .scorecard import update_scorecard as update_scorecard
 from .template import new_paper as new_paper
 
 if TYPE_CHECKING:
+    from .draws import host_generator as host_generator
     from .loop import Loop as Loop
     from .loop import NonFiniteError as NonFiniteError
     from .session import Session as Session
@@ -45,6 +46,7 @@ _WITH_JAX = {
     "Session": "session",
     "Sweep": "sweeps",
     "epochs": "sweeps",
+    "host_generator": "draws",
     "learning_rate_sweep": "sweeps",
     "time_to_target": "sweeps",
 }

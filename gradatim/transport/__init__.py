@@ -105,6 +105,7 @@ from .sinkhorn import EntropicTransport as EntropicTransport
 from .sinkhorn import SinkhornDivergence as SinkhornDivergence
 from .sinkhorn import sinkhorn as sinkhorn
 from .sinkhorn import sinkhorn_divergence as sinkhorn_divergence
+from .sliced_distance import sliced_distance as sliced_distance
 from .transport_maps import EntropicMap as EntropicMap
 from .transport_maps import GaussianMap as GaussianMap
 from .transport_maps import ResidualMap as ResidualMap

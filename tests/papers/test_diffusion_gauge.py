@@ -8,7 +8,8 @@ import pytest
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import diffusion_gauge as paper
 from gradatim.papers.diffusion_gauge import networks, sphere
-from gradatim.papers.diffusion_gauge.fields import SPHERE_FIELDS, sliced_distances
+from gradatim.papers.diffusion_gauge.fields import SPHERE_FIELDS
+from gradatim.transport import sliced_distance
 
 TOML = Path(paper.__file__).parents[1] / "diffusion_gauge.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -93,7 +94,7 @@ def test_surfaces_have_two_dimensions_turned_into_more():
 
 def test_the_sliced_distance_of_a_shift_along_the_only_direction_is_its_length():
     data = np.random.default_rng(0).normal(size=(100, 3))
-    np.testing.assert_allclose(sliced_distances(data + np.array([0, 0.3, 0]), data, np.array([[0.0, 1.0, 0.0]])), 0.3)
+    np.testing.assert_allclose(sliced_distance(data + np.array([0, 0.3, 0]), data, np.array([[0.0, 1.0, 0.0]])), 0.3)
 
 
 def test_figures_are_drawn_from_findings_alone(smoke):

@@ -109,8 +109,8 @@ def test_kolmogorov_smirnov_tells_a_shift():
 def test_the_sliced_distance_of_a_shift_is_its_length_over_the_root_of_the_dimension():
     random = np.random.default_rng(0)
     points, shift = random.normal(size=(50, 3)).astype(np.float32), np.array([0.3, 0.0, 0.4], np.float32)
-    np.testing.assert_allclose(generation.sliced_distance(points + shift, points, 4096), 0.5 / 3**0.5, rtol=3e-2)
-    assert generation.sliced_distance(np.repeat(points, 3, axis=0), points, 16) < 1e-6
+    np.testing.assert_allclose(generation.distance(points + shift, points, 4096), 0.5 / 3**0.5, rtol=3e-2)
+    assert generation.distance(np.repeat(points, 3, axis=0), points, 16) < 1e-6
 
 
 def test_the_nearest_point_and_its_distance():

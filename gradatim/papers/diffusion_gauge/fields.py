@@ -80,12 +80,3 @@ def over_pairs(of: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
     n, m = (len(jax.tree.leaves(tree)[0]) for tree in (first, second))
     pairs = jax.tree.map(lambda leaf: jnp.repeat(leaf, m, axis=0), first), jax.tree.map(lambda leaf: jnp.concatenate([leaf] * n), second)
     return jax.tree.map(lambda leaf: leaf.reshape(n, m, *leaf.shape[1:]), jax.vmap(of)(*pairs))
-
-
-def sliced_distances(found: np.ndarray, data: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Sliced Wasserstein distances of order two between samples of one size, over leading axes."""
-
-    def views(points: np.ndarray) -> np.ndarray:
-        return np.sort(np.moveaxis(points @ directions.T, -1, -2), axis=-1)
-
-    return np.asarray(np.sqrt(((views(found) - views(data)) ** 2).mean(axis=(-2, -1))))

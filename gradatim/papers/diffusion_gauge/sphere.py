@@ -12,10 +12,17 @@ from jaxtyping import Array
 from scipy.integrate import solve_ivp
 
 from gradatim.lab import Session
-from gradatim.transport import ScoreFlow, flow_jacobian, read_flow_dimension, sample_flow_adaptively, sample_reverse_diffusion
+from gradatim.transport import (
+    ScoreFlow,
+    flow_jacobian,
+    read_flow_dimension,
+    sample_flow_adaptively,
+    sample_reverse_diffusion,
+    sliced_distance,
+)
 
 from .config import Config
-from .fields import LAST, PATH, SPHERE_FIELDS, STRENGTHS, flat_normal, over_pairs, sliced_distances, sphere_field, spread_times
+from .fields import LAST, PATH, SPHERE_FIELDS, STRENGTHS, flat_normal, over_pairs, sphere_field, spread_times
 
 N_TIMES = 25
 WINDOW = 9
@@ -112,11 +119,11 @@ def _samples(config: Config, session: Session, key: jax.Array) -> xr.Dataset:
     units = {"units": "1"}
     distances = np.full((len(ends), len(SPHERE_FIELDS), settings.replicates), np.nan)
     for row, found in zip(distances, ends.values(), strict=True):
-        row[: len(found)] = sliced_distances(found, data[None], directions)
+        row[: len(found)] = sliced_distance(found, data[None], directions)
     return xr.Dataset(
         {
             "distance": (("way", "field", "replicate"), distances, units),
-            "data_distance": ("replicate", sliced_distances(other, data, directions), units),
+            "data_distance": ("replicate", sliced_distance(other, data, directions), units),
         },
         {"way": list(ends), "field": list(SPHERE_FIELDS)},
     )

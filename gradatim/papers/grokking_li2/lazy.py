@@ -13,7 +13,7 @@ import optax
 import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, host_generator
 from gradatim.landscape import PairNetwork, cyclic_group, lazy_readout, pair_features, pair_network, split_pairs
 
 from .config import Config, Lazy
@@ -33,7 +33,7 @@ START = 1e-4
 
 def run_lazy(config: Lazy, session: Session, key: PRNGKeyArray) -> Findings:
     """The closed form against descent, and how the gradient fades with decay and without."""
-    random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    random = host_generator(key)
     train, _ = split_pairs(cyclic_group(ORDER), key=key, n_train=N_TRAIN)
     weights = jnp.asarray(random.normal(size=(2 * ORDER, NODES)))
     targets = jnp.asarray(np.eye(ORDER)[np.asarray(train.labels)])

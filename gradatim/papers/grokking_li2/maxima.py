@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, host_generator
 from gradatim.landscape import (
     FiniteGroup,
     Pairs,
@@ -141,7 +141,7 @@ def _curvatures(weights: Float[Array, "nodes inputs"], table: Pairs) -> Float[np
 def _single_answer(key: PRNGKeyArray, n_starts: int) -> tuple[float, float, xr.Dataset]:
     """Ascents from random starts, of a node that sees pairs with one answer: each pair has two weights of its own."""
     key_order, key_starts = jax.random.split(key)
-    ratios = RATIO ** np.random.default_rng(np.asarray(jax.random.key_data(key_order)).ravel().tolist()).permutation(N_PAIRS)
+    ratios = RATIO ** host_generator(key_order).permutation(N_PAIRS)
     p = jnp.asarray(ratios / ratios.sum())
     starts = jnp.asarray(abs(np.asarray(random_nodes(key_starts, n_starts, 2 * N_PAIRS))))
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, host_generator
 from gradatim.landscape import (
     all_pairs,
     cyclic_group,
@@ -39,7 +39,7 @@ PENALTY = 1e-8
 
 def run_tables(session: Session, key: PRNGKeyArray) -> Findings:
     """Reconstruction by complex and real nodes, signs of couplings, energies that are left."""
-    random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    random = host_generator(key)
     frequencies = np.arange(1, (ORDER - 1) // 2 + 1)
     complex_residual = residual_of(squares_of_characters(ORDER))
     curves = {way: [residual_of(real_nodes(random, ORDER, frequencies, n, way)) for n in PHASES] for way in ("free", "inverse", "same")}

@@ -14,7 +14,7 @@ import xarray as xr
 
 from gradatim.datasets import breast_cancer
 from gradatim.implicit import custom_fixed_point, iterate, prox_elastic_net, proximal_gradient
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, host_generator
 
 from .config import Dictionary
 
@@ -75,7 +75,7 @@ def run_dictionary(config: Dictionary, session: Session) -> Findings:
 def _split(config: Dictionary, session: Session) -> Splits:
     table = breast_cancer()
     session.uses(table.provenance)
-    random = np.random.default_rng(np.asarray(jax.random.key_data(session.key)))
+    random = host_generator(session.key)
     noise = random.normal(size=(len(table.labels), config.noise_features))
     X, n = np.hstack([table.features, noise]), len(table.labels)
     bounds = [0, round(0.6 * n), round(0.75 * n), n]

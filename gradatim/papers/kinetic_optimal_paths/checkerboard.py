@@ -14,7 +14,15 @@ import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradatim.lab import Session
-from gradatim.transport import TabulatedPath, empirical_kinetic_energy, flow_matching_loss, normalise, sample_flow, separation_of_data
+from gradatim.transport import (
+    TabulatedPath,
+    empirical_kinetic_energy,
+    flow_matching_loss,
+    normalise,
+    sample_flow,
+    separation_of_data,
+    sliced_distance,
+)
 
 from .config import Config
 from .paths import LAST, NAMES, readings, tables_of
@@ -171,9 +179,5 @@ def _energies(fields: VelocityField, tables: TabulatedPath, x1: Array, key: Arra
 def _distances(found: np.ndarray, data: np.ndarray, n_directions: int) -> np.ndarray:
     """Sliced Wasserstein distances of order two, (seed, path), along evenly spread directions."""
     angles = np.pi * np.arange(n_directions) / n_directions
-    directions = np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
-
-    def sorted_views(points: np.ndarray) -> np.ndarray:
-        return np.sort(np.moveaxis(points @ directions, -1, -2), axis=-1)
-
-    return np.sqrt(((sorted_views(found) - sorted_views(data)[:, None]) ** 2).mean(axis=(-2, -1)))
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
+    return sliced_distance(found, data[:, None], directions)

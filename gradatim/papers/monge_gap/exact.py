@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Session
+from gradatim.lab import Session, host_generator
 from gradatim.transport import SQUARED_EUCLIDEAN, Euclidean, exact_monge_gap, monge_gap_from_samples
 
 from .config import Exact
-from .problems import PLANE_MAP, generator, linear_gap, random_convex_map, turn
+from .problems import PLANE_MAP, linear_gap, random_convex_map, turn
 
 LINEAR = {"turn by 30°": turn(30), "turn by 90°": turn(90), "turn by 180°": turn(180), "shear": np.array([[1.0, 2.0], [0.0, 0.5]])}
 EPSILONS = (0.0, 0.05, 1.0)
@@ -46,7 +46,7 @@ def _gap(x: np.ndarray, y: np.ndarray, cost: object = SQUARED_EUCLIDEAN) -> floa
 
 def _bounds(config: Exact, key: jax.Array) -> dict[str, np.ndarray]:
     """Gaps of random maps, of optimal ones, and of these on subsets."""
-    random = generator(key)
+    random = host_generator(key)
     found: dict[str, list[float]] = {"random": [], "optimal": [], "subset": []}
     for dim in DIMENSIONS:
         x = random.normal(size=(config.points, dim))
@@ -67,14 +67,14 @@ def _bounds(config: Exact, key: jax.Array) -> dict[str, np.ndarray]:
 
 def _linear(config: Exact, key: jax.Array) -> np.ndarray:
     """(repeat, map)."""
-    random = generator(key)
+    random = host_generator(key)
     samples = [random.normal(size=(config.linear_points, 2)) for _ in range(config.repeats)]
     return np.array([[_gap(x, x @ matrix.T) for matrix in LINEAR.values()] for x in samples])
 
 
 def _by_size(config: Exact, key: jax.Array) -> np.ndarray:
     """(size, repeat) of a quarter turn."""
-    random = generator(key)
+    random = host_generator(key)
     quarter = turn(90)
     samples = [[random.normal(size=(n, 2)) for _ in range(config.size_repeats)] for n in config.sizes]
     return np.array([[_gap(x, x @ quarter.T) for x in row] for row in samples])
@@ -82,7 +82,7 @@ def _by_size(config: Exact, key: jax.Array) -> np.ndarray:
 
 def _midpoints(config: Exact, key: jax.Array) -> np.ndarray:
     """The gap halfway between two images, less the mean of their gaps: (ε, pair). Half of the pairs are near each other."""
-    random = generator(key)
+    random = host_generator(key)
     x = random.normal(size=(config.pair_points, 2))
     first, second = random.normal(size=(2, config.pairs, *x.shape))
     second[::2] = first[::2] + 0.05 * second[::2]

@@ -8,12 +8,12 @@ import numpy as np
 import xarray as xr
 
 from gradatim import datasets
-from gradatim.lab import Session
+from gradatim.lab import Session, host_generator
 from gradatim.transport import SQUARED_EUCLIDEAN, entropic_map, gaussian_map, mean_cost, unexplained_variance
 
 from .config import Digits, Dimensions
 from .low_dimensions import unexplained
-from .problems import generator, random_convex_map
+from .problems import random_convex_map
 from .training import Samples, Weights, corrected, described, train
 
 SHOWN = 8
@@ -85,7 +85,7 @@ def run_digits(config: Digits, session: Session, key: jax.Array) -> dict[str, xr
     mean = both.mean(axis=0, keepdims=True)
     components = np.linalg.svd(both - mean, full_matrices=False)[2][: config.components]
     scale = ((both - mean) @ components.T).std()
-    random = generator(key_split)
+    random = host_generator(key_split)
 
     def drawn(split: str, digit: int, n: int) -> np.ndarray:
         images = (digits[split, digit] - mean) @ components.T / scale
@@ -107,7 +107,7 @@ def run_digits(config: Digits, session: Session, key: jax.Array) -> dict[str, xr
 
 def _known(config: Dimensions, key: jax.Array, dim: int) -> tuple[Samples, np.ndarray]:
     """Samples, and the images of the held-out points under the map of their seed."""
-    random = generator(key)
+    random = host_generator(key)
     training = config.training
     maps = [random_convex_map(random, dim) for _ in range(training.seeds)]
 

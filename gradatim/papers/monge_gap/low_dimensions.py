@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Session
+from gradatim.lab import Session, host_generator
 from gradatim.transport import Cost, Euclidean, Geodesic, unexplained_variance
 
 from .config import Costs, Plane, Training
-from .problems import NORTH, PLANE_MAP, SOUTHERN, Points, crossings, generator, moons, patch, s_curve
+from .problems import NORTH, PLANE_MAP, SOUTHERN, Points, crossings, moons, patch, s_curve
 from .training import DRAWN, Build, Samples, Trained, Weights, described, direct, on_sphere, train
 
 Draw = Callable[[np.random.Generator, int], Points]
@@ -92,7 +92,7 @@ def _pair(
 
 
 def _drawn(config: Training, key: jax.Array, source: Draw, target: Draw) -> Samples:
-    random = generator(key)
+    random = host_generator(key)
     parts = [np.stack([draw(random, n) for _ in range(config.seeds)]) for n in (config.pool, config.held_out) for draw in (source, target)]
     return Samples(*parts)
 

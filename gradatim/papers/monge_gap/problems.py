@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 Points = np.ndarray
-
-
-def generator(key: jax.Array) -> np.random.Generator:
-    """Numbers for a key; drawn on the host, where nothing is compiled for them."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
 
 class ConvexMap(NamedTuple):

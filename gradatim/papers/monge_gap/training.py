@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from gradatim.lab import Session
+from gradatim.lab import Session, host_generator
 from gradatim.transport import (
     SQUARED_EUCLIDEAN,
     Convention,
@@ -26,7 +26,7 @@ from gradatim.transport import (
 )
 
 from .config import Training
-from .problems import Points, generator
+from .problems import Points
 
 Build = Callable[[Any, Any], Any]
 ADAM = optax.scale_by_adam()
@@ -137,11 +137,11 @@ def train(
     """Trains and judges. Arms of a seed share everything but their weights; with a map to start from, the network's last layer is zero."""
     key_weights, key_rows, key_probes = jax.random.split(key, 3)
     n_seeds, n, dim = samples.x.shape
-    arrays, network = _networks(config, generator(key_weights), n_seeds, dim, is_correction=starts is not None)
+    arrays, network = _networks(config, host_generator(key_weights), n_seeds, dim, is_correction=starts is not None)
     x, y, held_x, held_y = (np.asarray(part, np.float32) for part in samples)
     scales = [_scales(cost, jnp.asarray(a[:MOST_ROWS]), jnp.asarray(b[:MOST_ROWS])) for a, b in zip(x, y, strict=True)]
     fit_scale, gap_scale = np.asarray(scales, np.float32).T
-    random = generator(key_rows)
+    random = host_generator(key_rows)
     sizes = [config.pool, n] if any(arm.fresh for arm in arms) else [config.pool]
     rows = [np.stack([_batches(random, size, config) for _ in range(2 * n_seeds)], axis=1) for size in sizes]
     runs = len(arms) * n_seeds

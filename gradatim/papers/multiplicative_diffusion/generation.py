@@ -22,6 +22,7 @@ from gradatim.transport import (
     sample_dale_langevin,
     sample_multiplicative,
     sample_reverse_diffusion,
+    sliced_distance,
 )
 
 from .config import Config, Generation
@@ -94,13 +95,13 @@ def run_generation(name: str, config: Config, settings: Generation, session: Ses
     rows: dict[str, list[Any]] = {}
     for frames in found.values():
         ends = np.asarray(frames)[:, -1]
-        distances = np.array([sliced_distance(end, data.held_out, settings.directions) for end in ends])
+        distances = np.array([distance(end, data.held_out, settings.directions) for end in ends])
         row = {"distance": distances, **_readings(ends, data), "shown": np.asarray(frames)[0, :, :shown]}
         for reading, value in row.items():
             rows.setdefault(reading, []).append(value)
     # A multiple of the held-out points, as what is drawn.
     n_floor = min(settings.copies, len(data.training) // len(data.held_out)) * len(data.held_out)
-    floor = sliced_distance(data.training[:n_floor], data.held_out, settings.directions)
+    floor = distance(data.training[:n_floor], data.held_out, settings.directions)
     dims = {"shown": ("sampler", "frame", "point", "coordinate"), "nearest": ("sampler", "seed", "point_nearest")}
     tree = xr.Dataset(
         {reading: (dims.get(reading, ("sampler", "seed")), np.stack(values), {"units": "1"}) for reading, values in rows.items()},
@@ -117,13 +118,11 @@ def run_generation(name: str, config: Config, settings: Generation, session: Ses
     return {name: tree, **trees}
 
 
-def sliced_distance(points: np.ndarray, held_out: np.ndarray, n_directions: int) -> float:
-    """Sliced Wasserstein distance of order two; `points` are a multiple of `held_out` in number."""
+def distance(points: np.ndarray, held_out: np.ndarray, n_directions: int) -> float:
+    """Sliced distance along random directions, the same for all; `points` are a multiple of `held_out` in number."""
     random = np.random.default_rng(0)
     directions = random.normal(size=(points.shape[1], n_directions)).astype(np.float32)
-    directions /= np.linalg.norm(directions, axis=0)
-    theirs = np.repeat(np.sort(held_out @ directions, axis=0), len(points) // len(held_out), axis=0)
-    return float(np.sqrt(((np.sort(points @ directions, axis=0) - theirs) ** 2).mean()))
+    return float(sliced_distance(points, held_out, (directions / np.linalg.norm(directions, axis=0)).T))
 
 
 def nearest(points: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Measure, Session, host_generator
 from gradatim.nets import matrix_axes, muon_roles
 from gradatim.numerics import polar_factor
 
@@ -29,7 +29,7 @@ def best_rival(theory: Theory, session: Session) -> Measure:
 
     Neighbours are the factor and a random matrix mixed, 1e-3 to 1 of it, and brought back to spectral norm 1.
     """
-    random = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.fold_in(session.key, NORMS))))
+    random = host_generator(jax.random.fold_in(session.key, NORMS))
     furthest = []
     for shape in SHAPES:
         gradient = random.normal(size=shape)
@@ -49,7 +49,7 @@ def descend(theory: Theory, session: Session) -> xr.Dataset:
     factors = 2.0 ** np.linspace(-3, 3, n_rates)
     longest, shortest = max(theory.lengths), min(theory.lengths)
 
-    random = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.fold_in(session.key, NORMS + 1))))
+    random = host_generator(jax.random.fold_in(session.key, NORMS + 1))
     basis = np.linalg.qr(random.normal(size=(theory.n_problems, ROWS, ROWS)))[0]
     values = np.geomspace(1.0, 0.01, ROWS)
     hessians = jnp.asarray(basis * values @ basis.transpose(0, 2, 1), jnp.float32)

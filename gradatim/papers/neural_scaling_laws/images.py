@@ -9,11 +9,11 @@ import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradatim.datasets import load
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, host_generator
 from gradatim.landscape import intrinsic_dimension, loss_of_features, loss_of_samples, random_feature_loss, spectral_exponent
 
 from .config import Images
-from .measuring import exponents, generator, largest_deviation, normals
+from .measuring import exponents, largest_deviation, normals
 
 BLOCKS = 4
 "Of the draws of a seed, whose means are compared: the tail of single losses is too heavy for that."
@@ -97,7 +97,7 @@ def _measure(config: Images, pixels: Array, key: PRNGKeyArray, is_last: bool) ->
     D, P = (jnp.asarray(axis.ravel()) for axis in np.meshgrid(config.grid, config.grid, indexing="ij"))
     for i, one in enumerate(jax.random.split(key_draws, max(config.draws, config.grid_draws if is_last else 0))):
         key_rows, key_projection = jax.random.split(one)
-        rows = jnp.asarray(on_host[generator(key_rows).permutation(len(on_host))[:most]])
+        rows = jnp.asarray(on_host[host_generator(key_rows).permutation(len(on_host))[:most]])
         projection = jnp.asarray(normals(key_projection, most, config.features))
         if i < config.draws:
             losses["samples"].append(np.asarray(loss_of_samples(covariance, rows, sizes).loss))

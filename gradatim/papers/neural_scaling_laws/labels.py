@@ -10,11 +10,11 @@ from jaxtyping import PRNGKeyArray
 from scipy import linalg
 
 from gradatim.datasets import load
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, host_generator
 from gradatim.landscape import wide_kernels
 
 from .config import Labels
-from .measuring import exponents, generator, normals
+from .measuring import exponents, normals
 
 TARGETS = ("10 digits", "5 pairs", "odd or even")
 N_TEST = 1000
@@ -66,7 +66,7 @@ def _losses(config: Labels, parts: dict, noise: float, key: PRNGKeyArray) -> np.
     """Test losses with axes (size, target): every subset begins the next larger one."""
     key_order, key_noise = jax.random.split(key)
     most = max(config.sizes)
-    order = generator(key_order).permutation(len(parts["train"]))[:most]
+    order = host_generator(key_order).permutation(len(parts["train"]))[:most]
     images = np.concatenate([parts["train"].images[order], parts["test"].images[:N_TEST]]).astype(np.float64)
     labels = np.concatenate([parts["train"].labels[order], parts["test"].labels[:N_TEST]])
     rows = images.reshape(len(images), -1)

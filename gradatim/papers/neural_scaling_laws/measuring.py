@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from gradatim.lab import Measure
+from gradatim.lab import Measure, host_generator
 from gradatim.landscape import ScalingFit, fit_scaling_law
 
 
@@ -31,11 +30,6 @@ def largest_deviation(ratios: Sequence[Measure]) -> tuple[int, Measure]:
     return worst, Measure(off[worst], 0.0 if low <= 1 <= high else ends[0], ends[1], ratios[worst].method)
 
 
-def generator(key: PRNGKeyArray) -> np.random.Generator:
-    """NumPy's, seeded by a key: on the device a draw of every new shape would be a program to compile."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
-
-
 def normals(key: PRNGKeyArray, *shape: int) -> Float[np.ndarray, ...]:
     """Independent, of unit variance."""
-    return generator(key).standard_normal(shape)
+    return host_generator(key).standard_normal(shape)

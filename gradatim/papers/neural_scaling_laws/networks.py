@@ -11,11 +11,11 @@ import xarray as xr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from gradatim.datasets import load
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, host_generator
 from gradatim.landscape import fit_variance_limited, linearise
 
 from .config import Samples, Widths
-from .measuring import generator, normals, slope
+from .measuring import normals, slope
 
 WEIGHT_VARIANCE = 2.0
 PADDED = 64
@@ -207,7 +207,7 @@ def run_samples(config: Samples, session: Session, key: PRNGKeyArray) -> Finding
 
 def _drawn(config: Samples, key: PRNGKeyArray) -> Float[np.ndarray, "seeds each n"]:
     """Multinomial counts over their mean, and ones for the whole population at the end."""
-    random = generator(key)
+    random = host_generator(key)
     even = np.full(config.population, 1 / config.population)
     rows = [random.multinomial(D, even, (config.seeds, config.draws)) * (config.population / D) for D in config.sizes]
     return np.concatenate([*rows, np.ones((config.seeds, 1, config.population))], axis=1)

@@ -10,10 +10,10 @@ import optax
 import xarray as xr
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, host_generator
 
 from .config import Students
-from .measuring import exponents, generator, normals
+from .measuring import exponents, normals
 
 TEACHER_BIAS = 0.5
 "Standard deviation of a teacher's biases: without them a ReLU network scales with its input, which takes a dimension away."
@@ -136,7 +136,7 @@ def _cubes(config: Students, key: PRNGKeyArray) -> tuple[Array, Array]:
     key_inputs, key_teacher = jax.random.split(key)
     n, d, cubes = max(config.sizes) + config.n_test, max(config.dimensions), len(config.dimensions) * config.seeds
     fan_in = np.repeat(config.dimensions, config.seeds)
-    inputs = generator(key_inputs).uniform(-1, 1, (cubes, n, d)) * (np.arange(d) < fan_in[:, None, None])
+    inputs = host_generator(key_inputs).uniform(-1, 1, (cubes, n, d)) * (np.arange(d) < fan_in[:, None, None])
     teachers = _networks(key_teacher, cubes, d, config.teacher_width, fan_in, TEACHER_BIAS)
     inputs = jnp.asarray(inputs, jnp.float32)
     targets = np.asarray(jax.jit(jax.vmap(outputs))(teachers, inputs))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, host_generator
 from gradatim.physics import phase_field as pf
 
 from .config import Many
@@ -46,7 +45,7 @@ def run_many(config: Many, session: Session) -> Findings:
     """C6: each arrangement without and with the gradient."""
     nx, ny = config.shape
     free_energy, heat = pf.QuarticTwoPhase(), pf.HeatOfTransport(config.heat_of_transport)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(session.key)))
+    rng = host_generator(session.key)
     fields = []
     for _ in range(config.seeds):
         centres, radii = _arrangement(config, rng)
