@@ -37,12 +37,16 @@ def declared(requirements):
 
 
 def lend(dist, site):
-    """Links a distribution's files into another environment: what pip would unpack there, without the wait."""
+    """Links a distribution's files into another environment, with what Python compiled of them: as pip would unpack them, without the wait."""
     for file in dist.files:
         here, there = Path(dist.locate_file(file)), site / file
-        if ".." not in file.parts and here.exists():
-            there.parent.mkdir(parents=True, exist_ok=True)
-            there.symlink_to(here)
+        if ".." in file.parts or "__pycache__" in file.parts or not here.exists():
+            continue
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.symlink_to(here)
+        compiled = here.parent / "__pycache__"
+        if here.suffix == ".py" and there.parent != site and compiled.exists() and not (there.parent / "__pycache__").exists():
+            (there.parent / "__pycache__").symlink_to(compiled)
 
 
 def test_wheel_runs_a_paper(tmp_path):
