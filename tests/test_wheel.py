@@ -37,7 +37,7 @@ def declared(requirements):
 
 
 def lend(dist, site):
-    """Links a distribution's files into another environment, with what Python compiled of them: as pip would unpack them, without the wait."""
+    """Links a distribution's files, and what Python compiled of them, into another environment, as pip would unpack it but at once."""
     for file in dist.files:
         here, there = Path(dist.locate_file(file)), site / file
         if ".." in file.parts or "__pycache__" in file.parts or not here.exists():
