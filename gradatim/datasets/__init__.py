@@ -9,5 +9,7 @@ from .corpus import Corpus as Corpus
 from .dataset import Dataset as Dataset
 from .dataset import DatasetError as DatasetError
 from .dataset import Provenance as Provenance
+from .mni152 import Volume as Volume
+from .mni152 import mni152 as mni152
 from .photographs import Photographs as Photographs
 from .photographs import photographs as photographs

@@ -24,3 +24,4 @@ from .labels import norm_groups as norm_groups
 from .language_model import DecoderBlock as DecoderBlock
 from .language_model import DecoderLM as DecoderLM
 from .parameters import MatrixAxes as MatrixAxes
+from .unet import UNet as UNet

@@ -1,5 +1,8 @@
 """The ground floor: numerical methods that several rooms share."""
 
+from .conjugate_gradient import ConjugateGradient as ConjugateGradient
+from .conjugate_gradient import conjugate_gradient as conjugate_gradient
+from .conjugate_gradient import hermitian_defect as hermitian_defect
 from .curvature import GaussNewtonOperator as GaussNewtonOperator
 from .curvature import HessianOperator as HessianOperator
 from .curvature import ResidualOperator as ResidualOperator
@@ -31,6 +34,8 @@ from .fourier import inverse_cosine_fourier_transform as inverse_cosine_fourier_
 from .fourier import inverse_cosine_transform as inverse_cosine_transform
 from .fourier import inverse_cosine_transform_2d as inverse_cosine_transform_2d
 from .fourier import unfold_spectrum as unfold_spectrum
+from .image_quality import psnr as psnr
+from .image_quality import ssim as ssim
 from .marchenko_pastur import MarchenkoPastur as MarchenkoPastur
 from .nuclear import nuclear_norm_by_quadrature as nuclear_norm_by_quadrature
 from .nuclear import nuclear_norm_by_sketch as nuclear_norm_by_sketch

@@ -1,0 +1,185 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.transport import (
+    AcrossSlices,
+    CartesianMRI,
+    Forward,
+    Inpainting,
+    Krylov,
+    Proximal,
+    RangeNullSpace,
+    SlicesState,
+    cartesian_mask,
+    coil_sensitivities,
+    krylov_data_consistency,
+    proximal_data_consistency,
+    slice_difference,
+    slice_difference_adjoint,
+    soft_threshold,
+)
+
+SIDE, BATCH, MEASURED = 4, 2, 6
+DOUBLE = 1e-9
+MATRIX = np.random.default_rng(0).normal(size=(MEASURED, SIDE * SIDE))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_double():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """A small matrix as an operator, measurements and images."""
+    random = np.random.default_rng(1)
+    matrix = jnp.asarray(MATRIX)
+    operator = Forward(lambda image: matrix @ image.ravel(), (SIDE, SIDE))
+    return operator, jnp.asarray(random.normal(size=(BATCH, MEASURED))), jnp.asarray(random.normal(size=(BATCH, SIDE, SIDE)))
+
+
+krylov = jax.jit(krylov_data_consistency, static_argnames=("n_steps", "tolerance", "operator"))
+proximal = jax.jit(proximal_data_consistency, static_argnames=("n_steps", "tolerance", "operator"))
+
+
+def test_oracle_1_enough_steps_project_on_the_measurement(dense):
+    operator, y, x = dense
+    flat = x.reshape(BATCH, -1)
+    expected = flat - (flat @ MATRIX.T - y) @ np.linalg.pinv(MATRIX).T
+    found = krylov(operator, y, x, n_steps=MEASURED, tolerance=1e-13)
+    np.testing.assert_allclose(found.reshape(BATCH, -1), expected, atol=DOUBLE)
+    # So does the pseudo-inverse.
+    np.testing.assert_allclose(RangeNullSpace.of(operator, cutoff=1e-6)(operator, y, x, None)[0], found, atol=DOUBLE)
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_oracle_2_one_step_is_exact_where_the_operator_projects(is_complex):
+    random = np.random.default_rng(2)
+    # Real images see each frequency twice, so that both must be measured or neither.
+    mask = cartesian_mask(8, 2, seed=0)
+    mask = mask if is_complex else mask | np.roll(mask[:, ::-1], 1, axis=1)
+    operator = CartesianMRI(jnp.asarray(mask), has_complex_images=is_complex)
+
+    def draw():
+        real = random.normal(size=(BATCH, 8, 8))
+        return jnp.asarray(real + 1j * random.normal(size=real.shape) if is_complex else real)
+
+    x, y = draw(), operator(draw())
+    direction = operator.adjoint(y - operator(x))
+    np.testing.assert_allclose(krylov_data_consistency(operator, y, x, n_steps=1), x + direction, atol=DOUBLE)
+    for gamma in (0.3, 5.0):
+        expected = x + gamma / (1 + gamma) * direction
+        np.testing.assert_allclose(proximal_data_consistency(operator, y, x, gamma, n_steps=1), expected, atol=DOUBLE)
+    # Steps after it change nothing.
+    np.testing.assert_allclose(krylov_data_consistency(operator, y, x, n_steps=5), x + direction, atol=1e-6)
+
+
+def test_oracle_4_gamma_goes_from_the_estimate_to_the_measurement(dense):
+    operator, y, x = dense
+    np.testing.assert_allclose(proximal(operator, y, x, 1e-10, n_steps=5, tolerance=0.0), x, atol=1e-7)
+    whole = krylov(operator, y, x, n_steps=MEASURED, tolerance=1e-13)
+    np.testing.assert_allclose(proximal(operator, y, x, 1e9, n_steps=20, tolerance=0.0), whole, atol=1e-4)
+    flat, inverse = x.reshape(BATCH, -1), np.linalg.inv(np.eye(SIDE * SIDE) + 2 * MATRIX.T @ MATRIX)
+    expected = (flat + 2 * y @ MATRIX) @ inverse
+    np.testing.assert_allclose(proximal(operator, y, x, 2.0, n_steps=20, tolerance=0.0).reshape(BATCH, -1), expected, atol=DOUBLE)
+
+
+def test_trap_a_complex_measurement_is_not_added_to_both_parts():
+    # Several coils and noise: the balance of misfit and distance, over complex images.
+    random = np.random.default_rng(3)
+    operator = CartesianMRI(jnp.asarray(cartesian_mask(SIDE, 2, seed=1)), jnp.asarray(coil_sensitivities(SIDE, 3)), has_complex_images=True)
+    matrix = np.asarray(operator(jnp.eye(SIDE**2, dtype=complex).reshape(-1, SIDE, SIDE))).reshape(SIDE**2, -1).T
+    y = random.normal(size=(1, 3, SIDE, SIDE)) + 1j * random.normal(size=(1, 3, SIDE, SIDE))
+    x = random.normal(size=(1, SIDE, SIDE)) + 1j * random.normal(size=(1, SIDE, SIDE))
+    found = proximal_data_consistency(operator, jnp.asarray(y), jnp.asarray(x), 3.0, n_steps=30, tolerance=1e-13)
+    normal = np.eye(SIDE**2) + 3 * matrix.conj().T @ matrix
+    expected = np.linalg.solve(normal, x.ravel() + 3 * matrix.conj().T @ y.ravel())
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-8)
+
+
+def test_oracle_9_differences_across_slices(dense):
+    n = 6
+    basis = np.eye(n).reshape(n, n, 1, 1)
+    matrix = np.asarray(slice_difference(jnp.asarray(basis)))[..., 0, 0].T
+    np.testing.assert_allclose(np.asarray(slice_difference_adjoint(jnp.asarray(basis)))[..., 0, 0].T, matrix.T)
+    expected = np.sort(2 - 2 * np.cos(2 * np.pi * np.arange(n) / n))
+    np.testing.assert_allclose(np.sort(np.linalg.eigvalsh(matrix.T @ matrix)), expected, atol=1e-12)
+    x = dense[2]
+    np.testing.assert_array_equal(soft_threshold(x, 0.0), x)
+    np.testing.assert_allclose(soft_threshold(x + 1j * x, 0.1), (1 + 1j) * soft_threshold(x, 0.1 / np.sqrt(2)), atol=1e-12)
+
+
+def test_oracle_9_without_a_penalty_a_sweep_is_a_quadratic_one():
+    random = np.random.default_rng(4)
+    seen = jnp.asarray(random.uniform(size=(SIDE, SIDE)) < 0.5)
+    operator = Inpainting(seen)
+    y, x = jnp.asarray(random.normal(size=(5, SIDE, SIDE))) * seen[None], jnp.asarray(random.normal(size=(5, SIDE, SIDE)))
+    rho, n = 0.7, 5
+    step = AcrossSlices(rho, 0.0, n_steps=200)
+    found, state = jax.jit(lambda y, x: step(operator, y, x, step.init(x)))(y, x)
+    difference = np.roll(np.eye(n), 1, axis=1) - np.eye(n)
+    for i, j in ((0, 0), (1, 2)):
+        normal = float(seen[i, j]) * np.eye(n) + rho * difference.T @ difference
+        if seen[i, j]:
+            np.testing.assert_allclose(found[:, i, j], np.linalg.solve(normal, y[:, i, j]), atol=1e-4)
+    # z takes up all of the difference, and nothing is left for u.
+    np.testing.assert_allclose(state.dual, 0, atol=1e-12)
+    np.testing.assert_allclose(state.split, slice_difference(found), atol=1e-12)
+
+
+def test_sweeps_that_remember_end_in_the_minimum():
+    # One pixel over six slices, all seen: a signal of two levels, whose plateaus move by 2 λ / their length.
+    signal = jnp.asarray([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(6, 1, 1)
+    operator = Inpainting(jnp.ones((1, 1), bool))
+    step = AcrossSlices(1.0, 0.15, n_steps=8)
+
+    def sweep(carry, _):
+        x, state = step(operator, signal, carry[0], carry[1])
+        return (x, state), None
+
+    (x, state), _ = jax.jit(lambda: jax.lax.scan(sweep, (signal, step.init(signal)), length=200))()
+    np.testing.assert_allclose(x.ravel(), [0.1] * 3 + [0.9] * 3, atol=1e-4)
+    assert isinstance(state, SlicesState) and abs(state.dual).max() <= 0.15 + 1e-12
+
+
+def test_trap_each_image_has_a_step_length_of_its_own(dense):
+    operator, y, x = dense
+    together = krylov(operator, y * jnp.array([[1.0], [100.0]]), x, n_steps=2, tolerance=0.0)
+    apart = functools.reduce(
+        lambda a, b: jnp.concatenate([a, b]),
+        [krylov_data_consistency(operator, y[i : i + 1] * (1, 100)[i], x[i : i + 1], n_steps=2, tolerance=0.0) for i in (0, 1)],
+    )
+    np.testing.assert_allclose(together, apart, atol=DOUBLE)
+
+
+def test_a_pseudo_inverse_of_real_images_from_complex_measurements():
+    operator = CartesianMRI(jnp.asarray(cartesian_mask(SIDE, 2, seed=1)), jnp.asarray(coil_sensitivities(SIDE, 3)))
+    random = np.random.default_rng(5)
+    truth, x = (jnp.asarray(random.normal(size=(1, SIDE, SIDE))) for _ in range(2))
+    found, _ = RangeNullSpace.of(operator, cutoff=1e-6)(operator, operator(truth), x, None)
+    np.testing.assert_allclose(operator(found), operator(truth), atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda d: krylov_data_consistency(d[0], d[1][:1], d[2]),
+            r"y must have shape \(2, 6\) for images of shape \(2, 4, 4\), got \(1, 6\)",
+        ),
+        (lambda d: proximal_data_consistency(d[0], d[1], d[2], 0.0), r"gamma must be positive, got 0\.0"),
+        (lambda d: Proximal(-1.0), r"gamma must be positive, got -1\.0"),
+        (lambda d: Krylov(-1)(d[0], d[1], d[2], None), "n_steps must be at least 0, got -1"),
+        (lambda d: AcrossSlices(0.0, 1.0), r"rho must be positive and weight at least 0, got 0\.0 and 1\.0"),
+        (lambda d: AcrossSlices(1.0, 1.0).init(jnp.zeros((4, 4))), r"x must have an axis of slices before its height and width"),
+        (lambda d: RangeNullSpace.of(d[0], cutoff=1.0), r"cutoff must lie in \(0, 1\), got 1\.0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(dense, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(dense)
