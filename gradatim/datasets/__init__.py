@@ -6,6 +6,8 @@ from .catalogue import CATALOGUE as CATALOGUE
 from .catalogue import load as load
 from .catalogue import load_text as load_text
 from .corpus import Corpus as Corpus
+from .cortex import Cortex as Cortex
+from .cortex import cortex as cortex
 from .dataset import Dataset as Dataset
 from .dataset import DatasetError as DatasetError
 from .dataset import Provenance as Provenance

@@ -1,0 +1,162 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradatim.nets.geometric import GaugeConv, NormGate, field_size, icosphere, log_map_edges, turn_field
+
+ROUND_OFF = 1e-9
+ORDERS_IN, HIDDEN, ORDERS_OUT = (0, 1), (0, 0, 1, 2, 3), (0, 1, 2)
+N = 42
+
+
+@pytest.fixture(scope="module", autouse=True)
+def everything_in_double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def edges():
+    mesh = icosphere(1)
+    return log_map_edges(mesh.moved(mesh.vertices * (1 + 0.2 * np.random.default_rng(0).random((N, 3)))))
+
+
+def with_random_biases(layer, key):
+    return eqx.tree_at(lambda module: module.bias, layer, jax.random.normal(key, layer.bias.shape))
+
+
+@pytest.fixture(scope="module")
+def layers():
+    keys = jax.random.split(jax.random.key(0), 4)
+    first = with_random_biases(GaugeConv(ORDERS_IN, HIDDEN, n_radial=2, key=keys[0]), keys[1])
+    last = with_random_biases(GaugeConv(HIDDEN, ORDERS_OUT, key=keys[2]), keys[3])
+    return first, NormGate(HIDDEN), last
+
+
+@pytest.fixture(scope="module")
+def network():
+    @eqx.filter_jit
+    def apply(layers, edges, x):
+        first, gate, last = layers
+        return last(edges, gate(first(edges, x)))
+
+    return apply
+
+
+@pytest.fixture(scope="module")
+def x():
+    return jnp.asarray(np.random.default_rng(1).normal(size=(N, field_size(ORDERS_IN))))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_oracle_outputs_turn_with_the_frames(network, layers, edges, x, seed):
+    frames = jnp.asarray(np.random.default_rng(seed).uniform(-9, 9, N))
+    plain = network(layers, edges, x)
+    turned = network(layers, edges.turned(frames), turn_field(x, ORDERS_IN, frames))
+    np.testing.assert_allclose(turned, turn_field(plain, ORDERS_OUT, frames), atol=ROUND_OFF)
+    # Numbers do not change at all, but vectors do.
+    np.testing.assert_allclose(turned[:, 0], plain[:, 0], atol=ROUND_OFF)
+    assert abs(turned[:, 1:] - plain[:, 1:]).max() > 1e-2
+
+
+def test_trap_without_transport_or_with_rectified_vectors_the_frames_matter(layers, edges, x):
+    first, gate, last = layers
+    frames = jnp.linspace(-3, 3, N)
+    untransported = eqx.tree_at(lambda e: e.reverse, edges, jnp.arange(len(edges.reverse), dtype=edges.reverse.dtype))
+
+    @eqx.filter_jit
+    def outputs(edges, x):
+        return last(edges, gate(first(edges, x))), last(edges, jax.nn.relu(first(edges, x)))
+
+    def error(edges, which):
+        plain = outputs(edges, x)[which]
+        turned = outputs(edges.turned(frames), turn_field(x, ORDERS_IN, frames))[which]
+        return float(abs(turned - turn_field(plain, ORDERS_OUT, frames)).max() / abs(plain).max())
+
+    assert error(edges, 0) < ROUND_OFF and error(untransported, 0) > 1e-2 and error(edges, 1) > 1e-2
+
+
+def explicit(layer, edges, x, half_turn):
+    """The layer from transports, entry by entry; with half a turn too many if told so."""
+    m, n = layer.in_orders, layer.out_orders
+    columns = np.cumsum([0, *(1 if order == 0 else 2 for order in m)])
+    z = np.stack([x[:, c] + (1j * x[:, c + 1] if order else 0) for c, order in zip(columns[:-1], m, strict=True)], axis=1)
+    theta, g = np.asarray(edges.angles), np.asarray(edges.transport()) + np.pi * half_turn
+    weights = (np.asarray(part) for part in (layer.direct, layer.conjugate, layer.own))
+    alpha, beta, gamma = (part[..., 0, :, :] + 1j * part[..., 1, :, :] for part in weights)
+    out = np.zeros((N, len(n)), complex)
+    counts = np.bincount(np.asarray(edges.receivers))
+    for i in range(len(n)):
+        for j in range(len(m)):
+            carried = z[np.asarray(edges.senders), j] * np.exp(1j * m[j] * g)
+            made = alpha[0, i, j] * np.exp(1j * (n[i] - m[j]) * theta) * carried
+            made += beta[0, i, j] * np.exp(1j * (n[i] + m[j]) * theta) * carried.conj()
+            np.add.at(out[:, i], np.asarray(edges.receivers), made / counts[np.asarray(edges.receivers)])
+            out[:, i] += gamma[i, j] * z[:, j] * (n[i] == m[j])
+    return np.concatenate([part for i, order in enumerate(n) for part in ([out[:, i].real], [out[:, i].imag])[: 1 + (order > 0)]]).T
+
+
+@pytest.mark.parametrize(("order", "shows"), [(1, True), (2, False), (3, True)])
+def test_trap_half_a_turn_too_many_shows_in_odd_orders_alone(edges, order, shows):
+    layer = GaugeConv((order, 0), (2, 0), bias=False, key=jax.random.key(order))
+    x = np.random.default_rng(order).normal(size=(N, 3))
+    found = np.asarray(layer(edges, jnp.asarray(x)))
+    np.testing.assert_allclose(found, explicit(layer, edges, x, 0), atol=ROUND_OFF)
+    assert (abs(found - explicit(layer, edges, x, 1)).max() > 1e-2) == shows
+
+
+def kernel_dimension(m, n, sign):
+    """Of kernels with angular frequencies up to 7 that turn as they must, by the null space of the conditions."""
+
+    def turn(order, a):
+        c, s = np.cos(order * a), np.sin(order * a)
+        return np.eye(1) if order == 0 else np.array([[c, -s], [s, c]])
+
+    def waves(t):
+        return np.array([1, *(f(k * t) for k in range(1, 8) for f in (np.cos, np.sin))])
+
+    rows = []
+    for a in (0.3, 1.1):
+        for t in np.linspace(0, 6, 17):
+            left = np.kron(waves(t - a)[None], np.kron(np.eye(len(turn(n, a))), turn(m, sign * a).T))
+            right = np.kron(waves(t)[None], np.kron(turn(n, sign * a), np.eye(len(turn(m, a)))))
+            rows.append(left - right)
+    matrix = np.concatenate(rows)
+    return matrix.shape[1] - np.linalg.matrix_rank(matrix, tol=1e-8)
+
+
+@pytest.mark.parametrize(("m", "n", "expected"), [(0, 0, 1), (0, 2, 2), (1, 0, 2), (1, 1, 4), (1, 2, 4), (3, 2, 4)])
+def test_oracle_kernels_are_as_many_as_there_can_be(m, n, expected):
+    assert kernel_dimension(m, n, -1) == expected
+    # Ours are of these frequencies, and real where an order is 0.
+    layer = GaugeConv((m,), (n,), key=jax.random.key(0))
+    free = layer.direct[0].size + layer.conjugate[0].size
+    assert free >= expected
+
+
+def test_norms_are_gated_where_fields_vanish(layers):
+    gate = layers[1]
+    slope = jax.grad(lambda x: gate(x).sum())(jnp.zeros((2, field_size(HIDDEN))))
+    assert np.isfinite(slope).all()
+
+
+def test_single_precision_stays_single():
+    with jax.enable_x64(False):
+        mesh = icosphere(0)
+        out = GaugeConv((0,), (1,), key=jax.random.key(0))(log_map_edges(mesh), jnp.ones((12, 1)))
+        assert out.dtype == jnp.float32 and out.shape == (12, 2)
+
+
+def test_what_cannot_be_is_refused(edges):
+    with pytest.raises(ValueError, match=r"orders must be at least one number, none below 0, got \(0, -1\)"):
+        GaugeConv((0, -1), (0,), key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"orders must be at least one number, none below 0, got \(\)"):
+        NormGate(())
+    with pytest.raises(ValueError, match="n_radial must be at least 1, got 0"):
+        GaugeConv((0,), (0,), n_radial=0, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"x must have shape \(42, 3\) for orders \(0, 1\), got \(42, 2\)"):
+        GaugeConv((0, 1), (0,), key=jax.random.key(0))(edges, jnp.ones((42, 2)))

@@ -1,0 +1,174 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradatim.nets.geometric import (
+    HeatMethod,
+    Mesh,
+    PatchConvolution,
+    angle_defects,
+    corner_angles,
+    flat_sheet,
+    heat_method_distance,
+    holonomy,
+    icosphere,
+    log_map_edges,
+    vertex_gradient,
+)
+
+ROUND_OFF = 1e-10
+
+
+@pytest.fixture(scope="module", autouse=True)
+def everything_in_double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def potato():
+    """A sphere whose vertices were moved, so that no two are alike."""
+    mesh = icosphere(1)
+    return mesh.moved(mesh.vertices * (1 + 0.2 * np.random.default_rng(0).random((42, 3))))
+
+
+@pytest.fixture(scope="module")
+def edges(potato):
+    return log_map_edges(potato)
+
+
+def test_oracle_angles_about_a_vertex_are_scaled_to_a_whole_turn(potato, edges):
+    receivers, angles = np.asarray(edges.receivers), np.asarray(edges.angles)
+    faces, corners = np.asarray(potato.faces), corner_angles(potato)
+    total = np.bincount(faces.ravel(), corners.ravel())
+    senders = np.asarray(edges.senders)
+    for u in range(42):
+        mine = np.flatnonzero(receivers == u)
+        mine = mine[np.argsort(angles[mine])]
+        assert angles[mine[0]] == 0
+        gaps = np.diff([*angles[mine], 2 * np.pi])
+        for place, following, gap in zip(mine, np.roll(mine, -1), gaps, strict=True):
+            # The face to the left of an edge lies between it and the next one, counterclockwise.
+            face = np.flatnonzero(((faces == u) | (faces == senders[place]) | (faces == senders[following])).all(axis=1))[0]
+            own = corners[face, faces[face].tolist().index(u)]
+            assert abs(gap - own * 2 * np.pi / total[u]) < ROUND_OFF
+
+
+def test_transport_back_undoes_transport(edges):
+    there = np.asarray(edges.transport())
+    both = there + there[np.asarray(edges.reverse)]
+    np.testing.assert_allclose(np.mod(both + np.pi, 2 * np.pi), np.pi, atol=ROUND_OFF)
+    np.testing.assert_array_equal(np.asarray(edges.senders)[np.asarray(edges.reverse)], edges.receivers)
+
+
+def test_oracle_holonomy_of_all_faces_is_gauss_bonnet(potato, edges):
+    turns = holonomy(edges, np.asarray(potato.faces))
+    assert abs(turns.sum() - 4 * np.pi) < ROUND_OFF
+
+
+def test_oracle_holonomy_about_a_vertex_is_its_angle_defect(potato):
+    # Carried over the faces about a vertex, each hinged flat onto the next, a vector comes back turned by the defect.
+    vertices, faces = np.asarray(potato.vertices), np.asarray(potato.faces)
+    for u in range(5):
+        fan = {int(np.roll(f, -list(f).index(u))[1]): np.roll(f, -list(f).index(u)) for f in faces if u in f}
+        face = next(iter(fan.values()))
+        normal = lambda f: np.cross(vertices[f[1]] - vertices[f[0]], vertices[f[2]] - vertices[f[0]])  # noqa: E731
+        first = vector = vertices[face[1]] - vertices[u]
+        for _ in fan:
+            following = fan[int(face[2])]
+            axis = vertices[face[2]] - vertices[u]
+            a, b, c = (w / np.linalg.norm(w) for w in (normal(face), normal(following), axis))
+            angle = np.arctan2(np.cross(a, b) @ c, a @ b)
+            vector = vector * np.cos(angle) + np.cross(c, vector) * np.sin(angle) + c * (c @ vector) * (1 - np.cos(angle))
+            face = following
+        n = normal(face) / np.linalg.norm(normal(face))
+        turned = np.arctan2(np.cross(first, vector) @ n, first @ vector)
+        assert abs(turned - angle_defects(potato)[u]) < ROUND_OFF
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_oracle_whatever_the_frames_singularities_count_two(potato, edges, seed):
+    """No frame is smooth on a sphere: by how much transports along the sides of faces miss its holonomy are whole turns, two in all."""
+    turned = edges.turned(jnp.asarray(np.random.default_rng(seed).uniform(-9, 9, 42)))
+    angles, reverse = np.asarray(turned.angles), np.asarray(turned.reverse)
+    steps = np.mod(angles - angles[reverse], 2 * np.pi) - np.pi
+    table = np.zeros((42, 42))
+    table[np.asarray(edges.receivers), np.asarray(edges.senders)] = steps
+    faces = np.asarray(potato.faces)
+    around = sum(table[np.roll(faces, -1, axis=1)[:, i], faces[:, i]] for i in range(3))
+    indices = (holonomy(turned, faces) - around) / (2 * np.pi)
+    np.testing.assert_allclose(indices, indices.round(), atol=1e-9)
+    assert round(indices.sum()) == 2
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_holonomy_does_not_depend_on_frames(potato, edges, seed):
+    turned = edges.turned(jnp.asarray(np.random.default_rng(seed).uniform(-9, 9, 42)))
+    difference = holonomy(turned, np.asarray(potato.faces)) - holonomy(edges, np.asarray(potato.faces))
+    np.testing.assert_allclose(difference, 0, atol=ROUND_OFF)
+
+
+def test_heat_gives_great_circles():
+    mesh = icosphere(3)
+    exact = np.arccos(np.clip(np.asarray(mesh.vertices) @ np.asarray(mesh.vertices[7]), -1, 1))
+    method = HeatMethod(mesh)
+    found = method(7)
+    # Smoothed at the source and opposite; the first shifts all by a fraction of an edge, which is 0.15 long.
+    assert np.abs(found - exact).max() < 0.06 and abs(found[7]) < 1e-12
+    assert np.abs(found - exact).mean() < 0.03
+    two = method([7, int(exact.argmax())])
+    assert np.abs(two - np.minimum(exact, np.pi - exact)).max() < 0.08
+
+
+def test_gradients_turn_with_the_frames(potato, edges):
+    x, frames = potato.vertices[:, 2], jnp.linspace(-3, 3, 42)
+    plain, turned = (np.asarray(vertex_gradient(e, x)) for e in (edges, edges.turned(frames)))
+    c, s = np.cos(frames), np.sin(frames)
+    expected = np.stack([c * plain[:, 0] + s * plain[:, 1], c * plain[:, 1] - s * plain[:, 0]], axis=1)
+    np.testing.assert_allclose(turned, expected, atol=ROUND_OFF)
+
+
+def test_gradient_of_height_on_the_sphere():
+    mesh = icosphere(3)
+    length = np.linalg.norm(vertex_gradient(log_map_edges(mesh), mesh.vertices[:, 2]), axis=1)
+    np.testing.assert_allclose(length, np.sqrt(1 - np.asarray(mesh.vertices)[:, 2] ** 2), atol=0.02)
+
+
+def test_patches_pooled_over_turns_do_not_see_the_frames(edges):
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(42, 2)))
+    steps = jnp.asarray(np.random.default_rng(3).integers(0, 8, 42) * (2 * np.pi / 8))
+    apply = eqx.filter_jit(lambda layer, e: layer(e, x))
+    errors = {}
+    for pools in (True, False):
+        layer = PatchConvolution(2, 3, n_angles=8, pools=pools, key=jax.random.key(0))
+        errors[pools] = float(abs(apply(layer, edges.turned(steps)) - apply(layer, edges)).max())
+    assert errors[True] < ROUND_OFF and errors[False] > 1e-2
+    round_one = PatchConvolution(2, 3, n_angles=1, key=jax.random.key(0))
+    anyhow = edges.turned(jnp.linspace(0, 5, 42))
+    np.testing.assert_allclose(apply(round_one, anyhow), apply(round_one, edges), atol=ROUND_OFF)
+
+
+def test_a_patch_of_a_constant_is_that_constant(edges):
+    layer = PatchConvolution(1, 1, n_radii=3, n_angles=4, key=jax.random.key(1))
+    layer = eqx.tree_at(lambda module: module.weight, layer, jnp.full((3, 4, 1, 1), 1 / 12))
+    np.testing.assert_allclose(layer(edges, jnp.full((42, 1), 2.5)), 2.5, atol=ROUND_OFF)
+
+
+def test_what_cannot_be_is_refused(potato, edges):
+    with pytest.raises(ValueError, match="the mesh must be closed, got a boundary of 8 edges"):
+        log_map_edges(flat_sheet(3, 3))
+    apart = next(v for v in range(1, 42) if v not in np.asarray(edges.senders)[np.asarray(edges.receivers) == 0])
+    with pytest.raises(ValueError, match=f"loops must run along edges, got a step from vertex 0 to vertex {apart}"):
+        holonomy(edges, np.array([[0, apart]]))
+    with pytest.raises(ValueError, match=r"time_factor must be positive, got 0\.0"):
+        heat_method_distance(potato, 0, time_factor=0.0)
+    for sources in (42, -1, []):
+        with pytest.raises(ValueError, match="sources must be numbers from 0 to 41"):
+            heat_method_distance(potato, sources)
+    with pytest.raises(ValueError, match="n_radii and n_angles must be at least 1, got 0 and 8"):
+        PatchConvolution(1, 1, n_radii=0, key=jax.random.key(0))
+    assert isinstance(potato, Mesh)
