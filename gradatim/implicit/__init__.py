@@ -11,6 +11,7 @@ from .bilevel_run import BilevelStep as BilevelStep
 from .bilevel_run import CertifiedLoss as CertifiedLoss
 from .bilevel_run import Work as Work
 from .bilevel_run import certified_loss as certified_loss
+from .block_partition import BlockPartition as BlockPartition
 from .certified_problems import LinearBilevel as LinearBilevel
 from .certified_problems import RidgeLogistic as RidgeLogistic
 from .constrained import ConicPoint as ConicPoint
@@ -50,6 +51,10 @@ from .equilibrium_responses import NudgedResponse as NudgedResponse
 from .equilibrium_responses import OnlinePhase as OnlinePhase
 from .equilibrium_responses import RecurrentAdjoint as RecurrentAdjoint
 from .equilibrium_responses import online_phase as online_phase
+from .hard_constraints import HardConstraint as HardConstraint
+from .hard_constraints import MixtureOfConstraints as MixtureOfConstraints
+from .hard_constraints import Parts as Parts
+from .hard_constraints import Weighed as Weighed
 from .hoag import hoag as hoag
 from .holomorphic import cauchy_derivative as cauchy_derivative
 from .holomorphic import check_holomorphic as check_holomorphic

@@ -1,5 +1,7 @@
 """Scientific machine learning: networks that solve differential equations, and networks that help a solver."""
 
+from .basis_network import BasisNetwork as BasisNetwork
+from .basis_network import SpectralLayer as SpectralLayer
 from .convection import Affine as Affine
 from .convection import ConvectionDiffusion as ConvectionDiffusion
 from .convection import Raised as Raised
@@ -78,6 +80,13 @@ from .quadratic_elements import structured_quads as structured_quads
 from .representation_similarity import linear_cka as linear_cka
 from .snapshot_width import SnapshotWidth as SnapshotWidth
 from .snapshot_width import snapshot_width as snapshot_width
+from .sorption import DiffusionSorption as DiffusionSorption
+from .sorption import SorptionConditions as SorptionConditions
+from .sorption import SorptionEdges as SorptionEdges
+from .sorption import SorptionTerms as SorptionTerms
+from .sorption import SpaceTimeGrid as SpaceTimeGrid
+from .sorption_reference import SorptionReference as SorptionReference
+from .sorption_reference import reference_sorption as reference_sorption
 from .spectral_reference import BurgersReference as BurgersReference
 from .spectral_reference import reference_burgers as reference_burgers
 from .spectral_reference import reference_convection_diffusion as reference_convection_diffusion
