@@ -1,0 +1,98 @@
+"""Layers on sets: graphs without edges, or with all of them (arXiv:2104.13478, Sections 4.1, 5.3 and 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .weights import uniform
+
+
+class SetLinear(eqx.Module):
+    """Every linear map of a set that respects permutations: h_u = W x_u + V mean_v x_v + b, from two generators.
+
+    **Arguments:** `n_in`, `n_out`: channels; `key`.
+    """
+
+    own: Float[Array, "n_in n_out"]
+    mean: Float[Array, "n_in n_out"]
+    bias: Float[Array, " n_out"]
+
+    def __init__(self, n_in: int, n_out: int, *, key: PRNGKeyArray) -> None:
+        keys = jax.random.split(key)
+        self.own, self.mean = (uniform(k, (n_in, n_out), fan_in=2 * n_in) for k in keys)
+        self.bias = jnp.zeros(n_out)
+
+    def __call__(self, x: Float[Array, "n n_in"]) -> Float[Array, "n n_out"]:
+        """The set mapped."""
+        return x @ self.own + (x.mean(axis=0) @ self.mean + self.bias)[None]
+
+
+class DeepSets(eqx.Module):
+    """An invariant of a set (Zaheer et al., arXiv:1703.06114): f(X) = φ(⊕_u ψ(x_u)).
+
+    A sum can tell any two multisets apart; a mean forgets how many there are, a maximum how often each comes.
+
+    **Arguments:** `element`: ψ; `readout`: φ; `pool`: `"sum"`, `"mean"` or `"max"`.
+
+    **Raises:** `ValueError` for another pooling.
+
+    >>> for pool in ("sum", "mean"):
+    ...     count = DeepSets(lambda x: x, lambda y: y, pool=pool)
+    ...     print(count(jnp.ones((2, 1)))[0] == count(jnp.ones((3, 1)))[0])
+    False
+    True
+    """
+
+    element: Callable[[Any], Array]
+    readout: Callable[[Any], Array]
+    pool: Literal["sum", "mean", "max"] = eqx.field(static=True)
+
+    def __init__(
+        self, element: Callable[[Any], Array], readout: Callable[[Any], Array], *, pool: Literal["sum", "mean", "max"] = "sum"
+    ) -> None:
+        if pool not in ("sum", "mean", "max"):
+            raise ValueError(f"pool must be one of sum, mean, max, got {pool!r}")
+        self.element, self.readout, self.pool = element, readout, pool
+
+    def __call__(self, x: Float[Array, "n channels"]) -> Float[Array, " n_out"]:
+        """The invariant of one set."""
+        embedded = jax.vmap(self.element)(x)
+        return self.readout(getattr(embedded, self.pool)(axis=0))
+
+
+class SetAttention(eqx.Module):
+    """Attention of each element to all, without positions: a transformer's layer, equivariant to permutations.
+
+        h_u = b + Σ_v softmax_v((Q x_u)·(K x_v)/√d) W x_v
+
+    The "dot" case of [`GraphAttention`][gradatim.nets.geometric.GraphAttention] on the complete graph, as products of matrices. Positions
+    added to x break the symmetry, as they should.
+
+    **Arguments:** `n_in`, `n_out`: channels, of all heads together; `n_heads`: a divisor of `n_out`; `key`.
+
+    **Raises:** `ValueError` for heads that do not divide the channels.
+    """
+
+    query: Float[Array, "n_in heads d"]
+    key: Float[Array, "n_in heads d"]
+    value: Float[Array, "n_in heads d"]
+    bias: Float[Array, " n_out"]
+
+    def __init__(self, n_in: int, n_out: int, *, n_heads: int = 1, key: PRNGKeyArray) -> None:
+        if n_heads < 1 or n_out % n_heads:
+            raise ValueError(f"n_heads must divide the channels that come out, {n_out}, got {n_heads}")
+        shape = (n_in, n_heads, n_out // n_heads)
+        self.query, self.key, self.value = (uniform(k, shape, fan_in=n_in) for k in jax.random.split(key, 3))
+        self.bias = jnp.zeros(n_out)
+
+    def __call__(self, x: Float[Array, "n n_in"]) -> Float[Array, "n n_out"]:
+        """The set mapped."""
+        q, k, v = (jnp.einsum("nc,chd->nhd", x, weight) for weight in (self.query, self.key, self.value))
+        weights = jax.nn.softmax(jnp.einsum("uhd,vhd->huv", q, k) / q.shape[-1] ** 0.5, axis=-1)
+        return jnp.einsum("huv,vhd->uhd", weights, v).reshape(len(x), -1) + self.bias[None]
