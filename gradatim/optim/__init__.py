@@ -1,5 +1,20 @@
 """Optimisers from the gradient literature, as optax gradient transformations."""
 
+from .architecture_samplers import dirichlet_mixture as dirichlet_mixture
+from .architecture_samplers import gumbel_straight_through as gumbel_straight_through
+from .architecture_samplers import softmax_mixture as softmax_mixture
+from .architecture_samplers import sparsemax_mixture as sparsemax_mixture
+from .architecture_samplers import uniform_one_hot as uniform_one_hot
+from .architecture_search import ArchitectureLosses as ArchitectureLosses
+from .architecture_search import ArchitectureSearch as ArchitectureSearch
+from .architecture_search import ArchitectureState as ArchitectureState
+from .architecture_search import ScoredArchitectures as ScoredArchitectures
+from .architecture_search import SearchHistory as SearchHistory
+from .architecture_search import evolved_architectures as evolved_architectures
+from .architecture_search import official_logit_optimizer as official_logit_optimizer
+from .architecture_search import random_architectures as random_architectures
+from .architecture_search import search_architecture as search_architecture
+from .architecture_search import second_order_gradient as second_order_gradient
 from .diffgrad import ScaleByDiffgradState as ScaleByDiffgradState
 from .diffgrad import diffgrad as diffgrad
 from .diffgrad import diffgrad_friction as diffgrad_friction

@@ -1,0 +1,347 @@
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradatim.nets import (
+    CellSupernet,
+    EntangledConv,
+    EntangledEmbedding,
+    EntangledLayerNorm,
+    EntangledLinear,
+    EntangledTransformer,
+    MacroSupernet,
+    MixedDepth,
+    MixedOperation,
+    kernel_mask,
+    nested_mask,
+    outer_probabilities,
+)
+
+ROUND_OFF = 1e-5  # relative, of sums of some hundred terms in single precision
+KERNELS, OUTS, INS = (3, 5, 7), (2, 4), (1, 3)
+P_OUT, P_IN, P_KERNEL = jnp.array([0.25, 0.75]), jnp.array([0.5, 0.5]), jnp.array([0.2, 0.5, 0.3])
+IMAGE = jnp.asarray(np.random.default_rng(0).normal(size=(3, 9, 9)), jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def conv():
+    layer = EntangledConv(OUTS, INS, KERNELS, key=jax.random.key(0))
+    return eqx.tree_at(lambda one: one.bias, layer, jnp.arange(1.0, 5.0))
+
+
+@pytest.fixture(scope="module")
+def run():
+    return eqx.filter_jit(lambda layer, *args: layer(*args))
+
+
+def off(ours, expected):
+    return float(np.abs(np.asarray(ours) - np.asarray(expected)).max() / np.abs(expected).max())
+
+
+def by_hand(layer, x, *distributions):
+    """Pads every slice, mixes, and correlates, in NumPy and double precision."""
+    weight, bias = np.asarray(layer.weight, float), np.asarray(layer.bias, float)
+    mixed, shift = np.zeros_like(weight), np.zeros_like(bias)
+    options = (layer.out_options, layer.in_options, layer.kernel_options)
+    for combination in itertools.product(*(range(len(one)) for one in options)):
+        p = np.prod([float(d[i]) for d, i in zip(distributions, combination, strict=True)])
+        out, n_in, side = (one[i] for one, i in zip(options, combination, strict=True))
+        start = (layer.kernel_options[-1] - side) // 2
+        window = np.s_[:out, :n_in, start : start + side, start : start + side]
+        mixed[window] += p * weight[window]
+        shift[:out] += p * bias[:out]
+    pad = layer.dilation * (mixed.shape[-1] // 2)
+    padded = np.pad(np.asarray(x, float), ((0, 0), (pad, pad), (pad, pad)))
+    y = np.zeros((len(mixed), *x.shape[1:]))
+    for i, j in np.ndindex(*mixed.shape[2:]):
+        y += np.einsum("oi,ihw->ohw", mixed[:, :, i, j], padded[:, i : i + x.shape[1], j : j + x.shape[2]])
+    return y + shift[:, None, None]
+
+
+def test_peer_padded_slices_by_hand(conv, run):
+    assert off(run(conv, IMAGE, P_OUT, P_IN, P_KERNEL), by_hand(conv, IMAGE, P_OUT, P_IN, P_KERNEL)) < ROUND_OFF
+
+
+def test_o1_mixed_weights_give_mixed_outputs(conv, run):
+    other = eqx.tree_at(lambda one: one.weight, EntangledConv(OUTS, INS, KERNELS, mixing="outputs", key=jax.random.key(0)), conv.weight)
+    other = eqx.tree_at(lambda one: one.bias, other, conv.bias)
+    given = (IMAGE, P_OUT, P_IN, P_KERNEL)
+    assert off(run(conv, *given), run(other, *given)) < ROUND_OFF
+
+
+def test_o1_the_middle_row_of_the_mask():
+    np.testing.assert_allclose(kernel_mask(P_KERNEL, KERNELS)[3], [0.3, 0.8, 1, 1, 1, 0.8, 0.3], rtol=1e-6)
+
+
+def test_o2_not_after_a_nonlinearity(conv, run):
+    # A ReLU in each branch does not commute with the mixture: it must not be in the comparison.
+    certain = jnp.eye(3)
+    branches = sum(p * jax.nn.relu(run(conv, IMAGE, P_OUT, P_IN, one)) for p, one in zip(P_KERNEL, certain, strict=True))
+    assert off(jax.nn.relu(run(conv, IMAGE, P_OUT, P_IN, P_KERNEL)), branches) > 0.01
+
+
+def test_o3_a_certain_choice_is_the_small_network(conv, run):
+    given = (IMAGE, jnp.array([1.0, 0.0]), jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0, 0.0]))
+    y, small = run(conv, *given), conv.subnet(0, 0, 1)
+    assert small.weight.shape == (2, 1, 5, 5)
+    assert off(y[:2], small(IMAGE[:1])) < ROUND_OFF
+    assert (y[2:] == 0).all()
+    gradient = eqx.filter_jit(eqx.filter_grad(lambda layer: (layer(*given) ** 2).sum()))(conv)
+    live = np.zeros(conv.weight.shape, bool)
+    live[:2, :1, 1:-1, 1:-1] = True
+    assert (gradient.weight[~live] == 0).all() and (gradient.weight[live] != 0).all()
+    # Trap: the bias of a dead channel would leak through the next ReLU.
+    assert (gradient.bias[2:] == 0).all() and (gradient.bias[:2] != 0).all()
+
+
+def test_o4_derivative_by_probabilities(conv):
+    @eqx.filter_jit
+    def both(p):
+        def of(p):
+            return (conv(IMAGE, P_OUT, P_IN, p) ** 2).sum() / 100
+
+        mixed = conv.mask(P_OUT, P_IN, p) * conv.weight
+        by_weights = jax.grad(lambda w: (conv._convolved(IMAGE, w, nested_mask(P_OUT, OUTS) * conv.bias) ** 2).sum() / 100)(mixed)
+        slices = [conv.mask(P_OUT, P_IN, one) * conv.weight for one in jnp.eye(3)]
+        step = 1e-2
+        differences = [(of(p + step * one) - of(p - step * one)) / (2 * step) for one in jnp.eye(3)]
+        return jax.grad(of)(p), jnp.stack([(by_weights * one).sum() for one in slices]), jnp.stack(differences)
+
+    gradient, product, differences = both(P_KERNEL)
+    np.testing.assert_allclose(gradient, product, rtol=1e-4)
+    # A square of a linear function: central differences are exact but for rounding.
+    np.testing.assert_allclose(gradient, differences, rtol=1e-2)
+
+
+def test_o5_masks_of_channels():
+    np.testing.assert_allclose(nested_mask(jnp.array([0.5, 0.25, 0.25]), (2, 4, 6)), [1, 1, 0.5, 0.5, 0.25, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(nested_mask(jnp.array([0.1, 0.6, 0.3]), (1, 2, 4)), [1, 0.9, 0.3, 0.3], rtol=1e-6)
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=3, max_size=3))
+def test_o5_the_first_channel_and_the_centre_are_always_there(odds):
+    p = jnp.asarray(np.array(odds) / sum(odds), jnp.float32)
+    channels, kernel = nested_mask(p, (2, 3, 5)), kernel_mask(p, (1, 3, 5))
+    assert abs(channels[0] - 1) < 1e-6 and abs(kernel[2, 2] - 1) < 1e-6
+    assert (jnp.diff(channels) <= 0).all() and (kernel == kernel.T).all() and (kernel == kernel[::-1]).all()
+
+
+def test_trap_kernels_are_taken_from_the_centre():
+    assert kernel_mask(jnp.array([1.0, 0.0]), (1, 3))[1, 1] == 1 and kernel_mask(jnp.array([1.0, 0.0]), (1, 3))[0, 0] == 0
+
+
+@pytest.mark.parametrize(("stride", "dilation", "side"), [(1, 1, 7), (2, 1, 8), (2, 2, 7), (1, 2, 8)])
+def test_rows_of_small_products_are_a_convolution(stride, dilation, side):
+    forms = [
+        EntangledConv(
+            (3,), (1,), (3, 5), stride=stride, dilation=dilation, is_depthwise=True, has_bias=False, is_row_wise=form, key=jax.random.key(1)
+        )
+        for form in (True, False)
+    ]
+    image, p = IMAGE[:, :side, :side], jnp.array([0.4, 0.6])
+    rows, native = (one(image, p_kernel=p) for one in forms)
+    assert rows.shape == native.shape and off(rows, native) < ROUND_OFF
+    assert off(forms[0].subnet(kernel=0)(image), forms[0](image, p_kernel=jnp.array([1.0, 0.0]))) < ROUND_OFF
+
+
+WIDTHS, RATIOS = (2, 4, 8), (1, 2, 4)
+PAIRS = list(itertools.product(WIDTHS, RATIOS))
+P_BOTH = outer_probabilities(jnp.array([0.2, 0.3, 0.5]), jnp.array([0.6, 0.1, 0.3]))
+
+
+def test_o1_coupled_choices_of_a_linear_pair():
+    rise = EntangledLinear([(e * r, e) for e, r in PAIRS], key=jax.random.key(2))
+    fall = EntangledLinear([(e, e * r) for e, r in PAIRS], key=jax.random.key(3))
+    rise = eqx.tree_at(lambda one: one.bias, rise, jnp.ones(32))
+    x = IMAGE[0, :5, :8]
+
+    @jax.jit
+    def all_four(p):
+        hidden = rise(x, p)
+        return hidden, rise.mixed_outputs(x, p), fall(hidden, p), fall.mixed_outputs(hidden, p)
+
+    hidden, outputs, y, mixed = all_four(P_BOTH)
+    assert off(hidden, outputs) < ROUND_OFF and off(y, mixed) < ROUND_OFF
+    expected = np.zeros((32, 8))
+    for p, (e, r) in zip(P_BOTH, PAIRS, strict=True):
+        expected[: e * r, :e] += float(p)
+    np.testing.assert_allclose(rise.mask(P_BOTH), expected, atol=1e-6)
+    # Sizes that are products: no outer product of two masks.
+    assert np.linalg.matrix_rank(np.asarray(rise.mask(P_BOTH)), tol=1e-4) > 1
+
+
+def test_trap_a_coupled_option_is_found_by_its_own_number_of_ratios():
+    # With two widths and three ratios, the ratio's position modulo the number of widths would be another.
+    pairs = list(itertools.product((2, 4), RATIOS))
+    layer = EntangledLinear([(e * r, e) for e, r in pairs], key=jax.random.key(4))
+    for i, (e, r) in enumerate(pairs):
+        assert layer.subnet(i).weight.shape == (e * r, e)
+        certain = outer_probabilities(jax.nn.one_hot(i // 3, 2), jax.nn.one_hot(i % 3, 3))
+        assert float(layer.mask(certain).sum()) == e * r * e
+
+
+def test_o3_linear_embedding_and_depth():
+    linear = EntangledLinear([(2, 2), (4, 3)], key=jax.random.key(5))
+    linear = eqx.tree_at(lambda one: one.bias, linear, jnp.ones(4))
+    y, x = linear(IMAGE[0, 0, :3], jnp.array([1.0, 0.0])), IMAGE[0, 0, :2]
+    assert off(y[:2], linear.subnet(0)(x)) < ROUND_OFF and (y[2:] == 0).all()
+    embedding = EntangledEmbedding(5, (2, 4), key=jax.random.key(6))
+    rows = embedding(jnp.array([3, 1]), jnp.array([1.0, 0.0]))
+    assert (rows[:, :2] == embedding.subnet(0).weight[jnp.array([3, 1])]).all() and (rows[:, 2:] == 0).all()
+    depth = MixedDepth([lambda x: 2 * x, lambda x: x + 1], (1, 2))
+    np.testing.assert_allclose(depth(jnp.ones(3), jnp.array([0.25, 0.75])), 0.25 * 2 + 0.75 * 3)
+    assert (depth(jnp.ones(3), jnp.array([1.0, 0.0])) == depth.narrow(0)(jnp.ones(3), None)).all()
+
+
+def test_trap_a_norm_over_dead_features():
+    scale, shift = jnp.arange(1.0, 9.0), jnp.arange(8.0)
+    certain = jnp.array([0.0, 1.0, 0.0])
+    # Features of the larger width that are there, but must not count.
+    x = IMAGE[0, 0, :8].at[4:].set(0.0)
+    expected = None
+    for is_masked in (True, False):
+        norm = eqx.tree_at(lambda one: (one.scale, one.shift), EntangledLayerNorm(WIDTHS, is_masked=is_masked), (scale, shift))
+        y, expected = norm(x, certain), norm.subnet(1)(x[:4])
+        assert (y[4:] == 0).all()
+        assert (off(y[:4], expected) < ROUND_OFF) == is_masked
+    np.testing.assert_allclose(y[:4], (x[:4] - x.mean()) / jnp.sqrt(x.var() + 1e-5) * scale[:4] + shift[:4], rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def macro():
+    return MacroSupernet(1, 8, 10, widths=((2, 4), (4, 8)), kernels=((1, 3), (3, 5)), key=jax.random.key(7))
+
+
+def test_o3_every_macro_network_is_in_the_supernet(macro, run):
+    image = IMAGE[:1, :8, :8]
+    for positions in ((0, 1, 0, 0), (1, 0, 1, 1)):
+        y = run(macro, image, macro.space.one_hot(jnp.array(positions)))
+        assert off(y, macro.subnet(positions)(image)) < ROUND_OFF
+
+
+def test_c2_the_supernet_has_the_parameters_of_its_largest_network(macro):
+    total = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(macro, eqx.is_array)))
+    assert total == macro.n_parameters((1, 1, 1, 1)) == 4 * 9 + 4 + 8 * 4 * 25 + 8 + 10 * 8 * 4 + 10
+    assert macro.n_parameters((0, 0, 0, 0)) == 2 + 2 + 4 * 2 * 9 + 4 + 10 * 4 * 4 + 10
+
+
+def test_o10_parameters_of_the_authors_macro_space():
+    # Four searchable convolutions, one of 7 x 7 to 256, and a perceptron from 6 x 6 x 256 by 256, 128 and 64 to 10.
+    def count(widths, kernels):
+        before = [3, *widths[:-1]]
+        layers = [EntangledConv((n,), (m,), (k,), key=jax.random.key(0)) for n, m, k in zip(widths, before, kernels, strict=True)]
+        convs = sum(layer.weight.size + layer.bias.size for layer in layers)
+        ends = [(256, widths[-1] * 49), (256, 6 * 6 * 256), (128, 256), (64, 128), (10, 64)]
+        return convs + sum(out * n_in + out for out, n_in in ends)
+
+    # Sizes alone matter: no draw of seven million numbers.
+    def total(widths, kernels):
+        return eqx.filter_eval_shape(lambda: jnp.zeros(count(widths, kernels), bool)).shape[0]
+
+    assert total((32, 64, 128, 256), (7, 7, 7, 7)) == 7_725_450
+    assert total((8, 16, 32, 64), (3, 3, 3, 3)) == 3_228_954
+    assert total((32, 64, 128, 128), (3, 7, 5, 7)) == 5_116_426
+
+
+@pytest.fixture(scope="module")
+def cell():
+    return CellSupernet(1, 8, 10, n_channels=4, hidden=6, normal=("sep3", "sep3", "dil3"), n_groups=2, repeats=1, key=jax.random.key(8))
+
+
+def test_trap_one_distribution_for_both_reducing_cells(cell):
+    assert cell.space.n_architectures == 64 and len(cell.space.choices) == 3
+    whole = eqx.filter_eval_shape(lambda key: CellSupernet(1, 8, 10, n_channels=4, n_groups=2, hidden=6, key=key), jax.random.key(8))
+    assert whole.space.n_architectures == 4096
+
+
+def test_o3_operations_that_are_off_have_no_gradient(cell):
+    certain = [jax.nn.one_hot(i, 4) for i in (0, 3, 1)]  # sep3, dil5, sep5
+    gradient = eqx.filter_jit(eqx.filter_grad(lambda one, x, p: (one(x, p) ** 3).sum()))(cell.cells[0], IMAGE[:1, :8, :8], certain)
+    weights = [[group.depthwise[0].weight for group in edge.groups] for edge in gradient.edges]
+    assert (weights[0][1] == 0).all() and (weights[1][0] == 0).all() and (weights[2][1] == 0).all()
+    assert (weights[0][0][..., 0, :] == 0).all() and (weights[0][0][..., 1:-1, 1:-1] != 0).any()
+    assert (weights[1][1][..., 0, :] != 0).any() and (weights[2][0][..., 0, :] != 0).any()
+
+
+def test_a_share_tells_groups_apart_and_a_norm_alone_does_not():
+    # As if each group ended with a normalisation: its result does not depend on the scale of p.
+    def group(value):
+        return lambda x, p: value * x * p[0] / (p.sum() + 1e-9)
+
+    x = jnp.ones((1, 2, 2))
+
+    def slope(has_shares):
+        edge = MixedOperation([group(1.0), group(5.0)], [2, 2], has_shares=has_shares)
+        gradient = jax.grad(lambda p: edge(x, p).sum())(jnp.array([0.2, 0.2, 0.3, 0.3]))
+        return float(gradient[2:] @ jnp.array([0.3, 0.3]))  # along the whole of the second group
+
+    assert abs(slope(False)) < 1e-3 < slope(True)
+    certain = jnp.array([0.0, 0.0, 1.0, 0.0])
+    on, raw, outputs = (
+        MixedOperation([group(1.0), group(5.0)], [2, 2], has_shares=shares, mixing=mixing)(x, certain)
+        for shares, mixing in ((True, "weights"), (False, "weights"), (True, "outputs"))
+    )
+    np.testing.assert_allclose(on, raw, rtol=1e-6)
+    np.testing.assert_allclose(on, outputs, rtol=1e-6)
+    gradient = jax.grad(lambda p: MixedOperation([group(1.0), group(5.0)], [2, 2])(x, p).sum())(certain)
+    assert jnp.isfinite(gradient).all()
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    return EntangledTransformer(7, 6, widths=(4, 8), heads=(1, 2), ratios=(1, 2, 3), depths=(1, 2), key=jax.random.key(9))
+
+
+def test_o3_every_transformer_is_in_the_supernet(transformer, run):
+    tokens = jnp.array([3, 0, 6, 2, 2])
+    positions = (0, 1, 2, 0)
+    y = run(transformer, tokens, transformer.space.one_hot(jnp.array(positions)))
+    small = transformer.subnet(positions)
+    assert small.embedding.weight.shape == (7, 4) and len(small.blocks.blocks) == 1
+    expected = run(small, tokens, {name: jnp.ones(1) for name in ("width", "heads", "ratio", "depth")})
+    assert off(y, expected) < ROUND_OFF
+    assert transformer.n_parameters(positions) == sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(small, eqx.is_array)))
+    total = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(transformer, eqx.is_array)))
+    assert transformer.n_parameters((1, 1, 2, 1)) == total
+    # No token is read before it comes.
+    later = run(transformer, tokens.at[-1].set(5), transformer.space.one_hot(jnp.array(positions)))
+    assert (later[:-1] == y[:-1]).all() and (later[-1] != y[-1]).any()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda k: EntangledConv((2, 4), (1,), (2, 3), key=k), r"kernel_options must be odd.*got \(2, 3\)"),
+        (lambda k: EntangledConv((4, 2), (1,), (3,), key=k), r"out_options must be positive and strictly ascending.*got \(4, 2\)"),
+        (lambda k: EntangledConv((2,), (3, 3), (3,), key=k), r"in_options must be .*strictly ascending.*got \(3, 3\)"),
+        (lambda k: EntangledConv((2,), (2,), (3,), is_depthwise=True, key=k), r"depthwise convolution must be \(1,\), got \(2,\)"),
+        (lambda k: EntangledConv((2,), (2,), (3,), is_row_wise=True, key=k), "is_row_wise must be False"),
+        (lambda k: EntangledConv((2, 4), (1,), (3,), key=k)(jnp.ones((1, 4, 4)), jnp.ones(3) / 3), r"must have shape \(2,\).*got \(3,\)"),
+        (lambda k: EntangledConv((2, 4), (1,), (3,), key=k)(jnp.ones((1, 4, 4))), r"must have shape \(2,\).*got None"),
+        (lambda k: EntangledLinear([(4, 2), (2, 4)], key=k), "one of them must hold all others"),
+        (lambda k: EntangledLinear([], key=k), "one of them must hold all others"),
+        (lambda k: EntangledLayerNorm(()), "widths must be positive"),
+        (lambda k: EntangledEmbedding(3, (0, 2), key=k), "widths must be positive"),
+        (lambda k: MixedDepth([abs], (1, 2)), r"must end with the number of blocks, 1, got \(1, 2\)"),
+        (lambda k: MixedOperation([abs], [1, 2]), "an entry for each of the 1 groups"),
+        (lambda k: MixedOperation([abs], [2])(jnp.ones((1, 1, 1)), jnp.ones(3)), r"must have shape \(2,\), got \(3,\)"),
+        (lambda k: CellSupernet(1, 8, 10, normal=("sep3", "sep7", "sep3"), key=k), "normal must be three of sep3, sep5, dil3, dil5"),
+        (lambda k: CellSupernet(1, 8, 10, n_channels=6, key=k), "n_groups must divide n_channels, 6, got 4"),
+        (lambda k: CellSupernet(1, 4, 10, key=k), "side must be at least 5 pixels, got 4"),
+        (lambda k: MacroSupernet(1, 3, 10, key=k), "side must be at least 4 pixels, got 3"),
+        (lambda k: MacroSupernet(1, 8, 10, widths=((2,),), key=k), "an entry for each layer, got 1 and 2"),
+        (
+            lambda k: EntangledTransformer(7, 6, widths=(4, 6), heads=(1, 4), ratios=(1,), depths=(1,), key=k),
+            r"heads must divide every width, \(4, 6\), got \(1, 4\)",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(jax.random.key(0))
