@@ -1,0 +1,118 @@
+"""The deep conjugate direction method (arXiv:2205.10763): a network's guess at the solution as the next direction of a Krylov method.
+
+Two dimensions and 32 × 32 cells, with grids twice and three times as wide, take the place of 64³ to 256³; 256 Ritz vectors that of 10,000,
+and a few hundred steps of training that of days. Right-hand sides for testing are sums of smooth blobs and white noise in place of the
+divergence of smoke. Networks, weights of the spectrum, tolerance and the two earlier directions are the authors'.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import xarray as xr
+
+from gradatim.lab import Findings, Session, host_generator
+from gradatim.sciml import PoissonSystem, box_with_ball, ritz_vectors
+
+from . import problems
+from .config import Config as Config
+from .config import Training as Training
+from .figures import draw as draw
+from .judging import judge
+from .solving import RTOL, TIGHT, all_curves, dataset, direction_of, timed
+from .training import train
+
+PRECISION = "double"
+_SMALL = Training(channels=8, pairs=(0, 2, 1), ritz_steps=20, samples=200, batch_size=8, steps=80, learning_rate=5e-3, seeds=3)
+SCALES = {
+    "smoke": Config(side=8, larger=(), training=_SMALL, right_hand_sides=2, histories=(0, 2, 10), max_steps=60, deflated=4, repeats=3),
+    "laptop": Config(),
+    "full": Config(
+        training=Training(ritz_steps=1000, samples=20_000, steps=10_000, seeds=10), right_hand_sides=32, right_hand_sides_larger=16
+    ),
+}
+
+
+def memory(config: Config) -> int:
+    """Peak bytes: Ritz vectors, one network's right-hand sides, activations of a batch or on the largest grid, and JAX itself."""
+    settings, cells = config.training, config.side**2
+    largest = max(config.right_hand_sides * cells, *(config.right_hand_sides_larger * side**2 for side in config.larger), 0)
+    spectrum = 8 * cells * 3 * settings.ritz_steps
+    drawn = 4 * 3 * settings.samples * (cells + settings.ritz_steps)
+    learning = 4 * settings.channels * 2 * (5 + 2 * sum(settings.pairs)) * settings.batch_size * cells
+    solving = 4 * settings.channels * 12 * largest + 8 * 2 * (max(config.histories) + 4) * largest
+    return spectrum + drawn + max(learning, solving) + 700_000_000
+
+
+def run(config: Config, session: Session) -> Findings:
+    """Training on the empty box; then box, disk and larger boxes, and the time."""
+    _check(config)
+    key_ritz, key_training, key_problems, key_disk = jax.random.split(session.key, 4)
+    random = host_generator(key_problems)
+    shape = (config.side, config.side)
+    box, disk = PoissonSystem(np.ones(shape, bool)), PoissonSystem(box_with_ball(shape, radius=config.radius))
+    steps = min(config.training.ritz_steps, config.side**2)
+    basis = ritz_vectors(box.operator(), steps, key=key_ritz)
+    trained = train(config, box, basis, session, key_training)
+    trees: dict[str, xr.Dataset] = {"training": trained.data, "spectrum": trained.spectrum}
+
+    n_seeds = config.training.seeds
+
+    def sides(system: PoissonSystem, n: int, make=problems.smooth) -> np.ndarray:
+        fluid = np.asarray(system.is_fluid)
+        return make(random, fluid, n_seeds * n).reshape(n_seeds, n, *fluid.shape)
+
+    # Drawn in one order whatever is read from a checkpoint.
+    on_box, on_disk = (sides(system, config.right_hand_sides) for system in (box, disk))
+    of_noise = sides(box, config.right_hand_sides, problems.noise)
+    larger = {side: PoissonSystem(np.ones((side, side), bool)) for side in config.larger}
+    on_larger = {side: sides(system, config.right_hand_sides_larger) for side, system in larger.items()}
+
+    ritz_disk = ritz_vectors(disk.operator(), steps, key=key_disk)
+    for name, system, b, ritz in (("box", box, on_box, basis), ("noise", box, of_noise, basis), ("disk", disk, on_disk, ritz_disk)):
+
+        def solved(system=system, b=b, ritz=ritz) -> dict[str, np.ndarray]:
+            return all_curves(config, trained.networks, system, b, config.histories, TIGHT, ritz)
+
+        trees[name] = dataset(session.once(f"solves: {name}", solved), (RTOL, TIGHT))
+    for side, system in larger.items():
+
+        def solved(system=system, b=on_larger[side]) -> dict[str, np.ndarray]:
+            return all_curves(config, trained.networks, system, b, config.histories_larger, RTOL)
+
+        trees[f"box_{side}"] = dataset(session.once(f"solves: {side} cells", solved), (RTOL,))
+    trees["timing"] = timed(config, trained.networks[0], box, on_box, basis, session)
+    trees["fields"] = _fields(trained.networks[0][0], disk, on_disk[0, 0])
+    return judge(config, trees, session)
+
+
+def _check(config: Config) -> None:
+    for name, histories, needed in (
+        ("histories", config.histories, {0, 2, 10}),
+        ("histories_larger", config.histories_larger, {2}),
+    ):
+        if not needed <= set(histories):
+            raise ValueError(f"{name} must hold {sorted(needed)}, got {histories}")
+    if len(config.larger) not in (0, 2) or list(config.larger) != [2 * config.side, 3 * config.side][: len(config.larger)]:
+        raise ValueError(f"larger must be twice and three times the side of {config.side}, or none, got {config.larger}")
+    if any(side % 2 for side in (config.side, *config.larger)):
+        raise ValueError(f"side must be even, and its multiples too, got {config.side} and {config.larger}")
+
+
+def _fields(network, system: PoissonSystem, b: np.ndarray) -> xr.Dataset:
+    """A right-hand side around the disk, its solution, and the network's direction for it."""
+    from scipy.sparse import linalg
+
+    solution = system.extend(linalg.spsolve(system.as_csr().tocsc(), system.restrict(b)))
+    direction = np.asarray(direction_of(network, np.asarray(b, np.float32)), np.float64) * np.asarray(system.is_fluid)
+    image = np.asarray(system.as_csr() @ system.restrict(direction))
+    direction = direction * (direction.ravel() @ b.ravel()) / (system.restrict(direction) @ image)
+    units = {"units": "1"}
+    return xr.Dataset(
+        {
+            "b": (("x", "y"), b, units),
+            "solution": (("x", "y"), solution, units),
+            "direction": (("x", "y"), direction, units),
+            "is_fluid": (("x", "y"), np.asarray(system.is_fluid), units),
+        }
+    )

@@ -1,0 +1,108 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import deep_conjugate_direction as paper
+from gradatim.papers.deep_conjugate_direction import problems, solving
+
+TOML = Path(paper.__file__).parents[1] / "deep_conjugate_direction.toml"
+SMOKE = paper.SCALES["smoke"]
+LARGER = {"C2.iterations_over_cg_64", "C2.iterations_over_cg_96", "C2.growth_over_cg_growth", "C6.cost_of_weighting"}
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    with jax.enable_x64(True):
+        session = Session(jax.random.key(0), scale="smoke", precision=paper.PRECISION)
+        return paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured_or_said_to_be_missing(smoke):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert set(smoke[0].measures) | set(smoke[0].untested) == parts
+    assert set(smoke[0].untested) == LARGER
+
+
+def test_training_lowers_the_loss(smoke):
+    training = smoke[0].data["training"]
+    losses = training["loss"].mean(("boost", "seed")).values
+    assert losses[-1] < 0.9 * losses[1] and losses[-1] < 1
+    assert (training["held_out"] < 1).all()
+
+
+def test_both_weightings_start_from_the_same_networks_and_batches(smoke):
+    # The first loss differs by the weights of the spectrum alone, and seeds differ too.
+    first = smoke[0].data["training"]["loss"].values[..., 1]
+    assert np.ptp(first, axis=1).min() > 0 and np.ptp(first, axis=0).min() > 0
+
+
+def test_all_solvers_reach_the_tight_tolerance(smoke):
+    box = smoke[0].data["box"].to_dataset()
+    assert np.isfinite(box["iterations"].values).all()
+    assert float(smoke[0].measures["C5.reached_residual"].value) <= solving.TIGHT
+
+
+def test_trap_iterations_and_seconds_at_a_tolerance_are_reported_and_not_the_loss_alone(smoke):
+    notes = smoke[1].notes
+    assert any(note.startswith("Box, iterations to 0.0001 and to 1e-08") and "conjugate gradients" in note for note in notes)
+    assert any(note.startswith("C5") and "ms" in note for note in notes)
+
+
+def test_trap_timing_leaves_compilation_out_and_compares_at_one_tolerance(smoke):
+    timing = smoke[0].data["timing"]
+    assert float(timing["left"].max()) <= 1.1 * solving.RTOL
+    assert float((timing["seconds"].max("repeat") / timing["seconds"].min("repeat")).max()) < 1000
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"convergence", "history", "training", "time", "direction"}
+    panels = [ax for figure in figures.values() for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in panels)
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 1e9 < paper.memory(paper.SCALES["full"]) < 4e9
+
+
+def test_configurations_that_cannot_be_judged_are_refused(double):
+    session = Session(jax.random.key(0), precision=paper.PRECISION)
+    for change, match in (
+        ({"histories": (0, 2)}, r"histories must hold \[0, 2, 10\], got \(0, 2\)"),
+        ({"histories_larger": (0, 5)}, r"histories_larger must hold \[2\], got \(0, 5\)"),
+        ({"larger": (16, 20)}, r"larger must be twice and three times the side of 8, or none, got \(16, 20\)"),
+        ({"side": 9}, "side must be even"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            paper.run(replace(SMOKE, **change), session)
+
+
+def test_right_hand_sides_are_unit_vectors_outside_solid_cells():
+    fluid = np.ones((12, 8), bool)
+    fluid[4:6, 3:5] = False
+    for make in (problems.smooth, problems.noise):
+        b = make(np.random.default_rng(0), fluid, 5)
+        np.testing.assert_allclose((b**2).sum((1, 2)), 1)
+        assert b.shape == (5, 12, 8) and (b[:, ~fluid] == 0).all()
+
+
+def test_smooth_right_hand_sides_are_as_wide_on_every_grid():
+    coarse, fine = (problems.smooth(np.random.default_rng(0), np.ones((n, n), bool), 1)[0] for n in (32, 64))
+    means = fine.reshape(32, 2, 32, 2).mean((1, 3))
+    assert (means * coarse).sum() / np.linalg.norm(means) > 0.999
+
+
+def test_iterations_are_counted_to_the_first_step_within_the_tolerance():
+    curves = np.array([[1.0, 0.2, 0.01, np.nan], [1.0, 0.01, 0.2, 0.005], [1.0, 0.9, 0.8, 0.7]])
+    assert solving.iterations(curves, 0.1).tolist() == [2, 1, np.inf]
