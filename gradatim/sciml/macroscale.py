@@ -77,7 +77,7 @@ def solve_macro(
     freedoms = np.stack([number[0][mesh.elements], number[1][mesh.elements]], axis=-1).reshape(len(mesh.elements), 16)
     n_free = int((~is_fixed).sum())
     inner, whole = Assembly(freedoms, n_free), Assembly(freedoms, 2 * count)
-    all_values = np.where(is_fixed, values, 0.0).ravel()[order]
+    all_values, prescribed = np.zeros(2 * count), np.where(is_fixed, values, 0.0).ravel()[order]
     step = 0
     while True:
         strain = np.einsum("epkl,el->epk", gradient, all_values[freedoms])
@@ -86,7 +86,7 @@ def solve_macro(
         local = np.einsum("epkl,epk->el", gradient, by_point)
         forces, scale = whole.vector(local), float(np.linalg.norm(whole.vector(np.abs(local))))
         residual = float(np.linalg.norm(forces[:n_free])) / scale if scale > 0 else 0.0
-        if residual <= tolerance:
+        if residual <= tolerance and step:
             break
         if step == max_steps or not np.isfinite(residual):
             raise RuntimeError(
@@ -94,8 +94,12 @@ def solve_macro(
                 "prescribe smaller displacements first"
             )
         stiffness = weights[..., None, None] * np.asarray(tangent).reshape(*strain.shape, 3)
-        matrix = inner.matrix(np.einsum("epkl,epkj,epjm->elm", gradient, stiffness, gradient, optimize=True))
-        all_values[:n_free] -= splu(matrix).solve(forces[:n_free])
+        by_element = np.einsum("epkl,epkj,epjm->elm", gradient, stiffness, gradient, optimize=True)
+        # The first step prescribes, and lets all of the structure follow: pulled at its edge alone it would be strained far beyond its law.
+        pull = np.where(np.arange(2 * count) < n_free, 0.0, prescribed - all_values)
+        pulled = forces[:n_free] + inner.vector(np.einsum("elm,em->el", by_element, pull[freedoms]))
+        all_values += pull
+        all_values[:n_free] -= splu(inner.matrix(by_element)).solve(pulled)
         step += 1
     displacement = all_values[number]
     reaction = np.where(is_fixed, forces[number], 0.0)

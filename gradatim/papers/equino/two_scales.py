@@ -1,0 +1,133 @@
+"""A membrane whose material is the cell: solved at every point, or replaced by operators, interpolation, or a straight line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from gradatim.lab import Session
+from gradatim.lab.draws import host_generator
+from gradatim.sciml import (
+    COOK,
+    CellConstitutive,
+    OperatorConstitutive,
+    clamped_and_sheared,
+    solve_macro,
+    stresses_and_tangents,
+    structured_quads,
+)
+
+from .cells import GridInterpolation, Solved
+from .config import Config
+from .training import Trained
+
+NO_SOLUTION = 100.0
+"The error, %, of a law with which Newton's method does not converge."
+
+
+def run_membrane(config: Config, solved: Solved, trained: dict[str, Trained], session: Session) -> dict[str, xr.Dataset]:
+    """Displacements and reactions of all laws, beside finite elements on both scales."""
+    mesh = structured_quads(config.macro_elements, config.macro_elements, corners=COOK)
+    tangent = solved.cell.solve(np.zeros(3)).tangent
+
+    def straight(strains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return strains @ tangent.T, np.tile(tangent, (len(strains), 1, 1))
+
+    is_fixed, unit = clamped_and_sheared(mesh, 1.0)
+    height = config.macro_strain / abs(solve_macro(mesh, straight, is_fixed=is_fixed, values=unit).strain).max()
+    is_pulled = is_fixed[1] & ~is_fixed[0]
+
+    def membrane(law: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+        start = time.perf_counter()
+        found = solve_macro(mesh, law, is_fixed=is_fixed, values=height * unit)
+        seconds = time.perf_counter() - start
+        return {
+            "displacement": found.displacement, "reaction": float(found.reaction[1, is_pulled].sum()), "steps": found.steps,
+            "strain": found.strain, "stress": found.stress, "seconds": seconds,
+        }  # fmt: skip
+
+    def on_both_scales() -> dict[str, Any]:
+        cells = CellConstitutive(solved.cell)
+        return {**membrane(cells), "solves": cells.solves}
+
+    truth = session.once("finite elements on both scales", on_both_scales)
+    arms = [f"equilibrium {count}" for count in dict.fromkeys((config.restricted, config.snapshots[-1]))]
+    arms.append(f"regression {config.restricted}")
+
+    def all_laws() -> dict[str, Any]:
+        rows: dict[str, list[Any]] = {name: [] for name in ("displacement_error", "reaction_error", "reach", "seconds", "steps")}
+        example: dict[str, np.ndarray] = {}
+        for arm in arms:
+            laws = [OperatorConstitutive(trained[arm].operator(seed)) for seed in range(config.seeds)]
+            found = [compared(law) for law in laws]
+            for name, values in rows.items():
+                values.append([one[name] for one in found])
+            if arm == arms[0]:
+                example = {"displacement": found[0]["displacement"]}
+        baselines: dict[str, Any] = {"interpolation": compared(GridInterpolation(solved.grid)), "straight line": compared(straight)}
+        return {**{name: np.array(values) for name, values in rows.items()}, "baselines": baselines, **example}
+
+    def compared(law: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+        try:
+            found = membrane(law)
+        except RuntimeError:
+            nothing = np.full_like(truth["displacement"], np.nan)
+            return {
+                "displacement_error": NO_SOLUTION, "reaction_error": NO_SOLUTION, "reach": 1.0, "seconds": 0.0, "steps": 0,
+                "displacement": nothing,
+            }  # fmt: skip
+        free, reference = found["displacement"][~is_fixed], truth["displacement"][~is_fixed]
+        return {
+            "displacement_error": 100 * float(np.linalg.norm(free - reference) / np.linalg.norm(reference)),
+            "reaction_error": 100 * abs(found["reaction"] / truth["reaction"] - 1),
+            "reach": float(abs(found["strain"]).max() / config.strain_limit),
+            "seconds": found["seconds"], "steps": found["steps"], "displacement": found["displacement"],
+        }  # fmt: skip
+
+    found = session.once("laws of the membrane", all_laws)
+    units = {"displacement_error": "%", "reaction_error": "%", "reach": "1", "seconds": "s", "steps": "steps"}
+    variables: dict[str, Any] = {name: (("arm", "seed"), np.asarray(found[name]), {"units": unit}) for name, unit in units.items()}
+    for name in ("displacement_error", "reaction_error"):
+        rows = [float(found["baselines"][law][name]) for law in ("interpolation", "straight line")]
+        variables[f"baseline_{name}"] = ("law", rows, {"units": "%"})
+    variables |= {
+        "displacement": (("axis", "node"), np.asarray(truth["displacement"]), {"units": "mm"}),
+        "operator_displacement": (("axis", "node"), np.asarray(found["displacement"]), {"units": "mm"}),
+        "place": (("axis", "node"), mesh.nodes.T, {"units": "mm"}),
+        "strain": (("point", "component"), np.asarray(truth["strain"]), {"units": "1"}),
+        "reaction": ((), float(truth["reaction"]), {"units": "N/mm"}),
+        "height": ((), float(height), {"units": "mm"}),
+        "solves": ((), int(truth["solves"]), {"units": "cells"}),
+        "truth_steps": ((), int(truth["steps"]), {"units": "steps"}),
+        "truth_seconds": ((), float(truth["seconds"]), {"units": "s"}),
+        "corners": (("element", "corner"), mesh.elements[:, :4], {"units": "1"}),
+    }
+    coords = {"arm": arms, "law": ["interpolation", "straight line"], "axis": ["x", "y"], "component": ["xx", "yy", "xy"]}
+    return {"membrane": xr.Dataset(variables, coords)}
+
+
+def run_speed(config: Config, solved: Solved, trained: dict[str, Trained], session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
+    """Seconds of averaged stress and tangent for one strain: solved, by an operator in a batch, and interpolated."""
+    strains = config.strain_limit * host_generator(key).uniform(-1, 1, (config.batch, 3))
+    on_device = jnp.asarray(strains)
+    main = trained[f"equilibrium {config.snapshots[-1]}"].operator(0)
+    few, interpolation = strains[:5], GridInterpolation(solved.grid)
+    seconds = session.timed(
+        "one strain",
+        {
+            "solved": lambda: [solved.cell.solve(strain).tangent for strain in few],
+            "operator": lambda: stresses_and_tangents(main, on_device),
+            "interpolated": lambda: interpolation(strains),
+        },
+        repeats=config.repeats,
+    )
+    counts = {"solved": len(few), "operator": config.batch, "interpolated": config.batch}
+    rows = np.stack([np.asarray(seconds[name]) / count for name, count in counts.items()])
+    variables = {"seconds": (("way", "repeat"), rows, {"units": "s"})}
+    return {"speed": xr.Dataset(variables, {"way": list(counts)})}

@@ -1,0 +1,156 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import equino as paper
+from gradatim.papers.equino import cells, judging
+
+TOML = Path(paper.__file__).parents[1] / "equino.toml"
+SMOKE = paper.SCALES["smoke"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _double():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    session = Session(jax.random.key(0), precision="double", scale="smoke")
+    return paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured(smoke):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert set(smoke[0].measures) == parts and not smoke[0].untested
+
+
+def test_equilibrium_and_periodicity_hold_by_construction(smoke):
+    claim = next(claim for claim in read_paper(TOML).claims if claim.id == "C1")
+    assert claim.judge(smoke[0].measures, "smoke")["verdict"] == "holds"
+    # Nothing of it is the training's doing, and the law's stress does not share it.
+    main = smoke[0].data["equilibrium_10"]
+    assert main["adam_residual"].max() < 1e-8 < 1e-5 < main["law_residual"].min()
+
+
+def test_the_loss_falls_a_hundredfold_and_most_of_it_after_adam(smoke):
+    main = smoke[0].data["equilibrium_10"]
+    assert (main["adam_loss"][:, 0] > 100 * main["lbfgs_loss"][:, -1]).all()
+    assert (main["lbfgs_loss"][:, -1] < main["lbfgs_loss"][:, 0] / 2).all()
+    assert (main["tensor"].mean("test") < main["adam_tensor"].mean("test")).all()
+
+
+def test_trap_line_searches_that_fail_are_counted(smoke):
+    findings, session = smoke
+    assert findings.data["equilibrium_10"]["failed_searches"].dims == ("seed",)
+    assert sum("line searches of" in note for note in session.notes) == 2
+
+
+def test_trap_the_averaged_stress_never_stands_alone(smoke):
+    findings, session = smoke
+    for name in ("equilibrium_10", "regression_6", "variational"):
+        data = findings.data[name]
+        assert {"stress", "tensor", "average", "fluctuation", "displacement"} <= set(data.data_vars)
+        # Relative to the whole tensor, shear that is nearly zero does not count for much.
+        assert (data["tensor"] <= data["stress"].max("component") + 1e-9).all()
+    assert any(note.startswith("C2: after Adam alone") for note in session.notes)
+    assert any("cubic interpolation on a grid of 4³ = 64 solved cells" in note for note in session.notes)
+
+
+def test_no_operator_does_better_than_its_modes(smoke):
+    findings = smoke[0].data
+    for i, count in enumerate(SMOKE.snapshots):
+        for name in ("stress", "tensor", "fluctuation"):
+            least = findings["projection"][name].isel(snapshots=i)
+            found = findings[f"equilibrium_{count}"][name].mean("test").min("seed")
+            assert (found >= least - 1e-9).all()
+    assert findings["solved"]["residual"].max() <= 1e-12
+
+
+def test_arms_share_their_points_and_seeds(smoke):
+    main, labels = smoke[0].data["equilibrium_10"], smoke[0].data["regression_10"]
+    assert main.sizes["seed"] == labels.sizes["seed"] == smoke[0].data["variational"].sizes["seed"] == 3
+    ratios = smoke[0].measures["C2.error_over_variational"].samples
+    rows = [main["stress"].mean("test").values[:, c] / smoke[0].data["variational"]["stress"].mean("test").values[:, c] for c in range(3)]
+    assert any(np.allclose(ratios, row) for row in rows)
+    assert smoke[0].measures["C2.error_over_variational"].value >= max(np.exp(np.log(row).mean()) for row in rows) - 1e-12
+
+
+def test_the_membrane_is_solved_on_both_scales(smoke):
+    membrane = smoke[0].data["membrane"]
+    assert int(membrane["solves"]) == 4 * (int(membrane["truth_steps"]) + 1)
+    assert float(membrane["reaction"]) > 0 and membrane["displacement_error"].dims == ("arm", "seed")
+    errors = membrane["baseline_displacement_error"]
+    assert errors.sel(law="interpolation") < errors.sel(law="straight line") < 20
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"fields", "snapshots", "training", "speed", "membrane"}
+    assert all(ax.get_xlabel() and ax.get_ylabel() for name in ("snapshots", "training", "speed", "membrane") for ax in figures[name].axes)
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+def test_interpolation_has_its_own_tangent_and_goes_through_its_points(smoke):
+    random = np.random.default_rng(0)
+    places = np.linspace(-0.04, 0.04, 4)
+    strains = np.stack(np.meshgrid(places, places, places, indexing="ij"), axis=-1).reshape(-1, 3)
+
+    def cubic(E):
+        return np.stack([E[:, 0] ** 3 * 1e4 + E[:, 1] * E[:, 2] * 50, E[:, 1] + E[:, 0] * E[:, 2] ** 2 * 1e3, E[:, 2] ** 3 * 1e4], axis=1)
+
+    grid = cells.CellSolution(*([np.zeros(0)] * 8))._replace(average_strain=strains, average_stress=cubic(strains))
+    inside = 0.04 * random.uniform(-1, 1, (20, 3))
+    stress, tangent = cells.GridInterpolation(grid)(inside)
+    np.testing.assert_allclose(stress, cubic(inside), atol=1e-12)
+    for c, step in enumerate(1e-6 * np.eye(3)):
+        slope = (cubic(inside + step) - cubic(inside - step)) / 2e-6
+        np.testing.assert_allclose(tangent[..., c], slope, atol=1e-6)
+    np.testing.assert_allclose(cells.RadialInterpolation(grid)(strains[:7]), cubic(strains[:7]), atol=1e-9)
+
+
+def test_every_slice_of_a_hypercube_holds_a_point():
+    points = cells.latin_hypercube(np.random.default_rng(0), 20, 0.04)
+    assert abs(points).max() <= 0.04
+    assert all(np.array_equal(np.sort(np.floor((column / 0.04 + 1) * 10)), np.arange(20)) for column in points.T)
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+        paper._check(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 2e9 < paper.memory(paper.SCALES["full"]) < 64e9
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"snapshots": (10, 6)}, r"snapshots must ascend, got \(10, 6\)"),
+        ({"restricted": 7}, r"restricted must be among snapshots \(6, 10\), got 7"),
+        ({"variational_seeds": 5}, "variational_seeds must be at most the 3 seeds, got 5"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        paper.run(replace(SMOKE, **changes), Session(jax.random.key(0), precision="double"))
+
+
+@pytest.mark.laptop
+def test_the_same_seed_gives_the_same_findings(smoke):
+    again = paper.run(SMOKE, Session(jax.random.key(0), precision="double", scale="smoke"))
+    assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items() if name != "C3.speedup_per_cell")
+
+
+def test_the_worst_component_decides(smoke):
+    ours, theirs = smoke[0].data["equilibrium_10"].to_dataset(), smoke[0].data["variational"].to_dataset()
+    worse = ours.assign(stress=ours["stress"] * np.array([1, 1, 100.0]))
+    assert judging.worst_ratio(worse, theirs).value > 20 * judging.worst_ratio(ours, theirs).value / 100
