@@ -1,0 +1,121 @@
+"""What is known of clean images: a network that is trained on them, and a mixture that is fitted to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jaxtyping import Array, Float
+
+from gradatim.lab import Session, host_generator
+from gradatim.nets import UNet
+from gradatim.transport import Denoiser, NoiseLevel, fit_mixture
+
+from .config import Prior
+
+RATIOS = (0.005, 20.0)
+"Of noise to image in training: with more noise only the mean can be told."
+
+
+class ImageNetwork(eqx.Module):
+    """The mean clean image by a U-Net: that of normal pixels about the mean image, and what the network adds.
+
+        x̂₁ = μ + (a s² d + s m √v F(d/√v, log m/a)) / v,     d = x - a μ,  v = a² s² + m²        (Karras et al., arXiv:2206.00364)
+
+    It serves preserving and exploding diffusions alike: only m/a matters.
+    """
+
+    net: Callable[[Any, Any], Any]
+    mean: Float[Array, "height width"]
+    std: Float[Array, ""]
+
+    def __call__(self, level: NoiseLevel, x: Float[Array, "*batch height width"]) -> Float[Array, "*batch height width"]:
+        """The estimates of a batch."""
+        a, m = level.a.astype(x.dtype), level.m.astype(x.dtype)
+        lead = (1,) * (x.ndim - 2)
+        mean = self.mean.reshape(*lead, *self.mean.shape)
+        variance = (a * self.std) ** 2 + m**2
+        centred = x - a * mean
+        flat = (centred / jnp.sqrt(variance)).reshape(-1, *x.shape[-2:], 1)
+        added = jax.vmap(lambda image: self.net(image, jnp.log(m / a)))(flat).reshape(x.shape)
+        return mean + (a * self.std**2 * centred + self.std * m * jnp.sqrt(variance) * added) / variance
+
+
+def train(
+    name: str, config: Prior, session: Session, key: jax.Array, images: Float[np.ndarray, "n side side"], held_out: np.ndarray
+) -> tuple[ImageNetwork, xr.Dataset]:
+    """A network from noisy images, at levels whose m/a is spread evenly over its logarithm, errors weighted as the network scales them."""
+    random = host_generator(jax.random.fold_in(key, 1))
+    data, shown = jnp.asarray(images), jnp.asarray(held_out)
+    mean, std = jnp.asarray(images.mean(axis=0)), jnp.asarray(np.sqrt(images.var(axis=0).mean()))
+    # By the host's generator: as many draws as there are shapes of weights would be as many programs.
+    net = _initial(config, random)
+    adam = optax.adam(optax.cosine_decay_schedule(config.rate, config.steps))
+
+    def loss(net: UNet, clean: Array, logs: Array, noise: Array, mean: Array, std: Array) -> Array:
+        def one(image: Array, log: Array, z: Array) -> Array:
+            a = 1 / jnp.sqrt(1 + jnp.exp(2 * log))
+            level = NoiseLevel(a, a * jnp.exp(log), log)
+            found = ImageNetwork(net, mean, std)(level, (level.a * image + level.m * z)[None])[0]
+            scale = level.m * std / jnp.sqrt((level.a * std) ** 2 + level.m**2)
+            return jnp.mean(((found - image) / scale) ** 2)
+
+        return jnp.mean(jax.vmap(one)(clean, logs, noise))
+
+    def draw(key: Array, n: int, pool: Array) -> tuple[Array, Array, Array]:
+        drawn = jax.random.normal(key, (n * (pool[0].size + 2),), jnp.float32)
+        share = jax.scipy.special.ndtr(drawn[: 2 * n]).reshape(2, n)
+        rows = jnp.minimum((share[0] * len(pool)).astype(jnp.int32), len(pool) - 1)
+        low, high = np.log(RATIOS[0]), np.log(RATIOS[1])
+        return pool[rows], low + (high - low) * share[1], drawn[2 * n :].reshape(n, *pool.shape[1:])
+
+    def step(state: Any, i: Array, args: Any) -> Any:
+        net, memory = state
+        data, _, key, mean, std = args
+        gradient = jax.grad(loss)(net, *draw(jax.random.fold_in(key, i + 1), config.batch_size, data), mean, std)
+        updates, memory = adam.update(gradient, memory, net)
+        return optax.apply_updates(net, updates), memory
+
+    def watch(state: Any, args: Any) -> dict[str, Array]:
+        _, shown, key, mean, std = args
+        return {"loss": loss(state[0], *draw(jax.random.fold_in(key, 0), 64, shown), mean, std)}
+
+    loop = session.loop(
+        step, (net, jax.jit(adam.init)(net)), steps=config.steps, args=(data, shown, key, mean, std), watch=watch,
+        every=max(config.steps // 20, 1), label=f"network for {name}",
+    )  # fmt: skip
+    curve = xr.Dataset({"loss": ("step", loop.history["loss"], {"units": "1"})}, {"step": loop.history["step"]})
+    return ImageNetwork(loop.state[0], mean, std), curve
+
+
+def mixture(config: Prior, images: Float[np.ndarray, "n side side"]) -> Denoiser:
+    """The mixture of the same images."""
+    return Denoiser(fit_mixture(images, n_components=config.components, rank=config.rank, seed=0), "image")
+
+
+def _initial(config: Prior, random: np.random.Generator) -> UNet:
+    """The network's own first weights, by a generator of the host."""
+    shapes = eqx.filter_eval_shape(lambda key: UNet(1, widths=config.widths, key=key), jax.random.key(0))
+    whole = jax.tree_util.tree_map_with_path(lambda path, leaf: _first(jax.tree_util.keystr(path), leaf, random), shapes)
+    # Read-out and the second convolution of each block start from zero.
+    whole = eqx.tree_at(lambda net: net.readout.weight, whole, replace_fn=jnp.zeros_like)
+    return eqx.tree_at(_second_convolutions, whole, replace_fn=jnp.zeros_like)
+
+
+def _second_convolutions(net: UNet) -> list[Array]:
+    return [block.convolutions[1].weight for stage in (*net.down, *net.up) for block in stage]
+
+
+def _first(path: str, leaf: Any, random: np.random.Generator) -> Array:
+    if path.endswith("scale"):
+        return jnp.ones(leaf.shape, leaf.dtype)
+    if len(leaf.shape) == 1:
+        return jnp.zeros(leaf.shape, leaf.dtype)
+    fan_in = np.prod(leaf.shape[:-1]) / 2 if len(leaf.shape) == 4 else leaf.shape[1]
+    return jnp.asarray(random.normal(size=leaf.shape) / np.sqrt(fan_in), leaf.dtype)
