@@ -20,7 +20,10 @@ from gradatim.lab.registry import find
 from gradatim.lab.request import Cause, RunOutcome, RunRequest
 from gradatim.lab.run_folder import CRASH, OUTPUT, REQUEST, RunFolder, StorageError, complete, storage, write_json
 
-QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+QUICKLY_COMPILED = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"
+)
 "XLA flags under which a program compiles two to four times as fast, and runs slower: right where it runs for milliseconds."
 GRACE = 20.0
 "Seconds that a run has to write a last checkpoint once it was told to stop."
