@@ -116,8 +116,12 @@ class HardConstraint(eqx.Module):
 
     def _rows_and_jacobian(self, weights: Array, terms: PyTree, data: PyTree) -> tuple[Array, Array]:
         fields = jax.tree.map(lambda term: term @ weights, terms)
-        rows, push = jax.linearize(lambda fields: self._flat(fields, data), fields)
-        return rows, jax.vmap(push, in_axes=-1, out_axes=-1)(terms)
+
+        def along(term: PyTree) -> tuple[Array, Array]:
+            return jax.jvp(lambda fields: self._flat(fields, data), (fields,), (term,))
+
+        # The rows themselves do not depend on the direction, and are found once.
+        return jax.vmap(along, in_axes=-1, out_axes=(None, -1))(terms)
 
     def _slope(self, weights: Array, terms: PyTree, data: PyTree) -> Array:
         """Jᵀg + ρ²ω, zero at the solution."""
@@ -133,8 +137,11 @@ class HardConstraint(eqx.Module):
         leaf = jax.tree.leaves(terms)[0]
         n, dtype = leaf.shape[-1], jnp.result_type(leaf)
 
-        def cost(weights: Array) -> Array:
-            return (jnp.sum(self.rows(weights, terms, data) ** 2) + self.ridge**2 * jnp.sum(weights**2)) / 2
+        def squares(weights: Array) -> Array:
+            return jnp.sum(self.rows(weights, terms, data) ** 2)
+
+        def cost(squares: Array, weights: Array) -> Array:
+            return (squares + self.ridge**2 * jnp.sum(weights**2)) / 2
 
         def step(state: _State) -> _State:
             rows, jacobian = self._rows_and_jacobian(state.weights, terms, data)
@@ -143,19 +150,20 @@ class HardConstraint(eqx.Module):
             damped = matrix + state.damping * jnp.diag(jnp.diag(matrix))
             move = -cho_solve(cho_factor(damped), slope)
             trial = state.weights + move
-            trial_cost = cost(trial)
+            trial_squares = squares(trial)
+            before, after = cost(state.squares, state.weights), cost(trial_squares, trial)
             predicted = jnp.sum(move * (state.damping * jnp.diag(matrix) * move - slope)) / 2
             # Close to the solution a step is lost in the rounding of the cost: it is taken on trust.
-            is_even = jnp.abs(trial_cost - state.cost) <= ROUNDING * jnp.finfo(dtype).eps * state.cost
+            is_even = jnp.abs(after - before) <= ROUNDING * jnp.finfo(dtype).eps * before
             # False for what is not finite, be it the factorisation or the residual.
-            is_better = (trial_cost < state.cost) | is_even
-            gain = jnp.where(is_even, 1.0, (state.cost - trial_cost) / jnp.where(predicted > 0, predicted, 1))
+            is_better = (after < before) | is_even
+            gain = jnp.where(is_even, 1.0, (before - after) / jnp.where(predicted > 0, predicted, 1))
             raised = jnp.maximum(10 * state.damping, FIRST_DAMPING)
             damping = jnp.where(is_better & (gain > 0.25), jnp.where(gain > 0.75, state.damping / 10, state.damping), raised)
             is_short = jnp.linalg.norm(move) <= self.atol + self.rtol * jnp.linalg.norm(state.weights)
             return _State(
                 jnp.where(is_better, trial, state.weights),
-                jnp.where(is_better, trial_cost, state.cost),
+                jnp.where(is_better, trial_squares, state.squares),
                 damping,
                 state.n_steps + 1,
                 is_short & (state.damping <= TRUSTED_DAMPING),
@@ -165,9 +173,9 @@ class HardConstraint(eqx.Module):
             return ~state.is_converged & (state.n_steps < self.max_steps)
 
         start = jnp.full((n,), held(self.start), dtype)
-        first = _State(start, cost(start), jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+        first = _State(start, squares(start), jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
         last = jax.lax.while_loop(go_on, step, first)
-        return Weighed(last.weights, jnp.linalg.norm(self.rows(last.weights, terms, data)), last.n_steps, last.is_converged)
+        return Weighed(last.weights, jnp.sqrt(last.squares), last.n_steps, last.is_converged)
 
     def _check(self, terms: PyTree, data: PyTree) -> None:
         leaves = jax.tree.leaves(terms)
@@ -186,7 +194,7 @@ class HardConstraint(eqx.Module):
 
 class _State(NamedTuple):
     weights: Array
-    cost: Array
+    squares: Array
     damping: Array
     n_steps: Array
     is_converged: Array
@@ -238,7 +246,7 @@ class MixtureOfConstraints(eqx.Module):
         """Fields on the whole grid: terms times the weights of the block each point lies in."""
 
         def whole(term: Array) -> Array:
-            return self.partition.unsplit(jnp.einsum("k...n,kn->k...", self.partition.split(term), weights))
+            return jnp.asarray(self.partition.unsplit(jnp.einsum("k...n,kn->k...", self.partition.split(term), weights)))
 
         return jax.tree.map(whole, terms)
 

@@ -99,7 +99,10 @@ class BasisNetwork(eqx.Module):
             parts.append(math.sqrt(2 / (shape[-2] + shape[-1])) * drawn[start : start + size].reshape(shape))
             start += size
         self.lift = parts[0]
-        self.layers = tuple(SpectralLayer(*parts[1 + 3 * i : 4 + 3 * i], jnp.zeros(width)) for i in range(depth))
+        self.layers = tuple(
+            SpectralLayer(real, imaginary, weight, jnp.zeros(width))
+            for real, imaginary, weight in zip(parts[1:-2:3], parts[2:-2:3], parts[3:-2:3], strict=True)
+        )
         self.weights = (parts[-2], parts[-1])
         self.biases = (jnp.zeros(hidden), jnp.zeros(n_basis))
         self.activate_last = activate_last

@@ -1,0 +1,92 @@
+"""The sizes of the experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from gradatim.lab import Between, OneOf
+
+
+@dataclass(frozen=True)
+class Times:
+    """Solves over a fixed basis, timed with one block and with several."""
+
+    times: Annotated[int, Between(4, 100_000)] = 64
+    "Of the grid."
+    places: Annotated[int, Between(4, 100_000)] = 256
+    "Of the grid; a multiple of the blocks."
+    basis: Annotated[int, Between(1, 4096)] = 16
+    "Functions."
+    batch: Annotated[int, Between(1, 1000)] = 2
+    "Initial states at once."
+    points: Annotated[tuple[int, ...], Between(4, 10_000_000)] = (256, 1024, 4096, 16_000)
+    "Constrained points in all, ascending; multiples of the blocks."
+    repeats: Annotated[int, Between(3, 1000)] = 20
+    "Of each timing, in turns."
+
+
+@dataclass(frozen=True)
+class Config:
+    """Diffusion with sorption, by a penalised network, by one solve over a learnt basis, and block by block."""
+
+    times: Annotated[int, Between(6, 10_000)] = 26
+    "Of the grid, from 0 to 500 s."
+    trained_times: Annotated[int, Between(5, 10_000)] = 21
+    "Those that training sees, from the first on."
+    places: Annotated[int, Between(8, 100_000)] = 64
+    "Of the grid; a multiple of the blocks."
+    blocks: Annotated[int, Between(2, 256)] = 4
+    "Into which the places are cut."
+    points: Annotated[int, Between(2, 10_000_000)] = 512
+    "Constrained points in all, as many for one solve as for all blocks together; a multiple of the blocks."
+    basis: Annotated[int, Between(1, 4096)] = 8
+    "Functions that are weighed."
+    width: Annotated[int, Between(1, 1024)] = 16
+    "Channels of a Fourier layer."
+    depth: Annotated[int, Between(1, 32)] = 3
+    "Fourier layers."
+    modes: Annotated[tuple[int, int], Between(1, 512)] = (4, 6)
+    "Kept along time, of both signs, and along place."
+    hidden: Annotated[int, Between(1, 4096)] = 32
+    "Units of the layer before the last."
+    max_steps: Annotated[int, Between(1, 1000)] = 20
+    "Of a solve."
+    tolerance: Annotated[float, Between(1e-14, 0.1)] = 1e-4
+    "Of a solve's last step beside the weights."
+    relative_initial: bool = False
+    "Whether rows of the initial condition are divided by the initial concentration, as the authors do, and not by its mean of 0.1."
+    interface: Annotated[str, OneOf("include", "exclude")] = "include"
+    "Whether the loss sees the jumps from block to block, as that of the authors does."
+    initial_states: Annotated[int, Between(1, 1_000_000)] = 64
+    "For training."
+    held_out: Annotated[int, Between(1, 100_000)] = 16
+    "To judge by, and as many others to choose rates by."
+    batch: Annotated[int, Between(1, 10_000)] = 2
+    "Initial states a step."
+    steps: Annotated[int, Between(2, 10_000_000)] = 1000
+    "Of Adam, its rate along a cosine to zero."
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (1e-3, 3e-3, 1e-2)
+    "From which every arm takes its best."
+    condition_weights: Annotated[tuple[float, ...], Between(1e-3, 1e4)] = (1.0, 10.0)
+    "Of initial and boundary terms in the loss of the penalised network, which takes its best; the others have 1."
+    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 300
+    "Of the short runs that choose, not more than the steps."
+    looks: Annotated[int, Between(1, 1000)] = 10
+    "Times at which held-out states are solved for; the steps and the pilot's are multiples."
+    seeds: Annotated[int, Between(3, 100)] = 5
+    "Networks an arm; those of one seed share batches and, in number, points."
+    reference_cells: Annotated[int, Between(16, 100_000)] = 512
+    "Of the solutions that errors refer to."
+    article_derivative: bool = True
+    "Whether the derivative by the article's formula is shown beside the exact one."
+    with_times: bool = True
+    "Whether solves are timed."
+    solves: Times = Times()
+    "What is timed."
+    classical_cells: Annotated[int, Between(16, 100_000)] = 1024
+    "Of the classical solver that is timed, at 101 times."
+    explicit_share: Annotated[float, Between(1e-5, 1.0)] = 0.01
+    "Of the time span through which the explicit solver is timed, for it needs as many steps everywhere."
+    classical_repeats: Annotated[int, Between(3, 1000)] = 5
+    "Of these timings."

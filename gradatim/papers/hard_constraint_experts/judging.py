@@ -1,0 +1,126 @@
+"""What the data say about the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from gradatim.lab import Findings, Measure, Session
+
+from .config import Config
+from .times import CLASSICAL_TIMES, STIFF
+
+STATED_CELLS = 1024
+
+
+def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
+    """All measures."""
+    measures: dict[str, Measure] = {}
+    untested = {
+        f"C2.{part}": "two-dimensional turbulence on 256 × 256 × 64 points needs a GPU, and is not part of this experiment"
+        for part in ("single_over_penalty", "blocks_over_single")
+    }
+    _judge_errors(config, trees, measures, session)
+    _judge_residuals(config, trees["training"], measures, session)
+    _judge_derivatives(trees["derivatives"], measures, session)
+    if "solves" in trees:
+        _judge_times(trees["solves"], measures, session)
+    else:
+        untested["C3"] = "solves are not timed in this run"
+    _judge_classical(config, trees["classical"], measures, untested, session)
+    return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
+
+
+def _judge_errors(config: Config, trees: Mapping[str, xr.Dataset], measures: dict[str, Measure], session: Session) -> None:
+    last = trees["training"].isel(step=-1)
+    for claim, name in (("C1", "error"), ("C4", "far_error")):
+        penalty, single, blocks = (last[name].sel(arm=arm).values for arm in ("penalty", "single", "blocks"))
+        measures[f"{claim}.single_over_penalty"] = Measure.paired(single, penalty, "log-ratio")
+        measures[f"{claim}.blocks_over_single"] = Measure.paired(blocks, single, "log-ratio")
+        if claim == "C1":
+            measures["C1.blocks_over_penalty"] = Measure.paired(blocks, penalty, "log-ratio")
+        where = "on the span of the training" if claim == "C1" else "beyond it, the equation solved there too"
+        session.note(f"{claim}: relative error {where}, every seed, %: {_by_arm(last[name])}")
+    session.note(
+        f"C1, C4: one training serves both, on t ≤ {500 * (config.trained_times - 1) / (config.times - 1):g} s; one solve has "
+        f"{config.points} points, the blocks {config.points // config.blocks} each"
+    )
+    interpolated = trees["interpolation"]
+    measures["C5.error_over_interpolation"] = Measure.paired(
+        last["error"].sel(arm="blocks").values, interpolated["error"].values, "log-ratio"
+    )
+    session.note(
+        f"C5: relative error of the interpolation {_digits(interpolated['error'])} %, without the points of initial and boundary "
+        f"conditions {_digits(interpolated['sampled_only_error'])} %; it is given true values, which the network never sees"
+    )
+
+
+def _judge_residuals(config: Config, training: xr.Dataset, measures: dict[str, Measure], session: Session) -> None:
+    last, penalty = training.isel(step=-1), training["residual"].sel(arm="penalty").values
+    measures["C6.blocks_over_single_residual"] = Measure.paired(
+        last["residual"].sel(arm="blocks").values, last["residual"].sel(arm="single").values, "log-ratio"
+    )
+    measures["C6.penalty_residual_rise"] = Measure.paired(penalty[:, 1:].max(axis=1), penalty[:, 0], "log-ratio")
+    session.note(
+        f"C6: root mean square residual on held-out states, jumps included: {_by_arm(last['residual'])}; of each block by itself: "
+        f"{_by_arm(last['inner_residual'])}"
+    )
+    session.note(
+        f"Hard constraints leave a residual: at sampled points {_by_arm(last['sampled_residual'])}, between them "
+        f"{_by_arm(last['unsampled_residual'])}; steps a solve {_by_arm(last['solve_steps'])}, solves of a state that ended at the limit "
+        f"of {config.max_steps} {_by_arm(last['failures'])}"
+    )
+
+
+def _judge_derivatives(data: xr.Dataset, measures: dict[str, Measure], session: Session) -> None:
+    whole = float(data["differences"].sum())
+    error = abs(float(data["exact"].sum()) / whole - 1)
+    measures["C7.gradient_error"] = Measure.exact(error, abs(float(data["differences_error"].sum()) / whole))
+    others = data["by_rows_of"].values[~np.eye(data.sizes["block"], dtype=bool)]
+    measures["C7.cross_block_derivative"] = Measure.exact(float(others.max()))
+    if "pseudo_inverse" not in data:
+        return
+    session.note(
+        f"C7: the article's pseudo-inverse formula is off by {abs(float(data['pseudo_inverse'].sum()) / whole - 1):.2g} where the residual "
+        f"norms are {_digits(data['residual_norm'])}"
+    )
+
+
+def _judge_times(data: xr.Dataset, measures: dict[str, Measure], session: Session) -> None:
+    seconds = data["seconds"].values
+    (forward_one, forward_many), (both_one, both_many) = seconds
+    measures["C3.training_speedup"] = Measure.paired(both_one[-1], both_many[-1], "log-ratio")
+    measures["C3.inference_speedup"] = Measure.paired(forward_one[-1], forward_many[-1], "log-ratio")
+    speedup = both_one / both_many
+    measures["C3.speedup_growth"] = Measure.paired(speedup[-1], speedup[0], "log-ratio")
+    session.note(
+        f"C3: {data['points'].values.tolist()} points in all: milliseconds forward and backward with one solve "
+        f"{_digits(1e3 * np.median(both_one, axis=1))}, with blocks {_digits(1e3 * np.median(both_many, axis=1))}, spread "
+        f"{_digits(1e3 * both_one.std(axis=1))} and {_digits(1e3 * both_many.std(axis=1))}; steps of the slowest solve "
+        f"{data['steps'].values[0].tolist()} and {data['steps'].values[1].tolist()}. On a processor with few cores the blocks' solves "
+        "take turns, and each goes on until the slowest of them has ended"
+    )
+
+
+def _judge_classical(config: Config, data: xr.Dataset, measures: dict[str, Measure], untested: dict[str, str], session: Session) -> None:
+    medians = data["seconds"].median("repeat")
+    best = min(STIFF, key=lambda name: float(medians.sel(solver=name)))
+    if config.classical_cells == STATED_CELLS:
+        measures["C8.best_classical_seconds"] = Measure.over_seeds(data["seconds"].sel(solver=best).values)
+    else:
+        untested["C8"] = f"said of {STATED_CELLS} cells, got {config.classical_cells}"
+    times = {str(name): float(f"{float(medians.sel(solver=name)):.3g}") for name in data["solver"].values}
+    session.note(
+        f"C8: seconds for {config.classical_cells} cells at {CLASSICAL_TIMES} times: {times}, of which the explicit RK45 was followed "
+        f"for {config.explicit_share:.2%} of the time; relative errors of the others at the end {_digits(data['error'].values[:-1])}"
+    )
+
+
+def _by_arm(values: xr.DataArray) -> str:
+    return "; ".join(f"{arm} {_digits(values.sel(arm=arm))}" for arm in values["arm"].values)
+
+
+def _digits(values: xr.DataArray | np.ndarray) -> list[float]:
+    return [float(f"{value:.3g}") for value in np.asarray(values).ravel()]

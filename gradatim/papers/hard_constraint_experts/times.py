@@ -1,0 +1,103 @@
+"""Times: of solves by the number of constrained points, with one block and with several, and of the classical solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, PRNGKeyArray
+
+from gradatim.implicit import BlockPartition, HardConstraint, MixtureOfConstraints, Parts
+from gradatim.lab import Session
+from gradatim.lab.draws import host_generator
+from gradatim.sciml import DiffusionSorption, SpaceTimeGrid, reference_sorption
+
+from .config import Config
+from .derivatives import cosines
+from .problem import HORIZON, MEAN_INITIAL, Given, Rows
+
+STIFF = ("LSODA", "BDF", "Radau")
+CLASSICAL_TIMES = 101
+PASSES = ("forward", "forward and backward")
+
+
+def time_solves(config: Config, session: Session, key: PRNGKeyArray) -> xr.Dataset:
+    """Forward, and forward and backward, over a fixed basis of cosines, with as many points in all for one solve as for the blocks."""
+    solves = config.solves
+    grid = SpaceTimeGrid(solves.times, solves.places, HORIZON)
+    random = host_generator(key)
+    basis = jnp.asarray(cosines(grid, solves.basis))
+    initial = jnp.asarray(MEAN_INITIAL * (0.5 + np.arange(solves.batch) / solves.batch))
+    calls: dict[str, Callable[[], Any]] = {}
+    shape = (len(PASSES), 2, len(solves.points))
+    steps = np.zeros((2, len(solves.points)))
+    for i, blocks in enumerate((1, config.blocks)):
+        mixture = _mixture(config, blocks)
+        available = solves.times * solves.places // blocks
+        for j, total in enumerate(solves.points):
+            rows = np.stack([random.permutation(available)[: total // blocks] for _ in range(blocks)])
+            points = jnp.asarray(rows, jnp.int32)
+            forward, backward = _passes(mixture, grid)
+            steps[i, j] = np.asarray(forward(basis, initial, points)[1], np.float64).max()
+            for name, fn in zip(PASSES, (forward, backward), strict=True):
+                calls[f"{name}, {i}, {j}"] = lambda fn=fn, points=points: fn(basis, initial, points)
+    seconds = session.timed("solves", calls, repeats=solves.repeats)
+    times = np.stack([seconds[f"{name}, {i}, {j}"] for name in PASSES for i in range(2) for j in range(len(solves.points))])
+    return xr.Dataset(
+        {
+            "seconds": (("part", "blocks", "points", "repeat"), times.reshape(*shape, solves.repeats), {"units": "s"}),
+            "steps": (("blocks", "points"), steps, {"units": "1"}),
+        },
+        {"part": list(PASSES), "blocks": [1, config.blocks], "points": list(solves.points)},
+    )
+
+
+def _mixture(config: Config, blocks: int) -> MixtureOfConstraints:
+    constraint = HardConstraint(Rows(DiffusionSorption()), rtol=config.tolerance, atol=config.tolerance, max_steps=config.max_steps)
+    return MixtureOfConstraints(constraint, BlockPartition((1, blocks)))
+
+
+def _passes(mixture: MixtureOfConstraints, grid: SpaceTimeGrid) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    problem = DiffusionSorption()
+
+    def loss(basis: Array, initial: Array, points: Array) -> tuple[Array, Array]:
+        terms = Parts(problem.terms(basis, grid), problem.edges(basis, grid))
+
+        def one(initial: Array) -> tuple[Array, Array]:
+            given = Given(initial, jnp.full_like(initial, MEAN_INITIAL), jnp.ones(grid.n_times - 1))
+            found = mixture(terms, Parts(None, given), points)
+            return jnp.mean(mixture.assemble(basis, found.weights) ** 2), found.n_steps
+
+        values, steps = jax.vmap(one)(initial)
+        return jnp.mean(values), steps
+
+    return jax.jit(loss), jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def time_classical(config: Config, session: Session) -> xr.Dataset:
+    """Stiff methods with a banded Jacobian over the whole span, and the explicit one over a share of it, scaled up."""
+    problem, share = DiffusionSorption(), config.explicit_share
+
+    def solve(method: Any, share: float) -> np.ndarray:
+        times = np.linspace(0, HORIZON, CLASSICAL_TIMES) if share == 1 else np.array([0, share * HORIZON])
+        found = reference_sorption(
+            problem, MEAN_INITIAL, times, n_cells=config.classical_cells, method=method, ends="cell", rtol=1e-3, atol=1e-6
+        )
+        return found.u[-1]
+
+    calls = {method: lambda method=method: solve(method, 1.0) for method in STIFF} | {"RK45": lambda: solve("RK45", share)}
+    seconds = session.timed("classical solvers", calls, repeats=config.classical_repeats)
+    precise = reference_sorption(
+        problem, MEAN_INITIAL, [0.0, HORIZON], n_cells=config.classical_cells, method="BDF", ends="cell", rtol=1e-9, atol=1e-11
+    ).u[-1]
+    errors = [float(np.linalg.norm(solve(method, 1.0) - precise) / np.linalg.norm(precise)) for method in STIFF]
+    table = np.stack([seconds[method] for method in STIFF] + [seconds["RK45"] / share])
+    return xr.Dataset(
+        {"seconds": (("solver", "repeat"), table, {"units": "s"}), "error": (("solver",), [*errors, np.nan], {"units": "1"})},
+        {"solver": [*STIFF, "RK45"]},
+        {"cells": config.classical_cells, "share": share},
+    )

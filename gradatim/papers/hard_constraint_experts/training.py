@@ -1,0 +1,265 @@
+"""Training of all arms: short runs that choose rates first, then every seed, each looked at on held-out initial states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from gradatim.lab import Session
+from gradatim.lab.draws import host_generator
+from gradatim.sciml import BasisNetwork, DiffusionSorption, reference_sorption
+
+from .config import Config
+from .problem import ARMS, HORIZON, MEAN_INITIAL, Arm, Model, Span, draw_points, model_of, n_blocks, new_network, root_mean_square, span_of
+
+POINT_SETS = 256
+"Drawn at most; steps take them in turns."
+LONGEST_GRADIENT = 1.0
+"The authors' bound."
+CURVES = ("error", "far_error", "residual", "inner_residual", "sampled_residual", "unsampled_residual", "solve_steps", "failures", "loss")
+UNITS = {"error": "%", "far_error": "%"}
+
+
+class HeldOut(NamedTuple):
+    """Initial states that no network is trained on."""
+
+    initial: Float[Array, " states"]
+    u: Float[Array, "states times places"]
+
+
+class Work(NamedTuple):
+    """What a run is given."""
+
+    rate: Float[Array, ""]
+    condition_weight: Float[Array, ""]
+    n_steps: Float[Array, ""]
+    batches: Float[Array, "steps batch"]
+    points: Int[Array, "sets blocks points"]
+    span: Span
+    held_out: HeldOut
+    held_points: Int[Array, "blocks points"]
+    far_span: Span
+    far_points: Int[Array, "blocks points"]
+
+
+class State(NamedTuple):
+    """What moves."""
+
+    network: BasisNetwork
+    memory: Any
+    loss: Float[Array, ""]
+
+
+class Draws(NamedTuple):
+    """Of one seed, for one number of blocks."""
+
+    batches: np.ndarray
+    points: np.ndarray
+    held_points: np.ndarray
+    far_points: np.ndarray
+
+
+def solve_held_out(config: Config, initial: np.ndarray) -> np.ndarray:
+    """Reference solutions on the grid of the networks, axes (state, time, place)."""
+    times, places = np.linspace(0, HORIZON, config.times), np.linspace(0, 1, config.places)
+    problem = DiffusionSorption()
+    return np.stack([reference_sorption(problem, float(u), times, n_cells=config.reference_cells).at(places) for u in initial])
+
+
+def draw_initial_states(config: Config, key: PRNGKeyArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For training, for choosing and for judging."""
+    sizes = np.cumsum([config.initial_states, config.held_out, config.held_out])
+    drawn = host_generator(key).uniform(0, 2 * MEAN_INITIAL, sizes[-1])
+    first, second, third = np.split(drawn, sizes[:-1])
+    return first, second, third
+
+
+def draws_of(config: Config, arm: Arm, initial: np.ndarray, key: PRNGKeyArray) -> Draws:
+    """Batches are the same for all arms, and points for arms with as many blocks."""
+    random, blocks = host_generator(key), n_blocks(config, arm)
+    batches = initial[random.integers(initial.size, size=(max(config.steps, config.pilot_steps), config.batch))]
+    near, far = span_of(config, config.trained_times), span_of(config, config.times)
+    sets = min(config.steps, POINT_SETS) if arm != "penalty" else 1
+    points = draw_points(config, blocks, near, sets + 1, random)
+    return Draws(batches, points[1:], points[0], draw_points(config, blocks, far, 1, random)[0])
+
+
+class Trainer:
+    """One arm: a program for all its runs."""
+
+    def __init__(self, config: Config, arm: Arm, session: Session, initial: np.ndarray) -> None:
+        self.config, self._session, self._initial = config, session, initial
+        self.arm: Arm = arm
+        self.model = model_of(config, arm)
+        self._spans = span_of(config, config.trained_times), span_of(config, config.times)
+        self._begin: Callable[[Any], BasisNetwork] = eqx.filter_jit(lambda key: new_network(config, arm, key))
+        model = self.model
+
+        def step(state: State, i: Array, work: Work) -> State:
+            return take_step(model, state, i, work)
+
+        def watch(state: State, work: Work) -> dict[str, Array]:
+            return {"loss": state.loss, **look(model, state.network, work)}
+
+        self._step, self._watch = step, watch
+
+    def train(self, held_out: HeldOut, key: PRNGKeyArray, rate: float, weight: float, n_steps: int, label: str) -> dict[str, np.ndarray]:
+        """One run: what was looked at, axis (look, …)."""
+        key_network, key_draws = jax.random.split(key)
+        draws = draws_of(self.config, self.arm, self._initial, key_draws)
+        near, far = self._spans
+        work = Work(
+            rate=jnp.asarray(rate, float),
+            condition_weight=jnp.asarray(weight, float),
+            n_steps=jnp.asarray(n_steps, float),
+            batches=jnp.asarray(draws.batches),
+            points=jnp.asarray(draws.points),
+            span=near,
+            held_out=held_out,
+            held_points=jnp.asarray(draws.held_points),
+            far_span=far,
+            far_points=jnp.asarray(draws.far_points),
+        )
+        network = self._begin(key_network)
+        state = State(network, _adam().init(eqx.filter(network, eqx.is_inexact_array)), jnp.zeros(()))
+        looks = n_steps // self.config.looks
+        return self._session.loop(self._step, state, steps=n_steps, args=work, every=looks, watch=self._watch, label=label).history
+
+
+def take_step(model: Model, state: State, i: Array, work: Work) -> State:
+    """One step of Adam on a batch of initial states."""
+    initial, points = work.batches[i], work.points[i % work.points.shape[0]]
+
+    def loss(network: BasisNetwork) -> Array:
+        def one(initial: Array) -> Array:
+            losses = model.losses(model.solve(network, initial, points, work.span), initial, work.span)
+            return losses.equation + work.condition_weight * losses.conditions
+
+        return jnp.mean(jax.vmap(one)(initial))
+
+    value, gradient = jax.value_and_grad(loss)(state.network)
+    gradient = jax.tree.map(lambda g: g * jnp.minimum(1, LONGEST_GRADIENT / (optax.tree.norm(gradient) + 1e-30)), gradient)
+    updates, memory = _adam().update(gradient, state.memory)
+    rate = work.rate * (1 + jnp.cos(jnp.pi * i / work.n_steps)) / 2
+    return State(jax.tree.map(lambda x, u: x - rate * u, state.network, updates), memory, value)
+
+
+def look(model: Model, network: BasisNetwork, work: Work) -> dict[str, Array]:
+    """Held-out states, solved for on the span of the training and on all of it: errors, residuals, and the first state's fields."""
+    near, far = work.span, work.far_span
+    is_far = (far.later - near.later)[:, None] * jnp.ones((1, model.grid.n_places))
+    is_near = jnp.concatenate([jnp.ones((1, model.grid.n_places)), near.later[:, None] * jnp.ones((1, model.grid.n_places))])
+
+    spans = jax.tree.map(lambda *parts: jnp.stack(parts), near, far)
+    points = jnp.stack([work.held_points, work.far_points])
+
+    def one(initial: Array, truth: Array) -> dict[str, Array]:
+        # Both spans by one program.
+        solved = jax.vmap(lambda points, span: model.solve(network, initial, points, span))(points, spans)
+        inside, beyond = (jax.tree.map(lambda x, i=i: x[i], solved) for i in range(2))
+        found = {
+            "error": 100 * relative_error(inside.u, truth, is_near),
+            "far_error": 100 * relative_error(beyond.u[1:], truth[1:], is_far),
+            "residual": root_mean_square(inside.residual, near.equation),
+            "inner_residual": root_mean_square(inside.inner, near.equation),
+            "field": inside.u,
+            "far_field": beyond.u,
+        }
+        sampled = near.equation
+        steps = failures = jnp.zeros(())
+        if model.mixture is not None and inside.weighed is not None:
+            partition = model.mixture.partition
+            hits = jax.vmap(lambda rows: jnp.zeros(near.equation.size // partition.n_blocks).at[rows].set(1.0))(work.held_points)
+            sampled = jnp.asarray(partition.unsplit(hits.reshape(partition.n_blocks, *partition.block_shape(near.equation.shape))))
+            steps, failures = jnp.mean(inside.weighed.n_steps.astype(float)), inside.weighed.n_failures.astype(float)
+        # One more than nothing, where every point is sampled.
+        rest = jnp.maximum(near.equation - sampled, 1e-30)
+        return found | {
+            "sampled_residual": root_mean_square(inside.inner, sampled),
+            "unsampled_residual": root_mean_square(inside.inner, rest),
+            "solve_steps": steps,
+            "failures": failures,
+        }
+
+    found = jax.vmap(one)(work.held_out.initial, work.held_out.u)
+    fields = {name: found.pop(name)[0] for name in ("field", "far_field")}
+    return {name: jnp.mean(values) for name, values in found.items()} | fields
+
+
+def relative_error(u: Array, truth: Array, weights: Array) -> Array:
+    """‖u - truth‖ / ‖truth‖ over the entries of weight 1."""
+    return jnp.sqrt(jnp.sum(weights * (u - truth) ** 2) / jnp.sum(weights * truth**2))
+
+
+class Trained(NamedTuple):
+    """All runs, and which points the blocks of each seed were judged at."""
+
+    training: xr.Dataset
+    pilots: xr.Dataset
+    judged_at: np.ndarray
+    "Axes (seed, block, point)."
+    judged_on: HeldOut
+
+
+def train_all(config: Config, session: Session, key: PRNGKeyArray) -> Trained:
+    """Every arm at every rate for few steps, then at its best for all seeds."""
+    key_states, key_pilot, *keys = jax.random.split(key, 2 + config.seeds)
+    initial, choosing, judging = draw_initial_states(config, key_states)
+    solved = session.once("reference solutions", lambda: solve_held_out(config, np.concatenate([choosing, judging])))
+    held = [HeldOut(jnp.asarray(states), jnp.asarray(u)) for states, u in zip((choosing, judging), np.split(solved, 2), strict=True)]
+    histories, pilots = {}, {}
+    for arm in ARMS:
+        trainer = Trainer(config, arm, session, initial)
+        weights = config.condition_weights if arm == "penalty" else (1.0,)
+        tried = {
+            (rate, weight): trainer.train(held[0], key_pilot, rate, weight, config.pilot_steps, f"{arm}, rate {rate:g}, weight {weight:g}")[
+                "error"
+            ][-1]
+            for rate in config.rates
+            for weight in weights
+        }
+        rate, weight = min(tried, key=lambda pair: tried[pair])
+        edge = ", at the end of the grid" if len(config.rates) > 1 and rate in (min(config.rates), max(config.rates)) else ""
+        session.note(f"{arm}: Adam's rate {rate:g}{edge}, weight of the conditions {weight:g}")
+        pilots[arm] = [[tried.get((rate, weight), np.nan) for weight in config.condition_weights] for rate in config.rates]
+        if arm != "penalty":
+            pilots[arm] = [[tried[rate, 1.0]] + [np.nan] * (len(config.condition_weights) - 1) for rate in config.rates]
+        histories[arm] = [trainer.train(held[1], key, rate, weight, config.steps, f"{arm}, seed {i}") for i, key in enumerate(keys)]
+    judged_at = np.stack([draws_of(config, "blocks", initial, jax.random.split(key)[1]).held_points for key in keys])
+    return Trained(_curves(config, histories, solved[config.held_out]), _pilots(config, pilots), judged_at, held[1])
+
+
+def _curves(config: Config, histories: dict[Arm, list[dict[str, np.ndarray]]], truth: np.ndarray) -> xr.Dataset:
+    def stacked(name: str) -> np.ndarray:
+        return np.stack([np.stack([history[name] for history in histories[arm]]) for arm in ARMS])
+
+    variables: dict[str, Any] = {name: (("arm", "seed", "step"), stacked(name), {"units": UNITS.get(name, "1")}) for name in CURVES}
+    for name in ("field", "far_field"):
+        variables[name] = (("arm", "seed", "t", "x"), stacked(name)[:, :, -1], {"units": "1"})
+    variables["truth"] = (("t", "x"), truth, {"units": "1"})
+    coordinates = {
+        "arm": list(ARMS),
+        "step": histories["blocks"][0]["step"],
+        "t": np.linspace(0, HORIZON, config.times),
+        "x": np.linspace(0, 1, config.places),
+    }
+    attributes = {"blocks": config.blocks, "trained_times": config.trained_times}
+    return xr.Dataset(variables, coordinates, attributes)
+
+
+def _pilots(config: Config, pilots: dict[Arm, list[list[float]]]) -> xr.Dataset:
+    values = np.array([pilots[arm] for arm in ARMS], float)
+    coordinates = {"arm": list(ARMS), "rate": list(config.rates), "weight": list(config.condition_weights)}
+    return xr.Dataset({"error": (("arm", "rate", "weight"), values, {"units": "%"})}, coordinates)
+
+
+def _adam() -> optax.GradientTransformation:
+    return optax.scale_by_adam()

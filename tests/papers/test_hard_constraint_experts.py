@@ -1,0 +1,178 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.implicit import Parts
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import hard_constraint_experts as paper
+from gradatim.papers.hard_constraint_experts import derivatives, interpolation, problem, training
+
+TOML = Path(paper.__file__).parents[1] / "hard_constraint_experts.toml"
+SMOKE = paper.SCALES["smoke"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def smoke(double_precision):
+    session = Session(jax.random.key(0), scale="smoke", precision="double")
+    return paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured_or_said_to_be_missing(smoke):
+    claims = read_paper(TOML).claims
+    parts = {f"{claim.id}.{part.name}" for claim in claims for part in claim.parts}
+    missing = set(smoke[0].untested)
+    assert missing == {"C2.single_over_penalty", "C2.blocks_over_single", "C3", "C8"}
+    assert set(smoke[0].measures) == {part for part in parts if not part.startswith(("C2", "C3", "C8"))}
+
+
+def test_derivatives_of_blocks_are_local_and_add_up(smoke):
+    claim = next(claim for claim in read_paper(TOML).claims if claim.id == "C7")
+    assert claim.judge(smoke[0].measures, "smoke")["verdict"] == "holds"
+    assert smoke[0].measures["C7.cross_block_derivative"].value == 0
+    data = smoke[0].data["derivatives"]
+    assert (data["residual_norm"] > 1e-3).all()
+    own = np.diag(data["by_rows_of"])
+    assert (own > 1e-6).all()
+
+
+def test_training_lowers_its_loss(smoke):
+    loss = smoke[0].data["training"]["loss"]
+    assert (loss.isel(step=-1) < 1.2 * loss.isel(step=1)).all() and np.isfinite(loss).all()
+
+
+def test_trap_residuals_at_and_between_the_points_are_told(smoke):
+    findings, session = smoke
+    last = findings.data["training"].isel(step=-1).sel(arm=["single", "blocks"])
+    assert (last["sampled_residual"] > 1e-6).all() and (last["unsampled_residual"] > last["sampled_residual"]).mean() > 0.5
+    assert any(note.startswith("Hard constraints leave a residual") for note in session.notes)
+    assert any(note.startswith("C5") and "never sees" in note for note in session.notes)
+
+
+def test_arms_share_data_and_batches():
+    initial = np.linspace(0.01, 0.2, 8)
+    drawn = {arm: training.draws_of(SMOKE, arm, initial, jax.random.key(3)) for arm in problem.ARMS}
+    assert all((drawn[arm].batches == drawn["penalty"].batches).all() for arm in problem.ARMS)
+    # As many points in all, every one of them where the equation is asked for, none twice.
+    inside = np.asarray(problem.span_of(SMOKE, SMOKE.trained_times).equation)
+    for arm, blocks in (("single", 1), ("blocks", SMOKE.blocks)):
+        points = drawn[arm].points
+        assert points.shape == (SMOKE.steps, blocks, SMOKE.points // blocks)
+        width = SMOKE.places // blocks
+        for k in range(blocks):
+            assert inside[:, k * width : (k + 1) * width].ravel()[points[:, k]].all()
+            assert all(len(set(rows)) == rows.size for rows in points[:, k])
+
+
+def fields_of(scale, blocks, grid, basis):
+    """Weights of cosines for the problem, its equation multiplied by `scale` once more."""
+
+    model = problem.model_of(replace(SMOKE, blocks=blocks, tolerance=1e-10, max_steps=60), "blocks" if blocks > 1 else "single")
+    constraint = replace(model.mixture.constraint, residual=lambda fields, data: _scaled(model.problem, fields, data))
+    mixture = replace(model.mixture, constraint=constraint)
+    points = np.stack([np.arange(grid.n_times * grid.n_places // blocks) for _ in range(blocks)])
+    given = problem.Given(jnp.asarray(0.1), jnp.asarray(0.1), jnp.ones(grid.n_times - 1))
+
+    @jax.jit
+    def solve(scale):
+        terms = Parts(model.problem.terms(basis, grid), model.problem.edges(basis, grid))
+        return mixture.assemble(basis, mixture(terms, Parts(None, (given, scale)), jnp.asarray(points)).weights)
+
+    return [solve(jnp.asarray(one)) for one in scale]
+
+
+def _scaled(sorption, fields, data):
+    given, scale = data.shared
+    equation, *conditions = problem.Rows(sorption)(fields, Parts(None, given))
+    return scale * equation, conditions
+
+
+def test_trap_in_physical_units_the_equation_is_ignored():
+    grid = problem.model_of(SMOKE, "single").grid
+    basis = jnp.asarray(derivatives.cosines(grid, 6))
+    scales = (1 / problem.HORIZON**2, 1.0)
+    single, blocks = (fields_of(scales, count, grid, basis) for count in (1, 2))
+    ignored, heeded = (np.linalg.norm(a - b) / np.linalg.norm(a) for a, b in zip(single, blocks, strict=True))
+    assert ignored < 1e-3 < 0.03 < heeded
+
+
+def test_an_interpolant_reproduces_a_plane_and_misses_a_kink():
+    t, x = np.meshgrid(np.linspace(0, 1, SMOKE.trained_times), np.linspace(0, 1, SMOKE.places), indexing="ij")
+    span = problem.span_of(SMOKE, SMOKE.trained_times)
+    points = problem.draw_points(SMOKE, SMOKE.blocks, span, 1, np.random.default_rng(0))[0]
+
+    def error(field):
+        return interpolation.interpolation_error(SMOKE, field[None], points, with_conditions=True)
+
+    plane, kinked = error(1 + x), error(1 + np.abs(t - 0.5))
+    assert plane < 0.03 < kinked < 0.3
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"errors", "training", "fields", "derivatives", "classical"}
+    assert all(ax.get_xlabel() and ax.get_ylabel() for name in ("errors", "training", "classical") for ax in figures[name].axes)
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+        paper._check(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 2e9 < paper.memory(paper.SCALES["full"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"points": 41}, "points must be a multiple of the 2 blocks, got 41"),
+        ({"trained_times": 8}, r"trained_times must lie in \[5, 8\), so that some are left beyond, got 8"),
+        ({"steps": 7}, "steps must be a multiple of the 2 looks, got 7"),
+        ({"pilot_steps": 8}, "pilot_steps must be at most the 6 steps, got 8"),
+        ({"solves": paper.Times(points=(400, 100))}, r"solves\.points must ascend"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        paper.run(replace(SMOKE, **changes), Session(jax.random.key(0), precision="double"))
+
+
+def test_too_many_points_for_a_block_are_refused():
+    span = problem.span_of(SMOKE, SMOKE.trained_times)
+    with pytest.raises(ValueError, match="points must be at most 70, those inside the blocks, got 80"):
+        problem.draw_points(replace(SMOKE, points=80), 2, span, 1, np.random.default_rng(0))
+
+
+@pytest.mark.laptop
+def test_the_same_seed_gives_the_same_findings(smoke):
+    again = paper.run(SMOKE, Session(jax.random.key(0), scale="smoke", precision="double"))
+    assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+@pytest.mark.laptop
+def test_the_article_s_derivative_is_off_where_a_residual_is_left():
+    session = Session(jax.random.key(0), precision="double")
+    data = paper.measure_derivatives(replace(SMOKE, article_derivative=True), session, session.key)
+    assert (abs(data["exact"] / data["differences"] - 1) < 1e-5).all()
+    assert (abs(data["pseudo_inverse"] / data["differences"] - 1) > 1e-3).all()
+
+
+@pytest.mark.laptop
+def test_solves_are_timed():
+    session = Session(jax.random.key(0), precision="double")
+    config = replace(SMOKE, solves=paper.Times(times=8, places=16, basis=4, points=(16, 64), repeats=3))
+    data = paper.time_solves(config, session, session.key)
+    assert data["seconds"].shape == (2, 2, 2, 3) and (data["seconds"] > 0).all() and (data["steps"] > 1).all()
