@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
 from gradatim.numerics.checks import is_known
@@ -164,20 +165,23 @@ def over_levels(
         raise ValueError(f"dispatch must be one of {', '.join(DISPATCHES)}, got {dispatch!r}")
     count = len(levels.a)
 
-    def body(carry: Any, i: Array) -> tuple[Any, Array]:
-        return _at(step, carry, i, levels, after, key, given)
+    def body(carry: Any, row: Any) -> tuple[Any, Array]:
+        i, level, following = row
+        return _at(step, carry, i, level, following, key, given)
 
     if dispatch == "scan":
-        return jax.lax.scan(body, carry, jnp.arange(count, dtype=jnp.int32))
+        return jax.lax.scan(body, carry, (jnp.arange(count, dtype=jnp.int32), levels, after))
+    # Numbers of the host as arguments: one program, whatever the number of levels.
+    rows = [[np.asarray(values) for values in part] for part in (levels, after)]
     told = []
     for i in range(count):
-        carry, one = _at_compiled(step, carry, jnp.asarray(i, jnp.int32), levels, after, key, given)
+        level, following = (NoiseLevel(*(values[i] for values in part)) for part in rows)
+        carry, one = _at_compiled(step, carry, np.int32(i), level, following, key, given)
         told.append(one)
     return carry, jnp.stack(told)
 
 
-def _at(step: Step, carry: Any, i: Array, levels: NoiseLevel, after: NoiseLevel, key: PRNGKeyArray, given: Any) -> tuple[Any, Array]:
-    level, following = (NoiseLevel(*(values[i] for values in part)) for part in (levels, after))
+def _at(step: Step, carry: Any, i: Any, level: NoiseLevel, following: NoiseLevel, key: PRNGKeyArray, given: Any) -> tuple[Any, Array]:
     return step(carry, level, following, jax.random.fold_in(key, i), given)
 
 

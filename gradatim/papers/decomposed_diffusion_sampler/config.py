@@ -109,6 +109,8 @@ class Config:
     "Of the primal-dual iteration."
     sigma_max: Annotated[float, Between(1.0, 1e4)] = 100.0
     "Noise that the exploding diffusion begins with."
+    with_speed: bool = True
+    "Whether samplers are timed."
     pairs: Annotated[int, Between(1, 1_000_000)] = 2000
     "Of predictor and corrector steps."
     timed_pairs: Annotated[int, Between(1, 1_000_000)] = 40

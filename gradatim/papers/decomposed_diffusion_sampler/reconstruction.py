@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +22,11 @@ from .tasks import NAMES, Task, measure, projections, quarter_turn, resonance
 PREDICTIONS = ("image", "noise", "score")
 
 
-class Reading:
+class Reading(eqx.Module):
     """A denoiser's answer as another kind of prediction."""
 
-    def __init__(self, denoiser: Denoiser, kind: str) -> None:
-        self.denoiser, self.kind = denoiser, kind
+    denoiser: Denoiser
+    kind: str = eqx.field(static=True)
 
     def __call__(self, level: NoiseLevel, x: Any) -> Any:
         """What a network of that kind would have said."""
@@ -62,7 +63,7 @@ def run_tasks(config: Config, session: Session, key: jax.Array) -> dict[str, xr.
     for name, bench in benches.items():
         trees[name.replace(" ", "_")] = _told(bench)
         session.note(f"Tuned on validation images, {name}: " + ", ".join(bench.chosen.values()))
-    timed = next((benches[name] for name in ("projections", "coils") if name in benches), None)
+    timed = next((benches[name] for name in ("projections", "coils") if config.with_speed and name in benches), None)
     if timed is not None:
         trees["speed"] = _speed(config, session, timed)
     return trees

@@ -1,0 +1,159 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from gradatim.lab import Session, read_paper, validate
+from gradatim.papers import decomposed_diffusion_sampler as paper
+from gradatim.papers.decomposed_diffusion_sampler import arms, images, priors, tasks
+from gradatim.transport import Denoiser, NoiseLevel
+
+TOML = Path(paper.__file__).parents[1] / "decomposed_diffusion_sampler.toml"
+SMOKE = paper.SCALES["smoke"]
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    session = Session(jax.random.key(0), scale="smoke")
+    return paper.run(SMOKE, session), session
+
+
+def test_every_part_is_measured_or_said_to_be_missing(smoke):
+    parts = {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts}
+    assert set(smoke[0].measures) | set(smoke[0].untested) == parts
+    assert set(smoke[0].untested) == {
+        "C2.psnr_difference_mri",
+        "C5.speedup_over_predictor_corrector",
+        "C5.time_over_back_propagation",
+        "C6.loss_at_20_times",
+        "C6.gain_from_five_inner_steps",
+        "C4.gain_over_no_prior",
+        "C4.gain_over_total_variation",
+        "C4.gain_over_null_space_projection",
+        "C4.slice_variation_ratio",
+        "C6.gain_beyond_five_inner_steps",
+    }
+
+
+@pytest.mark.parametrize("name", ["C7"])
+def test_what_holds_exactly_holds(smoke, name):
+    claim = next(claim for claim in read_paper(TOML).claims if claim.id == name)
+    assert claim.judge(smoke[0].measures, "smoke")["verdict"] == "holds"
+
+
+def test_updates_stay_in_a_plane_that_holds_their_krylov_space_alone(smoke):
+    leak = smoke[0].data["leak"]
+    assert leak["contained"].max() < 1e-5 < 1e-2 < leak["tilted"].min()
+
+
+def test_predictions_of_all_kinds_say_the_same(smoke):
+    assert smoke[0].data["predictions"]["difference"].max() < 1e-3
+
+
+def test_trap_every_rival_is_tuned_and_edges_are_told(smoke):
+    findings, session = smoke
+    told = [note for note in session.notes if note.startswith("Tuned on validation images")]
+    assert len(told) == 1 and all("step" in note and "weight" in note and "cutoff" in note for note in told)
+    for name in ("projections",):
+        data = findings.data[name]
+        best = data["values of step"].values[data["tuned step"].values.argmax()]
+        assert f"step {best:g}" in " ".join(told)
+
+
+def test_trap_data_of_a_finer_grid_are_reconstructed_too(smoke):
+    for name in ("projections",):
+        ratio = smoke[0].data[name]["ratio"]
+        assert {"dds, fine", "dps, fine", "variation, fine", "least squares, fine"} <= set(ratio["arm"].values)
+        # Less good, for the operator is another one.
+        assert float(ratio.sel(arm="dds, fine").mean()) < float(ratio.sel(arm="dds").mean())
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) == {"exact", "quality", "images", "way"}
+    assert all(ax.get_xlabel() and ax.get_ylabel() for name in ("exact", "quality", "way") for ax in figures[name].axes)
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+        arms.same_length(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 4e9 < paper.memory(paper.SCALES["full"]) < 64e9
+
+
+def test_grids_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="cutoffs must have 3 entries, as there are sets, got 2"):
+        arms.same_length(replace(SMOKE, cutoffs=(0.1, 0.2)))
+
+
+def test_slices_of_training_and_test_are_apart():
+    parts = (images.TRAINING_HEIGHTS, images.VALIDATION_HEIGHTS, images.TEST_HEIGHTS)
+    for i, one in enumerate(parts):
+        for other in parts[i + 1 :]:
+            assert min(abs(a - b) for a in one for b in other) >= 4
+
+
+def test_slices_of_the_template_lie_in_their_range():
+    session = Session(jax.random.key(0))
+    pair = images.slices(4, 16, part="test", session=session)
+    assert pair.coarse.shape == (4, 16, 16) and pair.fine.shape == (4, 32, 32) and len(session.provenances) == 1
+    assert (
+        pair.coarse.min() >= -1
+        and pair.coarse.max() <= 1
+        and (pair.coarse[:, 0, :3] < -0.9).all()
+        and pair.coarse[:, 7:9, 7:9].mean() > -0.6
+    )
+
+
+def test_volumes_vary_slowly():
+    whole = images.volumes(2, 6, 16, part="test")
+    assert whole.shape == (2, 6, 16, 16)
+    assert abs(np.diff(whole, axis=1)).mean() < 0.5 * abs(np.diff(whole, axis=2)).mean()
+
+
+def test_spectra_of_a_fine_grid_are_those_of_the_coarse_one():
+    # Of a smooth image; both grids see the same waves, but for coils that vary from pixel to pixel and over the edge.
+    places = [(np.arange(side) + 0.5) / side for side in (16, 32)]
+    coarse, fine = ((np.cos(2 * np.pi * p)[:, None] + np.sin(4 * np.pi * p)[None])[None].astype(np.float32) for p in places)
+    config = replace(SMOKE, side=16)
+    for many, error in ((False, 1e-5), (True, 0.1)):
+        coils = tasks.coil_sensitivities(16, config.coils) if many else np.ones((1, 16, 16))
+        expected = np.fft.fft2(coils * (coarse + 1), norm="ortho")
+        assert np.linalg.norm(tasks._fine_spectra(config, fine, many=many)[0] - expected) < error * np.linalg.norm(expected)
+
+
+def test_measurements_of_several_coils_have_their_noise():
+    config = replace(SMOKE, side=16, noise=0.05)
+    pairs = [images.phantoms(n, 16, part="test") for n in (6, 2)]
+    none = Denoiser(lambda level, x: x, "image")
+    task = tasks.resonance(config, "coils", none, *pairs, key=jax.random.key(0))
+    gap = np.asarray(task.y - tasks.measure(task.operator, task.truth))[..., np.asarray(task.operator.mask)]
+    # Over a range of values of 2; both parts of a complex number together.
+    np.testing.assert_allclose(np.sqrt((np.abs(gap) ** 2).mean()), 2 * 0.05, rtol=0.05)
+    assert task.y_fine.shape == task.y.shape and len(task.y_validation) == 2
+
+
+def test_a_network_that_adds_nothing_is_the_denoiser_of_normal_pixels():
+    network = priors.ImageNetwork(lambda image, number: jnp.zeros_like(image), jnp.full((2, 2), 0.5), jnp.array(2.0))
+    level = NoiseLevel(jnp.array(0.8), jnp.array(0.6), jnp.array(0.0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 2)), jnp.float32)
+    expected = 0.5 + 0.8 * 4 / (0.64 * 4 + 0.36) * (x - 0.8 * 0.5)
+    np.testing.assert_allclose(Denoiser(network, "image")(level, x).image, expected, rtol=1e-5)
+
+
+def test_pairs_that_are_timed_stand_for_all():
+    seconds = np.array([[1.0, 1.1, 0.9], [4.0, 4.4, 3.6], [2.0, 2.2, 1.8]])
+    speed = xr.Dataset(
+        {"seconds": (("sampler", "repeat"), seconds)}, {"sampler": ["dds", "dps", "pairs"]}, {"pairs": 2000, "timed_pairs": 40}
+    )
+    assert paper.judging._speedup(speed).value == pytest.approx(100)
+    assert paper.judging._seconds(speed, "dds", "dps").value == pytest.approx(0.25)
