@@ -221,7 +221,8 @@ def ring_encoding(n: int, frequencies: Sequence[int]) -> Float[np.ndarray, "n ch
 
 
 def _on_device(**arrays: Any) -> Graph:
-    return Graph(**{name: None if array is None else jnp.asarray(array) for name, array in arrays.items()})
+    on_device: dict[str, Any] = {name: None if array is None else jnp.asarray(array) for name, array in arrays.items()}
+    return Graph(**on_device)
 
 
 def _filled(rows: np.ndarray, n: int) -> np.ndarray:

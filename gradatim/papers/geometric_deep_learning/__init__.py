@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
@@ -22,6 +23,8 @@ from .config import Samples as Samples
 from .config import Symmetry as Symmetry
 from .config import Warping as Warping
 from .curse import curse
+from .deformations import DeformationsConfig as DeformationsConfig
+from .deformations import deformations
 from .expressivity import expressivity
 from .figures import draw as draw
 from .homophily import JUDGED as JUDGED_HOMOPHILY
@@ -30,12 +33,20 @@ from .samples import JUDGED as JUDGED_SIZE
 from .samples import samples
 from .sequences import memory as remember
 from .sequences import rest, warping
+from .surfaces import SurfacesConfig as SurfacesConfig
+from .surfaces import surface_symmetry_errors, surfaces
 from .symmetry import symmetry
+from .transfer import Transfer as Transfer
 
 PRECISION = "double"
 SCALES = {
     "smoke": Config(
         symmetry=Symmetry(channels=4, seeds=1),
+        surfaces=SurfacesConfig(
+            surface="icosphere", levels=(2, 3), sheet=8, eigenvectors=40, frame_turns=2, entries=2,
+            transfer=Transfer(level=2, jitters=3, signals=4),
+        ),
+        deformations=DeformationsConfig(frequencies=(10.0, 40.0)),
         curse=Curse(sizes=(256, 512, 1024, 2048), saving_sizes=(256,), test=1024, seeds=5),
         with_training=False,
     ),
@@ -51,23 +62,41 @@ SCALES = {
         memory=Memory(symbols=10, hidden=128, batch_size=64, steps=20_000, rates=(3e-4, 1e-3, 3e-3, 1e-2), held_out=1000, seeds=10),
     ),
 }  # fmt: skip
-TRAINED = ("C11.warped_loss_ratio", "C14.accuracy_gain", "C14.sizes_won", "C16.accuracy_difference", "C16.operations_ratio",
-           "C17.gated_loss_ratio", "C17.plain_loss_ratio")  # fmt: skip
+TRAINED = tuple(
+    [
+        "C11.warped_loss_ratio",
+        "C14.accuracy_gain",
+        "C14.sizes_won",
+        "C16.accuracy_difference",
+        "C16.operations_ratio",
+        "C17.gated_loss_ratio",
+        "C17.plain_loss_ratio",
+    ]
+)
+"Parts that need networks to be trained."
 
 
 def memory(config: Config) -> int:
     """Peak bytes: images and activations of a batch, all graphs with their activations, all sequences with theirs, nearest neighbours."""
+    neighbours = 8 * 40 * max(*config.curse.sizes, 16 * max(config.curse.saving_sizes), config.curse.test)
+    # Eigenvectors of a jittered sphere, all of them, and sparse factors of the surface.
+    meshes = 8 * 6 * (10 * 4**config.surfaces.transfer.level) ** 2 + 8 * 10_242 * (300 + 4 * config.surfaces.eigenvectors)
+    trained = _memory_of_training(config) if config.with_training else 0
+    return max(neighbours, meshes, trained) + 700_000_000
+
+
+def _memory_of_training(config: Config) -> int:
     samples, graphs, warp, copy = config.samples, config.homophily, config.warping, config.memory
     wide = 2 * samples.channels * 2 * samples.side**2
-    images = 4 * ((samples.pool + samples.test) * samples.side**2 + (max(samples.test, 3 * samples.batch_size)) * wide)
+    images = 4 * ((samples.pool + samples.test) * samples.side**2 + max(samples.test, 3 * samples.batch_size) * wide)
     edges = graphs.nodes * (graphs.degree + 1)
     worlds = graphs.seeds * len(graphs.levels)
     messages = 4 * len(graphs.rates) * worlds * edges * 8 * graphs.width
     unseen = 4 * worlds * (graphs.test_graphs + 1) * (graphs.nodes * graphs.features + 3 * edges)
-    sequences = 4 * 12 * warp.seeds * (warp.sequences + warp.batch_size * 4) * warp.length * warp.hidden
-    copies = 4 * 14 * len(copy.rates) * copy.seeds * max(copy.batch_size, copy.held_out) * (copy.lag + 2 * copy.symbols) * copy.hidden
-    neighbours = 8 * 40 * max(*config.curse.sizes, 16 * max(config.curse.saving_sizes), config.curse.test)
-    return max(images, messages + unseen, sequences, copies, neighbours) + 700_000_000
+    # What a gradient needs of every step, and all sequences.
+    sequences = 4 * warp.seeds * warp.length * (12 * warp.batch_size * warp.hidden + 10 * warp.sequences)
+    copies = 4 * 14 * len(copy.rates) * copy.seeds * copy.batch_size * (copy.lag + 2 * copy.symbols) * copy.hidden
+    return max(images, messages + unseen, sequences, copies)
 
 
 def run(config: Config, session: Session) -> Findings:
@@ -86,8 +115,10 @@ def run(config: Config, session: Session) -> Findings:
         measures.update(found[0])
         trees[name] = found[1]
 
-    add("symmetry", symmetry(config.symmetry, session, {}))
+    add("symmetry", symmetry(config.symmetry, session, surface_symmetry_errors(jax.random.fold_in(session.key, 20))))
     add("expressivity", expressivity(config.symmetry, session))
+    add("surfaces", surfaces(config.surfaces, session))
+    add("deformations", deformations(config.deformations, session))
     add("curse", curse(config.curse, session))
     untested = dict.fromkeys(TRAINED, "no network was trained in this run")
     if config.with_training:

@@ -7,6 +7,9 @@ from typing import Annotated
 
 from gradatim.lab import Between, OneOf
 
+from .deformations import DeformationsConfig
+from .surfaces import SurfacesConfig
+
 
 @dataclass(frozen=True)
 class Symmetry:
@@ -152,6 +155,10 @@ class Config:
 
     symmetry: Symmetry = Symmetry()
     "Layers of all domains."
+    surfaces: SurfacesConfig = SurfacesConfig()  # noqa: RUF009
+    "Meshes."
+    deformations: DeformationsConfig = DeformationsConfig()  # noqa: RUF009
+    "Stretched signals."
     curse: Curse = Curse()
     "Dimensions."
     with_training: bool = True

@@ -52,17 +52,17 @@ def curse(config: Curse, session: Session) -> tuple[dict[str, Measure], xr.Datas
 
 
 def _nearest_error(examples: np.ndarray, labels: np.ndarray, points: np.ndarray, truth: np.ndarray) -> float:
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    nearest = cKDTree(examples, boxsize=1.0).query(points)[1]
+    nearest = KDTree(examples, boxsize=1.0).query(points)[1]
     return float(np.abs(labels[nearest] - truth).mean())
 
 
 def distance(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """To the nearest of some places of the unit torus: a Lipschitz function, and no smoother."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    return cKDTree(centres, boxsize=1.0).query(points)[0]
+    return KDTree(centres, boxsize=1.0).query(points)[0]
 
 
 def images_of_square(points: np.ndarray) -> np.ndarray:

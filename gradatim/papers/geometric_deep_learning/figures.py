@@ -1,4 +1,4 @@
-"""The figures of all but surfaces and deformations."""
+"""The figures; those of surfaces and deformations are in files of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from gradatim.lab import Findings, plots
+
+from .surface_figures import draw_deformations, draw_surfaces
 
 GREY = "#666666"
 ROUND_OFF = 2.2e-16
@@ -24,7 +26,8 @@ def draw(findings: Findings) -> dict[str, Figure]:
         "memory": lambda: draw_sequences(tree["memory"], tree["warping"]),
         "homophily": lambda: draw_homophily(tree["homophily"]),
     }
-    return {name: make() for name, make in drawn.items() if name in tree}
+    figures = {name: make() for name, make in drawn.items() if name in tree}
+    return figures | draw_surfaces(tree["surfaces"]) | draw_deformations(tree["deformations"])
 
 
 def draw_symmetry(table: xr.Dataset) -> Figure:

@@ -175,5 +175,6 @@ def _pile(trees: list[Any]) -> Any:
 
 def _operations(net: Any, graph: Graph) -> float:
     """Floating-point operations of the compiled network, as the compiler counts them."""
-    compiled = eqx.filter_jit(apply).lower(net, graph).compile()
+    jitted: Any = eqx.filter_jit(apply)
+    compiled = jitted.lower(net, graph).compile()
     return float(compiled.compiled.cost_analysis()["flops"])

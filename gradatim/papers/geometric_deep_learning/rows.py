@@ -180,7 +180,7 @@ def _graph_rows(config: Symmetry, random: np.random.Generator, key: jax.Array) -
     }
 
     def spoil(graph: Any) -> Any:
-        return graph.with_nodes(_by_place(graph.nodes))
+        return graph._replace(nodes=_by_place(graph.nodes))
 
     return [
         Row(name, "permutations", drawn(make, random), graph, orders, lambda order, graph: permuted(graph, order), _reorder, spoil)
@@ -195,7 +195,7 @@ def _cloud_row(config: Symmetry, random: np.random.Generator, key: jax.Array) ->
 
     def spoil(x: Any) -> Any:
         graph, positions = x
-        return graph.with_nodes(graph.nodes + positions[:, :1]), positions
+        return graph._replace(nodes=graph.nodes + positions[:, :1]), positions
 
     return Row(
         "points of space", "E(3)", layer, x, random_motions(key, config.sampled), lambda move, x: (x[0], move(x[1])),

@@ -158,7 +158,7 @@ def memory(config: Memory, session: Session) -> tuple[dict[str, Measure], xr.Dat
         return eqx.filter_vmap(lambda net, k: jnp.stack([copy_loss(net, symbols[k], config) for symbols in held]))(nets, which)
 
     baseline = float(np.log(config.alphabet))
-    losses, histories = [], []
+    losses, histories, steps = [], [], np.zeros(0)
     for name in CELLS:
         nets = stacked([(cell, readout) for cell, readout in zip(cells[name], readouts, strict=True)])
         if name == "LSTM for long times":
@@ -170,6 +170,7 @@ def memory(config: Memory, session: Session) -> tuple[dict[str, Measure], xr.Dat
         found = session.once(f"memory of {name}, judged", lambda nets=nets: np.asarray(judge(nets, jnp.asarray(which), (chosen, unseen))))
         losses.append(found.reshape(len(config.rates), seeds, 2))
         histories.append(history["loss"].reshape(-1, len(config.rates), seeds))
+        steps = history["step"]
     # A run that diverges is no worse than any other answer.
     all_losses = np.where(np.isfinite(losses), losses, np.inf)
     best = all_losses[..., 0].mean(axis=2).argmin(axis=1)
@@ -191,7 +192,7 @@ def memory(config: Memory, session: Session) -> tuple[dict[str, Measure], xr.Dat
             "loss_by_rate": (("cell", "rate", "seed"), all_losses[..., 1], {"units": "nat"}),
             "history": (("cell", "step", "seed"), np.stack([h[:, k] for h, k in zip(histories, best, strict=True)]), {"units": "nat"}),
         },
-        {"cell": list(CELLS), "rate": list(config.rates), "step": history["step"]},
+        {"cell": list(CELLS), "rate": list(config.rates), "step": steps},
         {"baseline": baseline},
     )
     return measures, data

@@ -261,5 +261,5 @@ def _motions(row_and_output: tuple[Row, list[Any]], session: Session) -> dict[st
     row, clouds = row_and_output
     moved = compare_outputs(row.elements, [cloud.positions for cloud in clouds], lambda move, y: move(y))
     kept = compare_outputs(row.elements, [cloud.features for cloud in clouds])
-    session.note(f"C7: {len(row.elements)} motions, every second one with a reflection")
+    session.note(f"C7: {len(clouds) - 1} motions, every second one with a reflection")
     return {"C7.coordinate_error": Measure.exact(moved.worst), "C7.feature_error": Measure.exact(kept.worst)}

@@ -1,0 +1,180 @@
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradatim.lab import Session, read_paper, validate
+from gradatim.nets.geometric import SimpleRNN
+from gradatim.papers import geometric_deep_learning as paper
+from gradatim.papers.geometric_deep_learning import Homophily, Memory, Samples, Warping
+
+TOML = Path(paper.__file__).parents[1] / "geometric_deep_learning.toml"
+SMOKE = paper.SCALES["smoke"]
+PARTS = {
+    name: import_module(f"{paper.__name__}.{name}") for name in ("curse", "expressivity", "homophily", "samples", "sequences", "symmetry")
+}
+TINY = replace(
+    SMOKE,
+    with_training=True,
+    samples=Samples(
+        data="digits", side=8, sizes=(20, 60, 200, 1000), pool=1100, held_out=50, test=50, channels=2, steps=4, rates=(1e-2, 3e-2),
+        rate_size=50, seeds=3,
+    ),
+    homophily=Homophily(
+        levels=(0.5, 0.9), nodes=16, classes=2, degree=3, labelled=8, test_graphs=2, width=4, steps=3, rates=(1e-2, 3e-2), seeds=3
+    ),
+    warping=Warping(hidden=4, length=12, sequences=16, batch_size=8, steps=3, seeds=3),
+    memory=Memory(lag=10, hidden=4, batch_size=4, steps=3, rates=(1e-2, 3e-2), held_out=8, seeds=3),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def double():
+    """Double precision for every thread, as in a run of its own: filters that are solved for on the host need it there, too."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="module")
+def smoke(double):
+    session = Session(jax.random.key(0), scale="smoke", precision="double")
+    return paper.run(SMOKE, session), session
+
+
+def parts_of(name):
+    return {f"{claim.id}.{part.name}" for claim in read_paper(TOML).claims for part in claim.parts if name in (None, claim.id)}
+
+
+def test_every_part_is_measured_or_said_to_be_missing(smoke):
+    findings, _ = smoke
+    assert set(findings.measures) | set(findings.untested) == parts_of(None)
+    assert set(findings.untested) == set(paper.TRAINED)
+
+
+@pytest.mark.parametrize("name", ["C1", "C2", "C3", "C4", "C5", "C7", "C12"])
+def test_what_is_judged_at_this_scale_holds(smoke, name):
+    claim = next(claim for claim in read_paper(TOML).claims if claim.id == name)
+    assert claim.judge(smoke[0].measures, "smoke")["verdict"] == "holds"
+
+
+def test_c6_messages_tell_nothing_apart_and_products_three_pairs(smoke):
+    measures, data = smoke[0].measures, smoke[0].data["expressivity"]
+    assert measures["C6.unseparated_difference"].value < 1e-10 and measures["C6.pairs_separated_by_tuples"].value == 3
+    products = data["difference"].sel(network="products")
+    assert (products.isel(pair=slice(3)) > 1e-5).all() and (products.isel(pair=3) < 1e-10).all()
+    # Without products no pair is separated, by colours all are confused, as pairs only the last.
+    assert (data["difference"].sel(network="linear on pairs") < 1e-10).all()
+    assert data["is_confused"].values.tolist() == [[1, 0], [1, 0], [1, 0], [1, 1]]
+
+
+def test_trap_every_row_of_the_table_has_a_broken_twin(smoke):
+    table = smoke[0].data["symmetry"]
+    assert len(table["row"]) >= 12 and (table["error"] < 1e-10).all() and (table["broken_error"] > 0.01).all()
+
+
+def test_c11_rest_and_gates(smoke):
+    measures = smoke[0].measures
+    assert measures["C11.shift_error_at_rest"].value < 1e-10
+    assert abs(measures["C11.chrono_mean_gate"].value / 0.039919 - 1) < 0.02
+
+
+def test_figures_are_drawn_from_findings_alone(smoke):
+    figures = paper.draw(smoke[0])
+    assert set(figures) >= {"symmetry", "expressivity", "curse"}
+    assert all(ax.get_xlabel() and ax.get_ylabel() for name in ("symmetry", "expressivity", "curse") for ax in figures[name].axes)
+
+
+def test_data_have_units(smoke):
+    for name, node in smoke[0].data.children.items():
+        assert all("units" in variable.attrs for variable in node.to_dataset().data_vars.values()), name
+
+
+def test_scales_are_valid_and_fit_in_memory():
+    for config in paper.SCALES.values():
+        validate(config)
+    assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 3e9 < paper.memory(paper.SCALES["full"]) < 64e9
+
+
+@pytest.mark.laptop
+def test_a_tiny_training_of_everything(double):
+    findings = paper.run(TINY, Session(jax.random.key(0), scale="smoke", precision="double"))
+    assert set(findings.measures) == parts_of(None) and not findings.untested
+    assert {"samples", "memory", "homophily"} < set(paper.draw(findings))
+    # Turns are built in, whatever was learnt.
+    assert (findings.data["samples"]["turn_error"] < 1e-4).all()
+    assert np.ptp(findings.data["samples"]["parameters"].values) < 0.3 * findings.data["samples"]["parameters"].values.max()
+
+
+def test_sizes_without_a_criterion_are_refused():
+    for wrong, words in (
+        (replace(TINY, samples=replace(TINY.samples, sizes=(20, 60))), r"samples\.sizes must hold 1000"),
+        (replace(TINY, homophily=replace(TINY.homophily, levels=(0.5,))), r"homophily\.levels must hold 0\.9"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            paper.run(wrong, Session(jax.random.key(0)))
+
+
+def test_samples_and_graphs_that_do_not_fit_are_refused():
+    session = Session(jax.random.key(0))
+    for wrong, words in (
+        ({"side": 9}, r"samples\.side must be even, got 9"),
+        ({"channels": 3}, r"samples\.channels must be even, got 3"),
+        ({"held_out": 200}, r"samples\.held_out must be what the training sets leave of the pool, got 200"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            PARTS["samples"].samples(replace(TINY.samples, **wrong), session)
+    with pytest.raises(ValueError, match=r"homophily\.nodes must be a multiple of the classes, 2, got 15"):
+        PARTS["homophily"].homophily(replace(TINY.homophily, nodes=15), session)
+
+
+def test_images_are_turned_by_quarters():
+    images = np.random.default_rng(0).normal(size=(4, 6, 6, 1)).astype(np.float32)
+    turned = np.asarray(PARTS["samples"].turned(jnp.asarray(images), jnp.arange(4)))
+    assert all((turned[k] == np.rot90(images[k], k)).all() for k in range(4))
+
+
+def test_networks_have_about_as_many_parameters():
+    counts = []
+    for arm in ("turns built in", "convolution", "perceptron"):
+        shapes = eqx.filter_eval_shape(lambda arm=arm: PARTS["samples"].make_network(arm, Samples()))
+        counts.append(sum(leaf.size for leaf in jax.tree.leaves(shapes) if isinstance(leaf, jax.ShapeDtypeStruct)))
+    assert max(counts) < 1.1 * min(counts)
+
+
+def test_communities_have_their_share_of_edges_within():
+    config = Homophily(nodes=40, degree=6)
+    for level in (0.1, 0.9):
+        graph, labels = PARTS["homophily"].community_graph(np.random.default_rng(0), config, np.zeros((4, 16)), level)
+        u, v = np.asarray(graph.senders), np.asarray(graph.receivers)
+        assert len(u) == 240 and len(np.unique(40 * u + v)) == 240 and (u != v).all()
+        assert abs((labels[u] == labels[v]).mean() - level) < 1e-9
+
+
+def test_symmetries_of_the_square_are_isometries_of_the_torus():
+    points, centres = np.random.default_rng(0).random((2, 7, 2))
+    orbit = PARTS["curse"].images_of_square(centres).reshape(-1, 2)
+    values = [PARTS["curse"].distance(moved, orbit) for moved in PARTS["curse"].images_of_square(points)]
+    assert np.ptp(values, axis=0).max() < 1e-12
+
+
+def test_events_are_told_by_their_order():
+    sequences, labels = PARTS["sequences"].events(np.random.default_rng(0), 50, 40)
+    first, second = sequences[:, :18].sum(axis=1), sequences[:, 18:].sum(axis=1)
+    assert (2 * first.argmax(axis=1) + second.argmax(axis=1) == labels).all()
+
+
+def test_an_answer_without_memory_has_the_loss_of_the_baseline():
+    cell = jax.tree.map(
+        lambda leaf: jnp.ones(leaf.shape, jnp.float32), eqx.filter_eval_shape(lambda: SimpleRNN(4, 2, key=jax.random.key(0)))
+    )
+    readout = eqx.tree_at(lambda net: (net.weight, net.bias), eqx.nn.Linear(2, 3, key=jax.random.key(0)), replace_fn=jnp.zeros_like)
+    readout = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), readout)
+    config = Memory(lag=5, symbols=2, alphabet=3)
+    loss = PARTS["sequences"].copy_loss((cell, readout), jnp.array([[0, 1], [2, 2]]), config)
+    assert abs(float(loss) - np.log(3)) < 1e-6
