@@ -62,16 +62,14 @@ SCALES = {
         memory=Memory(symbols=10, hidden=128, batch_size=64, steps=20_000, rates=(3e-4, 1e-3, 3e-3, 1e-2), held_out=1000, seeds=10),
     ),
 }  # fmt: skip
-TRAINED = tuple(
-    [
-        "C11.warped_loss_ratio",
-        "C14.accuracy_gain",
-        "C14.sizes_won",
-        "C16.accuracy_difference",
-        "C16.operations_ratio",
-        "C17.gated_loss_ratio",
-        "C17.plain_loss_ratio",
-    ]
+TRAINED = (
+    "C11.warped_loss_ratio",
+    "C14.accuracy_gain",
+    "C14.sizes_won",
+    "C16.accuracy_difference",
+    "C16.operations_ratio",
+    "C17.gated_loss_ratio",
+    "C17.plain_loss_ratio",
 )
 "Parts that need networks to be trained."
 
@@ -120,7 +118,7 @@ def run(config: Config, session: Session) -> Findings:
     add("surfaces", surfaces(config.surfaces, session))
     add("deformations", deformations(config.deformations, session))
     add("curse", curse(config.curse, session))
-    untested = dict.fromkeys(TRAINED, "no network was trained in this run")
+    untested: dict[str, str] = dict.fromkeys(TRAINED, "no network was trained in this run")
     if config.with_training:
         add("warping", warping(config.warping, session))
         add("memory", remember(config.memory, session))

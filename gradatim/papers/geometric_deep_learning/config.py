@@ -139,9 +139,9 @@ class Memory:
     "Units of every network."
     batch_size: Annotated[int, Between(1, 4096)] = 16
     "Sequences a step."
-    steps: Annotated[int, Between(1, 1_000_000)] = 250
+    steps: Annotated[int, Between(1, 1_000_000)] = 200
     "Of Adam with clipped gradients."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-3, 1e-2, 3e-2)
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-3, 1e-2, 3e-2, 1e-1)
     "From which every network takes its best."
     held_out: Annotated[int, Between(1, 100_000)] = 64
     "Sequences to choose rates on, and as many to judge."
