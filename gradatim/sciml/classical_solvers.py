@@ -95,7 +95,9 @@ class Deflation(eqx.Module):
         """P r."""
         return r - ((self.inverse @ (self.vectors @ r.ravel())) @ self.images).reshape(r.shape)
 
-    def solve(self, product: Map, b: Float[Array, "*shape"], *, rtol: float = 1e-4, max_steps: int = 1000) -> GradientSolve:
+    def solve(
+        self, product: Map, b: Float[Array, "*shape"], *, rtol: float | Float[Array, ""] = 1e-4, max_steps: int = 1000
+    ) -> GradientSolve:
         """Deflated conjugate gradients until ‖b - A x‖ ≤ rtol ‖b‖."""
         start = self.projected(b)
         # The tolerance is relative to b, of which the projection leaves a part.

@@ -34,9 +34,8 @@ class GridResNet(eqx.Module):
 
     **Raises:** `ValueError` for sizes out of range, or a grid with an odd number of cells a side.
 
-    >>> network = GridResNet(2, channels=4, key=jax.random.key(0))
-    >>> print(network(jnp.ones((4, 6))).shape)
-    (4, 6)
+    >>> jax.eval_shape(lambda b: GridResNet(3, key=jax.random.key(0))(b), jnp.ones((4, 6, 8))).shape
+    (4, 6, 8)
     """
 
     kernels: list[Float[Array, "_ n_in n_out"]]

@@ -120,16 +120,14 @@ class Weighing(eqx.Module):
 
 
 def test_training_lowers_the_loss(basis):
-    b = jnp.asarray(np.stack([np.where(np.arange(SIDE) < 4, 1.0, 0.1) * vector(i) for i in range(64)]), jnp.float32)
-    b = b / jnp.sqrt((b**2).sum((1, 2), keepdims=True))
+    scales = jnp.geomspace(1.0, 10.0, SIDE**2, dtype=jnp.float32).reshape(SIDE, SIDE)
+    b = jnp.asarray(np.random.default_rng(5).normal(size=(64, SIDE, SIDE)), jnp.float32) / SIDE
     before = Weighing(jnp.ones((SIDE, SIDE), jnp.float32))
-    settings = {"optimizer": optax.adam(3e-2), "steps": 40, "batch_size": 16, "key": jax.random.key(1)}
-    trained, losses = fit_direction_network(before, SYSTEM, b, **settings)
-    assert losses[-5:].mean() < 0.9 * losses[:5].mean()
+    settings = {"optimizer": optax.adam(5e-2), "steps": 40, "batch_size": 16, "key": jax.random.key(1)}
+    trained, losses = fit_direction_network(before, lambda x: scales * x, b, forward=Weighing.__call__, **settings)
+    assert losses[-5:].mean() < 0.3 * losses[:5].mean()
     # What was given is still there.
-    assert (before.weights == 1).all() and abs(trained.weights - 1).max() > 0.1
-    _, same = fit_direction_network(before, SYSTEM, b, forward=lambda network, b: network(b), **settings)
-    np.testing.assert_allclose(same, losses, rtol=1e-5)
+    assert (before.weights == 1).all() and trained.weights[0, 0] > 2 * trained.weights[-1, -1]
 
 
 def test_bad_inputs_are_refused(basis):

@@ -44,8 +44,8 @@ class Config:
 
     side: Annotated[int, Between(8, 1024)] = 32
     "Cells a side of the box for training; even."
-    larger: Annotated[tuple[int, ...], Between(8, 4096)] = (64, 96)
-    "Cells a side of the two larger boxes, twice and three times as many, or none."
+    with_larger: bool = True
+    "Whether boxes twice and three times as wide are solved too, without training anew."
     radius: Annotated[float, Between(0.01, 0.45)] = 0.15
     "Of the solid disk, in units of the side."
     training: Training = Training()

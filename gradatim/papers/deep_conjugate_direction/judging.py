@@ -15,6 +15,11 @@ from .solving import ALIKE, LEARNED, RTOL, TIGHT, named
 CG = "conjugate gradients"
 
 
+def larger_sides(config: Config) -> tuple[int, ...]:
+    """Cells a side of the boxes that no network is trained on."""
+    return (2 * config.side, 3 * config.side) if config.with_larger else ()
+
+
 def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
     """All measures."""
     measures: dict[str, Measure] = {}
@@ -34,15 +39,15 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     for where in ("box", "disk", "noise"):
         session.note(f"{where.capitalize()}, iterations to {RTOL:g} and to {TIGHT:g}: {_table(trees[where])}")
 
-    if config.larger:
-        twice, thrice = (f"box_{side}" for side in config.larger)
+    if config.with_larger:
+        twice, thrice = (f"box_{side}" for side in larger_sides(config))
         measures["C2.iterations_over_cg_64"] = Measure.paired(count(twice, two), count(twice, CG), "log-ratio")
         measures["C2.iterations_over_cg_96"] = Measure.paired(count(thrice, two), count(thrice, CG), "log-ratio")
         growth = count(thrice, two) / count("box", two)
         of_gradients = count(thrice, CG) / count("box", CG)
         measures["C2.growth_over_cg_growth"] = Measure.paired(growth, of_gradients, "log-ratio")
         session.note(
-            f"C2: from {config.side} to {config.larger[1]} cells a side iterations grow {growth.mean():.2f}-fold, those of conjugate "
+            f"C2: from {config.side} to {3 * config.side} cells a side iterations grow {growth.mean():.2f}-fold, those of conjugate "
             f"gradients {of_gradients.mean():.2f}-fold"
         )
         costs = [Measure.paired(count(where, two), count(where, ALIKE)) for where in (twice, thrice)]

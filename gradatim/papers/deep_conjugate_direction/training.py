@@ -28,6 +28,8 @@ from .config import Config, Training
 
 HELD_OUT = 10
 "One right-hand side of so many is held out."
+LOOKS = 30
+"At the loss of a batch, of each network."
 
 
 class Trained(NamedTuple):
@@ -81,7 +83,8 @@ def train(config: Config, system: PoissonSystem, basis: RitzBasis, session: Sess
     optimizer = optax.chain(
         optax.clip_by_global_norm(settings.clip), optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps))
     )
-    started = eqx.filter_jit(lambda network: DirectionTraining.start(network, optimizer))
+    # On the host, where zeros of every shape need no program.
+    memory = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(lambda k: optimizer.init(made(k)), keys[0]))
     untrained = [made(k) for k in keys[settings.seeds + 1 :]]
     networks, losses, held, energies = [], [], [], []
     steps = np.zeros(0)
@@ -89,9 +92,10 @@ def train(config: Config, system: PoissonSystem, basis: RitzBasis, session: Sess
         for seed, network in enumerate(untrained):
             b = spectral_right_hand_sides(single, settings.samples, key=keys[1 + seed], boost=boost, low_fraction=settings.low_fraction)
             task = _Task(b, jnp.asarray(rows[seed]), system, optimizer)
-            state = _State(started(network), jnp.ones((), jnp.float32))
+            state = _State(DirectionTraining(network, memory), jnp.asarray(np.float32(1)))
             label = f"network of seed {seed}, weight {boost:g}"
-            loop = session.loop(_step, state, steps=settings.steps, args=task, watch=_watch, label=label)
+            every = max(settings.steps // LOOKS, 1)
+            loop = session.loop(_step, state, steps=settings.steps, every=every, args=task, watch=_watch, label=label)
             networks.append(loop.state.training.network)
             losses.append(loop.history["loss"])
             held.append(float(session.once(f"{label}, held out", _held_out, networks[-1], system, b[-n_held:])))
