@@ -181,7 +181,7 @@ class EquilibriumOperator(AbstractOperator):
 
     def reach(self, average_strains: Float[Array, "strains 3"]) -> float:
         """The largest component over the limit: above 1 the networks extrapolate."""
-        return float(jnp.max(jnp.abs(average_strains)) / self.strain_limit)
+        return float(np.max(np.abs(average_strains)) / self.strain_limit)
 
     def networks(self) -> tuple[eqx.Module, ...]:
         """Of fluctuation and stress."""

@@ -101,7 +101,7 @@ def fit_operator(
         def loss(flat: Array, samples: PyTree) -> Array:
             return eqx.combine(unravel(flat), rest).loss(samples)
 
-        # Told its gradient once: the search, which would differentiate it at each place where it is called, is half as long to compile.
+        # With a gradient of its own: else the search differentiates it at each place that calls it, and compiles longer.
         with_gradient = jax.jit(jax.value_and_grad(lambda flat: loss(flat, samples)))
 
         @jax.custom_vjp
@@ -125,7 +125,7 @@ def fit_operator(
 
         rows = jax.random.randint(key_batches, (adam_steps * batch_size,), 0, count).reshape(adam_steps, batch_size)
         (after_adam, _), adam_loss = jax.lax.scan(adam_step, (flat, adam.init(flat)), rows)
-        state = lbfgs.init(after_adam)
+        state: Any = lbfgs.init(after_adam)
         if lbfgs_steps == 0:
             nothing = jnp.zeros(0, flat.dtype)
             return OperatorFit(after_adam, after_adam, adam_loss, nothing, nothing > 0)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -178,7 +179,7 @@ class PeriodicCell:
 
     def _respond(self, strain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Stress (3, points), and its derivative by (ε_xx, ε_yy, 2 ε_xy)."""
-        stress, stiffness = (np.asarray(part) for part in _response(self.material, strain))
+        stress, stiffness = (np.asarray(part) for part in _response(self.material, jnp.asarray(strain)))
         return stress, stiffness * np.array([1, 1, 0.5])[None, :, None]
 
     def _forces(self, stress: np.ndarray) -> tuple[np.ndarray, float]:

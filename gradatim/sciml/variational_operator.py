@@ -44,7 +44,7 @@ class CellGeometry(eqx.Module):
         # Partners share what they are next to, or the field would not be periodic.
         total, count = (np.bincount(cell.partner, weights=row, minlength=len(nodes))[cell.partner] for row in (total, count))
         arrays = (nodes, np.ptp(nodes, axis=0), elements, cell.gradient, cell.weights / cell.area, total / count)
-        return cls(*(jnp.asarray(array) for array in arrays), cell.material)
+        return cls(*(jnp.asarray(array) for array in arrays), material=cell.material)
 
 
 class VariationalOperator(AbstractOperator):

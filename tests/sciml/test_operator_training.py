@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -75,13 +76,20 @@ def test_steps_below_zero_are_refused():
 
 
 def test_a_network_is_drawn_within_its_bounds_and_computes_layers():
-    network = DenseNetwork(3, 2, width=5, depth=2, activation="tanh", key=jax.random.key(0))
+    x = np.array([0.1, -0.2, 0.3])
+
+    @eqx.filter_jit
+    def drawn(key):
+        network = DenseNetwork(3, 2, width=5, depth=2, activation="tanh", key=key)
+        return network, network(jnp.asarray(x))
+
+    network, value = drawn(jax.random.key(0))
     bounds = [np.sqrt(6 / (3 + 5)), np.sqrt(6 / 10), np.sqrt(6 / 7)]
     assert all(0.5 * bound < abs(weight).max() <= bound for weight, bound in zip(network.weights, bounds, strict=True))
-    x = np.array([0.1, -0.2, 0.3])
     one, two, three = (np.asarray(weight) for weight in network.weights)
-    np.testing.assert_allclose(network(jnp.asarray(x)), three @ np.tanh(two @ np.tanh(one @ x)), rtol=1e-12)
-    assert DenseNetwork(3, 16, width=64, depth=4, key=jax.random.key(0)).n_parameters == 13_776
+    np.testing.assert_allclose(value, three @ np.tanh(two @ np.tanh(one @ x)), rtol=1e-12)
+    shapes = jax.eval_shape(lambda key: DenseNetwork(3, 16, width=64, depth=4, key=key), jax.random.key(0))
+    assert shapes.n_parameters == 13_776
     with pytest.raises(ValueError, match="width must be at least 1, got 0"):
         DenseNetwork(3, 2, width=0, depth=2, key=jax.random.key(0))
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="activation"):
