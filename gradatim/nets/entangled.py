@@ -80,16 +80,21 @@ def drawn_at_once(make: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray) -> Any
     leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
     names = [str(getattr(path[-1], "name", "")) for path, _ in leaves]
     total = sum(math.prod(leaf.shape) for name, (_, leaf) in zip(names, leaves, strict=True) if name == "weight")
-    flat, end, filled = jax.random.normal(key, (total,)), 0, []
-    for name, (_, leaf) in zip(names, leaves, strict=True):
-        if not isinstance(leaf, jax.ShapeDtypeStruct):
-            filled.append(leaf)
-        elif name == "weight":
-            start, end = end, end + math.prod(leaf.shape)
-            filled.append(flat[start:end].reshape(leaf.shape) / math.sqrt(math.prod(leaf.shape[1:])))
-        else:
-            filled.append(jnp.full(leaf.shape, 1.0 if name == "scale" else 0.0, leaf.dtype))
-    return structure.unflatten(filled)
+
+    @jax.jit
+    def arrays(key: PRNGKeyArray) -> list[Any]:
+        flat, end, filled = jax.random.normal(key, (total,)), 0, []
+        for name, (_, leaf) in zip(names, leaves, strict=True):
+            if not isinstance(leaf, jax.ShapeDtypeStruct):
+                filled.append(None)
+            elif name == "weight":
+                start, end = end, end + math.prod(leaf.shape)
+                filled.append(flat[start:end].reshape(leaf.shape) / math.sqrt(math.prod(leaf.shape[1:])))
+            else:
+                filled.append(jnp.full(leaf.shape, 1.0 if name == "scale" else 0.0, leaf.dtype))
+        return filled
+
+    return structure.unflatten([leaf if array is None else array for array, (_, leaf) in zip(arrays(key), leaves, strict=True)])
 
 
 class EntangledLinear(eqx.Module):

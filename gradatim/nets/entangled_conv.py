@@ -26,8 +26,8 @@ class EntangledConv(eqx.Module):
     **Arguments:** `out_options`, `in_options`: numbers of channels, ascending; `kernel_options`: odd sides, ascending; `stride`;
     `dilation`; `is_depthwise`: one kernel a channel, for which out and in are one choice, given as `out_options`; `has_bias`;
     `mixing`: `"outputs"` runs every combination of options and mixes what they give, which is the same and dearer, for comparison;
-    `is_row_wise`: sum rows of the kernel as small matrix products in place of a native convolution, the faster form for images of some
-    14 pixels a side inside a compiled loop on a CPU (for depthwise ones alone); `key`.
+    `is_row_wise`: rows of the kernel as small matrix products in place of a native convolution, the faster form for images of up to some
+    14 pixels a side inside a compiled loop on a CPU; `key`.
 
     **Raises:** `ValueError` for options that are no nested slices, and at the call for distributions of the wrong length.
 
@@ -68,8 +68,6 @@ class EntangledConv(eqx.Module):
             raise ValueError(f"kernel_options must be odd, so that one is the centre of the next, got {tuple(kernel_options)}")
         if is_depthwise and self.in_options != (1,):
             raise ValueError(f"in_options of a depthwise convolution must be (1,), got {self.in_options}")
-        if is_row_wise and not is_depthwise:
-            raise ValueError("is_row_wise must be False for a convolution that is not depthwise, got True")
         side = self.kernel_options[-1]
         self.weight = scaled_normal(key, (self.out_options[-1], self.in_options[-1], side, side))
         self.bias = jnp.zeros(self.out_options[-1]) if has_bias else None
@@ -139,7 +137,8 @@ class EntangledConv(eqx.Module):
 
     def _convolved(self, x: Array, weight: Array, bias: Array | None) -> Array:
         if self.is_row_wise:
-            y = _convolved_by_rows(x, weight[:, 0], stride=self.stride, dilation=self.dilation)
+            kernel = weight[:, 0] if self.is_depthwise else weight
+            y = _convolved_by_rows(x, kernel, stride=self.stride, dilation=self.dilation)
         elif weight.shape[-1] == 1 and self.stride == 1 and not self.is_depthwise:
             y = jnp.tensordot(weight[:, :, 0, 0], x, 1)
         else:
@@ -156,7 +155,7 @@ class EntangledConv(eqx.Module):
 
 
 def _convolved_by_rows(x: Array, kernel: Array, *, stride: int, dilation: int) -> Array:
-    """A depthwise convolution: rows of the image times the banded matrices that rows of the kernel make."""
+    """A convolution, depthwise for a kernel of three axes: rows of the image times the banded matrices that rows of the kernel make."""
     side, (_, height, width) = kernel.shape[-1], x.shape
     pad = dilation * (side // 2)
     rows, columns = -(-height // stride), -(-width // stride)
@@ -167,4 +166,5 @@ def _convolved_by_rows(x: Array, kernel: Array, *, stride: int, dilation: int) -
     w, v, j = np.arange(width)[None, :, None], np.arange(columns)[None, None], np.arange(side)[:, None, None]
     taps = (w == v * stride + j * dilation - pad).astype(np.float32)
     bands = jnp.tensordot(kernel, jnp.asarray(taps, kernel.dtype), 1)
-    return jnp.einsum("chk,ckv->chv", jnp.concatenate(slabs, axis=-1), bands.reshape(len(x), side * width, columns))
+    products = "chk,ckv->chv" if kernel.ndim == 3 else "ihk,oikv->ohv"
+    return jnp.einsum(products, jnp.concatenate(slabs, axis=-1), bands.reshape(*kernel.shape[:-2], side * width, columns))

@@ -114,7 +114,7 @@ class EntangledTransformer(eqx.Module):
 
     >>> net = EntangledTransformer(84, 16, widths=(8, 16), heads=(1, 2), ratios=(1, 2), depths=(1, 2), key=jax.random.key(0))
     >>> net.space.n_architectures, net.n_parameters((1, 1, 1, 1)), net.n_parameters((0, 1, 0, 0))
-    (16, 7300, 2012)
+    (16, 7508, 2036)
     """
 
     embedding: EntangledEmbedding

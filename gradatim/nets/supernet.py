@@ -189,7 +189,7 @@ class CellSupernet(eqx.Module):
     [`MixedOperation`][gradatim.nets.MixedOperation]; `key`.
 
     >>> net = CellSupernet(1, 8, 10, n_channels=4, hidden=16, normal=("sep3", "sep3", "dil3"), n_groups=2, key=jax.random.key(0))
-    >>> net.space.n_architectures, net(jnp.zeros((1, 8, 8)), net.space.one_hot(jnp.zeros(3, int))).shape
+    >>> net.space.n_architectures, eqx.filter_eval_shape(net, jnp.zeros((1, 8, 8)), net.space.one_hot(jnp.zeros(3, int))).shape
     (64, (10,))
     """
 
@@ -255,11 +255,11 @@ class MacroSupernet(eqx.Module):
     Layer l's outputs and layer l+1's inputs are one choice, and use one distribution.
 
     **Arguments:** `n_in`: channels of the image, and its `side`; `n_classes`; `widths`: options of each layer; `kernels`: of each
-    layer, odd; `mixing`; `key`.
+    layer, odd; `mixing`, `is_row_wise`: of [`EntangledConv`][gradatim.nets.EntangledConv]; `key`.
 
     >>> net = MacroSupernet(1, 8, 10, widths=((2, 4), (4, 8)), kernels=((1, 3), (3, 5)), key=jax.random.key(0))
     >>> net.space.n_architectures, net.n_parameters((0, 0, 0, 0)), net.n_parameters((1, 1, 1, 1))
-    (16, 252, 1178)
+    (16, 250, 1178)
     """
 
     convolutions: tuple[EntangledConv, ...]
@@ -275,6 +275,7 @@ class MacroSupernet(eqx.Module):
         widths: Sequence[Sequence[int]] = ((2, 4, 8), (4, 8, 16)),
         kernels: Sequence[Sequence[int]] = ((1, 3, 5), (1, 3, 5)),
         mixing: Mixing = "weights",
+        is_row_wise: bool = False,
         key: PRNGKeyArray,
     ) -> None:
         if len(widths) != len(kernels) or not widths:
@@ -287,7 +288,7 @@ class MacroSupernet(eqx.Module):
             keys = jax.random.split(key, len(widths) + 1)
             before = [(n_in,), *widths[:-1]]
             convolutions = tuple(
-                EntangledConv(out, n, kernel, mixing=mixing, key=k)
+                EntangledConv(out, n, kernel, mixing=mixing, is_row_wise=is_row_wise, key=k)
                 for out, n, kernel, k in zip(widths, before, kernels, keys[:-1], strict=True)
             )
             return convolutions, EntangledLinear([(n_classes, n * area) for n in widths[-1]], key=keys[-1])

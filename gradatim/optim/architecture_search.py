@@ -110,7 +110,7 @@ class ArchitectureSearch(eqx.Module):
             else:
                 validation_loss, gradient = second_order_gradient(train_of, validation_of, weights, logits, rate=self.inner_rate)
             updates, logit_memory = self.logit_optimizer.update(gradient, logit_memory, logits)
-            logits = optax.apply_updates(logits, updates)
+            logits = jax.tree.map(jnp.add, logits, updates)
         train_loss, gradient = jax.value_and_grad(loss_of)(weights, logits, train, key_weights)
         gradient, _ = optax.clip_by_global_norm(CLIP).update(gradient, optax.EmptyState())
         updates, weight_memory = self.weight_optimizer.update(gradient, state.weight_memory, weights)

@@ -136,18 +136,19 @@ def test_trap_kernels_are_taken_from_the_centre():
     assert kernel_mask(jnp.array([1.0, 0.0]), (1, 3))[1, 1] == 1 and kernel_mask(jnp.array([1.0, 0.0]), (1, 3))[0, 0] == 0
 
 
-@pytest.mark.parametrize(("stride", "dilation", "side"), [(1, 1, 7), (2, 1, 8), (2, 2, 7), (1, 2, 8)])
-def test_rows_of_small_products_are_a_convolution(stride, dilation, side):
-    forms = [
-        EntangledConv(
-            (3,), (1,), (3, 5), stride=stride, dilation=dilation, is_depthwise=True, has_bias=False, is_row_wise=form, key=jax.random.key(1)
-        )
-        for form in (True, False)
-    ]
+@pytest.mark.parametrize(("stride", "dilation", "side", "depthwise"), [(2, 2, 7, True), (1, 2, 8, True), (2, 1, 8, False)])
+def test_rows_of_small_products_are_a_convolution(stride, dilation, side, depthwise):
+    common = {"stride": stride, "dilation": dilation, "is_depthwise": depthwise, "has_bias": False, "key": jax.random.key(1)}
     image, p = IMAGE[:, :side, :side], jnp.array([0.4, 0.6])
-    rows, native = (one(image, p_kernel=p) for one in forms)
-    assert rows.shape == native.shape and off(rows, native) < ROUND_OFF
-    assert off(forms[0].subnet(kernel=0)(image), forms[0](image, p_kernel=jnp.array([1.0, 0.0]))) < ROUND_OFF
+
+    @jax.jit
+    def all_of_them(image, p):
+        forms = [EntangledConv((3,), (1 if depthwise else 3,), (3, 5), is_row_wise=form, **common) for form in (True, False)]
+        certain = jnp.array([1.0, 0.0])
+        return *(form(image, p_kernel=p) for form in forms), forms[0].subnet(kernel=0)(image), forms[0](image, p_kernel=certain)
+
+    rows, native, small, masked = all_of_them(image, p)
+    assert rows.shape == native.shape and off(rows, native) < ROUND_OFF and off(small, masked) < ROUND_OFF
 
 
 WIDTHS, RATIOS = (2, 4, 8), (1, 2, 4)
@@ -321,7 +322,6 @@ def test_o3_every_transformer_is_in_the_supernet(transformer, run):
         (lambda k: EntangledConv((4, 2), (1,), (3,), key=k), r"out_options must be positive and strictly ascending.*got \(4, 2\)"),
         (lambda k: EntangledConv((2,), (3, 3), (3,), key=k), r"in_options must be .*strictly ascending.*got \(3, 3\)"),
         (lambda k: EntangledConv((2,), (2,), (3,), is_depthwise=True, key=k), r"depthwise convolution must be \(1,\), got \(2,\)"),
-        (lambda k: EntangledConv((2,), (2,), (3,), is_row_wise=True, key=k), "is_row_wise must be False"),
         (lambda k: EntangledConv((2, 4), (1,), (3,), key=k)(jnp.ones((1, 4, 4)), jnp.ones(3) / 3), r"must have shape \(2,\).*got \(3,\)"),
         (lambda k: EntangledConv((2, 4), (1,), (3,), key=k)(jnp.ones((1, 4, 4))), r"must have shape \(2,\).*got None"),
         (lambda k: EntangledLinear([(4, 2), (2, 4)], key=k), "one of them must hold all others"),
