@@ -143,7 +143,7 @@ def test_measurements_of_several_coils_have_their_noise():
 
 
 def test_a_network_that_adds_nothing_is_the_denoiser_of_normal_pixels():
-    network = priors.ImageNetwork(lambda image, number: jnp.zeros_like(image), jnp.full((2, 2), 0.5), jnp.array(2.0))
+    network = priors.ImageNetwork(lambda image, number: jnp.zeros_like(image), jnp.array(0.5), jnp.array(2.0))
     level = NoiseLevel(jnp.array(0.8), jnp.array(0.6), jnp.array(0.0))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 2)), jnp.float32)
     expected = 0.5 + 0.8 * 4 / (0.64 * 4 + 0.36) * (x - 0.8 * 0.5)

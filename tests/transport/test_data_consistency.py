@@ -1,5 +1,4 @@
-import functools
-
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +56,13 @@ def test_oracle_1_enough_steps_project_on_the_measurement(dense):
     np.testing.assert_allclose(RangeNullSpace.of(operator, cutoff=1e-6)(operator, y, x, None)[0], found, atol=DOUBLE)
 
 
+@eqx.filter_jit
+def _one_step_and_more(operator, truth, x):
+    y = operator(truth)
+    steps = [krylov_data_consistency(operator, y, x, n_steps=n) for n in (1, 5)]
+    return operator.adjoint(y - operator(x)), *steps, *(proximal_data_consistency(operator, y, x, gamma, n_steps=1) for gamma in (0.3, 5.0))
+
+
 @pytest.mark.parametrize("is_complex", [False, True])
 def test_oracle_2_one_step_is_exact_where_the_operator_projects(is_complex):
     random = np.random.default_rng(2)
@@ -64,19 +70,14 @@ def test_oracle_2_one_step_is_exact_where_the_operator_projects(is_complex):
     mask = cartesian_mask(8, 2, seed=0)
     mask = mask if is_complex else mask | np.roll(mask[:, ::-1], 1, axis=1)
     operator = CartesianMRI(jnp.asarray(mask), has_complex_images=is_complex)
-
-    def draw():
-        real = random.normal(size=(BATCH, 8, 8))
-        return jnp.asarray(real + 1j * random.normal(size=real.shape) if is_complex else real)
-
-    x, y = draw(), operator(draw())
-    direction = operator.adjoint(y - operator(x))
-    np.testing.assert_allclose(krylov_data_consistency(operator, y, x, n_steps=1), x + direction, atol=DOUBLE)
-    for gamma in (0.3, 5.0):
-        expected = x + gamma / (1 + gamma) * direction
-        np.testing.assert_allclose(proximal_data_consistency(operator, y, x, gamma, n_steps=1), expected, atol=DOUBLE)
+    real = random.normal(size=(2, 2, BATCH, 8, 8))
+    truth, x = (jnp.asarray(part[0] + 1j * part[1] if is_complex else part[0]) for part in real)
+    direction, one, many, weak, strong = _one_step_and_more(operator, truth, x)
+    np.testing.assert_allclose(one, x + direction, atol=DOUBLE)
     # Steps after it change nothing.
-    np.testing.assert_allclose(krylov_data_consistency(operator, y, x, n_steps=5), x + direction, atol=1e-6)
+    np.testing.assert_allclose(many, x + direction, atol=1e-6)
+    for found, gamma in ((weak, 0.3), (strong, 5.0)):
+        np.testing.assert_allclose(found, x + gamma / (1 + gamma) * direction, atol=DOUBLE)
 
 
 def test_oracle_4_gamma_goes_from_the_estimate_to_the_measurement(dense):
@@ -93,10 +94,11 @@ def test_trap_a_complex_measurement_is_not_added_to_both_parts():
     # Several coils and noise: the balance of misfit and distance, over complex images.
     random = np.random.default_rng(3)
     operator = CartesianMRI(jnp.asarray(cartesian_mask(SIDE, 2, seed=1)), jnp.asarray(coil_sensitivities(SIDE, 3)), has_complex_images=True)
-    matrix = np.asarray(operator(jnp.eye(SIDE**2, dtype=complex).reshape(-1, SIDE, SIDE))).reshape(SIDE**2, -1).T
+    matrix = np.asarray(eqx.filter_jit(operator)(jnp.eye(SIDE**2, dtype=complex).reshape(-1, SIDE, SIDE))).reshape(SIDE**2, -1).T
     y = random.normal(size=(1, 3, SIDE, SIDE)) + 1j * random.normal(size=(1, 3, SIDE, SIDE))
     x = random.normal(size=(1, SIDE, SIDE)) + 1j * random.normal(size=(1, SIDE, SIDE))
-    found = proximal_data_consistency(operator, jnp.asarray(y), jnp.asarray(x), 3.0, n_steps=30, tolerance=1e-13)
+    solve = eqx.filter_jit(lambda y, x: proximal_data_consistency(operator, y, x, 3.0, n_steps=30, tolerance=1e-13))
+    found = solve(jnp.asarray(y), jnp.asarray(x))
     normal = np.eye(SIDE**2) + 3 * matrix.conj().T @ matrix
     expected = np.linalg.solve(normal, x.ravel() + 3 * matrix.conj().T @ y.ravel())
     np.testing.assert_allclose(found.ravel(), expected, atol=1e-8)
@@ -149,12 +151,10 @@ def test_sweeps_that_remember_end_in_the_minimum():
 
 def test_trap_each_image_has_a_step_length_of_its_own(dense):
     operator, y, x = dense
-    together = krylov(operator, y * jnp.array([[1.0], [100.0]]), x, n_steps=2, tolerance=0.0)
-    apart = functools.reduce(
-        lambda a, b: jnp.concatenate([a, b]),
-        [krylov_data_consistency(operator, y[i : i + 1] * (1, 100)[i], x[i : i + 1], n_steps=2, tolerance=0.0) for i in (0, 1)],
-    )
-    np.testing.assert_allclose(together, apart, atol=DOUBLE)
+    y = y * jnp.array([[1.0], [100.0]])
+    together = krylov(operator, y, x, n_steps=2, tolerance=0.0)
+    apart = [krylov(operator, y[i : i + 1], x[i : i + 1], n_steps=2, tolerance=0.0) for i in (0, 1)]
+    np.testing.assert_allclose(together, np.concatenate(apart), atol=DOUBLE)
 
 
 def test_a_pseudo_inverse_of_real_images_from_complex_measurements():

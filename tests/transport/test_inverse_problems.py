@@ -52,9 +52,9 @@ def scalar(n_steps, gamma=None, **how):
     levels = variance_preserving_levels(n_steps)
     x = jnp.ones((1, 1))
     if gamma is None:
-        return dds_sample(STANDARD_NORMAL, levels, None, None, x, key=KEY, consistency=None, eta=0.0, dispatch="scan", **how).x[0, 0]
+        return dds_sample(STANDARD_NORMAL, levels, None, None, x, key=KEY, consistency=None, eta=0.0, **how).x[0, 0]
     seen = {"operator": ONE_PIXEL, "y": jnp.full((1, 1), 2.0), "consistency": Proximal(gamma, n_steps=1)}
-    return dds_sample(STANDARD_NORMAL, levels, x=x, key=KEY, eta=0.0, dispatch="scan", **seen, **how).x[0, 0]
+    return dds_sample(STANDARD_NORMAL, levels, x=x, key=KEY, eta=0.0, **seen, **how).x[0, 0]
 
 
 def test_oracle_5_the_recursion_of_a_standard_normal_number():

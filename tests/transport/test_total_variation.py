@@ -11,7 +11,8 @@ WHOLE = Inpainting(jnp.ones((4, 6), bool))
 def test_the_adjoint_of_the_differences():
     random = np.random.default_rng(0)
     x, q = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((3, 4, 6), (2, 3, 4, 6)))
-    np.testing.assert_allclose(jnp.vdot(image_gradient(x), q), jnp.vdot(x, image_gradient_adjoint(q)), atol=1e-5)
+    forward, back = jax.jit(lambda x, q: (image_gradient(x), image_gradient_adjoint(q)))(x, q)
+    np.testing.assert_allclose(np.vdot(forward, q), np.vdot(x, back), atol=1e-4)
 
 
 def test_two_plateaus_approach_each_other():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from gradatim.lab import Session
 from gradatim.numerics import conjugate_gradient, psnr, ssim
@@ -154,8 +153,8 @@ class Bench:
 
     def across(self, name: str, rho: float, weight: float) -> None:
         """Our sampler with the penalty across slices."""
-        numbers = (jnp.full(self.config.seeds, value, jnp.float32) for value in (rho, weight))
-        self.found[name], self.misfits[name] = self._once(name, lambda: self._across(*numbers, self.task.y))
+        rhos, weights = (jnp.full(self.config.seeds, value, jnp.float32) for value in (rho, weight))
+        self.found[name], self.misfits[name] = self._once(name, lambda: self._across(rhos, weights, self.task.y))
 
     def predictor_corrector(self, y: Array, shape: tuple[int, ...], pairs: int) -> Array:
         """Langevin steps, in so many pairs."""
@@ -233,11 +232,6 @@ def _solve(operator: Any, y: Array, n_steps: int) -> Array:
 _least_squares = jax.jit(_solve, static_argnames="n_steps")
 
 
-def edges_of(chosen: Mapping[str, str]) -> str:
-    """What was chosen, in words."""
-    return ", ".join(chosen.values())
-
-
 def same_length(config: Config) -> None:
     """Refuses grids that are not as long as there are sets."""
     grids = {"gammas": config.gammas, "dps_steps": config.dps_steps, "tv_weights": config.tv_weights, "cutoffs": config.cutoffs}
@@ -245,7 +239,3 @@ def same_length(config: Config) -> None:
     for name, grid in grids.items():
         if len(grid) != config.seeds:
             raise ValueError(f"{name} must have {config.seeds} entries, as there are sets, got {len(grid)}")
-
-
-Scores = dict[str, tuple[Float[np.ndarray, "sets images"], Float[np.ndarray, "sets images"]]]
-"Ratio and similarity of everything found."

@@ -34,7 +34,7 @@ class Prior:
     "Whether a network is trained; the mixture is the prior otherwise."
     widths: Annotated[tuple[int, ...], Between(4, 1024)] = (24, 48)
     "Channels of its stages, multiples of four, the first at half of the images' resolution."
-    steps: Annotated[int, Between(1, 10_000_000)] = 450
+    steps: Annotated[int, Between(1, 10_000_000)] = 800
     "Of Adam, the rate along a cosine to zero."
     batch_size: Annotated[int, Between(1, 10_000)] = 32
     "Images a step."
@@ -91,15 +91,15 @@ class Config:
     "Projection angles, evenly over half a turn."
     limited_views: Annotated[int, Between(1, 1000)] = 24
     "Angles over a quarter turn, of volumes."
-    gammas: Annotated[tuple[float, ...], Between(1e-3, 1e6)] = (1.0, 4.0, 16.0, 64.0, 256.0)
+    gammas: Annotated[tuple[float, ...], Between(1e-3, 1e6)] = (4.0, 16.0, 64.0, 256.0, 1024.0)
     "Weights of the data with several coils, the best of which is taken; as many as sets, as of the next four."
     dps_steps: Annotated[tuple[float, ...], Between(0.0, 1e3)] = (0.1, 0.3, 1.0, 3.0, 10.0)
     "Step sizes of the sampler by back-propagation."
     tv_weights: Annotated[tuple[float, ...], Between(0.0, 10.0)] = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
     "Weights of total variation."
-    cutoffs: Annotated[tuple[float, ...], Between(1e-3, 0.9)] = (0.01, 0.03, 0.1, 0.2, 0.4)
+    cutoffs: Annotated[tuple[float, ...], Between(1e-3, 0.9)] = (0.003, 0.01, 0.03, 0.1, 0.3)
     "Singular values of the pseudo-inverse, over the largest."
-    least_squares_steps: Annotated[tuple[int, ...], Between(1, 10_000)] = (3, 10, 30, 100, 300)
+    least_squares_steps: Annotated[tuple[int, ...], Between(1, 10_000)] = (5, 20, 80, 320, 1280)
     "Of conjugate gradients without a prior."
     rhos: Annotated[tuple[float, ...], Between(1e-6, 1e6)] = (0.01, 0.1, 1.0)
     "Penalties of the splitting across slices."

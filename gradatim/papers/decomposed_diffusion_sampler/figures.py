@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from gradatim.lab import Findings, plots
 
-COLOURS = dict(zip(("dds", "dps", "projection", "variation", "least squares", "dds, mixture", "exploding"), plots.COLOURS, strict=False))
+_ARMS = ("dds", "dps", "projection", "variation", "least squares", "dds, mixture", "exploding")
+COLOURS: dict[str, str] = dict(zip(_ARMS, plots.COLOURS, strict=False))
 WORDS = {
     "dds": "decomposed",
     "dps": "back-propagation",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -22,11 +22,11 @@ def judge(config: Config, trees: Trees, session: Session) -> Findings:
     untested: dict[str, str] = {}
     _judge_exact(config, trees, measures, session)
 
-    def put(part: str, needed: tuple[str, ...], make: object) -> None:
+    def put(part: str, needed: tuple[str, ...], make: Callable[[], Measure]) -> None:
         missing = [name for name in needed if name not in trees]
         if missing:
             untested[part] = f"not measured in this run: {', '.join(name.replace('_', ' ') for name in missing)}"
-        elif callable(make):
+        else:
             measures[part] = make()
 
     put("C2.psnr_difference_mri", ("coils",), lambda: _gain(trees["coils"], "dds", "dps"))

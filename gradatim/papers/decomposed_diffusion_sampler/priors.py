@@ -19,12 +19,12 @@ from gradatim.transport import Denoiser, NoiseLevel, fit_mixture
 
 from .config import Prior
 
-RATIOS = (0.005, 20.0)
-"Of noise to image in training: with more noise only the mean can be told."
+LOG_RATIO = (-0.5, 1.2)
+"Mean and standard deviation, in training, of the logarithm of m / (a s), as Karras et al. have them."
 
 
 class ImageNetwork(eqx.Module):
-    """The mean clean image by a U-Net: that of normal pixels about the mean image, and what the network adds.
+    """The mean clean image by a U-Net: that of normal pixels, all alike, and what the network adds.
 
         x̂₁ = μ + (a s² d + s m √v F(d/√v, log m/a)) / v,     d = x - a μ,  v = a² s² + m²        (Karras et al., arXiv:2206.00364)
 
@@ -32,36 +32,35 @@ class ImageNetwork(eqx.Module):
     """
 
     net: Callable[[Any, Any], Any]
-    mean: Float[Array, "height width"]
+    mean: Float[Array, ""]
     std: Float[Array, ""]
 
     def __call__(self, level: NoiseLevel, x: Float[Array, "*batch height width"]) -> Float[Array, "*batch height width"]:
         """The estimates of a batch."""
         a, m = level.a.astype(x.dtype), level.m.astype(x.dtype)
-        lead = (1,) * (x.ndim - 2)
-        mean = self.mean.reshape(*lead, *self.mean.shape)
         variance = (a * self.std) ** 2 + m**2
-        centred = x - a * mean
+        centred = x - a * self.mean
         flat = (centred / jnp.sqrt(variance)).reshape(-1, *x.shape[-2:], 1)
         added = jax.vmap(lambda image: self.net(image, jnp.log(m / a)))(flat).reshape(x.shape)
-        return mean + (a * self.std**2 * centred + self.std * m * jnp.sqrt(variance) * added) / variance
+        return self.mean + (a * self.std**2 * centred + self.std * m * jnp.sqrt(variance) * added) / variance
 
 
 def train(
     name: str, config: Prior, session: Session, key: jax.Array, images: Float[np.ndarray, "n side side"], held_out: np.ndarray
 ) -> tuple[ImageNetwork, xr.Dataset]:
-    """A network from noisy images, at levels whose m/a is spread evenly over its logarithm, errors weighted as the network scales them."""
+    """A network from noisy images, at levels spread as in that article, errors weighted as the network scales them."""
     random = host_generator(jax.random.fold_in(key, 1))
     data, shown = jnp.asarray(images), jnp.asarray(held_out)
-    mean, std = jnp.asarray(images.mean(axis=0)), jnp.asarray(np.sqrt(images.var(axis=0).mean()))
+    mean, std = jnp.asarray(images.mean()), jnp.asarray(images.std())
     # By the host's generator: as many draws as there are shapes of weights would be as many programs.
     net = _initial(config, random)
     adam = optax.adam(optax.cosine_decay_schedule(config.rate, config.steps))
 
     def loss(net: UNet, clean: Array, logs: Array, noise: Array, mean: Array, std: Array) -> Array:
         def one(image: Array, log: Array, z: Array) -> Array:
-            a = 1 / jnp.sqrt(1 + jnp.exp(2 * log))
-            level = NoiseLevel(a, a * jnp.exp(log), log)
+            ratio = std * jnp.exp(log)
+            a = 1 / jnp.sqrt(1 + ratio**2)
+            level = NoiseLevel(a, a * ratio, log)
             found = ImageNetwork(net, mean, std)(level, (level.a * image + level.m * z)[None])[0]
             scale = level.m * std / jnp.sqrt((level.a * std) ** 2 + level.m**2)
             return jnp.mean(((found - image) / scale) ** 2)
@@ -70,10 +69,10 @@ def train(
 
     def draw(key: Array, n: int, pool: Array) -> tuple[Array, Array, Array]:
         drawn = jax.random.normal(key, (n * (pool[0].size + 2),), jnp.float32)
-        share = jax.scipy.special.ndtr(drawn[: 2 * n]).reshape(2, n)
-        rows = jnp.minimum((share[0] * len(pool)).astype(jnp.int32), len(pool) - 1)
-        low, high = np.log(RATIOS[0]), np.log(RATIOS[1])
-        return pool[rows], low + (high - low) * share[1], drawn[2 * n :].reshape(n, *pool.shape[1:])
+        share = jax.scipy.special.ndtr(drawn[:n])
+        rows = jnp.minimum((share * len(pool)).astype(jnp.int32), len(pool) - 1)
+        logs = LOG_RATIO[0] + LOG_RATIO[1] * drawn[n : 2 * n]
+        return pool[rows], logs, drawn[2 * n :].reshape(n, *pool.shape[1:])
 
     def step(state: Any, i: Array, args: Any) -> Any:
         net, memory = state

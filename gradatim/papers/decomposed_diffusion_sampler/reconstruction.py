@@ -37,7 +37,7 @@ class Reading(eqx.Module):
 def run_tasks(config: Config, session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
     """Training, tuning, reconstruction and timing."""
     same_length(config)
-    keys = dict(zip(("heads", "ellipses", *NAMES, "speed"), jax.random.split(key, 7), strict=True))
+    keys: dict[str, jax.Array] = dict(zip(("heads", "ellipses", *NAMES), jax.random.split(key, 6), strict=True))
     trees: dict[str, xr.Dataset] = {}
     benches: dict[str, Bench] = {}
     resonant = [name for name in ("one coil", "coils") if name in config.tasks]

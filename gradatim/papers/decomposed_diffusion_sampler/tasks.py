@@ -24,7 +24,6 @@ from .config import Config
 from .images import Pair
 
 NAMES = ("one coil", "coils", "projections", "volumes")
-WORDS = {"one coil": "one coil", "coils": "four coils, noise", "projections": "few projections", "volumes": "quarter turn, volumes"}
 
 
 class Task(NamedTuple):
