@@ -1,5 +1,6 @@
 """Building blocks of networks, as equinox modules."""
 
+from . import geometric as geometric
 from .attention import KeyValueCache as KeyValueCache
 from .attention import LatentCache as LatentCache
 from .attention import MultiHeadAttention as MultiHeadAttention
