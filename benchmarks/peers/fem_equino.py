@@ -11,6 +11,7 @@ import json
 import cells
 import numpy as np
 import timing
+from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import splu
 from skfem import Basis, BilinearForm, ElementQuadS2, ElementVector, LinearForm, MeshQuad
 from skfem.helpers import sym_grad
@@ -35,16 +36,12 @@ class Cell:
         self.dx = self.basis.dx
 
     def _join(self) -> None:
-        from scipy.sparse import csr_matrix
-
         places = self.basis.doflocs
         wrapped = np.where(np.isclose(places, 0.5), -0.5, places)
         component = np.zeros(self.basis.N, int)
-        component[self.basis.get_dofs(elements=True).all("u^2")] = 1
-        component[self.basis.split_indices()[0]] = component[self.basis.split_indices()[0]]
+        component[self.basis.nodal_dofs[1]] = component[self.basis.facet_dofs[1]] = 1
         keys = np.round(np.concatenate([wrapped, component[None]]) * 1e6).astype(int)
-        _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-        self.first = first
+        _, inverse = np.unique(keys, axis=1, return_inverse=True)
         self.join = csr_matrix((np.ones(self.basis.N), (np.arange(self.basis.N), inverse.ravel())))
         corner = np.isclose(wrapped, -0.5).all(axis=0)
         self.pinned = np.unique(inverse.ravel()[corner])

@@ -95,8 +95,9 @@ class IsotropicElastic(eqx.Module):
 def linear_elastic(bulk: float, shear: float) -> IsotropicElastic:
     """σ = K tr ε I + 2 G dev ε.
 
-    >>> print(linear_elastic(2.0, 1.5).stress(jnp.array([0.1, 0.0, 0.0])))
-    [0.4 0.1 0. ]
+    >>> stress = linear_elastic(2.0, 1.5).stress(jnp.array([0.1, 0.0, 0.0]))
+    >>> print(f"{stress[0]:.3f} {stress[1]:.3f}")
+    0.400 0.100
     """
     return IsotropicElastic(bulk, shear)
 

@@ -120,8 +120,10 @@ def fit_operator(
             flat, state = carry
             # The line search has seen the loss where it ended.
             value, gradient = state[-1].value, state[-1].grad
-            updates, state = lbfgs.update(gradient, state, flat, value=value, grad=gradient, value_fn=of_all)
-            return (optax.apply_updates(flat, updates), state), (state[-1].value, state[-1].info.decrease_error > 0)
+            found: tuple[Any, Any] = lbfgs.update(gradient, state, flat, value=value, grad=gradient, value_fn=of_all)
+            updates, after = found
+            search = after[-1]
+            return (optax.apply_updates(flat, updates), after), (search.value, search.info.decrease_error > 0)
 
         rows = jax.random.randint(key_batches, (adam_steps * batch_size,), 0, count).reshape(adam_steps, batch_size)
         (after_adam, _), adam_loss = jax.lax.scan(adam_step, (flat, adam.init(flat)), rows)

@@ -137,6 +137,7 @@ def test_scales_are_valid_and_fit_in_memory():
         ({"snapshots": (10, 6)}, r"snapshots must ascend, got \(10, 6\)"),
         ({"restricted": 7}, r"restricted must be among snapshots \(6, 10\), got 7"),
         ({"variational_seeds": 5}, "variational_seeds must be at most the 3 seeds, got 5"),
+        ({"all_points_seeds": 4}, "all_points_seeds must be at most the 3 seeds, got 4"),
     ],
 )
 def test_sizes_that_do_not_go_together_are_refused(changes, words):

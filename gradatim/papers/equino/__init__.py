@@ -26,7 +26,7 @@ PRECISION = "double"
 SCALES = {
     "smoke": Config(
         elements=4, snapshots=(6, 10), restricted=6, rank=6, tests=4, collocation=20, width=16, depth=1, seeds=3, points=24,
-        adam_steps=200, lbfgs_steps=40, variational_lbfgs_steps=0, memory=5, macro_elements=1, batch=100, repeats=3,
+        all_points_seeds=0, adam_steps=200, lbfgs_steps=40, variational_lbfgs_steps=0, memory=5, macro_elements=1, batch=100, repeats=3,
     ),
     "laptop": Config(),
     "full": Config(
@@ -74,8 +74,9 @@ def _check(config: Config) -> None:
         raise ValueError(f"snapshots must ascend, got {config.snapshots}")
     if config.restricted not in config.snapshots:
         raise ValueError(f"restricted must be among snapshots {config.snapshots}, got {config.restricted}")
-    if config.variational_seeds > config.seeds:
-        raise ValueError(f"variational_seeds must be at most the {config.seeds} seeds, got {config.variational_seeds}")
+    for name in ("variational_seeds", "all_points_seeds"):
+        if getattr(config, name) > config.seeds:
+            raise ValueError(f"{name} must be at most the {config.seeds} seeds, got {getattr(config, name)}")
 
 
 def _baselines(solved: Solved) -> xr.Dataset:

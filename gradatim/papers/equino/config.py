@@ -38,6 +38,8 @@ class Config:
     "Of them so many for the variational operator, whose steps are the dearest."
     points: Annotated[int, Between(4, 100_000)] = 64
     "Magic points of the loss; at most six for each mode."
+    all_points_seeds: Annotated[int, Between(0, 100)] = 3
+    "Networks whose loss has all points instead, as the authors' has, beside the main ones; 0 leaves them out."
     adam_steps: Annotated[int, Between(1, 1_000_000)] = 1000
     "On batches of 10 strains, at the rate 0.001."
     lbfgs_steps: Annotated[int, Between(1, 1_000_000)] = 1000

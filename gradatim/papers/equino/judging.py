@@ -67,7 +67,8 @@ def _tell(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         f"{mean(main['law_residual']):.2g}; of the variational operator's stress {mean(variational['residual']):.2g}; "
         f"snapshots were solved to {float(trees['solved']['residual'].max()):.1g}"
     )
-    for name, data in (("modes and consistency", main), ("variational", variational)):
+    arms = {"modes and consistency": main, "the same with its loss at all points": trees.get("all_points"), "variational": variational}
+    for name, data in ((name, data) for name, data in arms.items() if data is not None):
         row = ", ".join(f"{c} {mean(data['stress'].sel(component=c)):.3g} %" for c in COMPONENTS)
         session.note(
             f"C2: {name}: stress {row}, of the whole tensor {mean(data['tensor']):.3g} %, averaged stress "

@@ -45,12 +45,11 @@ class Trained(NamedTuple):
 
     def operator(self, seed: int) -> EquilibriumOperator:
         """Of one seed."""
-        model = self.model.with_parameters(jnp.asarray(self.parameters[seed]))
-        return model.operator if isinstance(model, ModalRegression) else model
+        return self.model.with_parameters(jnp.asarray(self.parameters[seed]))
 
 
 def train_operators(config: Config, solved: Solved, session: Session, key: jax.Array) -> dict[str, Trained]:
-    """Under `"equilibrium 48"`, `"regression 48"` and `"variational"`, and so on."""
+    """Under `"equilibrium 48"`, `"regression 48"`, and so on, `"all points"` and `"variational"`."""
     keys = jax.random.split(key, config.seeds)
     trained = {}
     for count in config.snapshots:
@@ -63,10 +62,14 @@ def train_operators(config: Config, solved: Solved, session: Session, key: jax.A
         strains = jnp.asarray(solved.collocation)
         fitted = _fit(session, f"equilibrium {count}", on_points, strains, keys, config, config.lbfgs_steps)
         trained[f"equilibrium {count}"] = _look(session, f"equilibrium {count}", operator, fitted, solved)
-        regression = ModalRegression(operator)
         samples = _repeated(ModalSamples.of(basis, first(solved.snapshots, count)), math.lcm(*config.snapshots))
-        fitted = _fit(session, f"regression {count}", regression, samples, keys, config, config.lbfgs_steps)
-        trained[f"regression {count}"] = _look(session, f"regression {count}", regression, fitted, solved)
+        fitted = _fit(session, f"regression {count}", ModalRegression(operator), samples, keys, config, config.lbfgs_steps)
+        # Its parameters are those of the operator in it, in the same order.
+        trained[f"regression {count}"] = _look(session, f"regression {count}", operator, fitted, solved)
+        if count == config.snapshots[-1] and config.all_points_seeds:
+            few = keys[: config.all_points_seeds]
+            fitted = _fit(session, "all points", operator, strains, few, config, config.lbfgs_steps)
+            trained["all points"] = _look(session, "all points", operator, fitted, solved)
     variational = VariationalOperator(
         CellGeometry.of(solved.cell), rank=config.rank, width=config.width, depth=config.depth, strain_limit=config.strain_limit,
         key=jax.random.key(0),
@@ -98,13 +101,11 @@ def _fit(
 
 
 @eqx.filter_jit
-def _predict(model: AbstractOperator, parameters: Float[Array, "seeds parameters"], strains: Float[Array, "tests 3"]) -> dict[str, Array]:
+def _predict(model: Any, parameters: Float[Array, "seeds parameters"], strains: Float[Array, "tests 3"]) -> dict[str, Array]:
     """Fields, averages and tangents of all seeds at all strains."""
 
     def one(row: Array) -> dict[str, Array]:
-        filled = model.with_parameters(row)
-        operator = filled.operator if isinstance(filled, ModalRegression) else filled
-        assert isinstance(operator, EquilibriumOperator | VariationalOperator)
+        operator = model.with_parameters(row)
         fields = jax.vmap(operator.__call__)(strains)
         found = {"fluctuation": fields.fluctuation, "stress": fields.stress}
         if isinstance(operator, VariationalOperator):
