@@ -82,7 +82,8 @@ def solver(name: str, side: int) -> tuple[Any, dict[str, Any]]:
         network, seconds = trained()
         learned = name == "gradatim"
         direction = network if learned else (lambda r: r)
-        solve = eqx.filter_jit(lambda box, b: conjugate_directions(box, b, direction, rtol=rtol, max_steps=1000)).lower(box, b).compile()
+        jitted: Any = eqx.filter_jit(lambda box, b: conjugate_directions(box, b, direction, rtol=rtol, max_steps=1000))
+        solve = jitted.lower(box, b).compile()
         info = {"iterations": int(solve(box, b).num_steps), "cells a side in training": poisson.SIDES[0]}
         return lambda: jax.block_until_ready(solve(box, b).value), info | ({"training seconds": round(seconds, 1)} if learned else {})
     if name == "conjugate gradients":

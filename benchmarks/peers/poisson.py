@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
@@ -13,7 +15,8 @@ RTOL = 1e-4
 
 def matrix(side: int) -> sparse.csr_array:
     """-Δ with five points and h = 1, zero outside the box."""
-    line = sparse.diags_array([2.0, -1.0, -1.0], offsets=[0, 1, -1], shape=(side, side))
+    offsets: Any = [0, 1, -1]
+    line = sparse.diags_array([2.0, -1.0, -1.0], offsets=offsets, shape=(side, side))
     return sparse.csr_array(sparse.kronsum(line, line))
 
 

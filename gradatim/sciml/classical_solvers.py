@@ -122,7 +122,7 @@ def incomplete_cholesky(matrix: sparse.sparray) -> sparse.csc_array:
     """
     from scipy import sparse
 
-    lower = sparse.csr_array(sparse.tril(matrix))
+    lower: Any = sparse.csr_array(sparse.tril(matrix))
     lower.sort_indices()
     starts, columns = lower.indptr.tolist(), lower.indices.tolist()
     given, pivots, rows = lower.data.tolist(), [0.0] * lower.shape[0], []
@@ -162,7 +162,8 @@ class TriangularPreconditioner:
         """For scipy."""
         from scipy.sparse import linalg
 
-        return linalg.LinearOperator(self.shape, matvec=self, dtype=np.float64)
+        make: Any = linalg.LinearOperator
+        return make(self.shape, matvec=self, dtype=np.float64)
 
 
 def host_conjugate_gradients(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 from itertools import product
 
 import equinox as eqx
@@ -145,10 +146,11 @@ def _shifted(x: Float[Array, "*grid n_in"], kernel: Float[Array, "_ n_in n_out"]
     weights = kernel.reshape(-1, KERNEL * n_in, n_out).swapaxes(0, 1).reshape(KERNEL * n_in, -1)
     parts = columns @ weights
     corners = product(range(KERNEL), repeat=len(grid) - 1)
-    return sum(
+    windows = [
         parts[(*(slice(c, c + n) for c, n in zip(corner, grid[:-1], strict=True)), slice(None), slice(k * n_out, (k + 1) * n_out))]
         for k, corner in enumerate(corners)
-    )
+    ]
+    return reduce(jnp.add, windows)
 
 
 def _pooled(x: Float[Array, "*grid channels"]) -> Float[Array, "*half channels"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import equinox as eqx
 import jax
@@ -91,7 +91,7 @@ class PoissonSystem(eqx.Module):
         pairs = [(number[fluid], _shifted(padded, axis, by)[fluid]) for axis in range(fluid.ndim) for by in (0, 2)]
         rows, columns = (np.concatenate([pair[i] for pair in pairs]) for i in (0, 1))
         rows, columns = rows[columns >= 0], columns[columns >= 0]
-        off = sparse.coo_array((np.full(rows.size, -1.0), (rows, columns)), shape=(n, n))
+        off: Any = sparse.coo_array((np.full(rows.size, -1.0), (rows, columns)), shape=(n, n))
         return ((off + sparse.diags_array(neighbours[fluid].astype(float))) / self.spacing**2).tocsr()
 
     def restrict(self, x: ArrayLike) -> np.ndarray:
@@ -113,7 +113,8 @@ def box_with_ball(shape: tuple[int, ...], *, radius: float = 0.15, centre: float
     [[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]]
     """
     places = np.meshgrid(*((np.arange(n) + 0.5) / n - centre for n in shape), indexing="ij")
-    return sum(place**2 for place in places) > radius**2
+    squares: Any = sum(place**2 for place in places)
+    return squares > radius**2
 
 
 def _shifted(padded, axis: int, by: int):

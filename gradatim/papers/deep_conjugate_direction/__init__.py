@@ -7,7 +7,10 @@ divergence of smoke. Networks, weights of the spectrum, tolerance and the two ea
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -79,10 +82,10 @@ def run(config: Config, session: Session) -> Findings:
         trees[name] = dataset(session.once(f"solves: {name}", solved), (RTOL, TIGHT))
     for side, system in larger.items():
 
-        def solved(system=system, b=on_larger[side]) -> dict[str, np.ndarray]:
+        def solved_larger(system=system, b=on_larger[side]) -> dict[str, np.ndarray]:
             return all_curves(config, trained.networks, system, b, config.histories_larger, RTOL)
 
-        trees[f"box_{side}"] = dataset(session.once(f"solves: {side} cells", solved), (RTOL,))
+        trees[f"box_{side}"] = dataset(session.once(f"solves: {side} cells", solved_larger), (RTOL,))
     trees["timing"] = timed(config, trained.networks[0], box, on_box, basis, session)
     trees["fields"] = _fields(trained.networks[0][0], disk, on_disk[0, 0])
     return judge(config, trees, session)
@@ -103,8 +106,9 @@ def _fields(network, system: PoissonSystem, b: np.ndarray) -> xr.Dataset:
     """A right-hand side around the disk, its solution, and the network's direction for it."""
     from scipy.sparse import linalg
 
-    solution = system.extend(linalg.spsolve(system.as_csr().tocsc(), system.restrict(b)))
-    direction = np.asarray(direction_of(network, np.asarray(b, np.float32)), np.float64) * np.asarray(system.is_fluid)
+    vector: Any = linalg.spsolve(system.as_csr().tocsc(), system.restrict(b))
+    solution = system.extend(vector)
+    direction = np.asarray(direction_of(network, jnp.asarray(b, jnp.float32)), np.float64) * np.asarray(system.is_fluid)
     image = np.asarray(system.as_csr() @ system.restrict(direction))
     direction = direction * (direction.ravel() @ b.ravel()) / (system.restrict(direction) @ image)
     units = {"units": "1"}

@@ -65,13 +65,14 @@ def _draw_convergence(tree: dict[str, xr.Dataset]) -> Figure:
 
 def _draw_history(tree: dict[str, xr.Dataset]) -> Figure:
     fig, axes = plots.figure(1, 2, panel=(4.2, 3.2))
+    names = tree["box"]["solver"].values.tolist()
+    methods = [name for name in names if name.startswith(LEARNED) and name.rsplit(" ", 1)[1].isdigit()]
+    kept = [int(name.rsplit(" ", 1)[1]) for name in methods]
     for ax, rtol in zip(axes[0], tree["box"]["rtol"].values, strict=True):
         for colour, (name, title) in zip(
             plots.COLOURS, {"box": "empty box", "disk": "solid disk", "noise": "white noise"}.items(), strict=False
         ):
             steps = tree[name]["iterations"].sel(rtol=rtol)
-            methods = [m for m in steps["solver"].values.tolist() if m.startswith(LEARNED) and m.rsplit(" ", 1)[1].isdigit()]
-            kept = [int(m.rsplit(" ", 1)[1]) for m in methods]
             values = steps.sel(solver=methods).mean("rhs").transpose("seed", "solver").values
             plots.interval(ax, range(len(kept)), values, name=title, colour=colour, marker="o")
             gradients = float(steps.sel(solver="conjugate gradients").mean())
@@ -93,7 +94,7 @@ def _draw_grids(tree: dict[str, xr.Dataset], sizes: dict[int, xr.Dataset]) -> Fi
     ax = axes[0, 0]
     shown = [m for m in common if m in COLOURS and m != "Jacobi"]
     for m in shown:
-        plots.interval(ax, sides, counts[m], name=WORDS.get(m, m), colour=COLOURS[m], marker="o")
+        plots.interval(ax, sides, counts[m], name=str(WORDS.get(m, m)), colour=COLOURS[m], marker="o")
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xticks(sides, [str(side) for side in sides])

@@ -205,7 +205,7 @@ def timed(config: Config, networks: Sequence[Any], system: PoissonSystem, b: np.
         jax.jit(jacobi).lower(system, first, diagonal).compile(),
         jax.jit(deflated).lower(system, first, deflation).compile(),
     ]
-    seconds, left = [], []
+    seconds, left, names = [], [], []
     for seed, network in enumerate(networks):
         one, vector = jnp.asarray(b[seed, 0]), system.restrict(b[seed, 0])
         arrays = eqx.filter(network, eqx.is_array)
@@ -217,8 +217,9 @@ def timed(config: Config, networks: Sequence[Any], system: PoissonSystem, b: np.
             "incomplete Cholesky": lambda vector=vector: linalg.cg(matrix, vector, rtol=RTOL, atol=0.0, M=factor)[0],
             "conjugate gradients, scipy": lambda vector=vector: linalg.cg(matrix, vector, rtol=RTOL, atol=0.0)[0],
         }
+        names = list(functions)
         found = session.timed(f"solvers, seed {seed}", functions, repeats=config.repeats)
-        seconds.append([found[name] for name in functions])
+        seconds.append([found[name] for name in names])
         solutions = [np.asarray(function()) for function in functions.values()]
         vectors = [x if x.ndim == 1 else system.restrict(x) for x in solutions]
         left.append([float(np.linalg.norm(vector - matrix @ x) / np.linalg.norm(vector)) for x in vectors])
@@ -227,5 +228,5 @@ def timed(config: Config, networks: Sequence[Any], system: PoissonSystem, b: np.
             "seconds": (("seed", "solver", "repeat"), np.array(seconds), {"units": "s"}),
             "left": (("seed", "solver"), np.array(left), {"units": "1"}),
         },
-        coords={"solver": list(functions)},
+        coords={"solver": names},
     )

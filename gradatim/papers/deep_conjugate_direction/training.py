@@ -78,13 +78,14 @@ def train(config: Config, system: PoissonSystem, basis: RitzBasis, session: Sess
     single = basis._replace(vectors=basis.vectors.astype(jnp.float32))
     random = host_generator(keys[0])
     rows = random.integers(settings.samples - n_held, size=(settings.seeds, settings.steps, settings.batch_size), dtype=np.int32)
-    made = eqx.filter_jit(lambda k: build(settings, system.is_fluid.ndim, k))
+    made: Any = eqx.filter_jit(lambda k: build(settings, system.is_fluid.ndim, k))
     # One object for all, or each network would have a program of its own.
     optimizer = optax.chain(
         optax.clip_by_global_norm(settings.clip), optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps))
     )
+    initial: Any = optimizer.init
     # On the host, where zeros of every shape need no program.
-    memory = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(lambda k: optimizer.init(made(k)), keys[0]))
+    memory = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(lambda k: initial(made(k)), keys[0]))
     untrained = [made(k) for k in keys[settings.seeds + 1 :]]
     networks, losses, held, energies = [], [], [], []
     steps = np.zeros(0)
