@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -120,14 +120,13 @@ def fit_operator(
             flat, state = carry
             # The line search has seen the loss where it ended.
             value, gradient = state[-1].value, state[-1].grad
-            found: tuple[Any, Any] = lbfgs.update(gradient, state, flat, value=value, grad=gradient, value_fn=of_all)
-            updates, after = found
-            search = after[-1]
+            updates, after = lbfgs.update(gradient, state, flat, value=value, grad=gradient, value_fn=of_all)
+            search = cast(Any, after)[-1]
             return (optax.apply_updates(flat, updates), after), (search.value, search.info.decrease_error > 0)
 
         rows = jax.random.randint(key_batches, (adam_steps * batch_size,), 0, count).reshape(adam_steps, batch_size)
         (after_adam, _), adam_loss = jax.lax.scan(adam_step, (flat, adam.init(flat)), rows)
-        state: Any = lbfgs.init(after_adam)
+        state = cast(Any, lbfgs.init(after_adam))
         if lbfgs_steps == 0:
             nothing = jnp.zeros(0, flat.dtype)
             return OperatorFit(after_adam, after_adam, adam_loss, nothing, nothing > 0)
