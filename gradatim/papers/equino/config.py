@@ -47,7 +47,7 @@ class Config:
     variational_lbfgs_steps: Annotated[int, Between(0, 1_000_000)] = 300
     "Likewise for the variational operator."
     memory: Annotated[int, Between(1, 100)] = 20
-    "Pairs that L-BFGS keeps; the authors' 50 take longer than the loss does."
+    "Pairs that L-BFGS keeps; the authors keep 50."
     grid: Annotated[int, Between(4, 20)] = 4
     "Solved cells a side of the grid on which the averaged stress is interpolated: the fewest for cubics."
     macro_elements: Annotated[int, Between(1, 64)] = 4
