@@ -80,7 +80,7 @@ def fields_of(scale, blocks, grid, basis):
     constraint = replace(model.mixture.constraint, residual=lambda fields, data: _scaled(model.problem, fields, data))
     mixture = replace(model.mixture, constraint=constraint)
     points = np.stack([np.arange(grid.n_times * grid.n_places // blocks) for _ in range(blocks)])
-    given = problem.Given(jnp.asarray(0.1), jnp.asarray(0.1), jnp.ones(grid.n_times - 1))
+    given = problem.Given(jnp.asarray(0.1), jnp.asarray(0.1), jnp.ones(grid.n_times - 1), jnp.ones(()))
 
     @jax.jit
     def solve(scale):

@@ -1,10 +1,10 @@
 """Hard constraints by a mixture of experts (arXiv:2402.13412): solves inside a network, block by block, for diffusion with sorption.
 
 The expert of a point is fixed by where it lies; no gate is learnt. The networks are a few narrow Fourier layers on 26 times and 64 places;
-all arms share loss, data, points in number, steps, and grids from which each takes its best rate. Beside the article: rows of the equation
-are in non-dimensional time, and each group of rows is divided by the root of its number; rows of the initial condition are divided by 0.1
-instead of an initial concentration that may be tiny; second differences are compact; the equation is asked for inside the domain only; the
-right end has the sign of the benchmark's solver. Turbulence in two dimensions is not there.
+all arms share loss, data, points in number, steps, and grids from which each takes its best rate and weight of the conditions. Beside the
+article: rows of the equation are in non-dimensional time, and each group of rows is divided by the root of its number; rows of the initial
+condition are divided by 0.1 instead of an initial concentration that may be tiny; second differences are compact; the equation is asked
+for inside the domain only; the right end has the sign of the benchmark's solver. Turbulence in two dimensions is not there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .figures import draw as draw
 from .interpolation import interpolate_all
 from .judging import judge
 from .times import time_classical, time_solves
-from .training import train_all
+from .training import LOOKED_AT, train_all
 
 PRECISION = "double"
 SCALES = {
@@ -43,7 +43,7 @@ def memory(config: Config) -> int:
     """Peak bytes: activations of a batch and of the held-out states with their terms, points, rows of the solves, and JAX itself."""
     grid = config.times * config.places
     row = 6 * config.width * config.depth + 3 * config.hidden + 12 * config.basis
-    trained, held_out = 3 * config.batch * grid * row, config.held_out * grid * (row + 20)
+    trained, held_out = 3 * config.batch * grid * row, 2 * min(config.held_out, LOOKED_AT) * grid * (row + 20)
     points = 256 * config.points + 8 * config.points * config.basis * max(config.batch, config.held_out)
     timed = config.solves.batch * config.solves.times * config.solves.places * config.solves.basis * 20 if config.with_times else 0
     weights = 40 * config.depth * config.modes[0] * config.modes[1] * config.width**2

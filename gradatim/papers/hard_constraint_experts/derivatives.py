@@ -90,7 +90,7 @@ def _along(
     """Losses of the blocks at a place along the direction, their slopes there, and the largest derivative of each block's first weight
     by rows of each block.
     """
-    given, n = Given(jnp.asarray(MEAN_INITIAL), jnp.asarray(MEAN_INITIAL), jnp.ones(grid.n_times - 1)), points.shape[0]
+    given, n = Given(jnp.asarray(MEAN_INITIAL), jnp.asarray(MEAN_INITIAL), jnp.ones(grid.n_times - 1), jnp.ones(())), points.shape[0]
 
     def terms_of(basis: Array) -> Parts:
         return Parts(problem.terms(basis, grid), problem.edges(basis, grid))

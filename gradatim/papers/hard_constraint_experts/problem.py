@@ -38,6 +38,8 @@ class Given(NamedTuple):
     initial: Float[Array, ""]
     scale: Float[Array, ""]
     later: Float[Array, " later"]
+    weight: Float[Array, ""]
+    "Of the conditions beside the equation."
 
 
 class Rows(eqx.Module):
@@ -49,10 +51,11 @@ class Rows(eqx.Module):
         """Equation at the sampled points, initial state, left and right ends."""
         equation = self.problem.equation(fields.local, HORIZON)
         left = self.problem.conditions(fields.shared, data.shared.initial, data.shared.scale)
-        later = data.shared.later / jnp.sqrt(jnp.sum(data.shared.later))
+        weight = data.shared.weight
+        later = weight * data.shared.later / jnp.sqrt(jnp.sum(data.shared.later))
         return (
             equation / math.sqrt(equation.size),
-            left.initial / math.sqrt(left.initial.size),
+            weight * left.initial / math.sqrt(left.initial.size),
             later * left.left,
             later * left.right,
         )
@@ -85,12 +88,14 @@ class Model(eqx.Module):
     relative_initial: bool = eqx.field(static=True)
     interface: str = eqx.field(static=True)
 
-    def given(self, initial: Float[Array, ""], span: Span) -> Given:
+    def given(self, initial: Float[Array, ""], span: Span, weight: Float[Array, ""]) -> Given:
         """The problem with this initial concentration."""
         scale = initial if self.relative_initial else jnp.full_like(initial, MEAN_INITIAL)
-        return Given(initial, scale, span.later)
+        return Given(initial, scale, span.later, weight)
 
-    def solve(self, network: BasisNetwork, initial: Float[Array, ""], points: Int[Array, "blocks points"], span: Span) -> Solved:
+    def solve(
+        self, network: BasisNetwork, initial: Float[Array, ""], points: Int[Array, "blocks points"], span: Span, weight: Float[Array, ""]
+    ) -> Solved:
         """The field of one initial state."""
         shape = (self.grid.n_times, self.grid.n_places)
         channels = (self.grid.t[:, None] / self.grid.horizon, self.grid.x[None], initial)
@@ -100,14 +105,15 @@ class Model(eqx.Module):
             residual = self.problem.equation(self.problem.terms(u, self.grid), HORIZON)
             return Solved(u, None, residual, residual)
         terms = Parts(self.problem.terms(basis, self.grid), self.problem.edges(basis, self.grid))
-        weighed = self.mixture(terms, Parts(None, self.given(initial, span)), points)
+        weighed = self.mixture(terms, Parts(None, self.given(initial, span, weight)), points)
         fields: SorptionTerms = self.mixture.assemble(terms.local, weighed.weights)
         residual = self.problem.equation(self.problem.terms(fields.value, self.grid), HORIZON)
         return Solved(fields.value, weighed, residual, self.problem.equation(fields, HORIZON))
 
     def losses(self, solved: Solved, initial: Float[Array, ""], span: Span) -> Losses:
         """What training makes small, for all arms alike."""
-        left = self.problem.conditions(self.problem.edges(solved.u, self.grid), *self.given(initial, span)[:2])
+        given = self.given(initial, span, jnp.ones_like(initial))
+        left = self.problem.conditions(self.problem.edges(solved.u, self.grid), given.initial, given.scale)
         residual = solved.residual if self.interface == "include" else solved.inner
         conditions = root_mean_square(left.initial), root_mean_square(left.left, span.later), root_mean_square(left.right, span.later)
         return Losses(root_mean_square(residual, span.equation), conditions[0] + conditions[1] + conditions[2])

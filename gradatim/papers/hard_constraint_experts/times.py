@@ -68,7 +68,7 @@ def _passes(mixture: MixtureOfConstraints, grid: SpaceTimeGrid) -> tuple[Callabl
         terms = Parts(problem.terms(basis, grid), problem.edges(basis, grid))
 
         def one(initial: Array) -> tuple[Array, Array]:
-            given = Given(initial, jnp.full_like(initial, MEAN_INITIAL), jnp.ones(grid.n_times - 1))
+            given = Given(initial, jnp.full_like(initial, MEAN_INITIAL), jnp.ones(grid.n_times - 1), jnp.ones_like(initial))
             found = mixture(terms, Parts(None, given), points)
             return jnp.mean(mixture.assemble(basis, found.weights) ** 2), found.n_steps
 

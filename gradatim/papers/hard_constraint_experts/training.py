@@ -24,6 +24,8 @@ POINT_SETS = 256
 "Drawn at most; steps take them in turns."
 LONGEST_GRADIENT = 1.0
 "The authors' bound."
+LOOKED_AT = 16
+"Held-out states at once."
 CURVES = ("error", "far_error", "residual", "inner_residual", "sampled_residual", "unsampled_residual", "solve_steps", "failures", "loss")
 UNITS = {"error": "%", "far_error": "%"}
 
@@ -140,7 +142,7 @@ def take_step(model: Model, state: State, i: Array, work: Work) -> State:
 
     def loss(network: BasisNetwork) -> Array:
         def one(initial: Array) -> Array:
-            losses = model.losses(model.solve(network, initial, points, work.span), initial, work.span)
+            losses = model.losses(model.solve(network, initial, points, work.span, work.condition_weight), initial, work.span)
             return losses.equation + work.condition_weight * losses.conditions
 
         return jnp.mean(jax.vmap(one)(initial))
@@ -163,7 +165,7 @@ def look(model: Model, network: BasisNetwork, work: Work) -> dict[str, Array]:
 
     def one(initial: Array, truth: Array) -> dict[str, Array]:
         # Both spans by one program.
-        solved = jax.vmap(lambda points, span: model.solve(network, initial, points, span))(points, spans)
+        solved = jax.vmap(lambda points, span: model.solve(network, initial, points, span, work.condition_weight))(points, spans)
         inside, beyond = (jax.tree.map(lambda x, i=i: x[i], solved) for i in range(2))
         found = {
             "error": 100 * relative_error(inside.u, truth, is_near),
@@ -181,7 +183,7 @@ def look(model: Model, network: BasisNetwork, work: Work) -> dict[str, Array]:
             sampled = jnp.asarray(partition.unsplit(hits.reshape(partition.n_blocks, *partition.block_shape(near.equation.shape))))
             steps, failures = jnp.mean(inside.weighed.n_steps.astype(float)), inside.weighed.n_failures.astype(float)
         # One more than nothing, where every point is sampled.
-        rest = jnp.maximum(near.equation - sampled, 1e-30)
+        rest = near.equation if model.mixture is None else jnp.maximum(near.equation - sampled, 1e-30)
         return found | {
             "sampled_residual": root_mean_square(inside.inner, sampled),
             "unsampled_residual": root_mean_square(inside.inner, rest),
@@ -189,7 +191,11 @@ def look(model: Model, network: BasisNetwork, work: Work) -> dict[str, Array]:
             "failures": failures,
         }
 
-    found = jax.vmap(one)(work.held_out.initial, work.held_out.u)
+    states = work.held_out
+    if states.initial.size <= LOOKED_AT:
+        found = jax.vmap(one)(*states)
+    else:
+        found = jax.lax.map(lambda state: one(*state), tuple(states), batch_size=LOOKED_AT)
     fields = {name: found.pop(name)[0] for name in ("field", "far_field")}
     return {name: jnp.mean(values) for name, values in found.items()} | fields
 
@@ -218,20 +224,17 @@ def train_all(config: Config, session: Session, key: PRNGKeyArray) -> Trained:
     histories, pilots = {}, {}
     for arm in ARMS:
         trainer = Trainer(config, arm, session, initial)
-        weights = config.condition_weights if arm == "penalty" else (1.0,)
         tried = {
             (rate, weight): trainer.train(held[0], key_pilot, rate, weight, config.pilot_steps, f"{arm}, rate {rate:g}, weight {weight:g}")[
                 "error"
             ][-1]
             for rate in config.rates
-            for weight in weights
+            for weight in config.condition_weights
         }
         rate, weight = min(tried, key=lambda pair: tried[pair])
         edge = ", at the end of the grid" if len(config.rates) > 1 and rate in (min(config.rates), max(config.rates)) else ""
         session.note(f"{arm}: Adam's rate {rate:g}{edge}, weight of the conditions {weight:g}")
-        pilots[arm] = [[tried.get((rate, weight), np.nan) for weight in config.condition_weights] for rate in config.rates]
-        if arm != "penalty":
-            pilots[arm] = [[tried[rate, 1.0]] + [np.nan] * (len(config.condition_weights) - 1) for rate in config.rates]
+        pilots[arm] = [[tried[rate, weight] for weight in config.condition_weights] for rate in config.rates]
         histories[arm] = [trainer.train(held[1], key, rate, weight, config.steps, f"{arm}, seed {i}") for i, key in enumerate(keys)]
     judged_at = np.stack([draws_of(config, "blocks", initial, jax.random.split(key)[1]).held_points for key in keys])
     return Trained(_curves(config, histories, solved[config.held_out]), _pilots(config, pilots), judged_at, held[1])
