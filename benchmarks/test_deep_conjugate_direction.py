@@ -76,10 +76,11 @@ def trained() -> tuple[GridResNet, float]:
 
 def solver(name: str, side: int) -> tuple[Any, dict[str, Any]]:
     """A warm call that gives the solution, and what is worth knowing of it."""
-    box, b = system(side), jnp.asarray(poisson.right_hand_side(side), jnp.float32)
+    network, seconds = trained()
+    # Double precision, as scipy's: the recursion of conjugate gradients drifts from b - A x in single precision on the larger box.
+    box, b = system(side), jnp.asarray(poisson.right_hand_side(side), jnp.float64)
     rtol, matrix = poisson.RTOL, poisson.matrix(side)
     if name in ("gradatim", "identity as direction"):
-        network, seconds = trained()
         learned = name == "gradatim"
         direction = network if learned else (lambda r: r)
         jitted: Any = eqx.filter_jit(lambda box, b: conjugate_directions(box, b, direction, rtol=rtol, max_steps=1000))
@@ -108,19 +109,23 @@ def solver(name: str, side: int) -> tuple[Any, dict[str, Any]]:
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solve(benchmark: Any, name: str, side: int) -> None:
     benchmark.group, benchmark.param = poisson.group(side), name
-    call, info = solver(name, side)
-    left = poisson.left(side, call())
-    assert left <= 1.05 * poisson.RTOL, left
-    benchmark.extra_info.update(info | {"residual": left})
-    benchmark.pedantic(call, rounds=30, warmup_rounds=3)
+    trained()
+    with jax.enable_x64(True):
+        call, info = solver(name, side)
+        left = poisson.left(side, call())
+        assert left <= 1.01 * poisson.RTOL, left
+        benchmark.extra_info.update(info | {"residual": left})
+        benchmark.pedantic(call, rounds=30, warmup_rounds=3)
 
 
 def test_lineax_finds_the_same_solution() -> None:
     side = poisson.SIDES[0]
-    b = jnp.asarray(poisson.right_hand_side(side), jnp.float32)
-    theirs = lx.linear_solve(system(side).operator(jnp.float32), b, lx.CG(rtol=1e-5, atol=1e-5)).value
-    ours, _ = solver("gradatim", side)
-    np.testing.assert_allclose(ours(), theirs, atol=1e-2 * float(jnp.abs(theirs).max()))
+    trained()
+    with jax.enable_x64(True):
+        b = jnp.asarray(poisson.right_hand_side(side), jnp.float64)
+        theirs = lx.linear_solve(system(side).operator(), b, lx.CG(rtol=1e-8, atol=1e-8)).value
+        ours, _ = solver("gradatim", side)
+        np.testing.assert_allclose(ours(), theirs, atol=1e-2 * float(jnp.abs(theirs).max()))
 
 
 LOOPS = ("gradatim", "convolutions in the loop", "convolutions, called one by one")
