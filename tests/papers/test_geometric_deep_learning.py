@@ -22,7 +22,7 @@ TINY = replace(
     SMOKE,
     with_training=True,
     samples=Samples(
-        data="digits", side=8, sizes=(20, 60, 200, 1000), pool=1100, held_out=50, test=50, channels=2, steps=4, rates=(1e-2, 3e-2),
+        sizes=(20, 60, 200, 1000), pool=1100, held_out=50, test=50, channels=2, steps=4, rates=(1e-2, 3e-2),
         rate_size=50, seeds=3,
     ),
     homophily=Homophily(
@@ -123,7 +123,7 @@ def test_sizes_without_a_criterion_are_refused():
 def test_samples_and_graphs_that_do_not_fit_are_refused():
     session = Session(jax.random.key(0))
     for wrong, words in (
-        ({"side": 9}, r"samples\.side must be even, got 9"),
+        ({"side": 8}, r"samples\.side must be twice an odd number, got 8"),
         ({"channels": 3}, r"samples\.channels must be even, got 3"),
         ({"held_out": 200}, r"samples\.held_out must be what the training sets leave of the pool, got 200"),
     ):

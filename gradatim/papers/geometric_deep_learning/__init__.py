@@ -54,7 +54,7 @@ SCALES = {
     "full": Config(
         curse=Curse(sizes=tuple(2**k for k in range(9, 19)), saving_sizes=(256, 1024, 4096), test=100_000, seeds=30),
         samples=Samples(
-            sizes=(100, 300, 1000, 3000, 10_000, 50_000), side=28, pool=60_000, held_out=5000, test=10_000, channels=32, steps=20_000,
+            sizes=(100, 300, 1000, 3000, 10_000, 50_000), pool=60_000, held_out=5000, test=10_000, channels=32, steps=20_000,
             batch_size=128, rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), seeds=10,
         ),
         homophily=Homophily(nodes=2000, labelled=400, test_graphs=20, width=64, steps=500, seeds=20),

@@ -31,10 +31,10 @@ class Symmetry:
 class Samples:
     """Turned images, learnt from few."""
 
-    data: Annotated[str, OneOf("fashion-mnist", "digits")] = "fashion-mnist"
+    data: Annotated[str, OneOf("fashion-mnist", "mnist-5k")] = "fashion-mnist"
     "Which."
-    side: Annotated[int, Between(8, 28)] = 14
-    "Pixels a side, to which they are averaged; even."
+    side: Annotated[int, Between(2, 14)] = 14
+    "Pixels a side, to which they are averaged; twice an odd number."
     sizes: Annotated[tuple[int, ...], Between(10, 60_000)] = (100, 300, 1000, 3000)
     "Of the training set, ascending; the claim is about 1000."
     pool: Annotated[int, Between(20, 60_000)] = 8000

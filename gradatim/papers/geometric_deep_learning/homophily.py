@@ -16,7 +16,6 @@ from gradatim.lab import Measure, Session, host_generator
 from gradatim.nets.geometric import Graph, GraphAttention, GraphConv, graph_from_edges, perceptron_messages
 
 from .config import Homophily
-from .rows import drawn
 from .training import single, stacked, train_together
 
 JUDGED = 0.9
@@ -34,17 +33,16 @@ class PerNode(eqx.Module):
         return jax.vmap(self.linear)(graph.nodes)
 
 
-def network(kind: str, config: Homophily) -> list[Any]:
-    """Two layers of a kind."""
-    key = jax.random.key(0)
+def network(kind: str, config: Homophily, key: Array) -> list[Any]:
+    """Two layers of a kind, with the first weights that layers have of themselves."""
     sizes = ((config.features, config.width), (config.width, config.classes))
     makers = {
-        "convolution": lambda n, m: GraphConv(n, m, key=key),
-        "attention": lambda n, m: GraphAttention(n, m, key=key),
-        "messages": lambda n, m: perceptron_messages(n, m, width=config.width, aggregation="mean", key=key),
-        "no graph": lambda n, m: PerNode(eqx.nn.Linear(n, m, key=key)),
+        "convolution": lambda n, m, key: GraphConv(n, m, key=key),
+        "attention": lambda n, m, key: GraphAttention(n, m, key=key),
+        "messages": lambda n, m, key: perceptron_messages(n, m, width=config.width, aggregation="mean", key=key),
+        "no graph": lambda n, m, key: PerNode(eqx.nn.Linear(n, m, key=key)),
     }
-    return [makers[kind](n, m) for n, m in sizes]
+    return [makers[kind](*size, one) for size, one in zip(sizes, jax.random.split(key), strict=True)]
 
 
 def apply(net: list[Any], graph: Graph) -> Array:
@@ -119,8 +117,9 @@ def homophily(config: Homophily, session: Session) -> tuple[dict[str, Measure], 
         return jax.lax.map(one, (arrays, which))
 
     accuracy, best_rates, operations = [], [], {}
+    keys = jax.random.split(jax.random.fold_in(session.key, 29), seeds)
     for kind in LAYERS:
-        first = [single(drawn(lambda kind=kind: network(kind, config), random)) for _ in range(seeds)]
+        first = [single(network(kind, config, key)) for key in keys]
         # Levels of one seed share their first weights.
         nets = stacked([net for net in first for _ in levels])
         operations[kind] = _operations(first[0], jax.tree.map(lambda leaf: leaf[0], graphs))

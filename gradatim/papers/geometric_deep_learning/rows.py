@@ -204,8 +204,8 @@ def _cloud_row(config: Symmetry, random: np.random.Generator, key: jax.Array) ->
 
 
 def _by_place(x: Any) -> Any:
-    """Weighted from one to two along the first axis."""
-    return x * np.linspace(1, 2, len(x)).reshape(-1, *(1,) * (x.ndim - 1))
+    """Weighted from zero to four along the first axis."""
+    return x * np.linspace(0, 4, len(x)).reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def _roll(shift: int, x: Any) -> Any:

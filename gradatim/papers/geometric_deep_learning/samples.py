@@ -141,7 +141,7 @@ def _load(config: Samples, session: Session, random: np.random.Generator) -> tup
 def samples(config: Samples, session: Session) -> tuple[dict[str, Measure], xr.Dataset]:
     """Every network on every size, at the rate that it is best at."""
     for name, wrong, rule in (
-        ("side", config.side % 4 != 2 and config.side % 4 != 0, "even"),
+        ("side", config.side % 4 != 2, "twice an odd number"),
         ("channels", config.channels % 2 != 0, "even"),
         ("held_out", config.held_out + max(*config.sizes, config.rate_size) > config.pool, "what the training sets leave of the pool"),
     ):

@@ -65,12 +65,12 @@ def warping(config: Warping, session: Session) -> tuple[dict[str, Measure], xr.D
     """Gated networks told which of two signals came first, judged on slower sequences with and without slower gates."""
     random = host_generator(jax.random.fold_in(session.key, 25))
     seeds, n, length = config.seeds, config.sequences, config.length
-    key = jax.random.key(0)
 
-    def make() -> Any:
-        return GatedUpdate(2, config.hidden, key=key), eqx.nn.Linear(config.hidden, 4, key=key)
+    def make(key: Array) -> Any:
+        keys = jax.random.split(key)
+        return GatedUpdate(2, config.hidden, key=keys[0]), eqx.nn.Linear(config.hidden, 4, key=keys[1])
 
-    nets = stacked([single(drawn(make, random)) for _ in range(seeds)])
+    nets = stacked([single(make(key)) for key in jax.random.split(jax.random.fold_in(session.key, 30), seeds)])
     # Memories as long as the sequences: the gates' own biases.
     biases = -np.log(random.uniform(2, length, size=(seeds, config.hidden)) - 1).astype(np.float32)
     nets = eqx.tree_at(lambda nets: nets[0].bias, nets, jnp.asarray(biases))
@@ -143,7 +143,8 @@ def memory(config: Memory, session: Session) -> tuple[dict[str, Measure], xr.Dat
         "plain": lambda: SimpleRNN(n_in, width, key=key),
         "LSTM": lambda: eqx.nn.LSTMCell(n_in, width, key=key),
     }
-    readouts = [single(drawn(lambda: eqx.nn.Linear(width, config.alphabet, key=key), random)) for _ in range(seeds)]
+    keys = jax.random.split(jax.random.fold_in(session.key, 31), seeds)
+    readouts = [single(eqx.nn.Linear(width, config.alphabet, key=one)) for one in keys]
     cells = {name: [_uniform(single(drawn(make, random)), random, width) for _ in range(seeds)] for name, make in makers.items()}
     cells["LSTM for long times"] = cells["LSTM"]
     rates = np.repeat(config.rates, seeds)
