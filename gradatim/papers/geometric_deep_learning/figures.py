@@ -41,7 +41,9 @@ def draw_symmetry(table: xr.Dataset) -> Figure:
         ("broken_error", plots.COLOURS[1], "s", "broken on purpose"),
     ):
         ax.semilogx(np.maximum(table[name].values, ROUND_OFF), places, marker, color=colour, label=word)
-    ax.set_yticks(places, [f"{row}\n{group}" for row, group in zip(rows, table["symmetry"].values.tolist(), strict=True)], fontsize=6.5)
+    groups = table["symmetry"].values.tolist()
+    words = [row if row.endswith(group) else f"{row}, {group}" for row, group in zip(rows, groups, strict=True)]
+    ax.set_yticks(places, words, fontsize=7)
     ax.invert_yaxis()
     ax.axvline(1e-5, color=GREY, ls=":", lw=1)
     ax.axvline(1e-2, color=GREY, ls=":", lw=1)

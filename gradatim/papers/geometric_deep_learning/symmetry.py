@@ -109,7 +109,7 @@ def _table(
         "C1.equivariance_error": Measure.exact(float(whole.max())),
         "C1.broken_layer_error": Measure.exact(float(broken.min())),
     }
-    groups = {row.name: row.symmetry for row in rows} | dict.fromkeys(extra, "frames")
+    groups = {row.name: row.symmetry for row in rows} | {name: name.rpartition(", ")[2] for name in extra}
     table = xr.Dataset(
         {
             "error": ("row", whole, {"units": "1", "long_name": "largest relative error over all elements"}),
