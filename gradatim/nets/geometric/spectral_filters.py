@@ -82,9 +82,9 @@ def heat_filter(
 
     Its error is near exp(-degree² / (time λ_max)): take a degree of 3 √(time λ_max) for three digits.
     """
-    largest = laplacian.largest()
-    coefficients = chebyshev_coefficients(lambda values: jnp.exp(-time * values), degree, largest)
-    return chebyshev_filter(laplacian, x, coefficients, largest)
+    if degree < 0:
+        raise ValueError(f"degree must be at least 0, got {degree}")
+    return _heat_filter(laplacian, x, jnp.asarray(time, x.dtype), degree)
 
 
 def cayley_features(
@@ -100,6 +100,7 @@ def cayley_features(
     """
     if order < 0:
         raise ValueError(f"order must be at least 0, got {order}")
+    x = jnp.asarray(x, jnp.result_type(x, laplacian.mass))
     return _cayley_features(laplacian, x, order, jnp.asarray(scale, x.dtype))
 
 
@@ -167,6 +168,13 @@ def _chebyshev_features(laplacian: Laplacian, x: Array, degree: int, largest: Ar
 
 
 @eqx.filter_jit
+def _heat_filter(laplacian: Laplacian, x: Array, time: Array, degree: int) -> Array:
+    largest = laplacian.largest()
+    coefficients = chebyshev_coefficients(lambda values: jnp.exp(-time * values), degree, largest)
+    return chebyshev_filter(laplacian, x, coefficients.astype(x.dtype), largest)
+
+
+@eqx.filter_jit
 def _cayley_features(laplacian: Laplacian, x: Array, order: int, scale: Array) -> Array:
     mass = laplacian.mass[:, None]
 
@@ -174,9 +182,14 @@ def _cayley_features(laplacian: Laplacian, x: Array, order: int, scale: Array) -
         return scale * laplacian.stiff(y) + 1j * mass * y
 
     def solve(_: Callable[[Array], Array], y: Array) -> Array:
-        arguments = laplacian.stiffness.indices, laplacian.stiffness.data, laplacian.mass, scale
-        # Numbers of the matrix have no derivative here: that of the solution comes from `matvec`.
-        return jax.pure_callback(_solve, jax.ShapeDtypeStruct(y.shape, y.dtype), *map(jax.lax.stop_gradient, arguments), y)
+        # Numbers of the matrix have no derivative here: that of the solution comes from `matvec`. They travel as bits, for the host's
+        # thread may not know that this one is in double precision, and would round them.
+        numbers = laplacian.stiffness.data, laplacian.mass, scale, y.real, y.imag
+        bits = (jax.lax.bitcast_convert_type(jax.lax.stop_gradient(part).astype(x.dtype), jnp.uint32) for part in numbers)
+        width = x.dtype.itemsize // 4
+        shape = jax.ShapeDtypeStruct((2, *y.shape, width)[: 4 if width > 1 else 3], jnp.uint32)
+        found = jax.pure_callback(functools.partial(_solve, np.dtype(x.dtype)), shape, laplacian.stiffness.indices, *bits)
+        return jax.lax.complex(*jax.lax.bitcast_convert_type(found, x.dtype))
 
     y, terms = jax.lax.complex(x, jnp.zeros_like(x)), [x]
     for _ in range(order):
@@ -186,11 +199,15 @@ def _cayley_features(laplacian: Laplacian, x: Array, order: int, scale: Array) -
     return jnp.stack(terms)
 
 
-def _solve(indices: Any, data: Any, mass: Any, scale: Any, right: Any) -> np.ndarray:
-    """(scale K + i M)⁻¹ on the host, of arrays of either kind."""
-    arrays = np.ascontiguousarray(indices), np.asarray(data, np.float64), np.asarray(mass, np.float64)
-    factors = _factors(*(part.tobytes() for part in arrays), arrays[0].dtype.str, float(scale))
-    return factors.solve(np.asarray(right, np.complex128)).astype(right.dtype)
+def _solve(dtype: np.dtype, indices: Any, *bits: Any) -> np.ndarray:
+    """(scale K + i M)⁻¹ on the host: data and mass, the scale, and real and imaginary parts of the right side, as their bits."""
+    shape = np.shape(bits[-1])[:2]
+    data, mass, scale, real, imaginary = (np.ascontiguousarray(part).view(dtype).ravel().astype(np.float64) for part in bits)
+    places = np.ascontiguousarray(indices)
+    factors = _factors(places.tobytes(), data.tobytes(), mass.tobytes(), places.dtype.str, float(scale[0]))
+    solution = factors.solve((real + 1j * imaginary).reshape(shape))
+    found = np.ascontiguousarray(np.stack([solution.real, solution.imag]).astype(dtype))
+    return found.view(np.uint32).reshape(2, *np.shape(bits[-1]))
 
 
 @functools.lru_cache(maxsize=_KEPT)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -30,28 +31,31 @@ PATCH_ANGLES = 8
 
 
 class FrameNetwork(eqx.Module):
-    """Three convolutions with gates between, random weights and biases."""
+    """Two convolutions with a gate between."""
 
-    layers: tuple[GaugeConv, ...]
-    gates: tuple[NormGate, ...]
+    first: GaugeConv
+    gate: NormGate
+    last: GaugeConv
 
     def __init__(self, entries: int, *, key: PRNGKeyArray) -> None:
         hidden = tuple(order for order in OUTPUTS for _ in range(entries))
-        orders = (INPUTS, hidden, hidden, OUTPUTS)
-        layers = []
-        for i, (n_in, n_out) in enumerate(pairwise(orders)):
-            layer = GaugeConv(n_in, n_out, n_radial=2, key=jax.random.fold_in(key, i))
-            # A first bias is zero, which would hide one that turns.
-            bias = jnp.asarray(host_generator(jax.random.fold_in(key, 10 + i)).normal(size=layer.bias.shape), layer.bias.dtype)
-            layers.append(eqx.tree_at(lambda module: module.bias, layer, bias))
-        self.layers, self.gates = tuple(layers), (NormGate(hidden), NormGate(hidden))
+        self.first, self.gate = GaugeConv(INPUTS, hidden, n_radial=2, key=key), NormGate(hidden)
+        self.last = GaugeConv(hidden, OUTPUTS, n_radial=2, key=key)
 
     def __call__(self, edges: EdgeLogs, x: Float[Array, "vertices 3"], *, rectified: bool = False) -> Float[Array, "vertices 5"]:
         """A field of orders 0, 1 and 2; `rectified`: with the nonlinearity of entries that must not be."""
-        for layer, gate in zip(self.layers, self.gates, strict=False):
-            x = layer(edges, x)
-            x = jax.nn.relu(x) if rectified else gate(x)
-        return self.layers[-1](edges, x)
+        hidden = self.first(edges, x)
+        return self.last(edges, jnp.maximum(hidden, 0) if rectified else self.gate(hidden))
+
+
+def drawn(make: Callable[[], Any], random: np.random.Generator) -> Any:
+    """A module with all weights and biases random, from the host: its own draws would each be a program to compile."""
+
+    def draw(leaf: Any) -> Any:
+        # Of unit variance over the last axis, the inputs of a convolution.
+        return jnp.asarray(random.normal(size=leaf.shape) / leaf.shape[-1] ** 0.5) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+
+    return jax.tree.map(draw, eqx.filter_eval_shape(make), is_leaf=lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 def without_transport(edges: EdgeLogs) -> EdgeLogs:
@@ -68,8 +72,8 @@ def frames_error(
 ) -> tuple[dict[str, Measure], xr.Dataset]:
     """How far outputs under random turns of all frames are from outputs turned, with transport and without."""
     edges = log_map_edges(mesh)
-    network = FrameNetwork(entries, key=key)
-    random = host_generator(jax.random.fold_in(key, 1))
+    random = host_generator(key)
+    network = drawn(lambda: FrameNetwork(entries, key=key), random)
 
     x = jnp.asarray((signal - signal.mean()) / signal.std())
     size = np.linalg.norm(vertex_gradient(edges, x), axis=1).std()
@@ -96,18 +100,17 @@ def frames_error(
 def frame_rows(mesh: Mesh, random: np.random.Generator, key: PRNGKeyArray) -> dict[str, tuple[float, float]]:
     """Convolution, a network and patches under turns of frames; broken without transport, with rectified vectors, and unpooled."""
     edges, n = log_map_edges(mesh), len(mesh.vertices)
-    network = FrameNetwork(2, key=key)
-    patches = [PatchConvolution(1, 2, n_angles=PATCH_ANGLES, pools=pools, key=key) for pools in (True, False)]
+    network = drawn(lambda: FrameNetwork(2, key=key), random)
+    patches = [drawn(lambda p=pools: PatchConvolution(1, 2, n_angles=PATCH_ANGLES, pools=p, key=key), random) for pools in (True, False)]
     dtype = mesh.vertices.dtype
     x = jnp.asarray(random.normal(size=(n, field_size(INPUTS))), dtype)
 
     def outputs(edges: EdgeLogs, x: Array) -> tuple[Array, ...]:
-        first = network.layers[0]
-        convolved = first(edges, x), first(without_transport(edges), x)
+        convolved = network.first(edges, x), network.first(without_transport(edges), x)
         return *convolved, network(edges, x), network(edges, x, rectified=True), *(patch(edges, x[:, :1]) for patch in patches)
 
-    hidden = network.layers[0].out_orders
-    orders = (hidden, hidden, OUTPUTS, OUTPUTS, (0, 0), (0, 0))
+    hidden = network.first.out_orders
+    orders = (hidden, hidden, OUTPUTS, OUTPUTS, None, None)
     plain = outputs(edges, x)
     worst = np.zeros(len(orders))
     for _ in range(4):
@@ -117,6 +120,8 @@ def frame_rows(mesh: Mesh, random: np.random.Generator, key: PRNGKeyArray) -> di
             angles = jnp.asarray(frames, dtype)
             turned = outputs(edges.turned(angles), turn_field(x, INPUTS, angles))
             for place in places:
-                worst[place] = max(worst[place], _relative(turned[place], turn_field(plain[place], orders[place], angles)))
+                field = orders[place]
+                expected = plain[place] if field is None else turn_field(plain[place], field, angles)
+                worst[place] = max(worst[place], _relative(turned[place], expected))
     names = ("gauge convolution, turned frames", "gauge network, turned frames", "pooled patches, turned frames")
     return {name: (float(worst[2 * i]), float(worst[2 * i + 1])) for i, name in enumerate(names)}

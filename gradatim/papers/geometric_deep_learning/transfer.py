@@ -94,8 +94,8 @@ def transfer(config: Transfer, key: PRNGKeyArray, session: Session) -> tuple[dic
     session.note(
         f"C13: relative errors of a heat blur on the sphere and after a jitter of {config.jitter:.0%} of an edge: "
         + ", ".join(f"{kind} {before[i]:.1e} and {found[:, i].mean():.1e}" for i, kind in enumerate(kinds))
-        + ". It is the growth that is judged: a free filter fits the sphere to rounding, and afterwards is still not the worst, for a blur "
-        f"gives all of an eigenspace nearly one coefficient; one of random signs has its output changed by {np.mean(moved):.2f} of itself. "
+        + ". It is the growth that is judged, and a free filter fits the sphere to rounding. A blur gives all of an eigenspace nearly one "
+        f"coefficient; a free filter of random signs has its output changed by {np.mean(moved):.2f} of itself. "
         f"The jitter raises the largest eigenvalue from {top:.0f} to {highest:.0f}, beyond what a fit can know of: there lie "
         f"{np.mean(outside):.0%} of the fitted polynomial's squared error. The Cayley filter took h = {scale:g}"
         + (", at an edge of the grid" if len(config.scales) > 1 and scale in (min(config.scales), max(config.scales)) else "")

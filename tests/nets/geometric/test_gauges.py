@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.nets.geometric import GaugeConv, NormGate, field_size, icosphere, log_map_edges, turn_field
@@ -49,6 +49,7 @@ def x():
     return jnp.asarray(np.random.default_rng(1).normal(size=(N, field_size(ORDERS_IN))))
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_oracle_outputs_turn_with_the_frames(layers, edges, x, seed):
     frames = jnp.asarray(np.random.default_rng(seed).uniform(-9, 9, N))
@@ -137,7 +138,7 @@ def test_oracle_kernels_are_as_many_as_there_can_be(m, n, expected):
 def test_oracle_kernels_of_the_layer_are_all_that_there_can_be(edges):
     orders = (0, 1, 2)
     layer = drawn(lambda: GaugeConv(orders, orders, bias=False, key=jax.random.key(0)), 5)
-    layer = jax.tree.map(lambda leaf: np.zeros(leaf.shape), layer)
+    layer = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape)), layer)
     x = jnp.asarray(np.random.default_rng(6).normal(size=(N, field_size(orders))))
     for i, n in enumerate(orders):
         for j, m in enumerate(orders):
@@ -146,7 +147,7 @@ def test_oracle_kernels_of_the_layer_are_all_that_there_can_be(edges):
                 for part in (0, 1):
                     weight = np.zeros((1, 2, 3, 3))
                     weight[0, part, i, j] = 1
-                    one = eqx.tree_at(lambda module, kernel=kernel: getattr(module, kernel), layer, weight)
+                    one = eqx.tree_at(lambda module, kernel=kernel: getattr(module, kernel), layer, jnp.asarray(weight))
                     outputs.append(np.asarray(one(edges, x)).ravel())
             assert np.linalg.matrix_rank(outputs, tol=1e-8) == (1 if n == m == 0 else 2 if 0 in (n, m) else 4)
 

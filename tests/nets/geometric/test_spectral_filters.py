@@ -112,19 +112,15 @@ def test_trap_signs_of_eigenvectors_matter_to_no_filter_of_one_mesh(whole, x):
 def test_derivatives_of_a_rational_filter(laplacian, x):
     coefficients, way = jnp.asarray(RANDOM.normal(size=7)), jnp.asarray(RANDOM.normal(size=(162, 2)))
 
-    def loss(signal, scale, factor):
-        scaled = jax.tree.map(lambda leaf: leaf * factor if leaf.dtype == jnp.float64 else leaf, laplacian)
-        return (cayley_filter(type(laplacian)(scaled.stiffness, laplacian.mass), signal, coefficients, scale) ** 2).sum()
+    def loss(signal, scale):
+        return (cayley_filter(laplacian, signal, coefficients, scale) ** 2).sum()
 
-    both = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
-    _, (by_x, by_scale, by_factor) = both(x, 0.05, 1.0)
-    step = 1e-6
-    along_x = both(x + step * way, 0.05, 1.0)[0] - both(x - step * way, 0.05, 1.0)[0]
-    along_scale = both(x, 0.05 + step, 1.0)[0] - both(x, 0.05 - step, 1.0)[0]
-    np.testing.assert_allclose((by_x * way).sum(), along_x / (2 * step), rtol=1e-6)
+    both, step = jax.jit(jax.value_and_grad(loss, (0, 1))), 1e-6
+    _, (by_x, by_scale) = both(x, 0.05)
+    along_x = both(x + step * way, 0.05)[0] - both(x - step * way, 0.05)[0]
+    along_scale = both(x, 0.05 + step)[0] - both(x, 0.05 - step)[0]
+    np.testing.assert_allclose((np.asarray(by_x) * np.asarray(way)).sum(), along_x / (2 * step), rtol=1e-6)
     np.testing.assert_allclose(by_scale, along_scale / (2 * step), rtol=1e-6)
-    # Only the product of scale and stiffness enters.
-    np.testing.assert_allclose(by_factor, 0.05 * by_scale, rtol=1e-9)
 
 
 def test_functional_maps_of_an_isometry_are_orthogonal_and_commute(mesh, laplacian, whole):
