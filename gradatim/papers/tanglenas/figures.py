@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gradatim.lab import Findings, plots
 
@@ -128,9 +129,8 @@ def _draw_inherited(tree: dict[str, xr.Dataset]) -> Figure:
             ax.plot(alone, row, ".", color=COLOUR[name], alpha=0.25)
         ax.plot(alone, rows.mean(0), "o", color=COLOUR[name], ms=4, label="mean of seeds")
         ax.legend(fontsize=8)
-        plots.label(
-            ax, words, "test accuracy, inherited weights" if ax is axes[0, 0] else "", x_unit=unit, y_unit="%", title=f"{name} supernet"
-        )
+        plots.label(ax, words, "", x_unit=unit, title=f"{name} supernet")
+    axes[0, 0].set_ylabel("test accuracy, inherited weights [%]")
     return fig
 
 
@@ -150,6 +150,8 @@ def _draw_language(language: xr.Dataset) -> Figure:
             label=kind,
         )
     ax.set_xscale("log")
+    # Those of a decade would run into each other.
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(fontsize=8)
     plots.label(ax, "parameters", "loss on held-out works", y_unit="nat a character", title="trained alone")
     ax = axes[0, 1]
