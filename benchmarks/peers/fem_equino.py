@@ -43,6 +43,7 @@ class Cell:
         keys = np.round(np.concatenate([wrapped, component[None]]) * 1e6).astype(int)
         _, inverse = np.unique(keys, axis=1, return_inverse=True)
         self.join = csr_matrix((np.ones(self.basis.N), (np.arange(self.basis.N), inverse.ravel())))
+        self.n_joined = int(inverse.max()) + 1
         corner = np.isclose(wrapped, -0.5).all(axis=0)
         self.pinned = np.unique(inverse.ravel()[corner])
 
@@ -64,7 +65,7 @@ class Cell:
     def solve(self, average: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Averaged stress, and tangent by the engineering shear."""
         tensor = np.array([[average[0], average[2] / 2], [average[2] / 2, average[1]]])[:, :, None, None]
-        free = np.setdiff1d(np.arange(self.join.shape[1]), self.pinned)
+        free = np.setdiff1d(np.arange(self.n_joined), self.pinned)
         u = np.zeros(self.basis.N)
         while True:
             strain = tensor + sym_grad(self.basis.interpolate(u))
@@ -74,7 +75,7 @@ class Cell:
             factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
             if np.linalg.norm(force) <= cells.TOLERANCE * np.abs(stress).max():
                 break
-            step = np.zeros(self.join.shape[1])
+            step = np.zeros(self.n_joined)
             step[free] = factors.solve(force)
             u -= self.join @ step
         modes = np.array([[[1, 0], [0, 0]], [[0, 0], [0, 1]], [[0, 0.5], [0.5, 0]]])

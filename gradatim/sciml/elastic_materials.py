@@ -127,10 +127,11 @@ def materials_at(materials: Sequence[IsotropicElastic], material_id: Int[np.ndar
     """
     if material_id.size and not 0 <= material_id.min() <= material_id.max() < len(materials):
         raise ValueError(f"material_id must lie in [0, {len(materials)}), got {material_id.min()} to {material_id.max()}")
-    norms = {material.norm for material in materials if float(material.softening) > 0}
+    norms: set[Norm] = {material.norm for material in materials if float(material.softening) > 0}
     if len(norms) > 1:
         raise ValueError(f"materials must share one norm, got {sorted(norms)}")
     bulk, shear, softening = (
         np.array([float(getattr(material, name)) for material in materials])[material_id] for name in ("bulk", "shear", "softening")
     )
-    return IsotropicElastic(bulk, shear, softening, norm=norms.pop() if norms else "plane_strain")
+    norm: Norm = norms.pop() if norms else "plane_strain"
+    return IsotropicElastic(bulk, shear, softening, norm=norm)

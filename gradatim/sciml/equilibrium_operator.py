@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -57,7 +57,7 @@ class ModalBasis(eqx.Module):
         fluctuation, stress = pod(snapshots.fluctuation, rank), pod(snapshots.stress, rank)
         scales = [np.array([found.coefficients.mean(), found.coefficients.std()]) for found in (fluctuation, stress)]
         arrays = (fluctuation.modes, cell.strain_of(fluctuation.modes), stress.modes, stress.modes @ cell.weights / cell.area, *scales)
-        return cls(*(jnp.asarray(array) for array in arrays), cell.material)
+        return cls(*(jnp.asarray(array) for array in arrays), material=cell.material)
 
     @property
     def rank(self) -> int:
@@ -83,7 +83,7 @@ class ModalBasis(eqx.Module):
             raise ValueError(f"count must lie in [1, {min(rows.shape)}] for {self.rank} modes, got {count}")
         from scipy.linalg import qr
 
-        return np.sort(qr(rows, mode="r", pivoting=True)[1][:count])
+        return np.sort(cast(Any, qr(rows, mode="r", pivoting=True))[1][:count])
 
 
 class EquilibriumOperator(AbstractOperator):

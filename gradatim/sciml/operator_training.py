@@ -110,13 +110,13 @@ def fit_operator(
 
         of_all.defvjp(with_gradient, lambda gradient, weight: (weight * gradient,))
 
-        def adam_step(carry: tuple[Array, Any], rows: Array) -> tuple[tuple[Array, Any], Array]:
+        def adam_step(carry: tuple[Array, Any], rows: Array) -> tuple[tuple[Any, Any], Array]:
             flat, state = carry
             value, gradient = jax.value_and_grad(loss)(flat, jax.tree.map(lambda array: array[rows], samples))
             updates, state = adam.update(gradient, state, flat)
             return (optax.apply_updates(flat, updates), state), value
 
-        def lbfgs_step(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], tuple[Array, Array]]:
+        def lbfgs_step(carry: tuple[Array, Any], _: None) -> tuple[tuple[Any, Any], tuple[Array, Array]]:
             flat, state = carry
             # The line search has seen the loss where it ended.
             value, gradient = state[-1].value, state[-1].grad

@@ -23,7 +23,7 @@ MATRIX = {"bulk": 4780.0, "a1": 50.0, "a2": 0.06}
 
 def make_cell(config: Config) -> PeriodicCell:
     """Matrix, and a fibre in its middle; the norm with the component out of the plane, for which an energy exists."""
-    materials = [ramberg_like_elastic(**MATRIX), linear_elastic(**FIBRE)]
+    materials = [ramberg_like_elastic(MATRIX["bulk"], MATRIX["a1"], MATRIX["a2"]), linear_elastic(**FIBRE)]
     return PeriodicCell.structured(config.elements, materials=materials, material_id=lambda x, y: x**2 + y**2 < config.radius**2)
 
 

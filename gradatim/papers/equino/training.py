@@ -186,7 +186,7 @@ def _residuals(cell: Any, stress: np.ndarray) -> np.ndarray:
 
 def projection_errors(config: Config, solved: Solved) -> xr.Dataset:
     """What the modes themselves leave of unseen fields, by number of snapshots: no operator can do better."""
-    rows: dict[str, list[np.ndarray]] = {"stress": [], "tensor": [], "fluctuation": [], "truncation": []}
+    rows: dict[str, list[Any]] = {"stress": [], "tensor": [], "fluctuation": [], "truncation": []}
     for count in config.snapshots:
         basis = ModalBasis.from_snapshots(solved.cell, first(solved.snapshots, count), min(config.rank, count))
         samples = ModalSamples.of(basis, solved.tests)
