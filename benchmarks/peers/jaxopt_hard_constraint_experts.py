@@ -47,7 +47,7 @@ def main() -> None:
         compiled = jitted.lower(local).compile()
         found = compiled(local)
         steps = found[1] if group == weighing.FORWARD else found[0][1]
-        info = {"steps": int(np.max(steps))}
+        info: dict[str, Any] = {"steps": int(np.max(steps))}
         if group == weighing.FORWARD:
             info["distance"] = weighing.distance(found[0], close)
         seconds = timing.median(lambda compiled=compiled: jax.block_until_ready(compiled(local)))

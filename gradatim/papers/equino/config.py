@@ -32,22 +32,22 @@ class Config:
     "Units of a hidden layer."
     depth: Annotated[int, Between(1, 10)] = 4
     "Hidden layers."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 3
     "Networks of each kind: first weights and batches."
     variational_seeds: Annotated[int, Between(3, 100)] = 3
     "Of them so many for the variational operator, whose steps are the dearest."
     points: Annotated[int, Between(4, 100_000)] = 64
     "Magic points of the loss; at most six for each mode."
-    all_points_seeds: Annotated[int, Between(0, 100)] = 3
+    all_points_seeds: Annotated[int, Between(0, 100)] = 0
     "Networks whose loss has all points instead, as the authors' has, beside the main ones; 0 leaves them out."
     adam_steps: Annotated[int, Between(1, 1_000_000)] = 1000
     "On batches of 10 strains, at the rate 0.001."
-    lbfgs_steps: Annotated[int, Between(1, 1_000_000)] = 1000
+    lbfgs_steps: Annotated[int, Between(1, 1_000_000)] = 4000
     "On all strains."
     variational_lbfgs_steps: Annotated[int, Between(0, 1_000_000)] = 300
     "Likewise for the variational operator."
-    memory: Annotated[int, Between(1, 100)] = 20
-    "Pairs that L-BFGS keeps; the authors keep 50."
+    memory: Annotated[int, Between(1, 100)] = 50
+    "Pairs that L-BFGS keeps, as many as the authors."
     grid: Annotated[int, Between(4, 20)] = 4
     "Solved cells a side of the grid on which the averaged stress is interpolated: the fewest for cubics."
     macro_elements: Annotated[int, Between(1, 64)] = 4

@@ -45,7 +45,7 @@ class Samples:
     "Of the data's own test part."
     channels: Annotated[int, Between(2, 512)] = 12
     "Of the plain network's first layer, even: later ones have twice as many, those of the equivariant one half of them for each turn."
-    steps: Annotated[int, Between(1, 1_000_000)] = 300
+    steps: Annotated[int, Between(1, 1_000_000)] = 1000
     "Of Adam, its rate falling to zero along a cosine."
     batch_size: Annotated[int, Between(1, 4096)] = 32
     "Images a step."

@@ -70,7 +70,7 @@ class Config:
     "From which every arm takes its best."
     condition_weights: Annotated[tuple[float, ...], Between(1e-3, 1e4)] = (1.0, 10.0)
     "Of initial and boundary terms beside the equation, in the loss and in the solves; every arm takes its best."
-    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 200
+    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 400
     "Of the short runs that choose, not more than the steps."
     looks: Annotated[int, Between(1, 1000)] = 10
     "Times at which held-out states are solved for; the steps and the pilot's are multiples."
