@@ -28,7 +28,7 @@ from gradatim.nets.geometric import (
 )
 
 from .config import Symmetry
-from .rows import drawn
+from .random_weights import drawn
 
 FLAVOURS = ("convolution", "attention", "messages")
 SEPARATED = 1e-5

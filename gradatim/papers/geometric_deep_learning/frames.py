@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -24,6 +20,8 @@ from gradatim.nets.geometric import (
     turn_field,
     vertex_gradient,
 )
+
+from .random_weights import drawn
 
 INPUTS, OUTPUTS = (0, 1), (0, 1, 2)
 "Orders of a signal and its gradient, and of what is made of them."
@@ -46,16 +44,6 @@ class FrameNetwork(eqx.Module):
         """A field of orders 0, 1 and 2; `rectified`: with the nonlinearity of entries that must not be."""
         hidden = self.first(edges, x)
         return self.last(edges, jnp.maximum(hidden, 0) if rectified else self.gate(hidden))
-
-
-def drawn(make: Callable[[], Any], random: np.random.Generator) -> Any:
-    """A module with all weights and biases random, from the host: its own draws would each be a program to compile."""
-
-    def draw(leaf: Any) -> Any:
-        # Of unit variance over the last axis, the inputs of a convolution.
-        return jnp.asarray(random.normal(size=leaf.shape) / leaf.shape[-1] ** 0.5) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
-
-    return jax.tree.map(draw, eqx.filter_eval_shape(make), is_leaf=lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 def without_transport(edges: EdgeLogs) -> EdgeLogs:

@@ -8,7 +8,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradatim.nets.geometric import (
@@ -42,6 +41,7 @@ from gradatim.nets.geometric import (
 )
 
 from .config import Symmetry
+from .random_weights import drawn
 
 COMPLEMENT = np.eye(4)[::-1]
 "Of the bases A, C, G and T."
@@ -84,19 +84,6 @@ class Pooled(eqx.Module):
     def __call__(self, x: Any) -> Any:
         """Of one."""
         return self.pool(self.maps(x)[1]).mean(axis=(0, 1))
-
-
-def drawn(make: Callable[[], Any], random: np.random.Generator) -> Any:
-    """A module with all weights and biases random, from the host: its own draws would each be a program to compile."""
-    shapes = eqx.filter_eval_shape(make)
-
-    def draw(leaf: Any) -> Any:
-        if not isinstance(leaf, jax.ShapeDtypeStruct):
-            return leaf
-        fan_in = leaf.size // leaf.shape[-1] if leaf.ndim > 1 else 1
-        return jnp.asarray(random.normal(size=leaf.shape) / max(fan_in, 1) ** 0.5, leaf.dtype)
-
-    return jax.tree.map(draw, shapes, is_leaf=lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 def table_rows(config: Symmetry, random: np.random.Generator, key: jax.Array) -> list[Row]:

@@ -17,7 +17,7 @@ from gradatim.lab import Measure, Session, host_generator
 from gradatim.nets.geometric import GroupConv, GroupLift, GroupPool, cyclic
 
 from .config import Samples
-from .rows import drawn
+from .random_weights import drawn
 from .training import single
 
 JUDGED = 1000

@@ -16,7 +16,7 @@ from gradatim.lab import Measure, Session, host_generator
 from gradatim.nets.geometric import GatedUpdate, SimpleRNN, chrono_bias, rnn_fixed_point_init, run_rnn, time_warp
 
 from .config import Memory, Warping
-from .rows import drawn
+from .random_weights import drawn
 from .training import single, stacked, train_together
 
 DELAY = 5

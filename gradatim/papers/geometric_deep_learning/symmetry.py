@@ -38,7 +38,8 @@ from gradatim.nets.geometric import (
 )
 
 from .config import Symmetry
-from .rows import Row, drawn, table_rows
+from .random_weights import drawn
+from .rows import Row, table_rows
 
 RING = 12
 "Places of the ring whose linear maps and Laplacian are looked at."
