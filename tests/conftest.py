@@ -38,8 +38,8 @@ mlir.make_ir_context = lambda: shared_context() if mlir.ir.Context.current is No
 gc.set_threshold(50_000, 20, 50)
 
 # The first call of a property compiles, which is no fault of the property.
-# Half of the usual examples: the suite has a quarter of an hour for thirty-two papers.
-hypothesis.settings.register_profile("gradatim", max_examples=50, deadline=None, print_blob=True)
+# A third of the usual examples: the suite has a quarter of an hour for thirty-two papers.
+hypothesis.settings.register_profile("gradatim", max_examples=33, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("gradatim")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -98,9 +98,9 @@ class EquilibriumOperator(AbstractOperator):
 
     Deviation from the authors' code: the component is the first axis of fields, not the last.
 
-    **Arguments:** `basis`: [`ModalBasis.from_snapshots`][gradatim.sciml.ModalBasis.from_snapshots] of snapshots converged to 1e-10 or
-    better: equilibrium is theirs; `strain_limit`: strains are divided by it, and lie within it component by component; `width`, `depth`: of
-    the networks, by default the authors'; `key`. Batches: `jax.vmap`.
+    **Arguments:** `basis`: of snapshots converged to 1e-10 or better, by `from_snapshots` of
+    [`ModalBasis`][gradatim.sciml.ModalBasis]: equilibrium is theirs; `strain_limit`: strains are divided by it, and lie within it component
+    by component; `width`, `depth`: of the networks, by default the authors'; `key`. Batches: `jax.vmap`.
 
     **Raises:** `ValueError` for a limit that is not positive, strains that are not three.
     """

@@ -52,7 +52,7 @@ def equivariance_error(
     >>> equivariance_error(lambda x: x**2, cyclic(4), image, turn, turn).worst
     0.0
     >>> print(f"{equivariance_error(lambda x: x[::2], cyclic(4), image, turn, lambda g, y: y).worst:.1f}")
-    1.4
+    0.8
     """
     outputs = [jax.device_get(f(jax.tree.map(jnp.asarray, moved))) for moved in moved_inputs(elements, x, act_in)]
     return compare_outputs(elements, outputs, act_out)

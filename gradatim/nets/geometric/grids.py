@@ -75,6 +75,7 @@ class GroupLift(eqx.Module):
     **Raises:** `ValueError` for even filters or a group that does not map the grid to itself; when it is called, for a side from which the
     stride leaves a remainder: it would look at other pixels after a turn.
 
+    >>> from gradatim.nets.geometric import dihedral
     >>> lift = GroupLift(1, 5, size=3, group=dihedral(4), key=jax.random.key(0))
     >>> lift(jnp.ones((9, 9, 1))).shape
     (9, 9, 8, 5)
@@ -129,6 +130,7 @@ class GroupConv(eqx.Module):
 
     **Raises:** as there, and, when it is called, `ValueError` for an input of another group.
 
+    >>> from gradatim.nets.geometric import dihedral
     >>> conv = GroupConv(5, 2, group=dihedral(4), key=jax.random.key(0))
     >>> conv(jnp.ones((9, 9, 8, 5))).shape
     (9, 9, 8, 2)
@@ -179,6 +181,7 @@ class GroupPool(eqx.Module):
 
     **Raises:** `ValueError` for a subset that is no subgroup.
 
+    >>> from gradatim.nets.geometric import dihedral
     >>> GroupPool(dihedral(4), subgroup=(0, 4))(jnp.ones((9, 9, 8, 2))).shape
     (9, 9, 4, 2)
     """

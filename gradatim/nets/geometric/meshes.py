@@ -27,7 +27,7 @@ GOLDEN_RATIO = (1 + 5**0.5) / 2
 class Mesh(eqx.Module):
     """Triangles that make an oriented surface: each edge in one or two faces, one fan of faces about each vertex.
 
-    Its vertices may move under `jit` and `grad` ([`moved`][gradatim.nets.geometric.Mesh.moved]); its faces are checked once, on the host.
+    Its vertices may move under `jit` and `grad` (`moved`); its faces are checked once, on the host.
 
     **Arguments:** `vertices`: positions; `faces`: numbers of three vertices, counterclockwise when seen from outside.
 

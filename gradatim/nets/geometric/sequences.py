@@ -47,7 +47,7 @@ class GatedUpdate(eqx.Module):
         h' = Γ ⊙ R(z, h) + (1 - Γ) ⊙ h,     Γ = logistic(W z + U h + b)
 
     A step of h with respect to warped time, whose rate Γ must be able to learn. Where time runs a times as fast, nothing but Γ changes, to
-    aΓ ([`slowed`][gradatim.nets.geometric.GatedUpdate.slowed]). A gate forgets within about 1/Γ steps.
+    aΓ (`slowed`). A gate forgets within about 1/Γ steps.
 
     **Arguments:** `n_in`, `n_hidden`: channels; `update`: R, by default a [`SimpleRNN`][gradatim.nets.geometric.SimpleRNN]; `gate_bias`: b,
     by default zero: [`chrono_bias`][gradatim.nets.geometric.chrono_bias] is for memories of known length; `key`.

@@ -53,6 +53,8 @@ class Samples:
     "From which every network takes its best on held-out images."
     rate_size: Annotated[int, Between(10, 60_000)] = 1000
     "Of the training set for that."
+    pilots: Annotated[int, Between(1, 20)] = 2
+    "Networks that choose a rate, by their mean."
     seeds: Annotated[int, Between(3, 100)] = 5
     "Training sets, first weights and batches, shared by all networks."
 

@@ -18,12 +18,12 @@ from gradatim.nets.geometric import GroupConv, GroupLift, GroupPool, cyclic
 
 from .config import Samples
 from .random_weights import drawn
-from .training import single
+from .training import CLIP, single
 
 JUDGED = 1000
 "Images at which the gain is judged."
 ARMS = ("turns built in", "augmented", "convolution", "perceptron")
-OPTIMIZER = optax.scale_by_adam()
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.scale_by_adam())
 
 
 class TurnNetwork(eqx.Module):
@@ -170,15 +170,17 @@ def samples(config: Samples, session: Session) -> tuple[dict[str, Measure], xr.D
         state = _State(net, jax.tree.map(jnp.asarray, memory))
         return session.loop(_step, state, steps=steps, args=args, every=steps, label=label, on_nonfinite="keep").state.net
 
-    nets = {arm: [_started(arm, config, random) for _ in range(config.seeds + 1)] for arm in ARMS if arm != "augmented"}
+    nets = {arm: [_started(arm, config, random) for _ in range(config.seeds + config.pilots)] for arm in ARMS if arm != "augmented"}
     # The same network, taught more.
     nets["augmented"] = nets["convolution"]
-    tuning = training_set(config.rate_size)
+    tunings = [training_set(config.rate_size) for _ in range(config.pilots)]
     rates, by_rate = {}, np.zeros((len(ARMS), len(config.rates)))
     for a, arm in enumerate(ARMS):
         for r, rate in enumerate(config.rates):
-            net = trained(arm, nets[arm][-1], rate, *tuning, f"{arm} at {rate:g}")
-            by_rate[a, r] = _accuracy(net, *held)
+            # A rate that ruins one of them is no good rate.
+            for k, tuning in enumerate(tunings):
+                net = trained(arm, nets[arm][config.seeds + k], rate, *tuning, f"{arm} at {rate:g}, pilot {k}")
+                by_rate[a, r] += float(_accuracy(net, *held)) / config.pilots
         rates[arm] = config.rates[int(by_rate[a].argmax())]
     accuracy = np.zeros((len(ARMS), len(config.sizes), config.seeds))
     errors = np.zeros(config.seeds)
