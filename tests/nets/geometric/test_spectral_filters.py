@@ -18,7 +18,7 @@ from gradatim.nets.geometric import (
 )
 
 AGREEMENT = 1e-10
-"The card of both forms in double precision."
+"Relative, of a filter and its form by eigenvectors, in double precision."
 RANDOM = np.random.default_rng(0)
 
 
