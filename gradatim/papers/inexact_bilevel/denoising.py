@@ -19,6 +19,7 @@ from gradatim.implicit import (
     maid,
 )
 from gradatim.lab import Session
+from gradatim.numerics import psnr
 
 from .config import Denoising
 
@@ -53,9 +54,9 @@ def cut(grey: np.ndarray, config: Denoising, random: np.random.Generator) -> Pie
     return Pieces(clean, clean + noise[0], unseen, unseen + noise[1])
 
 
-def psnr(clean: Any, x: Any) -> float:
+def mean_psnr(clean: Any, x: Any) -> float:
     """Peak signal-to-noise ratio in dB for a peak of 1, mean over images."""
-    return float(np.mean(-10 * np.log10(np.mean((np.asarray(x) - np.asarray(clean)) ** 2, axis=(1, 2)))))
+    return float(np.mean(psnr(jnp.asarray(x), jnp.asarray(clean), data_range=1.0)))
 
 
 def run_denoising(config: Denoising, session: Session) -> dict[str, xr.Dataset]:
@@ -94,10 +95,10 @@ def learn_total_variation(config: Denoising, pieces: Pieces) -> dict[str, Any]:
         x, loss = _true(problem, end, x, config.precision)
         x_unseen, _ = _true(unseen, end, x_unseen, config.precision)
         losses.append(loss)
-        unseen_psnr.append(psnr(pieces.unseen, x_unseen))
+        unseen_psnr.append(mean_psnr(pieces.unseen, x_unseen))
         denoised.append(np.asarray(x_unseen))
     return {
-        "noisy_psnr": psnr(pieces.unseen, pieces.unseen_noisy),
+        "noisy_psnr": mean_psnr(pieces.unseen, pieces.unseen_noisy),
         "losses": np.array(losses),
         "unseen_psnr": np.array(unseen_psnr),
         "steps": np.array(counts),
@@ -120,7 +121,12 @@ def learn_experts(config: Denoising, pieces: Pieces) -> dict[str, Any]:
     run = maid(problem, theta, problem.noisy, accuracy=config.accuracy, work_limit=config.experts_work, max_steps=10**6)
     x, _ = _true(unseen, run.theta, unseen.noisy, config.precision)
     _, loss = _true(problem, run.theta, run.x, config.precision)
-    return {"experts_loss": loss, "experts_psnr": psnr(pieces.unseen, x), "experts": np.asarray(x), "experts_steps": len(run.history.loss)}
+    return {
+        "experts_loss": loss,
+        "experts_psnr": mean_psnr(pieces.unseen, x),
+        "experts": np.asarray(x),
+        "experts_steps": len(run.history.loss),
+    }
 
 
 def _true(problem: Any, theta: Any, x: Any, precision: float) -> tuple[Any, float]:
