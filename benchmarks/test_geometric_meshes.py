@@ -1,4 +1,4 @@
-"""Cotangent Laplacian, spectrum and heat distances, values compared first; their peers in peers/meshes_geometric.py."""
+"""Cotangent Laplacian, spectrum and heat distances, values compared first; their peers in peers/meshes_geometric_meshes.py."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_distance(benchmark: Any, mesh: Mesh) -> None:
 
 
 def test_agrees_with_potpourri3d(mesh: Mesh) -> None:
-    command = [python_of("meshes"), str(PEERS_FOLDER / "meshes_geometric.py"), "--values"]
+    command = [python_of("meshes"), str(PEERS_FOLDER / "meshes_geometric_meshes.py"), "--values"]
     theirs = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1])
     laplacian = cotangent_laplacian(mesh)
     product = laplacian.stiff(jnp.sin(jnp.arange(len(mesh.vertices)) * 1.0))
