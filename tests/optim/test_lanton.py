@@ -210,6 +210,31 @@ def test_quadrature_is_within_an_eighth_for_spectra_from_flat_to_one_over_i(getk
     np.testing.assert_allclose(estimates, spectra.sum(1), rtol=0.125)
 
 
+@pytest.mark.parametrize("n_steps", [1, 2, 4, 12])
+def test_quadrature_is_the_mean_of_the_rules_of_gauss_and_of_gauss_and_radau(n_steps, double):
+    """Against the bidiagonalisation written out with the singular values of its matrix."""
+    matrix, probes = (np.random.default_rng(seed).normal(size=shape) for seed, shape in enumerate([(12, 40), (5, 12)]))
+    expected = []
+    for probe in np.sign(probes):
+        v, w, beta, b = probe / np.linalg.norm(probe), 0.0, 0.0, np.zeros((n_steps, n_steps))
+        for k in range(n_steps):
+            w = matrix.T @ v - beta * w
+            b[k, k] = np.linalg.norm(w)
+            w = w / b[k, k]
+            v = matrix @ w - b[k, k] * v
+            beta = np.linalg.norm(v)
+            v = v / beta
+            if k < n_steps - 1:
+                b[k, k + 1] = beta
+        radau = b.copy()
+        radau[-1, -1] = 0.0
+        for rule in (b, radau):
+            _, sigma, right = np.linalg.svd(rule)
+            expected.append(12 * (right[:, 0] ** 2 * sigma).sum())
+    ours = nuclear_norm_by_quadrature(jnp.asarray(matrix), probes=jnp.asarray(np.sign(probes)), n_steps=n_steps)
+    np.testing.assert_allclose(ours, np.mean(expected), rtol=1e-6)
+
+
 @jax.jit
 def rates_after(jumps):
     optimizer = noise_adaptive(optax.identity(), ["all"] * 3, ENTRIES, b2=0.0)
