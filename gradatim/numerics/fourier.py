@@ -51,13 +51,22 @@ def cosine_transform_2d(x: Float[Array, "nx ny"]) -> Float[Array, "nx ny"]:
 
 
 def inverse_cosine_transform_2d(coefficients: Float[Array, "nx ny"]) -> Float[Array, "nx ny"]:
-    """The inverse of [`cosine_transform_2d`][gradatim.numerics.cosine_transform_2d]."""
-    ny = coefficients.shape[1]
+    """The inverse of [`cosine_transform_2d`][gradatim.numerics.cosine_transform_2d].
+
+        Vₖₗ = ¼ exp(iπk/(2 nx) + iπl/(2 ny)) [Xₖₗ - X₋ₖ₋ₗ - i (X₋ₖₗ + Xₖ₋ₗ)],     X₋ₖ = X₍ₙ₋ₖ₎ and X₋₀ = 0
+    """
+    nx, ny = coefficients.shape
     half = ny // 2 + 1
-    x = coefficients / 2
-    mirrored = jnp.concatenate([jnp.zeros_like(x[:, :1]), jnp.flip(x[:, ny - half + 1 :], 1)], 1)
-    turn = _phase(ny, jnp.result_type(x, jnp.complex64))[None, :half].conj()
-    return _unfold(_inverse_cosine_fourier(*_times(turn, x[:, :half], -mirrored), ny), 1)
+
+    def columns(x: Array) -> tuple[Array, Array]:
+        return x[:, :half], jnp.concatenate([jnp.zeros_like(x[:, :1]), jnp.flip(x[:, ny - half + 1 :], 1)], 1)
+
+    here, beside = columns(coefficients)
+    above, across = columns(_mirror(coefficients))
+    dtype = jnp.result_type(coefficients, jnp.complex64)
+    turn = _phase(nx, dtype)[:, None].conj() * _phase(ny, dtype)[None, :half].conj() / 4
+    spectrum = jax.lax.complex(*_times(turn, here - across, -(above + beside)))
+    return _unfold(_unfold(jnp.fft.irfft2(spectrum, (nx, ny)), 0), 1)
 
 
 def cosine_fourier_transform(x: Float[Array, "nx ny"]) -> Complex[Array, "nx ny//2+1"]:
@@ -142,7 +151,7 @@ def _cosine_fourier(x: Array) -> tuple[Array, Array]:
 def _inverse_cosine_fourier(real: Array, imaginary: Array, ny: int) -> Array:
     nx = real.shape[0]
     # Xₖ - i X₍ₙ₋ₖ₎ with X₍ₙ₎ = 0 is twice the turned spectrum; for k > n/2 it is the conjugate pair's own entry.
-    mirrored_real, mirrored_imaginary = (jnp.concatenate([jnp.zeros_like(x[:1]), jnp.flip(x[1:], 0)]) for x in (real, imaginary))
+    mirrored_real, mirrored_imaginary = _mirror(real), _mirror(imaginary)
     half_turn = _phase(nx, jnp.result_type(real, jnp.complex64))[:, None].conj() / 2
     spectrum = jax.lax.complex(*_times(half_turn, real + mirrored_imaginary, imaginary - mirrored_real))
     return _unfold(jnp.fft.irfft2(spectrum, (nx, ny)), 0)
@@ -156,6 +165,11 @@ def _times(factor: Array, real: Array, imaginary: Array) -> tuple[Array, Array]:
 def _reflect(x: Array) -> Array:
     """Entry k from entry -k modulo n."""
     return jnp.concatenate([x[:1], jnp.flip(x[1:], 0)])
+
+
+def _mirror(x: Array) -> Array:
+    """Entry k from entry n - k, and zero for k = 0."""
+    return jnp.concatenate([jnp.zeros_like(x[:1]), jnp.flip(x[1:], 0)])
 
 
 def _phase(n: int, dtype: np.dtype) -> Array:
