@@ -60,10 +60,13 @@ def train_operators(config: Config, solved: Solved, session: Session, key: jax.A
         points = basis.magic_points(min(config.points, 6 * basis.rank))
         on_points = operator.at_points(points)
         strains = jnp.asarray(solved.collocation)
-        fitted = _fit(session, f"equilibrium {count}", on_points, strains, keys, config, config.lbfgs_steps)
+        is_claimed = count in (config.restricted, config.snapshots[-1])
+        own = keys if is_claimed else keys[: config.beside_seeds]
+        fitted = _fit(session, f"equilibrium {count}", on_points, strains, own, config, config.lbfgs_steps)
         trained[f"equilibrium {count}"] = _look(session, f"equilibrium {count}", operator, fitted, solved)
         samples = _repeated(ModalSamples.of(basis, first(solved.snapshots, count)), math.lcm(*config.snapshots))
-        fitted = _fit(session, f"regression {count}", ModalRegression(operator), samples, keys, config, config.lbfgs_steps)
+        own = keys if count == config.restricted else keys[: config.beside_seeds]
+        fitted = _fit(session, f"regression {count}", ModalRegression(operator), samples, own, config, config.lbfgs_steps)
         # Its parameters are those of the operator in it, in the same order.
         trained[f"regression {count}"] = _look(session, f"regression {count}", operator, fitted, solved)
         if count == config.snapshots[-1] and config.all_points_seeds:
