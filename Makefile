@@ -37,7 +37,7 @@ demo: env
 
 # In the order of the folders: xdist would begin with the files of many tests, and end with the longest, one worker idle.
 test: env
-	NPROC=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --doctest-modules tests gradatim
+	NPROC=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --doctest-modules tests gradatim
 
 lint: env
 	$(BIN)/ruff check .

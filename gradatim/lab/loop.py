@@ -52,7 +52,7 @@ class NonFiniteError(FloatingPointError):
 def holds_convolution(step: Step, state: Any, args: Any) -> bool:
     """Whether one step holds a convolution, which XLA's CPU backend runs about ten times slower inside any control flow."""
     closed, *_ = eqx.filter_make_jaxpr(step)(state, jnp.zeros((), jnp.int32), args)
-    return any(equation.primitive.name == "conv_general_dilated" for equation in _equations(closed.jaxpr))
+    return any(equation.primitive.name == "conv_general_dilated" for equation in _equations(closed.jaxpr, set()))
 
 
 def dispatched_on_this_device(step: Step, state: Any, args: Any) -> bool:
@@ -331,20 +331,20 @@ def _checked_leaf(path: Any, old: Any, new: Any) -> Any:
     return new if jnp.issubdtype(new.dtype, jax.dtypes.prng_key) else jax.lax.convert_element_type(new, new.dtype)
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
+def _equations(jaxpr: Any, seen: set[int]) -> Iterator[Any]:
+    """Of a program and all within it, each once however often it is called; they stand among the parameters, alone or in a tuple."""
+    seen.add(id(jaxpr))
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
-            if _is_jaxpr(inner):
-                yield from _equations(getattr(inner, "jaxpr", inner))
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return hasattr(getattr(value, "jaxpr", value), "eqns")
+        for parameter in equation.params.values():
+            for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
+                program = getattr(inner, "jaxpr", inner)
+                if hasattr(program, "eqns") and id(program) not in seen:
+                    yield from _equations(program, seen)
 
 
 def _on_device(leaf: Any) -> Any:
-    return jnp.array(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
+    return jax.device_put(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
 
 def _inexact_paths(state: Any) -> list[str]:

@@ -79,7 +79,8 @@ def child_environment(request: RunRequest) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    pinned = {"NPROC": "1"} if request.threads == 1 else {}
+    # XLA's threads, and those of NumPy's and SciPy's linear algebra.
+    pinned = {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1"} if request.threads == 1 else {}
     flags = {"XLA_FLAGS": f"{QUICKLY_COMPILED} {os.environ.get('XLA_FLAGS', '')}".rstrip()} if request.scale == "smoke" else {}
     path = {"PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)}
     return {**defaults, **os.environ, **flags, **path, **pinned, "MPLBACKEND": "agg", "PYTHONUNBUFFERED": "1"}
