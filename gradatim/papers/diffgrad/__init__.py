@@ -22,8 +22,8 @@ SCALES = {
         n_starts=201,
         online_rounds=1000,
         images=Images(
-            "digits", 512, 64, 256, 8, (8,), stem_stride=1, batch_size=128, optimizers=("adam_half", "diffgrad"),
-            factors=(10.0,), epochs=6, activations=("elu",), activation_epochs=1,
+            "digits", 256, 64, 64, 8, (4,), stem_stride=1, batch_size=64, optimizers=("adam_half", "diffgrad"),
+            factors=(10.0,), epochs=2, activations=("elu",), activation_epochs=1,
         ),
     ),
     "laptop": Config(),

@@ -44,7 +44,7 @@ def run_normal(session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
     key_fields, key_points, key_starts = jax.random.split(key, 3)
     parts = session.once("decompositions", lambda: _host(_decompositions(key_fields, key_points)))
     flows = session.once("likelihoods and flows of normal data", lambda: _host(_flows(flat_normal(key_starts, N_DATA + N_DRAWN, 2))))
-    gradient = linear_helmholtz(jnp.asarray(-np.linalg.inv(COVARIANCE) + TURN), jnp.asarray(COVARIANCE)).gradient
+    gradient = _gradient_part(jnp.asarray(-np.linalg.inv(COVARIANCE) + TURN))
     session.note(
         "C1: the gradient part of -C⁻¹x + Jx is "
         + np.array2string(np.asarray(gradient).round(4), separator=", ").replace("\n", "")
@@ -98,6 +98,11 @@ def run_normal(session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
 
 def _host(found: dict[str, Array]) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in found.items()}
+
+
+@jax.jit
+def _gradient_part(matrix: Array) -> Array:
+    return linear_helmholtz(matrix, jnp.asarray(COVARIANCE)).gradient
 
 
 @jax.jit

@@ -132,7 +132,7 @@ def _samples(config: Config, session: Session, key: jax.Array) -> xr.Dataset:
 def _noisy_sphere(key: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
     """Data as they are at the last time."""
     numbers = np.asarray(flat_normal(key, 2, *shape))
-    c = PATH.coefficients(1 - LAST)
+    c = jax.jit(PATH.coefficients)(1 - LAST)
     return float(c.a) * numbers[0] / np.linalg.norm(numbers[0], axis=-1, keepdims=True) + float(c.m) * numbers[1]
 
 

@@ -29,8 +29,11 @@ SCALES = {
         correlations=Correlations(cells=16, samples=100, smallest_samples=400, space_cells=48),
         plates=Plates(fields=12, times=6),
         ions=Ions(pairs=64, cells=16, steps=400),
-        line=Line(cells=128, warm_steps=1000, steps=4000, window=(2, 6), control_window=(4, 12)),
-        plane=Plane(cells=32, warm_steps=600, steps=2400, window=(2, 6), life_window=(3, 6), sides=(2, 3, 4, 6, 8)),
+        line=Line(cells=64, warm_steps=1000, steps=4000, seeds=3, window=(2, 6), control_window=(8, 12)),
+        # All windows hold five shells, and fits of equal shapes are one program.
+        plane=Plane(
+            cells=24, warm_steps=600, steps=2400, seeds=3, window=(2, 6), life_window=(3, 7), control_window=(3, 7), sides=(2, 3, 4, 5, 6)
+        ),
         vertices=Vertices(cells=32),
     ),
     "laptop": Config(),

@@ -88,10 +88,10 @@ class Config:
 
 SCALES = {
     "smoke": Config(
-        Theory(n_chains=200, cost_steps=60, descent_steps=20, horizons=(30, 100, 300), n_seeds=4),
+        Theory(n_groups=20, n_chains=60, cost_steps=60, descent_steps=20, horizons=(10, 30, 100), n_seeds=3),
         Images(
             "digits", 512, 128, 128, (8, 16), 1, 128, ("muon", "uniform"), rates=(0.05,),
-            target=50.0, tuning_steps=1, steps=15, every=5, repeats=20,
+            target=50.0, tuning_steps=1, steps=15, every=5, repeats=5,
         ),
     ),
     "laptop": Config(),

@@ -17,7 +17,7 @@ PRECISION = "double"
 SCALES = {
     "smoke": Config(
         log_sum_exp=(100,),
-        timed_equations=(100, 200),
+        timed_equations=(20, 40),
         repeats=3,
         powers=(5,),
         chebyshev=(50,),

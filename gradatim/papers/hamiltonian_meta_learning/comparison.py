@@ -185,7 +185,7 @@ class Experiment:
         own = np.asarray(drawn.trajectory).reshape(*batch.shape, -1)[0, ..., :n_tasks]
         which = (own[..., None] + 1 + np.arange(n_paths)) % config.test_trajectories
         true = np.asarray(self.trajectories.test.states)[rows[..., None], which]
-        learners = _on_device(jax.tree.map(lambda x: x[:, :n_tasks], jax.device_get(adapted)))
+        learners = jax.device_put(jax.tree.map(lambda x: x[:, :n_tasks], jax.device_get(adapted)))
         starts = jnp.asarray(np.tile(true[None, ..., 0, :], (len(ARMS), 1, 1, 1, 1, 1)).reshape(-1, n_tasks, n_paths, 4))
         paths = self.session.once("trajectories of the adapted", predict, learners, starts, config.times)
         paths = np.asarray(paths).reshape(*batch.shape, n_tasks, n_paths, config.times + 1, 4)
@@ -207,14 +207,14 @@ class Experiment:
         # Runs of four variants with inner steps, and of one without; untrained ones are where both start.
         runs = make_runs(self.config, self.keys_runs, tuple(VARIANTS), sets, self.n_systems)
         n = self.n_systems * len(sets)
-        plain = Runs(_on_device(jax.tree.map(lambda x: x[:n], jax.device_get(runs.learners))), runs.others[:n], runs.keys[:n])
+        plain = Runs(jax.device_put(jax.tree.map(lambda x: x[:n], jax.device_get(runs.learners))), runs.others[:n], runs.keys[:n])
         of_variants = np.concatenate([rates[arm].reshape(2, -1) for arm in ("meta", *OTHERS)], axis=1)
         meta = self.trainer.train("meta", runs, of_variants, n_steps=n_steps, label=f"{label}, meta")
         pooled = self.trainer.train("pooled", plain, rates["pooled"].reshape(2, -1), n_steps=n_steps, label=f"{label}, pooled")
         # In numpy, where nothing is compiled.
         ours, theirs, untrained = jax.device_get((meta.learners, pooled.learners, plain.learners))
-        main = _on_device(jax.tree.map(lambda a, b, c: np.concatenate([a[:n], b, c]), ours, theirs, untrained))
-        others = _on_device(jax.tree.map(lambda a: a[n:], ours))
+        main = jax.device_put(jax.tree.map(lambda a, b, c: np.concatenate([a[:n], b, c]), ours, theirs, untrained))
+        others = jax.device_put(jax.tree.map(lambda a: a[n:], ours))
         shape = (3, self.n_systems, len(sets))
         loss = np.concatenate([meta.loss, pooled.loss], axis=1).reshape(len(meta.loss), -1, *shape[1:])
         clipped = np.concatenate([meta.clipped, pooled.clipped])
@@ -263,7 +263,3 @@ def _ends(learners: Learner, tasks: Tasks, rates: Any, n_steps: int) -> list[Arr
 def _readable(change: np.ndarray) -> np.ndarray:
     """A layer that no longer varies has changed wholly; changes below the least are not told apart."""
     return np.maximum(np.nan_to_num(change, nan=1.0), LEAST_CHANGE)
-
-
-def _on_device(tree: Any) -> Any:
-    return jax.tree.map(jnp.asarray, tree)

@@ -23,10 +23,10 @@ SCALES = {
     "smoke": Config(
         seeds=3,
         dimensions=2,
-        width=WidthConfig(widths=(4, 8), overlap=1.0, initial_std=0.3, steps=500, target=1e-2),
-        cluster=ClusterConfig(width=8, clusters=(2, 4), steps=300, target=0.1, overlaps=(1.0, 8.0), overlap_steps=200),
+        width=WidthConfig(widths=(4, 6), overlap=1.0, initial_std=0.3, steps=500, target=1e-2),
+        cluster=ClusterConfig(width=6, clusters=(2, 4), steps=300, target=0.1, overlaps=(1.0, 8.0), overlap_steps=200),
         # One width for both regimes, whose programs are then the same.
-        switch=SwitchConfig(examples=100, over_width=4, under_width=4, large_steps=100, small_steps=300, points=7, lanczos_steps=20),
+        switch=SwitchConfig(examples=100, over_width=4, under_width=4, large_steps=20, small_steps=20, points=7, lanczos_steps=20),
         density_steps=23,
         density_probes=4,
     ),

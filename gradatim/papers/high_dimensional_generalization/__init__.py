@@ -23,13 +23,13 @@ from .training import run_trained
 PRECISION = "double"
 SCALES = {
     "smoke": Config(
-        linear=Linear(parameters=100, ratios=(0.25, 0.5, 1.0, 2.0, 4.0), draws=20, teachers=16, motion_steps=200),
+        linear=Linear(parameters=100, ratios=(0.25, 0.5, 1.0, 2.0, 4.0), draws=15, teachers=16, motion_steps=200),
         students=Students(
-            samples=12, widths=(0.25, 0.5, 1.0, 2.0, 8.0), trials=10, scaled=(2.0,), scaled_trials=3,
+            samples=12, widths=(0.25, 0.5, 1.0, 2.0, 8.0), trials=6, scaled=(2.0,), scaled_trials=6,
             spectrum_samples=60, spectrum_inputs=30, spectrum_draws=3,
         ),
         digits=Digits("digits", pool=8, samples=60, test=200, widths=(0.25, 0.5, 1.0, 2.0, 4.0), seeds=3),
-        trained=Trained(samples=50, test=500, widths=(4, 32), rates=(1e-2,), steps=150),
+        trained=Trained(samples=50, test=500, widths=(4, 32), rates=(1e-2,), steps=60),
     ),
     "laptop": Config(),
     "full": Config(

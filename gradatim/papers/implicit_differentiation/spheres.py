@@ -32,6 +32,8 @@ def run_spheres(config: Spheres, session: Session) -> Findings:
     n, theta = config.particles, jnp.asarray(config.ratio)
     starts = side * jax.random.uniform(session.key, (config.packings * n * 2,)).reshape(config.packings, n, 2)
 
+    # Compiled by themselves only to be traced once, however often they are called.
+    @jax.jit
     def polish(x: Any, theta: Any) -> Any:
         def newton(_: Any, x: Any) -> Any:
             operator = lx.JacobianLinearOperator(lambda x, theta: force_free(x, theta), x, theta)
@@ -39,6 +41,7 @@ def run_spheres(config: Spheres, session: Session) -> Findings:
 
         return jax.lax.fori_loop(0, NEWTON_STEPS, newton, x)
 
+    @jax.jit
     def sensitivity(x: Any, theta: Any) -> Any:
         return root_jvp(force_free, x, (theta,), (jnp.ones(()),), linear_solver=PSEUDO_INVERSE)
 

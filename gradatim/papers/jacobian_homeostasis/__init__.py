@@ -8,7 +8,7 @@ as the forward ones.
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from gradatim.lab import Findings, Session
 
@@ -60,7 +60,7 @@ def run(config: Config, session: Session) -> Findings:
     trees |= train(config.training, "loop", images, session, key_loop)[0]
     # Those of the first, smallest rate.
     arms = trees["angles"].arm.values.tolist()
-    chosen = jnp.asarray([arms.index(f"EP {angle:g}") for angle in ANGLES])
+    chosen = np.array([arms.index(f"EP {angle:g}") for angle in ANGLES])
     measured = jax.tree.map(lambda w: w[:, chosen, 0], networks["angles"])
     trees["nudging"] = measure_nudging(config.nudging, images, measured, session, key_nudging)
     return judge(config, trees, session)

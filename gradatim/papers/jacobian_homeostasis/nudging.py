@@ -175,8 +175,9 @@ def _readings(readings: Readings, networks: LayeredNetwork, keys: Array) -> dict
 
 def measure_nudging(config: Nudging, images: Images, networks: LayeredNetwork, session: Session, key: PRNGKeyArray) -> xr.Dataset:
     """Readings for every seed, of networks with the axes (seed, angle)."""
-    double = jax.tree.map(lambda w: w.astype(jnp.float64), networks)
-    readings = Readings(config, images.test_inputs[: config.examples].astype(jnp.float64), images.test_labels[: config.examples])
+    double = jax.tree.map(lambda w: jnp.asarray(w.astype(np.float64)), networks)
+    x, y = (np.asarray(part)[: config.examples] for part in (images.test_inputs, images.test_labels))
+    readings = Readings(config, jnp.asarray(x.astype(np.float64)), jnp.asarray(y))
     keys = jax.random.split(key, len(jax.tree.leaves(networks)[0]))
     found = session.once("nudging", lambda: {k: np.asarray(v) for k, v in _readings(readings, double, keys).items()})
     dims = {

@@ -182,7 +182,7 @@ class State(eqx.Module):
 def train(
     config: Training, wiring: str, images: Images, session: Session, key: PRNGKeyArray
 ) -> tuple[dict[str, xr.Dataset], dict[str, LayeredNetwork]]:
-    """Trains all families of a wiring: curves over (arm, rate, seed, epoch), and the last networks, axes (seed, arm, rate)."""
+    """Trains all families of a wiring: curves over (arm, rate, seed, epoch), and the last networks on the host, axes (seed, arm, rate)."""
     per_epoch = config.n_train // config.batch_size
     steps = config.epochs * per_epoch
     key_first, key_order, key_probe = jax.random.split(key, 3)
@@ -201,6 +201,7 @@ def train(
     degrees = jnp.asarray([arm.degrees or 0.0 for _, arm, _ in lanes], jnp.float32)
     state = first_state(work, jax.random.split(key_first, config.seeds), degrees, wiring)
     loop = session.loop(step, state, steps=steps, args=work, every=per_epoch, watch=watch, label=wiring, on_nonfinite="keep")
+    last = jax.tree.map(np.asarray, loop.state.networks)
     curves, networks, start = {}, {}, 0
     for name, family in members.items():
         mine = slice(start, start := start + len(family.lanes))
@@ -208,10 +209,10 @@ def train(
         history = {what: values[:, :, mine] for what, values in loop.history.items() if what != "step"}
         curves[name] = as_dataset(history, family, config.seeds)
 
-        def of_family(w: Array, mine: slice = mine, shape: tuple[int, int] = shape) -> Array:
+        def of_family(w: np.ndarray, mine: slice = mine, shape: tuple[int, int] = shape) -> np.ndarray:
             return w[:, mine].reshape(len(w), *shape, *w.shape[2:])
 
-        networks[name] = jax.tree.map(of_family, loop.state.networks)
+        networks[name] = jax.tree.map(of_family, last)
     return curves, networks
 
 

@@ -31,7 +31,7 @@ SCALES = {
         ),
         solver=Solver(samples=4, tolerance=1e-3),
         checkerboard=Checkerboard(
-            points=200, noise=256, nodes=16, width=16, depth=2, batch_size=64, steps=100, seeds=3, euler=(2, 6), samples=200,
+            points=200, noise=256, nodes=16, width=16, depth=1, batch_size=64, steps=50, seeds=3, euler=(2, 6), samples=200,
             directions=8, energy_samples=200,
         ),
     ),

@@ -23,8 +23,8 @@ from .widths import run_widths
 PRECISION = "single"
 SCALES = {
     "smoke": Config(
-        places=8, times=8, width=8, depth_state=2, depth_path=1, steps=20, other_rates=(0.03,), speeds=(1.0, 10.0, 30.0),
-        fixed_burgers=(0.0, 10.0), moving_burgers=(0.0,), by_label=False, windows=4, cells=256, lanczos_steps=8, grid=5,
+        places=8, times=8, width=8, depth_state=1, depth_path=1, steps=20, other_rates=(0.03,), speeds=(1.0, 10.0, 30.0),
+        fixed_burgers=(0.0, 10.0), moving_burgers=(0.0,), by_label=False, windows=4, cells=256, lanczos_steps=4, grid=3,
     ),
     "laptop": Config(),
     "full": Config(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
+from jaxtyping import Array
 
 from gradatim.lab import Measure, Session
 from gradatim.lab.sweeps import learning_rate_sweep
@@ -62,13 +66,26 @@ def descend(config: Testbed, session: Session) -> dict[str, xr.Dataset]:
     return {"testbed": runs, "lengths": xr.Dataset({"mean_dual_norm": xr.concat(means, lengths)})}
 
 
+class _Start(eqx.Module):
+    """First layers, a module of its own so that all sweeps draw them by one program."""
+
+    travel: Array
+    width: int = eqx.field(static=True)
+
+    def __call__(self, key: Any) -> Array:
+        return self.travel * jax.random.normal(key, (len(self.travel), self.width, self.width))
+
+
+@functools.cache
+def _order(steps: int) -> Callable[[Any], Array]:
+    """Keys of the noise of every step; the same function for all sweeps of equal length."""
+    return lambda key: jax.random.split(key, steps)
+
+
 def _sweep(config: Testbed, session: Session, variant: str, made: dict[str, Any], steps: int) -> xr.Dataset:
     n = config.width
-    travel = jnp.asarray(config.travel if variant == VARIANTS[1] else np.ones(len(config.noise)))[:, None, None]
-    sizes = jnp.asarray(config.noise)[:, None, None]
-
-    def init(key: Any) -> Any:
-        return travel * jax.random.normal(key, (len(config.noise), n, n))
+    travel = jnp.asarray(np.asarray(config.travel if variant == VARIANTS[1] else np.ones(len(config.noise)))[:, None, None])
+    sizes = jnp.asarray(np.asarray(config.noise)[:, None, None])
 
     def loss(layers: Any, noise: Any) -> Any:
         return (layers**2).sum() / 2 + (layers * noise).sum()
@@ -81,9 +98,8 @@ def _sweep(config: Testbed, session: Session, variant: str, made: dict[str, Any]
         return {"loss": (layers**2).sum() / 2, "dual_norm": jnp.linalg.svd(layers, compute_uv=False).sum()}
 
     sweep = learning_rate_sweep(
-        session, made, init=init, loss=loss, evaluate=evaluate, data=sizes, batch=batch, rates=config.rates, steps=steps,
-        order=lambda key: jax.random.split(key, steps), n_seeds=config.n_seeds, every=max(steps // 20, 1),
-        label=f"{variant}, {steps} steps,",
+        session, made, init=_Start(travel, n), loss=loss, evaluate=evaluate, data=sizes, batch=batch, rates=config.rates, steps=steps,
+        order=_order(steps), n_seeds=config.n_seeds, every=max(steps // 20, 1), label=f"{variant}, {steps} steps,",
     )  # fmt: skip
     return sweep.data
 

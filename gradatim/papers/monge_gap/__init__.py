@@ -31,7 +31,7 @@ _SMALL = Training(steps=30, batch_size=32, seeds=3, pool=128, held_out=34, width
 _LONG = {"pool": 65_536, "held_out": 2048, "width": 128}
 SCALES = {
     "smoke": Config(
-        exact=Exact(linear_points=1000, repeats=3, sizes=(16, 64, 256), size_repeats=5, points=64, maps=5, pair_points=32),
+        exact=Exact(linear_points=1000, repeats=3, sizes=(16, 64, 128), size_repeats=5, points=64, maps=5, pair_points=16),
         plane=Plane(training=_SMALL, weights=(1.0,), debiased=False),
         costs=Costs(euclidean=_SMALL, sphere=_SMALL),
         dimensions=Dimensions(training=_SMALL, fresh=256, dimensions=(16,), gap_weights=(1.0,), asymmetry_weights=(0.01,)),

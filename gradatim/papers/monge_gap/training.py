@@ -139,18 +139,18 @@ def train(
     n_seeds, n, dim = samples.x.shape
     arrays, network = _networks(config, host_generator(key_weights), n_seeds, dim, is_correction=starts is not None)
     x, y, held_x, held_y = (np.asarray(part, np.float32) for part in samples)
-    scales = [_scales(cost, jnp.asarray(a[:MOST_ROWS]), jnp.asarray(b[:MOST_ROWS])) for a, b in zip(x, y, strict=True)]
+    scales = [_scales(cost, jax.device_put(a[:MOST_ROWS]), jax.device_put(b[:MOST_ROWS])) for a, b in zip(x, y, strict=True)]
     fit_scale, gap_scale = np.asarray(scales, np.float32).T
     random = host_generator(key_rows)
     sizes = [config.pool, n] if any(arm.fresh for arm in arms) else [config.pool]
     rows = [np.stack([_batches(random, size, config) for _ in range(2 * n_seeds)], axis=1) for size in sizes]
     runs = len(arms) * n_seeds
     task = _Task(
-        x=jnp.asarray(x),
-        y=jnp.asarray(y),
-        rows=jnp.asarray(np.stack(rows).reshape(len(sizes), config.steps, n_seeds, 2, -1)),
-        weights=jnp.asarray(np.repeat(np.asarray(arms, np.float32), n_seeds, axis=0)),
-        seed_of=jnp.asarray(np.tile(np.arange(n_seeds, dtype=np.int32), len(arms))),
+        x=jax.device_put(x),
+        y=jax.device_put(y),
+        rows=jax.device_put(np.stack(rows).reshape(len(sizes), config.steps, n_seeds, 2, -1)),
+        weights=jax.device_put(np.repeat(np.asarray(arms, np.float32), n_seeds, axis=0)),
+        seed_of=jax.device_put(np.tile(np.arange(n_seeds, dtype=np.int32), len(arms))),
         fit_epsilon=jnp.asarray(config.fit_share * fit_scale, jnp.float32),
         gap_epsilon=jnp.asarray(config.gap_share * gap_scale, jnp.float32),
         starts=starts,
@@ -166,15 +166,16 @@ def train(
     first = jax.tree.map(lambda leaf: np.tile(leaf, (len(arms),) + (1,) * (leaf.ndim - 1)), arrays)
     # On the host, where zeros of every shape need no program.
     zeros = [jax.tree.map(np.zeros_like, first) for _ in range(2)]
-    memory = optax.ScaleByAdamState(jnp.asarray(np.zeros(runs, np.int32)), *zeros)
-    none = jnp.asarray(np.zeros(runs, np.float32))
-    state = _State(first, memory, jnp.asarray(np.zeros(runs, np.int32)), none, none)
+    none, missed = np.zeros(runs, np.float32), np.zeros(runs, np.int32)
+    state = _State(*jax.device_put((first, optax.ScaleByAdamState(missed, *zeros), missed, none, none)))
     loop = session.loop(_step, state, steps=config.steps, args=task, watch=_watch, label=label)
 
     def judged() -> dict[str, np.ndarray]:
-        images, divergence = (np.asarray(part) for part in _judged(task, loop.state.networks, jnp.asarray(held_x), jnp.asarray(held_y)))
-        own = [jnp.asarray(held_x[seed]) for seed in task.seed_of.tolist()]
-        exact = [exact_monge_gap(points, jnp.asarray(moved), cost=cost) for points, moved in zip(own, images, strict=True)]
+        images, divergence = (
+            np.asarray(part) for part in _judged(task, loop.state.networks, jax.device_put(held_x), jax.device_put(held_y))
+        )
+        own = [jax.device_put(held_x[seed]) for seed in task.seed_of.tolist()]
+        exact = [exact_monge_gap(points, jax.device_put(moved), cost=cost) for points, moved in zip(own, images, strict=True)]
         columns = {
             "images": images,
             "divergence": divergence,

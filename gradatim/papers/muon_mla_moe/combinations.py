@@ -21,6 +21,7 @@ DENSE, LATENT = KINDS[0], KINDS[-1]
 HEAD = 32
 TIMED, REPEATS = 32, 7
 "Characters of one timed call, one after another, and calls."
+MOST_TIMED_LAYERS = 2
 
 
 def combine(config: Config, corpus: Corpus, curves: xr.Dataset, rates: dict[str, float], session: Session) -> xr.Dataset:
@@ -75,8 +76,9 @@ def time_decoding(config: Config, kinds: list[str], session: Session) -> dict[st
     share = config.n_shared + config.top_k
     hidden = -(-config.decode_width * 8 // 3 // share) * share
     size = dataclasses.replace(
-        config.model, width=config.decode_width, n_heads=n_heads, hidden=hidden, context=config.decode_context, n_layers=2
-    )
+        config.model, width=config.decode_width, n_heads=n_heads, hidden=hidden, context=config.decode_context,
+        n_layers=min(config.model.n_layers, MOST_TIMED_LAYERS),
+    )  # fmt: skip
     tokens = jnp.arange(TIMED) % 84
 
     def decoded(model: Any, cache: Any, tokens: Any, is_absorbed: bool) -> Any:
@@ -86,12 +88,16 @@ def time_decoding(config: Config, kinds: list[str], session: Session) -> dict[st
 
         return jax.lax.scan(step, cache, tokens)[1]
 
+    @eqx.filter_jit
+    def ready(kind: str, key: Any) -> tuple[Any, Any]:
+        model = drawn(config, size, key, kind=kind)
+        # What the cache holds does not change how long it takes to read.
+        return model, tuple(dataclasses.replace(layer, length=layer.length + config.decode_context - TIMED) for layer in model.init_cache())
+
     compiled = eqx.filter_jit(decoded)
     functions = {}
     for kind in kinds:
-        model = eqx.filter_jit(lambda key, kind=kind: drawn(config, size, key, kind=kind))(jax.random.key(0))
-        # What the cache holds does not change how long it takes to read.
-        full = tuple(dataclasses.replace(layer, length=layer.length + config.decode_context - TIMED) for layer in model.init_cache())
+        model, full = ready(kind, jax.random.key(0))
         functions[kind] = _call(compiled, model, full, tokens, True)
         if kind == "latent, dense" or (kind == LATENT and "latent, dense" not in kinds):
             functions[f"{kind}, not absorbed"] = _call(compiled, model, full, tokens, False)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jaxtyping import Array
 
 from gradatim.lab import Measure, Session, host_generator
 from gradatim.nets import matrix_axes, muon_roles
@@ -24,6 +25,11 @@ MOST = 1.2024
 "The largest singular value that five Newton–Schulz steps can give (at 0.0041 of the Frobenius norm)."
 
 
+@jax.jit
+def _exact_factor(gradient: Array) -> Array:
+    return polar_factor(gradient, method="svd")
+
+
 def best_rival(theory: Theory, session: Session) -> Measure:
     """How much further than the orthogonal factor any direction of the unit ball descends, relative: random ones and its neighbours.
 
@@ -33,7 +39,7 @@ def best_rival(theory: Theory, session: Session) -> Measure:
     furthest = []
     for shape in SHAPES:
         gradient = random.normal(size=shape)
-        factor = np.asarray(polar_factor(jnp.asarray(gradient, jnp.float32), method="svd"), np.float64)
+        factor = np.asarray(_exact_factor(jnp.asarray(gradient, jnp.float32)), np.float64)
         others = random.normal(size=(theory.n_rivals, *shape)) / np.sqrt(max(shape))
         left, _, right = np.linalg.svd(others, full_matrices=False)
         share = 10 ** random.uniform(-3, 0, size=(theory.n_rivals, 1, 1))
@@ -125,9 +131,12 @@ def weight_norms(config: Config, corpus: Corpus, session: Session) -> tuple[xr.D
     def watch(state: Any, args: Any) -> dict[str, Any]:
         return {arm: norms(state[arm][0]) for arm in arms} | {"bound": state["bound"]}
 
-    state: dict[str, Any] = {arm: (model, made[arm].init(eqx.filter(model, eqx.is_inexact_array))) for arm in arms}
-    state["bound"] = eqx.filter_jit(norms)(model)
-    loop = session.loop(step, state, steps=size.steps, args=(order, data), every=1, watch=watch, label="norms of the weights")
+    @eqx.filter_jit
+    def begin(model: Any) -> dict[str, Any]:
+        state: dict[str, Any] = {arm: (model, made[arm].init(eqx.filter(model, eqx.is_inexact_array))) for arm in arms}
+        return state | {"bound": norms(model)}
+
+    loop = session.loop(step, begin(model), steps=size.steps, args=(order, data), every=1, watch=watch, label="norms of the weights")
     found = {name: (("step", "matrix"), loop.history[name]) for name in (*arms, "bound")}
     norms_over_time = xr.Dataset(found, {"step": loop.history["step"]})
     # Before the first step both are the same number.

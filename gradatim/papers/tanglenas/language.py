@@ -56,12 +56,13 @@ def run_language(config: Language, session: Session, key: jax.Array) -> dict[str
     start = eqx.filter_jit(lambda keys: jax.lax.map(lambda key: eqx.filter(make(key), eqx.is_array), keys))
     keys = jax.random.split(key_nets, config.seeds)
     state, history = _searched(config, session, rest, start(keys), (drawn(0, border), drawn(border, len(tokens))), key_steps)
-    found = np.asarray(jax.vmap(space.discretise)(state.logits))
-    others = np.asarray(space.sample(key_random, config.seeds * config.n_random)).reshape(config.seeds, config.n_random, -1)
+    found = np.asarray(jax.jit(jax.vmap(space.discretise))(state.logits))
+    n_random = config.seeds * config.n_random
+    others = np.asarray(jax.jit(lambda key: space.sample(key, n_random))(key_random)).reshape(config.seeds, config.n_random, -1)
     largest = np.tile(np.array(space.sizes, np.int32) - 1, (config.seeds, 1))
     positions = np.concatenate([found[:, None], largest[:, None], others], axis=1)  # (seed, network, choice)
     nets = start(jax.random.split(key_alone, config.seeds))
-    losses = _alone(config, session, rest, nets, jnp.asarray(positions), drawn(0, len(tokens)), held)
+    losses = _alone(config, session, rest, nets, positions, drawn(0, len(tokens)), held)
     sizes = np.array([[shapes.n_parameters(tuple(map(int, one))) for one in row] for row in positions])
     names = ["found", "largest", *(f"random {i + 1}" for i in range(config.n_random))]
     data = xr.Dataset(
@@ -139,8 +140,9 @@ def _alone(config: Language, session: Session, rest: Any, nets: Any, positions: 
     space: SearchSpace = rest.space
     optimizer = adam(config.learning_rate, config.steps)
     n = positions.shape[1]
-    arrays = jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=0), nets)
-    flat, seed_of = positions.reshape(-1, positions.shape[-1]), jnp.repeat(jnp.arange(config.seeds), n)
+    arrays = jax.tree.map(lambda leaf: jnp.asarray(np.repeat(np.asarray(leaf), n, axis=0)), nets)
+    flat = jnp.asarray(positions.reshape(-1, positions.shape[-1]))
+    seed_of = jnp.asarray(np.repeat(np.arange(config.seeds, dtype=np.int32), n))
 
     def step(state: _Alone, i: Any, args: Any) -> _Alone:
         rest, texts, flat, seed_of = args

@@ -45,10 +45,10 @@ def load_parts(config: Search, session: Session) -> Parts:
     }
     for one in loaded.values():
         session.uses(one.provenance)
-    as_images = {split: Images(jnp.asarray(one.images.transpose(0, 3, 1, 2)), jnp.asarray(one.labels)) for split, one in loaded.items()}
     half = config.n_train // 2
-    train = as_images["train"]
-    return Parts(Images(train.images[:half], train.labels[:half]), Images(train.images[half:], train.labels[half:]), as_images["test"])
+    train, test = loaded["train"], loaded["test"]
+    pieces = ((train.images[:half], train.labels[:half]), (train.images[half:], train.labels[half:]), (test.images, test.labels))
+    return Parts(*(Images(jnp.asarray(images.transpose(0, 3, 1, 2)), jnp.asarray(labels)) for images, labels in pieces))
 
 
 def make_net(config: Search, key: Any) -> Any:

@@ -57,13 +57,13 @@ def run_searches(config: Search, session: Session, key: jax.Array) -> dict[str, 
     else:
         table = read_table(config)
     nets = make_nets(config, jax.random.split(key_nets, config.seeds))
-    state, history = _searched(config, session, parts, rest, nets, key_rows, key_steps)
+    models, history = _searched(config, session, parts, rest, nets, key_rows, key_steps)
     found = history["incumbent"]  # (row, arm, seed, choice)
     order = [ARMS.index(name) for name in INHERITED]
-    arrays = jax.tree.map(lambda leaf: leaf[jnp.asarray(order)].reshape(-1, *leaf.shape[2:]), state.model)
-    scored = Images(*(part[: config.n_scored] for part in parts.validation))
-    tested = Images(*(part[: config.n_inherited] for part in parts.test))
-    both = Images(*(jnp.concatenate(pair) for pair in zip(scored, tested, strict=True)))
+    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf[order].reshape(-1, *leaf.shape[2:])), models)
+    scored = (np.asarray(part)[: config.n_scored] for part in parts.validation)
+    tested = (np.asarray(part)[: config.n_inherited] for part in parts.test)
+    both = Images(*(jnp.asarray(np.concatenate(pair)) for pair in zip(scored, tested, strict=True)))
     positions = jnp.asarray(space.every())
     right = session.once("as every architecture", lambda: np.asarray(accuracies(arrays, rest, positions, both), np.int8))
     shares = right.reshape(len(INHERITED), config.seeds, space.n_architectures, -1)
@@ -122,7 +122,10 @@ class _Task(eqx.Module):
 def _searched(
     config: Search, session: Session, parts: Parts, rest: Any, nets: Any, key_rows: jax.Array, key_steps: jax.Array
 ) -> tuple[Any, dict[str, np.ndarray]]:
-    """All arms from all seeds through one program: the arm decides which sampler's probabilities count."""
+    """All arms from all seeds through one program: the arm decides which sampler's probabilities count.
+
+    The last networks, (arm, seed), on the host, and what was watched.
+    """
     space, each = rest.space, samplers(config.steps)
     random = host_generator(key_rows)
     halves = parts[:2]
@@ -130,8 +133,8 @@ def _searched(
         np.stack([batches(random, len(half.labels), config.batch_size, config.steps) for half in halves], axis=1)
         for _ in range(config.seeds)
     ]
-    seed_of = jnp.tile(jnp.arange(config.seeds), len(ARMS))
-    task = _Task(rest, parts, jnp.asarray(np.stack(rows, axis=1)), jnp.repeat(jnp.arange(len(ARMS)), config.seeds), seed_of, key_steps)
+    arm_of, seed_of = np.indices((len(ARMS), config.seeds), np.int32).reshape(2, -1)
+    task = _Task(rest, parts, jnp.asarray(np.stack(rows, axis=1)), jnp.asarray(arm_of), jnp.asarray(seed_of), key_steps)
 
     @eqx.filter_jit
     def begin(nets: Any, keys: Any) -> _State:
@@ -172,7 +175,8 @@ def _searched(
     loop = session.loop(step, start, steps=config.steps, args=task, every=max(config.steps // 30, 1), watch=watch, label="searches")
     shape = (len(ARMS), config.seeds)
     history = {name: column.reshape(len(column), *shape, *column.shape[2:]) for name, column in loop.history.items() if name != "step"}
-    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), loop.state), history | {"step": loop.history["step"]}
+    models = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*shape, *leaf.shape[1:]), loop.state.model)
+    return models, history | {"step": loop.history["step"]}
 
 
 def _method(config: Search, sampler: Any, loss: Any = image_loss, is_learned: bool = True) -> ArchitectureSearch:

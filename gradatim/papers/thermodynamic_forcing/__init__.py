@@ -23,9 +23,9 @@ from .motion import run_motion
 PRECISION = "single"
 SCALES = {
     "smoke": Config(
-        gas=Gas(particles=200_000, steps=10, seeds=5),
+        gas=Gas(particles=200_000, steps=5, seeds=5),
         motion=Motion(particles=200, speeds=121),
-        boxes=Boxes(shape=(64,), per_cell=50, oblique_per_cell=50, time=4.0, looks=20, seeds=3),
+        boxes=Boxes(shape=(32,), per_cell=50, oblique_per_cell=50, time=2.0, looks=10, seeds=3),
     ),
     "laptop": Config(),
     "full": Config(

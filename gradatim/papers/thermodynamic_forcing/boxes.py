@@ -311,9 +311,15 @@ def _firehose(run: Run, end: slice, late: slice) -> dict[str, Measure]:
     }
 
 
+@jax.jit
+def growth_rate(wavenumber: Array, heat_flux: Array | float, anisotropy: Array | float) -> Array:
+    """Of whistlers by linear theory, times β / Ω."""
+    return plasma.whistler_frequency(wavenumber, heat_flux, anisotropy).imag
+
+
 def _fastest(heat_flux: float) -> float:
     K = np.linspace(0.05, 3, 600)
-    return K[np.asarray(plasma.whistler_frequency(jnp.asarray(K), heat_flux).imag).argmax()]
+    return K[np.asarray(growth_rate(jnp.asarray(K), heat_flux, 0.0)).argmax()]
 
 
 def _dataset(run: Run) -> xr.Dataset:

@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 
 from gradatim.lab import Findings
 from gradatim.lab.plots import COLOURS, MARKERS, figure, interval, label
-from gradatim.physics import plasma
 
-from .boxes import LARGEST
+from .boxes import LARGEST, growth_rate
 
 _NAMES = {
     "heat_along": "temperature gradient, field along the box",
@@ -92,8 +91,8 @@ def _draw_spectrum(data: xr.Dataset, quiet: xr.Dataset) -> Figure:
     ax = axes[0, 1]
     K = np.linspace(0.02, 3, 300)
     for drive, colour in zip((3.0, 10.0, 20.0), COLOURS, strict=False):
-        ax.plot(K, plasma.whistler_frequency(jnp.asarray(K), drive).imag, color=colour, label=f"η β = {drive:g}")
-    stilled = plasma.whistler_frequency(jnp.asarray(K), 10.0, -5.0).imag
+        ax.plot(K, growth_rate(jnp.asarray(K), drive, 0.0), color=colour, label=f"η β = {drive:g}")
+    stilled = growth_rate(jnp.asarray(K), 10.0, -5.0)
     ax.plot(K, stilled, "--", color=COLOURS[1], label="η β = 10, Δ β = -5")
     ax.axhline(0, color="black", lw=0.8)
     ax.set_ylim(-2, 4.5)

@@ -23,10 +23,10 @@ PRECISION = "single"
 SCALES = {
     "smoke": Config(
         noise=Noise(widths=(4, 16), rate=0.05, decays=(0.2,)),
-        vocabulary=32, n_successors=4, batch_size=32, widths=(8, 32), steps=200, pairs_width=8,
+        vocabulary=32, n_successors=4, batch_size=32, widths=(8, 32), steps=100, pairs_width=8,
         # As many pairs at the first width as there are beside, and as many rates of vectors as rules: programs are shared.
         transfer=Transfer(
-            widths=(8, 32), rates=(0.01, 0.02), decays=(0.25, 1.0), vector_widths=(8, 32), vector_rates=(0.003, 0.006, 0.012), steps=100
+            widths=(8, 32), rates=(0.01, 0.02), decays=(0.25, 1.0), vector_widths=(8, 32), vector_rates=(0.003, 0.006, 0.012), steps=60
         ),
     ),
     "laptop": Config(),

@@ -20,8 +20,8 @@ PRECISION = "single"
 SCALES = {
     "smoke": Config(
         moment_draws=100_000,
-        dimensions=(10, 100),
-        descents=2000,
+        dimensions=(10, 50),
+        descents=1000,
         networks=Networks(
             rates=(3e-3,),
             estimators=ESTIMATORS[:3],

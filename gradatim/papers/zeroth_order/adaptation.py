@@ -27,8 +27,12 @@ def follow_rewards(config: Config, session: Session, key: Any) -> Measure:
     def reward(y: Any) -> Any:
         return -((y - target) ** 2).sum()
 
-    exact = UNIT_NOISE**2 * jax.grad(lambda w: reward(w @ x))(weights)
-    expected_reward = reward(weights @ x)
+    @jax.jit
+    def expected(weights: Any) -> Any:
+        """σ² times the gradient, and the reward without noise."""
+        return UNIT_NOISE**2 * jax.grad(lambda w: reward(w @ x))(weights), reward(weights @ x)
+
+    exact, expected_reward = expected(weights)
 
     def mean(key: Any) -> Any:
         noise = UNIT_NOISE * jax.random.normal(key, (config.plasticity_draws // N_GROUPS, 1))
@@ -53,7 +57,7 @@ def adapt(config: Config, session: Session, key: Any) -> xr.Dataset:
     run = jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))
 
     def found(levels: Any, keys: Any) -> Any:
-        result = run(levels, keys)
+        result = jax.device_get(run(levels, keys))
         return result.times[0, 0], result.means[..., 0], result.parameters[:, :3, :, 0], result.cumulative_reward
 
     times, means, parameters, rewards = session.once("learners by noise", found, jnp.asarray(config.noise_levels), keys)

@@ -51,11 +51,11 @@ class Digits:
         for split, n in (("train", config.n_train), ("test", config.n_test)):
             data = datasets.load(config.dataset, split=split, n=n, pool=config.pool)
             session.uses(data.provenance)
-            parts[split] = (jnp.asarray(data.images).reshape(len(data), -1), jnp.asarray(data.labels))
+            parts[split] = (data.images.reshape(len(data), -1), data.labels)
         kept = config.n_validation
-        parts["validation"] = jax.tree.map(lambda a: a[-kept:], parts["train"])
-        parts["train"] = jax.tree.map(lambda a: a[:-kept], parts["train"])
-        return cls(config, parts)
+        parts["validation"] = tuple(a[-kept:] for a in parts["train"])
+        parts["train"] = tuple(a[:-kept] for a in parts["train"])
+        return cls(config, jax.tree.map(jnp.asarray, parts))
 
     def net(self, key: Any) -> eqx.nn.MLP:
         """He's initialisation, no biases at the start."""
@@ -202,7 +202,7 @@ def estimate_quality(data: Digits, session: Session, key: Any) -> tuple[xr.Datas
     """Second moments of estimates over the squared gradient, and mean cosines, at the start of training: one batch a network."""
     c = data.config
     arms = {name: f for name, f in data.known().items() if name in {"node", "weight", *c.estimators} - {*SHORT}}
-    images, labels = (a[: c.batch_size] for a in data.images["train"])
+    images, labels = (jnp.asarray(np.asarray(a)[: c.batch_size]) for a in data.images["train"])
 
     def quality(estimator: Any) -> Any:
         def of_net(key: Any, images: Any, labels: Any) -> Any:

@@ -49,7 +49,7 @@ def walk(config: Config, session: Session, key: Any) -> xr.Dataset:
     }
     n = config.walkers // N_GROUPS * N_GROUPS
     burn_in = int(BURN_IN * config.well_steps)
-    starts = jnp.where(jnp.arange(n) % 2 == 0, -1.0, 1 / math.sqrt(CURVATURES[1]))
+    starts = jnp.asarray(np.where(np.arange(n) % 2 == 0, -1.0, 1 / math.sqrt(CURVATURES[1])))
 
     @functools.cache
     def step_by(value_and_grad: Any) -> Any:
