@@ -98,7 +98,7 @@ class ResNet(eqx.Module):
 
     >>> net = ResNet(1, 10, key=jax.random.key(0))
     >>> images = jnp.zeros((5, 14, 14, 1))
-    >>> jax.vmap(net)(images).shape
+    >>> jax.jit(jax.vmap(net))(images).shape
     (5, 10)
     """
 

@@ -48,7 +48,7 @@ class MixtureOfExperts(eqx.Module):
     **Raises:** `ValueError` for a size below 1 (`n_shared`: below 0), a `top_k` above `n_routed`, or an unknown `dispatch`.
 
     >>> experts = MixtureOfExperts(8, 4, n_routed=6, n_shared=2, top_k=2, key=jax.random.key(0))
-    >>> y, load = experts(jax.random.normal(jax.random.key(1), (10, 8)))
+    >>> y, load = eqx.filter_jit(experts)(jax.random.normal(jax.random.key(1), (10, 8)))
     >>> y.shape, int(load.sum())
     ((10, 8), 20)
     """

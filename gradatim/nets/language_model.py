@@ -60,7 +60,7 @@ class DecoderLM(eqx.Module):
     at the call for a text longer than the context.
 
     >>> model = DecoderLM(84, 32, n_layers=2, n_heads=4, context=64, key=jax.random.key(0))
-    >>> model(jax.numpy.zeros(10, int)).shape
+    >>> eqx.filter_jit(model)(jax.numpy.zeros(10, int)).shape
     (10, 84)
     """
 

@@ -59,7 +59,7 @@ class UNet(eqx.Module):
     **Raises:** `ValueError` for no stage or a count below 1; when called, for sides that the stages do not divide.
 
     >>> net = UNet(1, widths=(8, 8), key=jax.random.key(0))
-    >>> net(jnp.ones((8, 8, 1)), jnp.array(0.5)).shape
+    >>> eqx.filter_jit(net)(jnp.ones((8, 8, 1)), jnp.array(0.5)).shape
     (8, 8, 1)
     """
 

@@ -59,7 +59,7 @@ class BasisNetwork(eqx.Module):
     **Raises:** `ValueError` for a number below 1; when called, for a grid too coarse for the modes.
 
     >>> network = BasisNetwork(3, 5, width=4, depth=2, modes=(2, 3), hidden=8, key=jax.random.key(0))
-    >>> network(jnp.ones((8, 16, 3))).shape
+    >>> eqx.filter_jit(network)(jnp.ones((8, 16, 3))).shape
     (8, 16, 5)
     """
 

@@ -25,7 +25,7 @@ class MixturePrior(eqx.Module):
 
     >>> prior = MixturePrior(jnp.array([0.5, 0.5]), jnp.array([[-1.0], [1.0]]), jnp.zeros((2, 0, 1)), jnp.zeros((2, 0)), jnp.array(0.0))
     >>> level = NoiseLevel(jnp.array(0.8), jnp.array(0.6), jnp.array(0.0))
-    >>> print(f"{prior(level, jnp.array([[0.45]]))[0, 0]:.4f}")  # two points: tanh(a x / m²)
+    >>> print(f"{eqx.filter_jit(prior)(level, jnp.array([[0.45]]))[0, 0]:.4f}")  # two points: tanh(a x / m²)
     0.7616
     """
 

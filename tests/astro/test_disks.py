@@ -47,7 +47,7 @@ def test_oracle_beam_and_stepped_slit_keep_the_flux(fwhm, steps):
 
 
 def test_oracle_without_a_beam_a_map_is_itself():
-    surface = jnp.asarray(np.random.default_rng(0).uniform(size=(5, 5)))
+    surface = jax.device_put(np.random.default_rng(0).uniform(size=(5, 5)))
     assert np.allclose(gaussian_beam(5, 0.1, fwhm=0.0, oversampling=1)(surface), surface)
     assert np.allclose(gaussian_beam(5, 0.1, fwhm=1e-6, oversampling=1)(surface), surface)
     whole = gaussian_beam(2, 0.1, fwhm=0.0, oversampling=2)(jnp.ones((4, 4)))

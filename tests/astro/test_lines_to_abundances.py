@@ -90,7 +90,7 @@ def test_trap_ratios_are_of_summed_fluxes():
     fluxes, error = np.stack([halpha, nitrogen]), 0.05
     seen = fluxes + error * random.normal(size=fluxes.shape)
     edges = jnp.linspace(0, 4, 7)
-    profile = radial_profile(jnp.asarray(seen), jnp.full(fluxes.shape, error), jnp.asarray(r), edges=edges, calibration="pp04-n2")
+    profile = radial_profile(jax.device_put(seen), jnp.full(fluxes.shape, error), jax.device_put(r), edges=edges, calibration="pp04-n2")
     line = radial_gradient(profile)
     assert abs(line.slope - g) < 3 * line.covariance[1, 1] ** 0.5 < 0.02
     # Of single pixels, those bright in [N II] by chance are all that is left in the outskirts: the gradient vanishes, or turns round.

@@ -95,9 +95,9 @@ def test_the_bound_covers_the_error_and_the_loss_lies_between_its_bounds(well, s
     random = np.random.default_rng(seed)
     accuracy, tolerance = 10**log_accuracy, 10**log_tolerance
     theta, direction = random.normal(size=(2, 4))
-    value, gradient, solution = exact(well, theta)
+    value, gradient, solution = map(np.asarray, exact(well, theta))
     x = solution + accuracy * direction / np.linalg.norm(direction)
-    found, bound, (upper, slope) = both(well, theta, x, accuracy, tolerance)
+    found, bound, (upper, slope) = jax.tree.map(np.asarray, both(well, theta, x, accuracy, tolerance))
     assert np.linalg.norm(found.gradient - gradient) <= bound * (1 + ROUND_OFF) + 1e-10
     assert found.certified and found.residual <= tolerance
     armijo = InexactArmijo(0.1, float(well.L_g))

@@ -17,18 +17,18 @@ def _double():
 
 def total_variation(random):
     clean, noise = random.uniform(size=(2, 2, 3, 4))
-    return TotalVariationDenoising(jnp.asarray(clean), jnp.asarray(clean + 0.1 * noise)), (2,)
+    return TotalVariationDenoising(jax.device_put(clean), jax.device_put(clean + 0.1 * noise)), (2,)
 
 
 def field_of_experts(random):
     clean, noise = random.uniform(size=(2, 2, 4, 4))
-    return FieldOfExpertsDenoising.of(jnp.asarray(clean), jnp.asarray(clean + 0.1 * noise), cosine_filters(2)), (7,)
+    return FieldOfExpertsDenoising.of(jax.device_put(clean), jax.device_put(clean + 0.1 * noise), cosine_filters(2)), (7,)
 
 
 def ridge_logistic(random):
     X, X_upper = random.normal(size=(2, 10, 3))
     labels = np.arange(10) % 3
-    return RidgeLogistic.of(jnp.asarray(X), labels, jnp.asarray(X_upper), labels, classes=3), (3, 3)
+    return RidgeLogistic.of(jax.device_put(X), labels, jax.device_put(X_upper), labels, classes=3), (3, 3)
 
 
 @jax.jit
@@ -85,7 +85,7 @@ def test_the_strong_convexity_of_a_mean_is_that_of_the_mean():
 def test_filters_answer_where_they_lie_within_the_image():
     image = np.random.default_rng(0).normal(size=(5, 6))
     filters = cosine_filters(2)
-    for answer, kernel in zip(filtered(jnp.asarray(image)[None], filters), np.asarray(filters), strict=True):
+    for answer, kernel in zip(filtered(jax.device_put(image)[None], filters), np.asarray(filters), strict=True):
         np.testing.assert_allclose(answer[0], signal.correlate2d(image, kernel, mode="valid"), atol=1e-12)
     gram = np.asarray(filters).reshape(3, 4) @ np.asarray(filters).reshape(3, 4).T
     np.testing.assert_allclose(gram, np.eye(3), atol=1e-12)

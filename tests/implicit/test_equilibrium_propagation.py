@@ -121,8 +121,8 @@ def everything(network, angles, radii, x, target):
 
 @pytest.fixture(scope="module")
 def found(network, inputs):
-    results = everything(network, jnp.array(ANGLES), jnp.array(RADII), *inputs)
-    return [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), results) for i in range(len(ANGLES))]
+    results = jax.tree.map(np.asarray, everything(network, jnp.array(ANGLES), jnp.array(RADII), *inputs))
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], results) for i in range(len(ANGLES))]
 
 
 def dense(one):
@@ -279,18 +279,18 @@ def test_one_rotating_phase_shows_activity_and_response(found, network, inputs):
     phase = rotate(network)
     still = {n: flat(jax.tree.map(lambda v: v[1], found[1]["nudged"][n])) for n in (4,)}
     np.testing.assert_allclose(flat(phase.response), still[4], rtol=1e-8, atol=1e-11)
-    free = flat(jax.tree.map(lambda u: steep_sigmoid(jnp.asarray(u)), found[1]["free"].state))
+    free = flat(jax.jit(lambda state: jax.tree.map(steep_sigmoid, state))(found[1]["free"].state))
     np.testing.assert_allclose(flat(phase.activity), free, atol=1e-4)
 
 
 @pytest.mark.parametrize("response", [NudgedResponse(0.1, 4, tolerance=1e-5), ExactResponse(), RecurrentAdjoint(), ExactAdjoint()])
 def test_single_precision_stays_single_in_a_batch(response):
-    network = LayeredNetwork(SIZES, loop_connections(SIZES), classes=3, key=jax.random.key(1), dtype=jnp.float32)
-
-    def losses(xs, targets):
+    def losses(key, xs, targets):
+        network = LayeredNetwork(SIZES, loop_connections(SIZES), classes=3, key=key, dtype=jnp.float32)
         return jax.vmap(lambda x, y: equilibrium_propagation(network, x, y, response=response, tolerance=1e-4))(xs, targets)
 
-    found = jax.eval_shape(losses, jax.ShapeDtypeStruct((2, 5), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32))
+    batch = jax.ShapeDtypeStruct((2, 5), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    found = jax.eval_shape(losses, jax.random.key(1), *batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}
     assert found.loss.shape == (2,) and found.response["l1"].shape == (2, 6)
 

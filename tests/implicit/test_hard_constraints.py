@@ -56,7 +56,7 @@ def pull(derivative, basis, coefficients, target, start, max_steps):
 
 
 def solve(target, coefficients=CUBIC, *, place=0.0, derivative="exact", start=1.0, max_steps=300):
-    numbers = (jnp.asarray(A_BASIS + place * DIRECTION), jnp.asarray(coefficients), jnp.asarray(target), jnp.asarray(start))
+    numbers = (jax.device_put(A_BASIS + place * DIRECTION), jax.device_put(coefficients), jax.device_put(target), jax.device_put(start))
     value, found, slopes = pull(derivative, *numbers, jnp.asarray(max_steps))
     return float(value), found, slopes
 
@@ -158,7 +158,7 @@ def test_oracle_one_block_is_the_single_constraint():
         found = mixture(Parts(basis, edges), data, jnp.arange(ROWS)[None])
         return found.weights, mixture.assemble(basis, found.weights), mixture.constraint(Parts(basis, edges), data).weights
 
-    weights, whole, alone = both(jnp.asarray(A_BASIS), jnp.asarray(EDGES), jnp.asarray(TARGET))
+    weights, whole, alone = both(jax.device_put(A_BASIS), jax.device_put(EDGES), jax.device_put(TARGET))
     np.testing.assert_allclose(weights[0], alone, rtol=1e-12)
     np.testing.assert_allclose(whole, A_BASIS @ alone, rtol=1e-12)
 
@@ -174,7 +174,7 @@ def test_blocks_are_solved_apart_and_put_side_by_side():
 
         return jax.vmap(jax.value_and_grad(first, has_aux=True), in_axes=(None, 0))(basis, targets)
 
-    (_, (found, whole)), gradient = of(jnp.asarray(A_BASIS), jnp.asarray(np.stack([TARGET, 2 * TARGET])))
+    (_, (found, whole)), gradient = of(jax.device_put(A_BASIS), jax.device_put(np.stack([TARGET, 2 * TARGET])))
     assert found.weights.shape == (2, 2, BASIS) and found.is_converged.all() and found.n_failures == 0
     weights = np.asarray(found.weights)
     np.testing.assert_allclose(whole[0, :6], A_BASIS[:6] @ weights[0, 0], rtol=1e-12)

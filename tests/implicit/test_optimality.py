@@ -34,7 +34,7 @@ def _double():
 @pytest.fixture(scope="module")
 def ridge():
     table = diabetes()
-    X, y = jnp.asarray(table.features), jnp.asarray(table.targets)
+    X, y = jax.device_put(table.features), jax.device_put(table.targets)
 
     def f(w, theta):
         return jnp.sum((X @ w - y) ** 2) / 2 + theta / 2 * jnp.sum(w**2)

@@ -31,8 +31,8 @@ def coupling():
     features = np.random.default_rng(0).normal(size=(8, 5)) + 2
     pairs = np.array(list(itertools.permutations(range(5), 2)))
     with jax.enable_x64(True):
-        B = np.asarray(node_coupling(jnp.asarray(features), decay=DECAY))
-        overlap, predicted = overlap_without(jnp.asarray(features), jnp.asarray(pairs), decay=DECAY)
+        B = np.asarray(node_coupling(jax.device_put(features), decay=DECAY))
+        overlap, predicted = overlap_without(jax.device_put(features), jax.device_put(pairs), decay=DECAY)
     return features, pairs, B, np.asarray(overlap), np.asarray(predicted)
 
 
@@ -54,7 +54,7 @@ def test_o8_couplings_are_as_predicted_without_both_nodes_and_repel_those_alike(
 
 def test_one_pair_gives_one_number(coupling):
     features, pairs, _, overlap, _ = coupling
-    one, _ = overlap_without(jnp.asarray(features), jnp.asarray(pairs[3]), decay=DECAY)
+    one, _ = overlap_without(jax.device_put(features), jax.device_put(pairs[3]), decay=DECAY)
     assert one.shape == () and np.isclose(one, overlap[3])
 
 
@@ -76,10 +76,10 @@ def test_what_is_learned_drops_out_of_the_energy():
     group, table = cyclic_group(7), all_pairs(cyclic_group(7))
     angles = 2 * np.pi / 7 * np.arange(7)
     w = np.stack([np.concatenate([np.cos(k * angles)] * 2) for k in (1, 2)], axis=1)
-    F = jnp.asarray((w[np.asarray(table.pairs[:, 0])] + w[7 + np.asarray(table.pairs[:, 1])]) ** 2)
+    F = jax.device_put((w[np.asarray(table.pairs[:, 0])] + w[7 + np.asarray(table.pairs[:, 1])]) ** 2)
     Y = np.eye(7)[np.asarray(table.labels)]
-    whole = residual_energy(F, jnp.asarray(Y))
-    assert np.allclose(whole, feature_energy(jnp.asarray(w), table))
+    whole = residual_energy(F, jax.device_put(Y))
+    assert np.allclose(whole, feature_energy(jax.device_put(w), table))
     left = residual_energy(F, jnp.asarray(Y - learned_prediction(group, [1])[np.asarray(table.labels)]))
     assert left[0] < ROUND_OFF * whole[0] and np.isclose(left[1], whole[1])
 

@@ -75,14 +75,14 @@ def test_o1_one_frequency_has_a_quarter_of_the_order_at_any_phases(frequency, fi
     # Five columns, as elsewhere: nothing new is compiled.
     w = np.stack([node(wave(7, frequency, first), wave(7, frequency, second)), *4 * [np.ones(14) / 14**0.5]], axis=1)
     with jax.enable_x64(True):
-        square = energies(jnp.asarray(w), all_pairs(cyclic_group(7)))[0]
+        square = energies(jax.device_put(w), all_pairs(cyclic_group(7)))[0]
     # The article's M/16 is that of x²/2, of which the energy is a quarter; a constant has none.
     assert np.allclose(square, [7 / 4, 0, 0, 0, 0], atol=ROUND_OFF) and np.isclose(square[0] / 4, 7 / 16)
 
 
 def test_o1_the_alternating_frequency_has_half_the_order():
     w = node(wave(8, 4), -wave(8, 4))[:, None]
-    assert np.allclose(feature_energy(jnp.asarray(w), all_pairs(cyclic_group(8))), 4)
+    assert np.allclose(feature_energy(jax.device_put(w), all_pairs(cyclic_group(8))), 4)
     assert maximal_energies(cyclic_group(8)).tolist() == [0, 2, 2, 2, 4]
 
 
@@ -112,10 +112,10 @@ def test_the_energy_is_that_of_written_out_matrices(random_state):
 
 def test_o4_a_linear_activation_learns_nothing_of_all_pairs_and_leaves_the_square_its_share(random_state):
     _, _, found = random_state
-    assert abs(found["all"][3]).max() < ROUND_OFF
+    assert np.abs(found["all"][3]).max() < ROUND_OFF
     assert np.allclose(found["all"][1], 0.5**2 * found["all"][0], rtol=ROUND_OFF)
     # On some of the pairs classes have different means.
-    assert abs(found["some"][3]).max() > 1
+    assert np.abs(found["some"][3]).max() > 1
 
 
 def test_o6_the_energy_has_the_gradient_that_comes_back_through_the_network(random_state):
@@ -166,16 +166,16 @@ def test_an_ascent_within_the_quaternionic_block_ends_where_a_pair_of_conjugates
     projector = QUATERNIONS.isotypic_projectors[-1]
     starts = np.random.default_rng(0).normal(size=(4, 2, 8)) @ projector
     # Eight elements, as the cyclic group of the ascents: nothing new is compiled.
-    starts = jnp.asarray(np.concatenate([starts] * 10).reshape(40, 16))
+    starts = jax.device_put(np.concatenate([starts] * 10).reshape(40, 16))
     end = ascend_features(starts, all_pairs(QUATERNIONS), n_steps=300)
     assert np.allclose(end.energy, 1.0) and maximal_energies(QUATERNIONS)[-1] == 1.0
 
 
 def test_maxima_are_flat():
-    w = jnp.asarray(node(wave(7, 2, 0.3), wave(7, 2, 1.1)))
+    w = jax.device_put(node(wave(7, 2, 0.3), wave(7, 2, 1.1)))
     curvatures = np.asarray(sphere_curvatures(w, all_pairs(cyclic_group(7))))
     # The way off the sphere, both phases turned together or apart: three zeros and no ascent.
-    assert (abs(curvatures[-3:]) < 1e-6 * abs(curvatures[0])).all() and curvatures[-4] < -1e-3 * abs(curvatures[0])
+    assert (np.abs(curvatures[-3:]) < 1e-6 * abs(curvatures[0])).all() and curvatures[-4] < -1e-3 * abs(curvatures[0])
 
 
 def test_the_energy_is_a_sum_over_blocks_of_any_activation():
@@ -205,7 +205,7 @@ def test_o11_a_relabelled_group_has_the_same_energies_and_permuted_blocks():
 def test_masses_of_features():
     group = cyclic_group(8)
     w = np.stack([node(wave(8, 1), wave(8, 1, 2.0)), 2 * node(wave(8, 4), 3 + 0 * wave(8, 1)), np.zeros(16)])
-    found = classify_features(jnp.asarray(w), group)
+    found = classify_features(jax.device_put(w), group)
     assert np.allclose(found.masses, [[0, 1, 0, 0, 0], [0.5, 0, 0, 0, 0.5], [0, 0, 0, 0, 0]], atol=ROUND_OFF)
     assert found.winner[:2].tolist() == [1, 4] and np.allclose(found.purity, [1, 1, 0])
     with pytest.raises(ValueError, match="weights must have 16 entries, two for each element, got 14"):
@@ -213,7 +213,7 @@ def test_masses_of_features():
 
 
 def test_a_node_without_a_gradient_stays():
-    starts = jnp.asarray(np.random.default_rng(0).normal(size=(14, 5)).T)
+    starts = jax.device_put(np.random.default_rng(0).normal(size=(14, 5)).T)
     end = ascend_features(starts, all_pairs(cyclic_group(7)), jnp.zeros_like, n_steps=3)
     assert np.allclose(end.weights, starts / np.linalg.norm(starts, axis=1, keepdims=True)) and (end.slope == 0).all()
 

@@ -69,7 +69,7 @@ def test_the_gradient_begins_as_the_article_says(problem, decay, scale):
     slope = scale * (scale * Yc @ Yc.T @ Fc + scale**2 * second + scale**3 * third)
     slope += scale * decay * (-Yc @ V0.T + 2 * scale * Fc @ V0 @ V0.T)
     measured = (4 * soon - later - 3 * start) / 2e-5
-    assert np.allclose(measured, slope, rtol=1e-3, atol=1e-3 * abs(slope).max())
+    assert np.allclose(measured, slope, rtol=1e-3, atol=1e-3 * np.abs(slope).max())
 
 
 def test_o7_the_gradient_ends_where_the_article_says_and_in_proportion_to_decay(problem):
@@ -102,7 +102,7 @@ def test_t4_an_output_scale_is_another_decay(problem):
 def test_a_wide_layer_goes_through_the_smaller_matrix_and_keeps_what_it_cannot_see():
     random = np.random.default_rng(3)
     F, Y, V0 = random.normal(size=(4, 7)), random.normal(size=(4, 2)), random.normal(size=(7, 2))
-    lazy = lazy_readout(jnp.asarray(F), jnp.asarray(Y), decay=0.2, start=jnp.asarray(V0))
+    lazy = lazy_readout(jax.device_put(F), jax.device_put(Y), decay=0.2, start=jax.device_put(V0))
     assert lazy.rates.shape == (4,)
     Fc, Yc = F - F.mean(axis=0), Y - Y.mean(axis=0)
     A = Fc.T @ Fc + 0.2 * np.eye(7)
@@ -117,7 +117,7 @@ def test_the_leak_is_the_target_gradient_at_first():
     random = np.random.default_rng(4)
     F, labels = random.normal(size=(9, 5)), random.integers(0, 3, 9)
     early = flow(F, np.eye(3)[labels], 0.3, np.zeros((5, 3)), 1.0)[2][1] / 1e-5
-    sent = jax.jit(target_gradient, static_argnums=2)(jnp.asarray(F - F.mean(axis=0)), jnp.asarray(labels), 3)
+    sent = jax.jit(target_gradient, static_argnums=2)(jax.device_put(F - F.mean(axis=0)), jax.device_put(labels), 3)
     assert np.allclose(early, sent, rtol=1e-3, atol=1e-3)
 
 

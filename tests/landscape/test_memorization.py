@@ -15,7 +15,7 @@ def value(s, power):
 
 
 def test_o10_a_rectifier_spreads_in_proportion_and_a_square_takes_one_pair():
-    assert np.allclose(memorization_solution(jnp.asarray(P), 1.0), 2**0.5 * P / np.linalg.norm(P), atol=1e-6)
+    assert np.allclose(memorization_solution(jax.device_put(P), 1.0), 2**0.5 * P / np.linalg.norm(P), atol=1e-6)
     square = memorization_solution(jnp.asarray(P))
     assert np.allclose(square, [2**0.5, 0, 0, 0]) and np.isclose(value(np.asarray(square), 2), 2 * P.max())
 

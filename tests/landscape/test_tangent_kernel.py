@@ -35,7 +35,7 @@ def kernels(request):
         closed = wide_kernels(x, x, n_hidden=2, activation=request.param, weight_variance=WEIGHT_VARIANCE)
         return closed, jax.lax.map(one, jax.random.split(key, 8))
 
-    return measure(jax.random.key(0), jnp.asarray(X))
+    return measure(jax.random.key(0), jax.device_put(X))
 
 
 def test_kernel_of_wide_networks_is_the_closed_one(kernels):
@@ -86,7 +86,7 @@ def test_a_linearised_network_is_the_network_at_first_order():
         return tangent(params, x) - apply(params, x), tangent(moved, x) - apply(moved, x)
 
     with jax.enable_x64(True):
-        at_start, small = gaps(1e-3, jnp.asarray(X[0]))
+        at_start, small = gaps(1e-3, jax.device_put(X[0]))
         _, large = gaps(2e-3, jnp.asarray(X[0]))
     # Single precision leaves 1e-7; the remainder is quadratic.
     assert abs(at_start) < 1e-6 and abs(small) < 1e-4 and abs(large) < 6e-4

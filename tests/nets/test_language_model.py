@@ -21,14 +21,18 @@ def decoder(**how):
     return DecoderLM(11, 16, n_layers=2, n_heads=4, context=12, hidden=32, key=jax.random.key(0), **how)
 
 
+def text(*shape):
+    return np.random.default_rng(0).integers(0, 11, shape, np.int32)
+
+
 @eqx.filter_jit
 def logits(model, tokens):
     return model(tokens)
 
 
 @pytest.mark.parametrize("how", COMBINATIONS.values(), ids=COMBINATIONS)
-def test_decoding_is_the_forward_pass_and_causal(how, getkey):
-    model, tokens = decoder(**how), jax.random.randint(getkey(), (12,), 0, 11)
+def test_decoding_is_the_forward_pass_and_causal(how):
+    model, tokens = decoder(**how), text(12)
 
     @eqx.filter_jit
     def decoded(model, tokens):
@@ -38,14 +42,14 @@ def test_decoding_is_the_forward_pass_and_causal(how, getkey):
 
         return jax.lax.scan(step, model.init_cache(), tokens)[1]
 
-    whole = logits(model, tokens)
+    whole = np.asarray(logits(model, tokens))
     np.testing.assert_allclose(decoded(model, tokens), whole, atol=SAME)
-    np.testing.assert_allclose(logits(model, tokens.at[7:].set(0))[:7], whole[:7], atol=SAME)
+    np.testing.assert_allclose(np.asarray(logits(model, np.append(tokens[:7], np.zeros(5, np.int32))))[:7], whole[:7], atol=SAME)
 
 
 @pytest.mark.parametrize("how", COMBINATIONS.values(), ids=COMBINATIONS)
-def test_training_learns_a_text_by_heart(how, getkey):
-    model, tokens = decoder(**how), jax.random.randint(getkey(), (4, 13), 0, 11)
+def test_training_learns_a_text_by_heart(how):
+    model, tokens = decoder(**how), text(4, 13)
     optimizer = optax.adam(1e-2)
 
     @eqx.filter_jit
@@ -69,10 +73,11 @@ def test_training_learns_a_text_by_heart(how, getkey):
         return eqx.combine(params, static), values
 
     trained, values = fit(model, optimizer.init(eqx.filter(model, eqx.is_inexact_array)))
+    values = np.asarray(values)
     assert abs(values[0] - np.log(11)) < 1 and values[-1] < 0.1
     if "n_experts" in how:
         steps = trained.blocks[0].feed_forward.bias_steps
-        assert abs(steps).max() > 0 and steps.dtype == jnp.int32
+        assert np.abs(steps).max() > 0 and steps.dtype == jnp.int32
 
 
 def test_as_many_parameters_are_active_with_experts_as_without():
@@ -84,11 +89,12 @@ def test_as_many_parameters_are_active_with_experts_as_without():
 
 
 def test_latent_attention_has_the_papers_sizes_by_default():
-    model = DecoderLM(5, 64, 1, 4, 8, attention="latent", key=jax.random.key(0))
+    model = eqx.filter_eval_shape(DecoderLM, 5, 64, 1, 4, 8, attention="latent", key=jax.random.key(0))
     attention = model.blocks[0].attention
     assert isinstance(attention, MultiHeadLatentAttention) and (attention.latent_dim, attention.rotary.dim) == (32, 8)
-    full = DecoderLM(5, 64, 1, 4, 8, key=jax.random.key(0))
-    assert 1 - cache_bytes(model.init_cache()) / cache_bytes(full.init_cache()) == 0.6875
+    full = eqx.filter_eval_shape(DecoderLM, 5, 64, 1, 4, 8, key=jax.random.key(0))
+    ours, theirs = (eqx.filter_eval_shape(lambda model: model.init_cache(), each) for each in (model, full))
+    assert 1 - cache_bytes(ours) / cache_bytes(theirs) == 0.6875
 
 
 def test_embedding_readout_and_router_are_no_matrices_for_muon():
@@ -108,10 +114,10 @@ def test_queries_and_keys_are_normalised_on_request():
         decoder(attention="latent", has_qk_norm=True)
 
 
-def test_loads_count_every_choice(getkey):
-    model, tokens = decoder(**COMBINATIONS["multi_head, experts"]), jax.random.randint(getkey(), (9,), 0, 11)
+def test_loads_count_every_choice():
+    model, tokens = decoder(**COMBINATIONS["multi_head, experts"]), text(9)
     _, loads = eqx.filter_jit(lambda m, t: m.with_loads(t))(model, tokens)
-    assert [load.sum() for load in loads] == [18, 18]
+    assert [np.asarray(load).sum() for load in loads] == [18, 18]
     assert decoder().balanced((None, None)).blocks[0].feed_forward.gate.weight.shape == (32, 16)
 
 
@@ -122,7 +128,7 @@ def test_a_text_longer_than_the_context_is_refused():
         decoder().init_cache(13)
 
 
-def test_a_full_cache_is_an_error(getkey):
+def test_a_full_cache_is_an_error():
     model = decoder()
     decode = eqx.filter_jit(lambda model, token, cache: model.decode(token, cache))
     _, cache = decode(model, jnp.array(3), model.init_cache(1))

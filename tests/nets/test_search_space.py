@@ -37,17 +37,17 @@ def test_samples_are_uniform():
 
 def test_logits_are_small_and_discretised_to_the_largest():
     logits = SPACE.logits(jax.random.key(1))
-    assert [a.shape for a in logits.values()] == [(3,), (2,)] and max(float(abs(a).max()) for a in logits.values()) < 5e-3
+    assert [a.shape for a in logits.values()] == [(3,), (2,)] and max(float(np.abs(a).max()) for a in logits.values()) < 5e-3
     chosen = SPACE.discretise({"width": jnp.array([0.0, 2.0, 1.0]), "kernel": jnp.array([1.0, 1.0])})
     assert chosen.tolist() == [1, 0]
     assert {name: p.argmax() for name, p in SPACE.one_hot(chosen).items()} == {"width": 1, "kernel": 0}
 
 
 def test_entropy_of_the_undecided_is_one_and_of_the_decided_zero():
-    found = entropies({"a": jnp.full(3, 1 / 3), "b": jnp.array([0.0, 1.0])})
-    assert abs(found["a"] - 1) < 1e-6 and found["b"] == 0
-    slope = jax.grad(lambda p: entropies({"b": p})["b"])(jnp.array([0.0, 1.0]))
-    assert jnp.isfinite(slope).all()
+    found = jax.jit(entropies)({"a": np.full(3, 1 / 3), "b": np.array([0.0, 1.0])})
+    assert abs(float(found["a"]) - 1) < 1e-6 and found["b"] == 0
+    slope = jax.jit(jax.grad(lambda p: entropies({"b": p})["b"]))(np.array([0.0, 1.0]))
+    assert np.isfinite(slope).all()
 
 
 def test_combinations_are_in_the_order_of_a_product():

@@ -45,12 +45,12 @@ def loss(params, batch):
     return cross_entropy(model(params, batch[0]), batch[1])
 
 
-def normal(*shape):
-    return jnp.asarray(RANDOM.normal(size=shape))
+def normal(*shape, scale=1.0):
+    return jnp.asarray(scale * RANDOM.normal(size=shape))
 
 
 def operators(n=17):
-    params = jax.tree.map(lambda leaf: 0.5 * normal(*leaf.shape), SHAPES)
+    params = jax.tree.map(lambda leaf: normal(*leaf.shape, scale=0.5), SHAPES)
     batch = normal(n, 4), jnp.asarray(RANDOM.integers(0, 3, n))
     rest = [kind(model, cross_entropy, params, batch) for kind in (GaussNewtonOperator, ResidualOperator)]
     return HessianOperator(loss, params, batch), *rest
@@ -100,7 +100,7 @@ def test_o2_scalar_deep_linear_net_at_zero_is_a_saddle_of_depth_two_and_flat_bey
 
 
 def test_o3_interpolation_has_the_spectrum_of_the_tangent_kernel():
-    params = {"first": 0.5 * normal(4, 20), "bias": normal(20), "second": 0.5 * normal(20, 2)}
+    params = {"first": normal(4, 20, scale=0.5), "bias": normal(20), "second": normal(20, 2, scale=0.5)}
     inputs = normal(7, 4)
 
     def model(p, x):
@@ -127,11 +127,11 @@ def test_o4_rescaling_two_relu_layers_is_a_zero_mode_as_the_gradient_vanishes():
         return square(outputs(p, b[0]), b[1])
 
     # Along (aW₁, W₂/a) the loss is constant, so H v = -(second derivative of the curve) · ∇L: |H v| = O(|∇L|), and H v ≠ 0 off the minimum.
-    direction = {"first": params["first"], "second": -params["second"]}
-    fitted, gradient_of = jax.jit(outputs)(params, inputs), jax.jit(jax.grad(loss))
+    direction = {"first": params["first"], "second": jnp.asarray(-np.asarray(params["second"]))}
+    fitted, gradient_of = np.asarray(jax.jit(outputs)(params, inputs)), jax.jit(jax.grad(loss))
     sizes = []
     for offset in (1e-1, 1e-3, 0.0):
-        batch = inputs, fitted + offset
+        batch = inputs, jnp.asarray(fitted + offset)
         gradient = flat(gradient_of(params, batch))
         moved = flat(product(HessianOperator(loss, params, batch), direction))
         assert np.linalg.norm(moved) <= 1.001 * np.linalg.norm(gradient) + ROUND_OFF
@@ -144,7 +144,7 @@ def test_o7_product_is_linear_symmetric_and_equals_the_dense_matrix():
         u, v = random_like(operator), random_like(operator)
         hu, hv = flat(product(operator, u)), flat(product(operator, v))
         assert abs(flat(u) @ hv - flat(v) @ hu) < ROUND_OFF
-        both = flat(product(operator, jax.tree.map(lambda a, b: 2 * a - 3 * b, u, v)))
+        both = flat(product(operator, jax.tree.map(lambda a, b: jnp.asarray(2 * np.asarray(a) - 3 * np.asarray(b)), u, v)))
         assert np.allclose(both, 2 * hu - 3 * hv, atol=ROUND_OFF)
         assert np.allclose(hu, dense_matrix(operator) @ flat(u), atol=ROUND_OFF)
     hessian = operators()[0]
@@ -165,7 +165,8 @@ def test_o8_the_parts_add_up_and_hidden_units_may_be_permuted():
     def where(p):
         return (p.layers[0].weight, p.layers[0].bias, p.layers[1].weight)
 
-    permuted = eqx.tree_at(where, hessian.params, (first.weight[order], first.bias[order], second.weight[:, order]))
+    rows, biases, columns = np.asarray(first.weight)[order], np.asarray(first.bias)[order], np.asarray(second.weight)[:, order]
+    permuted = eqx.tree_at(where, hessian.params, tuple(map(jnp.asarray, (rows, biases, columns))))
     values = np.linalg.eigvalsh(dense_matrix(HessianOperator(loss, permuted, hessian.batch)))
     assert np.allclose(values, np.linalg.eigvalsh(h), atol=ROUND_OFF)
 
@@ -258,20 +259,20 @@ def test_products_are_jit_and_vmap_safe_and_do_not_compile_twice():
         n_traces += 1
         return operator.mv(vector)
 
-    moved = HessianOperator(loss, jax.tree.map(lambda x: x + 1, hessian.params), hessian.batch)
+    moved = HessianOperator(loss, jax.tree.map(lambda x: jnp.asarray(np.asarray(x) + 1), hessian.params), hessian.batch)
     expected = [flat(counted(operator, v)) for operator in (hessian, moved)]
     assert n_traces == 1 and not np.allclose(*expected, atol=1e-3)
     assert np.allclose(flat(hessian.mv(v)), expected[0], atol=ROUND_OFF)
-    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), hessian.params, moved.params)
+    both = jax.tree.map(lambda a, b: np.stack([a, b]), hessian.params, moved.params)
     batched = jax.jit(jax.vmap(lambda p: ravel_pytree(HessianOperator(loss, p, hessian.batch).mv(v))[0]))(both)
     assert np.allclose(batched, expected, atol=ROUND_OFF)
 
 
 def test_dtype_is_kept():
     hessian = operators()[0]
-    single = jax.tree.map(lambda x: x.astype(jnp.float32), hessian.params)
+    single = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), hessian.params)
     inputs, labels = hessian.batch
-    operator = HessianOperator(loss, single, (inputs.astype(jnp.float32), labels))
+    operator = HessianOperator(loss, single, (jnp.asarray(np.asarray(inputs), jnp.float32), labels))
     assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(operator.mv, single))} == {jnp.dtype(jnp.float32)}
 
 

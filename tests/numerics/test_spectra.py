@@ -66,7 +66,8 @@ def test_o6_lanczos_with_all_steps_recovers_a_diagonal(double):
 def test_o6_quadrature_is_exact_to_degree_2m_minus_1(double):
     operator, steps, start = matrix(N, 1 / 8), 6, probe(N)
     _, ritz = decomposed(operator, start, steps)
-    assert abs(ritz.weights.sum() - 1) < DOUBLE
+    assert abs(np.asarray(ritz.weights).sum() - 1) < DOUBLE
+    start = np.asarray(start)
     exact = [start @ np.linalg.matrix_power(operator.matrix, q) @ start for q in range(2 * steps + 1)]
     errors = [abs(np.asarray(ritz.weights) @ np.asarray(ritz.values) ** q - moment) for q, moment in enumerate(exact)]
     assert max(errors[: 2 * steps]) < DOUBLE and errors[2 * steps] > 1e-6
@@ -118,10 +119,10 @@ def halfway():
 
 def test_the_three_term_recurrence_holds(halfway):
     dense, krylov, _, _ = halfway
-    q, off = np.concatenate(krylov.blocks), np.asarray(krylov.beta[:-1])
-    remainder = q @ dense - (np.diag(krylov.alpha) + np.diag(off, 1) + np.diag(off, -1)) @ q
+    q, beta = np.concatenate(krylov.blocks), np.asarray(krylov.beta)
+    remainder = q @ dense - (np.diag(krylov.alpha) + np.diag(beta[:-1], 1) + np.diag(beta[:-1], -1)) @ q
     assert np.allclose(remainder[:-1], 0, atol=DOUBLE)
-    assert np.isclose(np.linalg.norm(remainder[-1]), krylov.beta[-1], atol=DOUBLE)
+    assert np.isclose(np.linalg.norm(remainder[-1]), beta[-1], atol=DOUBLE)
 
 
 def test_residual_bounds_hold_the_eigenvalues(halfway):
@@ -137,14 +138,14 @@ def test_an_exhausted_space_goes_on_and_finds_multiple_eigenvalues(double):
     # From each start, one direction an eigenvalue; then β all but vanishes, and whatever overlap there was grows by its inverse.
     values = np.repeat([3.0, 1.0, 0.5, 0.0, -2.0], N // 5)
     krylov, ritz = diagonal(values)
-    assert np.sum(krylov.beta[:-1] < 1e-6) >= 3
+    assert np.sum(np.asarray(krylov.beta)[:-1] < 1e-6) >= 3
     basis = np.concatenate(krylov.blocks)
     assert np.abs(basis @ basis.T - np.eye(N)).max() < DOUBLE
     assert np.allclose(ritz.values, values, atol=DOUBLE)
 
 
 def test_zero_operator_is_finite(double):
-    assert np.all(diagonal(np.zeros(N))[1].values == 0)
+    assert not np.asarray(diagonal(np.zeros(N))[1].values).any()
 
 
 def test_agrees_with_peers(halfway, double):
@@ -153,11 +154,11 @@ def test_agrees_with_peers(halfway, double):
     assert np.allclose(ritz.values, np.linalg.eigvalsh(theirs.J_small)[::-1], atol=1e-10)
     scipys = scipy.sparse.linalg.eigsh(dense[:N, :N], k=4, which="LA", return_eigenvectors=False)
     _, whole = decomposed(lx.MatrixLinearOperator(jnp.asarray(dense[:N, :N]), lx.symmetric_tag), probe(N), N)
-    assert np.allclose(whole.values[:4], scipys[::-1], atol=1e-8)
+    assert np.allclose(np.asarray(whole.values)[:4], scipys[::-1], atol=1e-8)
 
 
 def test_vectors_may_be_pytrees(double):
-    dense = matrix(6).matrix
+    dense = np.asarray(matrix(6).matrix)
     start = {"a": jnp.ones((2, 2)), "b": jnp.ones(2)}
     unravel = ravel_pytree(start)[1]
     operator = lx.FunctionLinearOperator(lambda v: unravel(dense @ ravel_pytree(v)[0]), jax.eval_shape(lambda: start), lx.symmetric_tag)
@@ -167,7 +168,7 @@ def test_vectors_may_be_pytrees(double):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_dtype_is_kept(double, dtype):
-    operator = lx.DiagonalLinearOperator(jnp.arange(1.0, 21.0, dtype=dtype))
+    operator = lx.DiagonalLinearOperator(jnp.asarray(np.arange(1.0, 21.0), dtype))
     found = eqx.filter_eval_shape(decomposed, operator, jnp.ones(20, dtype), 10)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
 
@@ -182,8 +183,7 @@ def test_jit_vmap_and_derivatives(double):
     assert np.allclose(jax.jit(jax.vmap(top))(diagonals), diagonals.max(1), atol=1e-10)
     raising = jax.vmap(lambda d: lanczos(lx.DiagonalLinearOperator(d), start, steps=n).alpha)(jnp.asarray(diagonals))
     assert np.all(np.isfinite(raising))
-    along = jnp.zeros(n).at[n - 1].set(1.0)
-    value, slope = jax.jit(lambda d: jax.jvp(top, (d,), (along,)))(diagonals[0])
+    value, slope = jax.jit(lambda d, along: jax.jvp(top, (d,), (along,)))(diagonals[0], np.eye(n)[-1])
     assert np.isclose(value, n, atol=1e-10) and np.isclose(slope, 1, atol=1e-8)
 
 
@@ -196,8 +196,8 @@ def test_a_second_operator_does_not_compile_again():
         n_traces += 1
         return lanczos(operator, start, steps=5).ritz().values[0]
 
-    for factor in (1.0, 2.0):
-        top(lx.DiagonalLinearOperator(factor * jnp.arange(10.0)), jnp.ones(10))
+    for factor in (1, 2):
+        top(lx.DiagonalLinearOperator(jnp.asarray(factor * np.arange(10.0))), jnp.ones(10))
     assert n_traces == 1
 
 
@@ -205,7 +205,7 @@ def test_products_that_are_not_finite_raise_or_are_left_to_see():
     operator = lx.DiagonalLinearOperator(jnp.array([1.0, jnp.nan, 2.0]))
     with pytest.raises(Exception, match="not finite: check the loss"):
         lanczos(operator, jnp.ones(3), steps=2)
-    assert not jnp.all(jnp.isfinite(lanczos(operator, jnp.ones(3), steps=2, throw=False).alpha))
+    assert not np.isfinite(lanczos(operator, jnp.ones(3), steps=2, throw=False).alpha).all()
 
 
 @pytest.fixture

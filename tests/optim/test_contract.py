@@ -73,12 +73,12 @@ def test_minimises_a_quadratic(alias):
         return (optax.apply_updates(params, updates), state), None
 
     (params, _), _ = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), None, length=300))(PARAMS)
-    assert loss(params) < 1e-2
+    assert sum(((np.asarray(leaf) - 1) ** 2).sum() for leaf in jax.tree.leaves(params)) < 1e-2
 
 
 def test_scan_is_a_loop(alias):
     optimizer = alias(0.1)
-    stacked = jax.tree.map(lambda *g: jnp.stack(g), *GRADS)
+    stacked = jax.tree.map(lambda *g: np.stack(g), *GRADS)
 
     def step(carry, gradient):
         params, state = carry
@@ -90,13 +90,13 @@ def test_scan_is_a_loop(alias):
 
 
 def test_vmap_is_a_loop(alias):
-    batch = jnp.linspace(-1.0, 1.0, 6).reshape(3, 2)
+    batch = np.linspace(-1.0, 1.0, 6, dtype=np.float32).reshape(3, 2)
 
     def run(x):
         return walk(alias(0.1), x, [jnp.cos(x), jnp.sin(x)])[0]
 
     with jax.disable_jit():
-        one_by_one = jnp.stack([run(x) for x in batch])
+        one_by_one = np.stack([run(jnp.asarray(x)) for x in batch])
     assert_close(jax.jit(jax.vmap(run))(batch), one_by_one)
 
 
@@ -135,13 +135,13 @@ def test_negative_rates_are_refused(alias):
 def test_zero_gradients_are_finite_steps(alias):
     zero = optax.tree.zeros_like(PARAMS)
     after, _ = walked(alias(0.1), grads=[zero, GRADS[0], zero])
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
 
 
 def test_keeps_double_precision(alias):
     with jax.enable_x64(True):
-        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), PARAMS)
-        after, _ = walked(alias(0.1), params, [params])
+        params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float64), PARAMS)
+        after, _ = jax.eval_shape(lambda params: walk(alias(0.1), params, [params]), params)
         assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {jnp.dtype("float64")}
 
 
@@ -191,14 +191,14 @@ def test_inject_hyperparams_changes_the_rate_under_jit(alias):
 
 
 def test_equinox_modules_and_none_leaves(alias, getkey):
-    net = eqx.nn.MLP(2, 1, 4, 1, key=getkey())
+    net = eqx.filter_jit(eqx.nn.MLP)(2, 2, 2, 1, key=getkey())
     params = eqx.filter(net, eqx.is_inexact_array)
-    gradient = jax.tree.map(jnp.cos, params)
+    gradient = jax.tree.map(lambda leaf: jnp.asarray(np.cos(leaf)), params)
     with jax.disable_jit():
         updates, _ = alias(0.1).update(gradient, alias(0.1).init(params), params)
     after = eqx.apply_updates(net, updates)
     assert jax.tree.structure(after) == jax.tree.structure(net)
-    assert not jnp.array_equal(after.layers[0].weight, net.layers[0].weight)
+    assert not np.array_equal(after.layers[0].weight, net.layers[0].weight)
 
 
 def test_state_fields_share_no_buffer(alias):

@@ -21,10 +21,11 @@ DIMENSIONS = {
 STACKED = {"conv": (3, 3, 2, 5), "experts": (3, 4, 6), "linear": (5, 3), "embedding": (6, 4)}
 
 
-def tree(shapes, seed=0):
-    leaves, structure = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return structure.unflatten([jax.random.normal(key, shape) for key, shape in zip(keys, leaves, strict=True)])
+def tree(shapes):
+    random = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda shape: jnp.asarray(random.normal(size=shape), jnp.float32), shapes, is_leaf=lambda node: isinstance(node, tuple)
+    )
 
 
 def trajectory(optimizer, params, steps=4):
@@ -87,9 +88,9 @@ def test_each_expert_is_orthogonalised_alone():
     params = tree({"experts": (3, 4, 6)})
     numbers = {"experts": MuonDimensionNumbers(-1, -2)}
     together = first_step(muon(0.1, muon_weight_dimension_numbers=numbers), params)
-    for expert, step in zip(params["experts"], together["experts"], strict=True):
-        alone = first_step(muon(0.1, muon_weight_dimension_numbers=MuonDimensionNumbers(1, 0)), expert)
-        assert jnp.allclose(step, alone, atol=ROUND_OFF)
+    one = muon(0.1, muon_weight_dimension_numbers=MuonDimensionNumbers(1, 0))
+    alone = jax.jit(lambda experts: [one.update(expert, one.init(expert))[0] for expert in experts])(params["experts"])
+    np.testing.assert_allclose(together["experts"], alone, rtol=1e-5, atol=ROUND_OFF)
 
 
 def test_orientation_tells_in_the_shape_factor_alone():
@@ -97,23 +98,23 @@ def test_orientation_tells_in_the_shape_factor_alone():
     as_equinox = muon(0.1, muon_weight_dimension_numbers=MuonDimensionNumbers(1, 0))
     as_optax = muon(0.1)
     up, down = (first_step(optimizer, weight)["w"] for optimizer in (as_equinox, as_optax))
-    assert jnp.allclose(up, 2 * down, rtol=ROUND_OFF)
+    np.testing.assert_allclose(up, 2 * np.asarray(down), rtol=ROUND_OFF, atol=1e-8)
 
 
 def test_o4_consistent_rms_with_the_exact_factor():
-    for shape in ((6, 6), (9, 4), (3, 8)):
-        weight = jax.random.normal(jax.random.key(1), shape)
-        step = first_step(muon(1.0, consistent_rms=0.2, method="svd"), weight)
-        assert jnp.allclose(jnp.sqrt((step**2).mean()), 0.2, rtol=ROUND_OFF)
+    weights = tree([(6, 6), (9, 4), (3, 8)])
+    for step in first_step(muon(1.0, consistent_rms=0.2, method="svd"), weights):
+        np.testing.assert_allclose(np.sqrt((np.asarray(step) ** 2).mean()), 0.2, rtol=ROUND_OFF)
 
 
 def test_t2_weight_decay_bounds_the_spectral_norm():
     rate, decay = 0.1, 0.5
-    weights = trajectory(muon(rate, weight_decay=decay), {"w": 3 * jax.random.normal(jax.random.key(2), (6, 6))}, steps=100)["w"]
+    first = jax.tree.map(lambda w: 3 * w, tree({"w": (6, 6)}))
+    weights = trajectory(muon(rate, weight_decay=decay), first, steps=100)["w"]
     norms = np.linalg.norm(weights, 2, axis=(1, 2))
-    start = np.linalg.norm(3 * jax.random.normal(jax.random.key(2), (6, 6)), 2)
+    start = np.linalg.norm(first["w"], 2)
     shrink = (1 - rate * decay) ** np.arange(1.0, 101.0)
-    bound = spectral_norm_bound(float(start), rate, decay, jnp.arange(1, 101), step_norm=1.2024)
+    bound = np.asarray(spectral_norm_bound(float(start), rate, decay, jnp.arange(1, 101), step_norm=1.2024))
     np.testing.assert_allclose(bound, shrink * start + (1 - shrink) * 1.2024 / decay, rtol=1e-5)
     assert (norms <= bound * (1 + ROUND_OFF)).all() and (bound <= max(start, 1.2024 / decay) * (1 + ROUND_OFF)).all()
     np.testing.assert_allclose(spectral_norm_bound(2.0, 0.1, 0.0, 30, step_norm=1.5), 2.0 + 30 * 0.1 * 1.5, rtol=1e-5)
@@ -130,12 +131,15 @@ def test_dimension_numbers_of_an_equinox_model():
         norm: eqx.nn.LayerNorm
         readout: eqx.nn.Linear
 
-    key = jax.random.key(0)
-    experts = eqx.filter_vmap(lambda k: eqx.nn.Linear(4, 6, key=k))(jax.random.split(key, 3))
-    net = Net(
-        eqx.nn.Embedding(5, 4, key=key), eqx.nn.Conv2d(3, 8, 3, key=key), Convolution(3, 8, key=key), experts,
-        eqx.nn.LayerNorm(4), eqx.nn.Linear(4, 2, key=key),
-    )  # fmt: skip
+    @eqx.filter_jit
+    def draw(key):
+        experts = eqx.filter_vmap(lambda k: eqx.nn.Linear(4, 6, key=k))(jax.random.split(key, 3))
+        return Net(
+            eqx.nn.Embedding(5, 4, key=key), eqx.nn.Conv2d(3, 8, 3, key=key), Convolution(3, 8, key=key), experts,
+            eqx.nn.LayerNorm(4), eqx.nn.Linear(4, 2, key=key),
+        )  # fmt: skip
+
+    net = draw(jax.random.key(0))
     numbers = muon_dimension_numbers(net)
     assert numbers.conv.weight == MuonDimensionNumbers((1, 2, 3), (0,)) and numbers.strided.weight == MuonDimensionNumbers((0, 1, 2), (3,))
     assert numbers.experts.weight == MuonDimensionNumbers((2,), (1,))
@@ -144,8 +148,8 @@ def test_dimension_numbers_of_an_equinox_model():
     params = eqx.filter(net, eqx.is_inexact_array)
     for optimizer in (muon(0.1, muon_weight_dimension_numbers=lambda _: numbers), muon(0.1, muon_weight_dimension_numbers=numbers)):
         updates = first_step(optimizer, params)
-        flat = updates.strided.weight.reshape(27, 8)
-        assert jnp.linalg.svd(flat, compute_uv=False).max() < 0.12 and (jnp.abs(updates.embedding.weight) > 0.099).all()
+        flat = np.asarray(updates.strided.weight).reshape(27, 8)
+        assert np.linalg.norm(flat, 2) < 0.12 and (np.abs(updates.embedding.weight) > 0.099).all()
 
 
 def test_zero_and_not_a_number():
@@ -153,18 +157,18 @@ def test_zero_and_not_a_number():
     optimizer = muon(0.1)
     zero, update = optax.tree.zeros_like(params), jax.jit(optimizer.update)
     updates, state = update(zero, optimizer.init(params), params)
-    assert not any(leaf.any() for leaf in jax.tree.leaves(updates))
-    bad = {**zero, "tall": zero["tall"].at[0, 0].set(jnp.nan)}
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(updates))
+    bad = {**zero, "tall": jnp.asarray(np.where(np.arange(28).reshape(7, 4) == 0, np.nan, 0), jnp.float32)}
     updates, _ = update(bad, state, params)
-    assert jnp.isnan(updates["tall"]).all() and not updates["wide"]["a"].any()
+    assert np.isnan(updates["tall"]).all() and not np.asarray(updates["wide"]["a"]).any()
 
 
 def test_half_precision_is_computed_in_single():
-    weight = jax.random.normal(jax.random.key(3), (6, 8)).astype(jnp.bfloat16)
+    weight = np.asarray(tree((6, 8))).astype(jnp.bfloat16)
     optimizer = muon(0.1, mu_dtype=jnp.float32)
-    updates, state = optimizer.update(weight, optimizer.init(weight))
-    wide, _ = muon(0.1).update(weight.astype(jnp.float32), muon(0.1).init(weight.astype(jnp.float32)))
-    assert updates.dtype == jnp.bfloat16 and jnp.allclose(updates.astype(jnp.float32), wide, atol=2e-3)
+    updates, state = jax.jit(lambda w: optimizer.update(w, optimizer.init(w)))(weight)
+    wide = first_step(muon(0.1), weight.astype(np.float32))
+    assert updates.dtype == jnp.bfloat16 and np.allclose(np.asarray(updates, np.float32), wide, atol=2e-3)
     assert {leaf.dtype for leaf in jax.tree.leaves(state) if leaf.ndim} == {jnp.dtype("float32")}
 
 

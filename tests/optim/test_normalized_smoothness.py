@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +20,17 @@ GRID = 5e-3  # the step of the grid of lengths at its default resolution
 T_STAR = 1.256431208626  # solves exp(t) = 2t + 1
 
 
-def radius(function, y, hessian=None, max_radius=1e3, **settings):
-    found = gradient_normalized_smoothness(
-        lambda y, _: function(y), jnp.asarray(y), hessian=hessian or ExactHessian(), max_radius=max_radius, **settings
-    )
+EXACT, ZERO = ExactHessian(), ZeroHessian()
+
+
+@partial(jax.jit, static_argnames=("function", "hessian", "restrict"))
+def smoothness(function, y, args, max_radius, hessian, restrict):
+    return gradient_normalized_smoothness(function, y, args, hessian=hessian, max_radius=max_radius, restrict=restrict)
+
+
+def radius(function, y, args=None, hessian=EXACT, max_radius=1e3, restrict=True):
+    """Of `function(y, args)`: what varies goes into `args`, so that it is no new program."""
+    found = smoothness(function, jnp.asarray(y), args, max_radius, hessian, restrict)
     assert found.low <= found.high
     return found
 
@@ -32,32 +41,44 @@ def assert_is(found, value):
 
 
 def test_a_quadratic_with_its_hessian_has_no_limit():
-    found = radius(lambda y: 3 * y**2 + y, 2.0)
+    found = radius(lambda y, _: 3 * y**2 + y, 2.0)
     assert found.high == np.inf and found.low >= 1e3
+
+
+def parabola(y, curvature):
+    return curvature * y**2 / 2
 
 
 @pytest.mark.parametrize("curvature", [0.5, 3.0])
 def test_a_quadratic_without_a_hessian(curvature):
     """γ = ‖x‖ = ‖g‖/L: with it λ = L, and the method is gradient descent."""
-    assert_is(radius(lambda y: curvature * y**2 / 2, 2.0, ZeroHessian()), 2.0)
+    assert_is(radius(parabola, 2.0, curvature, ZERO), 2.0)
 
 
 @pytest.mark.parametrize(("restrict", "expected"), [(False, 1.0), (True, 2.0)])
 def test_a_cube(restrict, expected):
     """f = L x³/6: γ = x = √(2|g|/L), and twice that within O."""
-    found = radius(lambda y: 0.7 * y**3 / 6, 1.3, restrict=restrict)
+    found = radius(lambda y, _: 0.7 * y**3 / 6, 1.3, restrict=restrict)
     assert_is(found, 1.3 * expected)
     assert found.high >= np.sqrt(2 * (0.35 * 1.3**2) / 0.7) * (1 - 1e-9)
+
+
+def exponential(y, _):
+    return jnp.exp(y)
 
 
 @pytest.mark.parametrize("y", [-3.0, 0.0, 4.0])
 def test_the_exponential_needs_the_region(y):
     """Quasi-self-concordant with M = 1: γ ≥ t* only within O."""
-    within, without = radius(jnp.exp, y), radius(jnp.exp, y, restrict=False)
+    within, without = radius(exponential, y), radius(exponential, y, restrict=False)
     assert within.low >= T_STAR
     assert_is(within, np.e)
     assert_is(without, 1.146193)
     assert without.high < T_STAR
+
+
+def power(y, nu):
+    return jnp.abs(y) ** (2 + nu)
 
 
 def test_hoelder_hessians_have_their_bound():
@@ -67,57 +88,74 @@ def test_hoelder_hessians_have_their_bound():
             constant = (2 + nu) * (1 + nu) * 2 ** (1 - nu)
             gradient = (2 + nu) * x ** (1 + nu)
             bound = ((1 + nu) * gradient / constant) ** (1 / (1 + nu))
-            assert radius(lambda y, nu=nu: jnp.abs(y) ** (2 + nu), x, restrict=False).low >= bound * (1 - GRID)
+            assert radius(power, x, nu, restrict=False).low >= bound * (1 - GRID)
+
+
+def catenary(y, _):
+    return jnp.cosh(y)
+
+
+WRONG = MatrixHessian(lambda y, error: (jnp.cosh(y) + error)[None, None])
 
 
 @pytest.mark.parametrize("error", [-0.4, 0.3, 2.0])
 def test_an_error_of_the_hessian_enters_as_a_harmonic_sum(error):
-    function, y = jnp.cosh, 0.9
-    exact = radius(function, y, restrict=False)
-    inexact = radius(function, y, MatrixHessian(lambda y, _: (jnp.cosh(y) + error)[None, None]), restrict=False)
-    bound = 1 / (1 / exact.high + abs(error) / np.sinh(y))
+    exact = radius(catenary, 0.9, restrict=False)
+    inexact = radius(catenary, 0.9, error, WRONG, restrict=False)
+    bound = 1 / (1 / exact.high + abs(error) / np.sinh(0.9))
     assert inexact.low >= bound * (1 - GRID)
 
 
+def tilted_catenary(y, scales):
+    return scales[0] * (jnp.cosh(scales[1] * y) + scales[1] * y)
+
+
 def test_scaling_the_objective_and_the_variable():
-    plain = radius(lambda y: jnp.cosh(y) + y, 0.8)
-    scaled = radius(lambda y: 1000 * (jnp.cosh(y) + y), 0.8)
-    stretched = radius(lambda y: jnp.cosh(4 * y) + 4 * y, 0.2, max_radius=250.0)
+    plain = radius(tilted_catenary, 0.8, (1.0, 1.0))
+    scaled = radius(tilted_catenary, 0.8, (1000.0, 1.0))
+    stretched = radius(tilted_catenary, 0.2, (1.0, 4.0), max_radius=250.0)
     np.testing.assert_allclose(scaled.high, plain.high, rtol=1e-9)
     np.testing.assert_allclose(4 * stretched.high, plain.high, rtol=1e-9)
 
 
+@partial(jax.jit, static_argnames=("function", "hessian", "resolution"))
+def upper_bound(function, y, args, key, hessian, metric=None, max_radius=1e3, resolution=100):
+    settings = {"metric": metric, "max_radius": max_radius, "resolution": resolution}
+    return smoothness_upper_bound(function, y, args, hessian=hessian, key=key, **settings)
+
+
 def test_samples_bound_from_above_and_agree_in_one_variable(getkey):
-    one = smoothness_upper_bound(
-        lambda y, _: jnp.exp(y[0]), jnp.zeros(1), hessian=ExactHessian(), key=getkey(), max_radius=1e3, resolution=2000
-    )
+    one = upper_bound(lambda y, _: jnp.exp(y[0]), jnp.zeros(1), None, getkey(), EXACT, resolution=2000)
     assert np.e * (1 - 1e-9) <= one <= np.e * (1 + 2 * GRID)
 
 
+def bowl(y, _):
+    return 1.5 * jnp.sum(y**2)
+
+
 def test_samples_find_the_radius_of_an_isotropic_quadratic(getkey):
-    y = jnp.array([3.0, 4.0])
-    settings = {"hessian": ZeroHessian(), "key": getkey(), "max_radius": 1e3, "resolution": 400}
-    bound = smoothness_upper_bound(lambda y, _: 1.5 * jnp.sum(y**2), y, **settings)
-    np.testing.assert_allclose(bound, 5.0, rtol=4e-2)
+    y, key = jnp.array([3.0, 4.0]), getkey()
+    np.testing.assert_allclose(upper_bound(bowl, y, None, key, ZERO, resolution=400), 5.0, rtol=4e-2)
     # In the metric 4 I the gradient is half as long and each step twice as long: γ = ‖y‖ = 10.
-    inside = smoothness_upper_bound(lambda y, _: 1.5 * jnp.sum(y**2), y, metric=4 * jnp.eye(2), **settings)
+    inside = upper_bound(bowl, y, None, key, ZERO, metric=4 * np.eye(2), resolution=400)
     np.testing.assert_allclose(inside, 10.0, rtol=4e-2)
 
 
 def test_log_sum_exp_keeps_its_bound(getkey):
     """Quasi-self-concordant with M = 2 max ‖aᵢ‖/μ: no sample may fall below t*/M."""
-    rows = jax.random.normal(getkey(), (12, 4))
-    objective = LogSumExp(rows, jnp.zeros(12), 0.5)
-    constant = 2 * float(jnp.linalg.norm(rows, axis=1).max()) / 0.5
-    bound = smoothness_upper_bound(value_at, jnp.ones(4), objective, hessian=ExactHessian(), key=getkey(), max_radius=1e2)
+    rows = np.random.default_rng(0).normal(size=(12, 4))
+    objective = LogSumExp(jnp.asarray(rows), jnp.zeros(12), 0.5)
+    constant = 2 * np.linalg.norm(rows, axis=1).max() / 0.5
+    bound = upper_bound(value_at, jnp.ones(4), objective, getkey(), EXACT, max_radius=1e2)
     assert T_STAR / constant <= bound < np.inf
 
 
 def test_under_jit_and_vmap():
     points = jnp.array([0.3, 1.0, 2.0])
-    settings = {"hessian": ExactHessian(), "max_radius": 1e3, "resolution": 500}
+    settings = {"hessian": EXACT, "max_radius": 1e3, "resolution": 500}
     find = lambda y: gradient_normalized_smoothness(lambda y, _: y**4, y, **settings).high  # noqa: E731
-    np.testing.assert_allclose(jax.jit(jax.vmap(find))(points), [find(y) for y in points], rtol=1e-12)
+    together, one_by_one = jax.jit(lambda points: (jax.vmap(find)(points), [find(y) for y in points]))(points)
+    np.testing.assert_allclose(together, one_by_one, rtol=1e-12)
 
 
 def test_more_than_one_variable_is_refused():

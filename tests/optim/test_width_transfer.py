@@ -10,40 +10,52 @@ from gradatim.optim import match_top_singular_values, scaled_spectrum, sublayer_
 WIDTHS = [32, 64, 128, 256]
 
 
-def test_o7_gain_of_a_linear_map_of_isotropic_inputs(getkey):
-    w, inputs = jax.random.normal(getkey(), (5, 8)), jax.random.normal(getkey(), (20_000, 8))
-    np.testing.assert_allclose(sublayer_gain(lambda n: w @ n, inputs), jnp.linalg.norm(w) / 5**0.5, rtol=0.01)
+def normal(*shapes):
+    random = np.random.default_rng(0)
+    return [random.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
-def test_o7_worst_gain_is_the_top_singular_value(getkey):
-    w = jax.random.normal(getkey(), (5, 8))
+@jax.jit
+def linear_gain(w, inputs):
+    return sublayer_gain(lambda n: w @ n, inputs)
+
+
+def test_o7_gain_of_a_linear_map_of_isotropic_inputs():
+    w, inputs = normal((5, 8), (20_000, 8))
+    np.testing.assert_allclose(linear_gain(w, inputs), np.linalg.norm(w) / 5**0.5, rtol=0.01)
+
+
+def test_o7_worst_gain_is_the_top_singular_value():
+    w, inputs = normal((5, 8), (50, 8))
     _, values, vt = np.linalg.svd(w)
-    np.testing.assert_allclose(sublayer_gain(lambda n: w @ n, jnp.asarray(vt[:1])), values[0] * (8 / 5) ** 0.5, rtol=1e-5)
-    assert sublayer_gain(lambda n: w @ n, jax.random.normal(getkey(), (50, 8))) < values[0] * (8 / 5) ** 0.5
+    np.testing.assert_allclose(linear_gain(w, vt[:1]), values[0] * (8 / 5) ** 0.5, rtol=1e-5)
+    assert linear_gain(w, inputs) < values[0] * (8 / 5) ** 0.5
 
 
-def test_o8_a_norm_right_after_a_matrix_undoes_its_scale(getkey):
-    w, x, norm = jax.random.normal(getkey(), (6, 4)), jax.random.normal(getkey(), (4,)), eqx.nn.RMSNorm(6, eps=0.0, use_bias=False)
+def test_o8_a_norm_right_after_a_matrix_undoes_its_scale():
+    (w, x), norm = normal((6, 4), 4), eqx.nn.RMSNorm(6, eps=0.0, use_bias=False)
 
+    @jax.jit
+    @jax.value_and_grad
     def loss(w):
         return jnp.sum(norm(w @ x) ** 3)
 
-    value, gradient = jax.value_and_grad(loss)(w)
-    scaled, scaled_gradient = jax.value_and_grad(loss)(5.0 * w)
+    value, gradient = loss(w)
+    scaled, scaled_gradient = loss(np.float32(5) * w)
     np.testing.assert_allclose(scaled, value, rtol=1e-4)
-    np.testing.assert_allclose(scaled_gradient, gradient / 5.0, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(scaled_gradient, np.asarray(gradient) / 5.0, rtol=1e-3, atol=1e-5)
 
 
 def test_scaled_spectrum_starts_at_one_and_reads_off_ranks():
-    w = jnp.diag(jnp.array([4.0, 2.0, 1.0]))
-    np.testing.assert_allclose(scaled_spectrum(w, jnp.array([0.0, 0.25, 0.5, 1.0])), [1.0, 0.75, 0.5, 0.25], rtol=1e-6)
-    np.testing.assert_allclose(scaled_spectrum(jnp.stack([w, 3 * w]), jnp.array([0.5])), [[0.5], [0.5]], rtol=1e-6)
+    w = np.diag(np.array([4, 2, 1], np.float32))
+    np.testing.assert_allclose(scaled_spectrum(jnp.asarray(w), jnp.array([0.0, 0.25, 0.5, 1.0])), [1.0, 0.75, 0.5, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(scaled_spectrum(jnp.asarray([w, 3 * w]), jnp.array([0.5])), [[0.5], [0.5]], rtol=1e-6)
     assert (scaled_spectrum(jnp.zeros((3, 3)), jnp.array([0.0, 1.0])) == 0).all()
     with pytest.raises(ValueError, match=r"fractions must lie in \[0, 1\]"):
-        scaled_spectrum(w, jnp.array([1.5]))
+        scaled_spectrum(jnp.asarray(w), jnp.array([1.5]))
 
 
-def test_singular_values_are_matched_matrix_by_matrix(getkey):
+def test_singular_values_are_matched_matrix_by_matrix():
     class Net(eqx.Module):
         single: eqx.nn.Linear
         stacked: eqx.nn.Linear
@@ -54,10 +66,13 @@ def test_singular_values_are_matched_matrix_by_matrix(getkey):
             self.stacked = eqx.filter_vmap(lambda k: eqx.nn.Linear(width, width, key=k))(jax.random.split(jax.random.key(1), 3))
             self.norm = eqx.nn.RMSNorm(width)
 
-    small, large = Net(4), Net(8)
-    small = eqx.tree_at(lambda n: (n.single.weight, n.stacked.weight), small, (jnp.eye(4), jnp.stack([jnp.eye(4)] * 3)))
-    scales = jnp.array([1.0, 1.2, 2.0])
-    large = eqx.tree_at(lambda n: (n.single.weight, n.stacked.weight), large, (0.9 * jnp.eye(8), scales[:, None, None] * jnp.eye(8)[None]))
+    def scaled(width, single, *stacked):
+        eye = np.eye(width, dtype=np.float32)
+        weights = jnp.asarray(single * eye), jnp.asarray([scale * eye for scale in stacked])
+        return eqx.tree_at(lambda n: (n.single.weight, n.stacked.weight), eqx.filter_jit(Net)(width), weights)
+
+    scales = [1.0, 1.2, 2.0]
+    small, large = scaled(4, 1.0, 1.0, 1.0, 1.0), scaled(8, 0.9, *scales)
     table = match_top_singular_values(small, large, label_parameters(small))
     assert list(table) == [".single.weight", ".stacked.weight"]
     np.testing.assert_allclose(table[".single.weight"].ratio, [0.9], rtol=1e-5)

@@ -32,31 +32,34 @@ def bowl(x):
     return ((x - 1) ** 2).sum()
 
 
+ranks_of, standard = jax.jit(centered_ranks), jax.jit(standardized)
+
+
 @hypothesis.given(LOSSES)
 def test_centred_ranks_sum_to_zero_and_ignore_monotone_maps(losses):
-    ranks = centered_ranks(jnp.asarray(losses))
-    assert float(ranks.min()) == -0.5 and float(ranks.max()) == 0.5 and abs(float(ranks.sum())) < 1e-6
-    assert jnp.array_equal(ranks, centered_ranks(jnp.asarray(3 * losses + 7)))
-    assert jnp.array_equal(ranks, centered_ranks(jnp.asarray(np.arctan(losses / 1000) * 5)))
-    assert jnp.array_equal(jnp.argsort(ranks), jnp.argsort(jnp.asarray(losses)))
+    ranks = np.asarray(ranks_of(losses))
+    assert ranks.min() == -0.5 and ranks.max() == 0.5 and abs(ranks.sum()) < 1e-6
+    assert np.array_equal(ranks, ranks_of(3 * losses + 7))
+    assert np.array_equal(ranks, ranks_of(np.arctan(losses / 1000) * 5))
+    assert np.array_equal(np.argsort(ranks), np.argsort(losses))
 
 
 @hypothesis.given(LOSSES, st.integers(1, 8), st.integers(-100, 100))
 def test_standardized_losses_ignore_affine_maps(losses, scale, shift):
-    plain = standardized(jnp.asarray(losses))
-    np.testing.assert_allclose(plain, standardized(jnp.asarray(scale * losses + shift)), atol=1e-4)
+    plain = np.asarray(standard(losses))
+    np.testing.assert_allclose(plain, standard(scale * losses + shift), atol=1e-4)
     np.testing.assert_allclose((plain**2).mean(), 1, rtol=1e-4)
-    assert (standardized(jnp.full(4, 3.0)) == 0).all()
+    assert not np.asarray(standard(np.full(9, 3, np.float32))).any()
 
 
 def test_a_loss_that_is_nan_ranks_worst():
-    assert centered_ranks(jnp.array([1.0, jnp.nan, 0.0]))[1] == 0.5
+    assert np.asarray(ranks_of(jnp.array([1.0, jnp.nan, 0.0])))[1] == 0.5
 
 
 def test_the_best_half_of_the_directions():
     losses = jnp.array([1.0, 5.0, 2.0, 9.0, 4.0, 7.0, 3.0, 8.0])  # pairs (1, 4), (5, 7), (2, 3), (9, 8)
-    shaped = best_half_directions(losses)
-    np.testing.assert_allclose(shaped, 2 * jnp.array([1.0, 0, 2, 0, 4, 0, 3, 0]) / np.std([1, 4, 2, 3]), rtol=1e-6)
+    shaped = jax.jit(best_half_directions)(losses)
+    np.testing.assert_allclose(shaped, 2 * np.array([1.0, 0, 2, 0, 4, 0, 3, 0]) / np.std([1, 4, 2, 3]), rtol=1e-6)
 
 
 def test_unshaped_and_mirrored_it_is_central_differences():
@@ -68,13 +71,13 @@ def test_unshaped_and_mirrored_it_is_central_differences():
 
 
 def test_unbiased_with_the_other_losses_as_baseline():
-    x = jnp.array([0.0, 0.5, 2.0])
+    x = np.array([0.0, 0.5, 2.0], np.float32)
     spreads = []
     for shaping in (without_mean, raw_losses):
         make = evolution_strategy(bowl, radius=0.3, population=8, mirrored=False, shaping=shaping)
-        draws = jax.jit(jax.vmap(lambda k, make=make: make(x, key=k)[1]))(jax.random.split(KEY, 8000))
-        assert (abs(draws.mean(0) - jax.grad(bowl)(x)) < SIGMAS * draws.std(0) / math.sqrt(8000)).all()
-        spreads.append(float(draws.std(0).sum()))
+        draws = np.asarray(jax.jit(jax.vmap(lambda k, make=make: make(jnp.asarray(x), key=k)[1]))(jax.random.split(KEY, 8000)))
+        assert (abs(draws.mean(0) - 2 * (x - 1)) < SIGMAS * draws.std(0) / math.sqrt(8000)).all()
+        spreads.append(draws.std(0).sum())
     assert spreads[0] < spreads[1]
 
 
@@ -82,7 +85,7 @@ def test_ranks_follow_a_growing_transform_of_the_loss():
     x = jnp.linspace(-1.0, 1.0, 5)
     losses = (bowl, lambda x: jnp.exp(bowl(x) / 5))
     plain, warped = jax.jit(lambda key: [evolution_strategy(f, radius=0.1, population=16)(x, key=key)[1] for f in losses])(KEY)
-    assert jnp.array_equal(plain, warped)
+    assert np.array_equal(plain, warped)
 
 
 @pytest.mark.parametrize("shaping", [None, standardized, best_half_directions], ids=["ranks", "standardized", "best half"])
@@ -97,7 +100,8 @@ def test_minimises_inside_a_scan(shaping):
 
     start = jnp.full(6, -2.0)
     (x, _), values = jax.jit(lambda x: jax.lax.scan(step, (x, optimizer.init(x)), jax.random.split(KEY, 150)))(start)
-    assert bowl(x) < 1e-2 * bowl(start) and values[-1] < values[0]
+    values = np.asarray(values)
+    assert bowl(np.asarray(x)) < 1e-2 * bowl(np.asarray(start)) and values[-1] < values[0]
 
 
 def test_parts_of_a_population_change_nothing():
@@ -124,13 +128,13 @@ def test_bad_populations_are_refused(wrong, message):
 def test_bad_losses_and_parameters_are_refused():
     make = evolution_strategy(lambda x: x, radius=0.1, population=4)
     with pytest.raises(ValueError, match=r"fun must return a scalar, got shape \(3,\)"):
-        make(jnp.ones(3), key=KEY)
+        jax.jit(make)(jnp.ones(3), key=KEY)
     with pytest.raises(TypeError, match="must be real floating point, got int32"):
         make(jnp.arange(3), key=KEY)
     with pytest.raises(TypeError, match="key must be a JAX random key"):
         make(jnp.ones(3), key=3)
     with pytest.raises(ValueError, match=r"shaping must keep the shape \(4,\), got \(\)"):
-        evolution_strategy(bowl, radius=0.1, population=4, shaping=jnp.sum)(jnp.ones(3), key=KEY)
+        jax.jit(evolution_strategy(bowl, radius=0.1, population=4, shaping=jnp.sum))(jnp.ones(3), key=KEY)
 
 
 # MeZO
@@ -144,13 +148,18 @@ def net(params, x):
     return (x**2).mean()
 
 
-def weights(depth, width=8, key=KEY):
-    return [(jax.random.normal(k, (width, width)) / math.sqrt(width), jnp.ones(width) / 10) for k in jax.random.split(key, depth)]
+def weights(depth, width=8):
+    random = np.random.default_rng(0)
+    matrices = random.normal(size=(depth, width, width)) / math.sqrt(width)
+    return [(jnp.asarray(matrix, jnp.float32), jnp.full(width, 0.1)) for matrix in matrices]
+
+
+INPUTS = jnp.asarray(np.random.default_rng(1).normal(size=(4, 8)), jnp.float32)
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
 def test_a_step_is_central_spsa(distribution):
-    params, x = weights(2), jax.random.normal(KEY, (4, 8))
+    params, x = weights(2), INPUTS
     in_place, apart = (mezo_step(net, learning_rate=0.1, radius=1e-2, in_place=how, distribution=distribution) for how in (True, False))
     value_and_grad = random_directions(net, radius=1e-2, distribution=distribution)
     steps = jax.jit(lambda p, k: (in_place(p, x, key=k), apart(p, x, key=k), value_and_grad(p, x, key=k)))
@@ -165,12 +174,12 @@ def test_a_step_is_central_spsa(distribution):
 
 def test_drift_of_the_way_back():
     """θ + hz - 2hz + hz is not θ: in place the parameters wander with the roundings, apart from θ they stay."""
-    params = jax.random.normal(KEY, (1000,))
+    params = np.random.default_rng(0).normal(size=1000).astype(np.float32)
 
     def run(in_place):
         step = mezo_step(bowl, learning_rate=0.0, radius=1e-3, in_place=in_place)
         walk = jax.jit(lambda p: jax.lax.scan(lambda p, k: (step(p, key=k).params, None), p, jax.random.split(KEY, 100))[0])
-        return float(abs(walk(params) - params).max())
+        return abs(np.asarray(walk(params)) - params).max()
 
     assert run(False) == 0.0
     assert 1e-8 < run(True) < 1e-5
@@ -180,7 +189,8 @@ def test_memory_is_that_of_inference_whatever_the_depth():
     key = jax.eval_shape(lambda: jax.random.key(0))
     ratios, temporary = {}, {}
     for depth in (2, 6):
-        params = jax.eval_shape(lambda depth=depth: weights(depth, 256))
+        layer = jax.ShapeDtypeStruct((256, 256), jnp.float32), jax.ShapeDtypeStruct((256,), jnp.float32)
+        params = [layer] * depth
         x = jax.ShapeDtypeStruct((128, 256), jnp.float32)
         step = mezo_step(net, learning_rate=1e-3, weight_decay=0.1)
         inference = jax.jit(net).lower(params, x).compile().memory_analysis()
@@ -204,11 +214,11 @@ def test_decay_spares_biases():
         np.testing.assert_allclose(weight, 0.95, rtol=1e-5)
         np.testing.assert_allclose(bias, 1.0, rtol=1e-5)
     chosen = mezo_step(still, learning_rate=0.1, weight_decay=0.5, decays=lambda p: jax.tree.map(lambda leaf: leaf.ndim == 1, p))
-    np.testing.assert_allclose(chosen(params, key=KEY).params[0][1], 0.95, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda p, k: chosen(p, key=k).params)(params, KEY)[0][1], 0.95, rtol=1e-5)
 
 
 def test_keys_and_slopes_are_the_whole_run():
-    params, x, keys = weights(2), jax.random.normal(KEY, (4, 8)), jax.random.split(KEY, 5)
+    params, x, keys = weights(2), INPUTS, jax.random.split(KEY, 5)
     step = mezo_step(net, learning_rate=0.05, radius=1e-2, in_place=False)
 
     def body(p, k):
@@ -226,7 +236,7 @@ def test_it_descends_with_donated_buffers():
     params = jnp.zeros(20)
     for key in jax.random.split(KEY, 100):
         params, _, _ = step(params, key)
-    assert bowl(params) < 1.0
+    assert bowl(np.asarray(params)) < 1.0
 
 
 @pytest.mark.parametrize(
@@ -255,4 +265,4 @@ def test_integers_and_missing_keys_are_refused():
     with pytest.raises(TypeError, match="key must be a JAX random key"):
         step(jnp.ones(3), key=None)
     with pytest.raises(ValueError, match="fun must return a scalar"):
-        mezo_step(lambda x: x, learning_rate=0.1)(jnp.ones(3), key=KEY)
+        jax.jit(mezo_step(lambda x: x, learning_rate=0.1))(jnp.ones(3), key=KEY)

@@ -32,7 +32,7 @@ def deflated(b, vectors):
 
 
 def test_conjugate_gradients_are_those_of_scipy():
-    found = plain(jnp.asarray(SYSTEM.extend(B)), jnp.ones((12, 12)))
+    found = plain(jax.device_put(SYSTEM.extend(B)), jnp.ones((12, 12)))
     x, norms = host_conjugate_gradients(MATRIX, B, rtol=1e-10)
     assert found.is_converged and found.num_steps == len(norms) - 1
     np.testing.assert_allclose(SYSTEM.restrict(found.value), x, atol=1e-8)
@@ -50,7 +50,7 @@ def test_the_diagonal_as_preconditioner():
 def test_deflation_solves_the_system_in_fewer_steps():
     vectors = np.stack([SYSTEM.extend(v) for v in EIGENVECTORS.T[:8]])
     b = jnp.asarray(SYSTEM.extend(B))
-    found = deflated(b, jnp.asarray(vectors))
+    found = deflated(b, jax.device_put(vectors))
     assert found.is_converged and found.num_steps < 0.7 * plain(b, jnp.ones((12, 12))).num_steps
     np.testing.assert_allclose(MATRIX @ SYSTEM.restrict(found.value), B, atol=1e-8)
     # What lies in the span takes no step at all.

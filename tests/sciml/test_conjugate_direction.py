@@ -177,7 +177,7 @@ def test_a_matrix_without_descent_ends_the_loop():
 def test_vmap_is_a_loop_and_nothing_is_compiled_twice():
     Bs = np.random.default_rng(3).normal(size=(3, N)) * np.array([[1.0], [0.0], [1e-3]])
     arrays = [jnp.asarray(x, float) for x in (MATRIX, INVERSE + 0.1 * IDENTITY, 0.3, np.zeros(N))]
-    batched = jax.vmap(lambda b: _solve(*arrays, b, jnp.zeros(N), jnp.asarray(2, jnp.int32), jnp.asarray(1e-10)))(jnp.asarray(Bs))
+    batched = jax.vmap(lambda b: _solve(*arrays, b, jnp.zeros(N), jnp.asarray(2, jnp.int32), jnp.asarray(1e-10)))(jax.device_put(Bs))
     size = _solve._cache_size()
     for i, b in enumerate(Bs):
         one = solve(INVERSE + 0.1 * IDENTITY, bend=0.3, b=b)
@@ -189,7 +189,7 @@ def test_vmap_is_a_loop_and_nothing_is_compiled_twice():
 @pytest.mark.parametrize("normalize", [True, False])
 def test_trap_an_offset_drowns_residuals_that_are_not_brought_to_length_one(normalize):
     # The identity and an offset that a unit vector is not lost in.
-    offset = jnp.asarray(np.random.default_rng(4).normal(size=8) * 0.3)
+    offset = jax.device_put(np.random.default_rng(4).normal(size=8) * 0.3)
     scales = jnp.geomspace(1.0, 50.0, 8)
     found = jax.jit(
         lambda b: conjugate_directions(
@@ -207,7 +207,7 @@ def test_trap_a_recursive_residual_drifts_in_single_precision(true_residual):
         lambda b: conjugate_directions(
             lambda x: jnp.asarray(scales) * x, b, lambda r: r, history=1, rtol=1e-7, max_steps=600, true_residual=true_residual
         )
-    )(jnp.asarray(b))
+    )(jax.device_put(b))
     assert found.value.dtype == np.float32
     told = float(found.residual_norms[found.num_steps] / found.residual_norms[0])
     left = np.linalg.norm(b - scales.astype(float) * np.asarray(found.value, float)) / np.linalg.norm(b)
@@ -264,7 +264,7 @@ def test_a_solver_of_lineax_differentiates_the_solution_and_not_the_network():
         solution = lx.linear_solve(tagged(A), b, ConjugateDirection(Scaled(jnp.asarray(factor)), rtol=1e-12, max_steps=20))
         return c @ solution.value, solution.stats
 
-    (found, stats), (of_A, of_b) = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True))(jnp.asarray(SMALL), b)
+    (found, stats), (of_A, of_b) = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True))(jax.device_put(SMALL), b)
     x, adjoint = np.linalg.solve(SMALL, b), np.linalg.solve(SMALL, c)
     np.testing.assert_allclose(found, c @ x)
     np.testing.assert_allclose(of_b, adjoint)

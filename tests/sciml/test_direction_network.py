@@ -45,15 +45,15 @@ def test_shifts_and_a_product_are_a_convolution(grid):
 
 def test_both_ways_to_evaluate_agree(network):
     random = np.random.default_rng(3)
-    biases = [jnp.asarray(random.normal(size=bias.shape), jnp.float32) for bias in network.biases]
+    biases = [jax.device_put(random.normal(size=bias.shape).astype(np.float32)) for bias in network.biases]
     network = eqx.tree_at(lambda n: (n.biases, n.offset), network, (biases, jnp.asarray(0.5, jnp.float32)))
-    here, there = call(network, jnp.asarray(random.normal(size=(8, 8)), jnp.float32))
+    here, there = call(network, jax.device_put(random.normal(size=(8, 8)).astype(np.float32)))
     np.testing.assert_allclose(here, there, atol=ROUND_OFF * np.abs(there).max())
 
 
 def test_without_biases_it_is_homogeneous_though_not_odd(network):
     # They begin as zeros.
-    b = jnp.asarray(np.random.default_rng(1).normal(size=(8, 8)), jnp.float32)
+    b = jax.device_put(np.random.default_rng(1).normal(size=(8, 8)).astype(np.float32))
     direction = np.asarray(call(network, b)[0])
     size = np.abs(direction).max()
     np.testing.assert_allclose(call(network, 4 * b)[0], 4 * direction, atol=ROUND_OFF * size)
@@ -63,8 +63,8 @@ def test_without_biases_it_is_homogeneous_though_not_odd(network):
 def test_trap_a_mask_keeps_directions_out_of_solid_cells_and_in_the_precision_of_the_residual(double):
     is_fluid = np.ones((8, 8), bool)
     is_fluid[2:4, 3:6] = False
-    r = jnp.asarray(np.random.default_rng(2).normal(size=(8, 8)))
-    masked = eqx.filter_jit(MaskedDirection(lambda r: r.astype(jnp.float32) + 5, jnp.asarray(is_fluid)))(r)
+    r = jax.device_put(np.random.default_rng(2).normal(size=(8, 8)))
+    masked = eqx.filter_jit(MaskedDirection(lambda r: r.astype(jnp.float32) + 5, jax.device_put(is_fluid)))(r)
     masked = np.asarray(masked)
     assert masked.dtype == np.float64 and (masked[~is_fluid] == 0).all() and (masked[is_fluid] != 0).all()
 

@@ -47,7 +47,7 @@ def fit():
 def test_the_second_part_ends_where_adam_does_not(fit):
     assert fit.parameters.shape == (3, 2) and fit.adam_loss.shape == (3, 30) and fit.lbfgs_loss.shape == (3, 60)
     np.testing.assert_allclose(fit.parameters, 1, atol=1e-6)
-    assert abs(np.asarray(fit.after_adam) - 1).max(axis=1).min() > 0.5
+    assert np.abs(np.asarray(fit.after_adam) - 1).max(axis=1).min() > 0.5
     assert (fit.adam_loss[:, -1] < fit.adam_loss[:, 0]).all() and (fit.lbfgs_loss[:, 0] < fit.adam_loss[:, -1]).all()
 
 
@@ -85,7 +85,7 @@ def test_a_network_is_drawn_within_its_bounds_and_computes_layers():
 
     network, value = drawn(jax.random.key(0))
     bounds = [np.sqrt(6 / (3 + 5)), np.sqrt(6 / 10), np.sqrt(6 / 7)]
-    assert all(0.5 * bound < abs(weight).max() <= bound for weight, bound in zip(network.weights, bounds, strict=True))
+    assert all(0.5 * bound < np.abs(weight).max() <= bound for weight, bound in zip(network.weights, bounds, strict=True))
     one, two, three = (np.asarray(weight) for weight in network.weights)
     np.testing.assert_allclose(value, three @ np.tanh(two @ np.tanh(one @ x)), rtol=1e-12)
     shapes = jax.eval_shape(lambda key: DenseNetwork(3, 16, width=64, depth=4, key=key), jax.random.key(0))

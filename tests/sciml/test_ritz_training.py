@@ -121,7 +121,7 @@ class Weighing(eqx.Module):
 
 def test_training_lowers_the_loss(basis):
     scales = jnp.geomspace(1.0, 10.0, SIDE**2, dtype=jnp.float32).reshape(SIDE, SIDE)
-    b = jnp.asarray(np.random.default_rng(5).normal(size=(64, SIDE, SIDE)), jnp.float32) / SIDE
+    b = jax.device_put(np.random.default_rng(5).normal(size=(64, SIDE, SIDE)).astype(np.float32)) / SIDE
     before = Weighing(jnp.ones((SIDE, SIDE), jnp.float32))
     settings = {"optimizer": optax.adam(5e-2), "steps": 40, "batch_size": 16, "key": jax.random.key(1)}
     trained, losses = fit_direction_network(before, lambda x: scales * x, b, forward=Weighing.__call__, **settings)

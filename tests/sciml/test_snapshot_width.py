@@ -18,7 +18,7 @@ def widths(snapshots):
 def test_width_is_the_error_of_the_best_modes(seed):
     snapshots = np.random.default_rng(seed).normal(size=(7, 5)) @ np.diag([1, 1e-1, 3e-2, 1e-3, 0])
     with jax.enable_x64(True):
-        width, modes = jax.device_get(widths(jnp.asarray(snapshots)))
+        width, modes = jax.device_get(widths(jax.device_put(snapshots)))
     left, values, right = np.linalg.svd(snapshots)
     for n in range(6):
         rest = snapshots - left[:, :n] * values[:n] @ right[:n]

@@ -114,7 +114,7 @@ def probe(u):
 
 
 def probed(u):
-    return jax.tree.map(np.asarray, probe(jnp.asarray(u)))
+    return jax.tree.map(np.asarray, probe(jax.device_put(u)))
 
 
 def test_trap_the_wide_stencil_does_not_see_an_alternating_field():
@@ -150,7 +150,7 @@ def test_the_interior_leaves_out_ends_and_times_whose_neighbours_are_not_seen():
 @pytest.fixture(scope="module")
 def layer():
     random = np.random.default_rng(0)
-    weights = (jnp.asarray(random.normal(size=shape)) for shape in ((6, 4, 2, 3), (6, 4, 2, 3), (2, 3), (3,)))
+    weights = (jax.device_put(random.normal(size=shape)) for shape in ((6, 4, 2, 3), (6, 4, 2, 3), (2, 3), (3,)))
     return SpectralLayer(*weights), random.normal(size=(7, 10, 2))
 
 
@@ -161,16 +161,16 @@ def test_oracle_spectral_layer_against_the_fast_transform(layer):
     for rows, of in ((slice(0, 3), slice(0, 3)), (slice(-3, None), slice(3, None))):
         mixed[rows, :4] = np.einsum("klc,klcd->kld", modes[rows, :4], weights[of])
     expected = np.fft.irfft2(mixed, s=(7, 10), axes=(0, 1))
-    np.testing.assert_allclose(jax.jit(lambda v: module.spectral(v))(jnp.asarray(v)), expected, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(lambda v: module.spectral(v))(jax.device_put(v)), expected, atol=1e-12)
 
 
 def test_network_shapes_precision_and_last_activation():
     make = functools.partial(BasisNetwork, 3, 4, width=2, depth=1, modes=(2, 2), hidden=3, key=jax.random.key(0))
     open_, closed = make(activate_last=False), make()
-    inputs = jnp.asarray(np.random.default_rng(0).normal(size=(6, 8, 3)))
+    inputs = jax.device_put(np.random.default_rng(0).normal(size=(6, 8, 3)))
     values, activated = jax.jit(lambda inputs: (open_(inputs), closed(inputs)))(inputs)
     assert values.shape == (6, 8, 4) and values.dtype == jnp.float64
-    np.testing.assert_allclose(activated, jax.nn.gelu(values), atol=1e-12)
+    np.testing.assert_allclose(activated, jax.jit(jax.nn.gelu)(values), atol=1e-12)
 
 
 @pytest.mark.parametrize(

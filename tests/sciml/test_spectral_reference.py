@@ -10,6 +10,7 @@ from gradatim.sciml import reference_burgers, reference_convection_diffusion, sn
 
 NU, N = 0.01, 512
 X = 2 * np.pi * np.arange(N) / N
+carried = jax.jit(reference_convection_diffusion)
 LABELS = 2 * np.pi * np.arange(16) / 16
 
 
@@ -52,13 +53,13 @@ def test_characteristics_of_the_true_field(resting):
 def test_a_mean_only_carries_the_solution_along(solve, resting, double):
     moving = jax.device_get(solve(10.0))
     waves = np.fft.rfft(resting.field, axis=1) * np.exp(-10j * np.arange(N // 2 + 1) * resting.t[:, None])
-    assert abs(moving.field - 10 - np.fft.irfft(waves, axis=1)).max() < 2e-8
+    assert np.abs(moving.field - 10 - np.fft.irfft(waves, axis=1)).max() < 2e-8
     assert np.allclose(moving.paths, resting.paths + 10 * resting.t[:, None], atol=1e-9)
     assert np.allclose(moving.jacobian, resting.jacobian, atol=1e-9)
 
 
 def test_mass_stays_and_energy_goes_where_it_is_dissipated(resting):
-    assert abs(resting.field.mean(axis=1)).max() < 1e-14
+    assert np.abs(resting.field.mean(axis=1)).max() < 1e-14
     energy = (resting.field**2).mean(axis=1) / 2
     slope = np.fft.irfft(1j * np.arange(N // 2 + 1) * np.fft.rfft(resting.field, axis=1), axis=1)
     loss = NU * (slope**2).mean(axis=1)
@@ -76,7 +77,7 @@ def burgers_fields(resting, mean):
 def modes():
     with jax.enable_x64(True):
         found = jax.jit(lambda snapshots, tolerances: jax.vmap(snapshot_width(snapshots).modes)(tolerances))
-        yield lambda snapshots: found(jnp.asarray(snapshots), jnp.array([1e-1, 1e-2, 1e-3])).tolist()
+        yield lambda snapshots: found(jax.device_put(snapshots), jnp.array([1e-1, 1e-2, 1e-3])).tolist()
 
 
 @pytest.mark.parametrize(("mean", "known"), [(0, [2, 3, 5]), (1, [2, 5, 9]), (10, [6, 19, 34]), (30, [6, 19, 35]), (50, [6, 22, 36])])
@@ -93,7 +94,7 @@ def test_modes_of_a_gaussian_that_is_carried_along(modes, double, speed, known):
 
 @pytest.mark.parametrize("speed", [1, 10, 50])
 def test_a_sine_that_is_carried_along_has_two_modes_at_any_speed(modes, double, speed):
-    field = reference_convection_diffusion(jnp.sin(X), jnp.linspace(0, 1, 101), speed=speed, diffusivity=NU)
+    field = carried(np.sin(X), np.linspace(0, 1, 101), speed=float(speed), diffusivity=NU)
     assert modes(np.asarray(field).T) == [2, 2, 2]
 
 
@@ -104,8 +105,8 @@ def test_convection_diffusion_is_a_sine_that_dies_out(double):
 
 
 def test_the_reference_conserves_the_mean_of_any_profile(double):
-    profile = jnp.exp(jnp.cos(X[::8]))
-    field = reference_convection_diffusion(profile, jnp.linspace(0, 1, 3), speed=7.0, diffusivity=0.1)
+    profile = np.exp(np.cos(X[::8]))
+    field = np.asarray(carried(profile, np.linspace(0, 1, 3), speed=7.0, diffusivity=0.1))
     assert np.allclose(field.mean(axis=1), profile.mean(), rtol=1e-14) and PeriodicGrid((64,), 2 * np.pi).n_cells == profile.size
 
 

@@ -24,7 +24,7 @@ def network(weights):
 @pytest.fixture(scope="module")
 def weights():
     random = np.random.default_rng(2)
-    return [jnp.asarray(random.normal(size=shape)) for shape in ((8, DIM), (DIM, 8))]
+    return [jax.device_put(random.normal(size=shape)) for shape in ((8, DIM), (DIM, 8))]
 
 
 @pytest.fixture(scope="module")

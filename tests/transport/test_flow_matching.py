@@ -23,19 +23,19 @@ def _double():
 
 
 def test_the_empirical_velocity_is_bayes_rule():
-    velocity = EmpiricalVelocity(Trigonometric(), jnp.asarray(TWO))
+    velocity = EmpiricalVelocity(Trigonometric(), jax.device_put(TWO))
     t, x = 0.3, np.linspace(-2, 2, 7)[:, None]
     a, m = np.sin(np.pi / 2 * t), np.cos(np.pi / 2 * t)
     mean = np.tanh(a * x / m**2)
     expected = np.pi / 2 * (m * mean - a * (x - a * mean) / m)
-    np.testing.assert_allclose(jax.jit(jax.vmap(velocity, (None, 0)))(jnp.asarray(t), jnp.asarray(x)), expected, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.vmap(velocity, (None, 0)))(jax.device_put(t), jax.device_put(x)), expected, atol=1e-12)
 
 
 def test_the_marginal_velocity_has_the_least_loss_and_the_gradient_of_the_regression():
     path = CondOT()
     random = np.random.default_rng(0)
     x0, x1, t = random.normal(size=(4096, 1)), TWO[random.integers(0, 2, 4096)], random.uniform(size=4096)
-    batch = [jnp.asarray(values) for values in (x0, x1, t)]
+    batch = [jax.device_put(values) for values in (x0, x1, t)]
     exact = EmpiricalVelocity(path, jnp.asarray(TWO))
 
     @jax.jit

@@ -52,7 +52,7 @@ def residuals():
         "rotation of an ellipse": (rotation, normal),
         "rotation of a disc": (rotation, GaussianScore(CondOT(), jnp.eye(2))),
     }
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(50, 2)))
+    x = jax.device_put(np.random.default_rng(0).normal(size=(50, 2)))
 
     @jax.jit
     @jax.vmap
@@ -99,13 +99,13 @@ def test_weak_statistic_tells_a_gauge_field_from_samples_alone():
     gauge = -x @ np.linalg.inv(covariance) @ TURN.T
     statistic = jax.jit(weak_gauge_statistic)
     noise = 4 / len(x) ** 0.5
-    assert statistic(jnp.asarray(gauge), jnp.asarray(gradients)).max() < noise
+    assert statistic(jax.device_put(gauge), jax.device_put(gradients)).max() < noise
     assert statistic(jnp.asarray(x @ TURN.T), jnp.asarray(gradients)).max() > 10 * noise
     assert (statistic(jnp.zeros((4, 2)), jnp.ones((4, 3, 2))) == 0).all()
 
 
 def test_the_penalty_bends_the_part_and_not_the_score():
-    t, x = jnp.full(20, T), jnp.asarray(np.random.default_rng(0).normal(size=(20, 2)))
+    t, x = jnp.full(20, T), jax.device_put(np.random.default_rng(0).normal(size=(20, 2)))
 
     @jax.jit
     def of(part, score):

@@ -49,7 +49,7 @@ def test_o1_the_score_is_the_point_times_the_gradient_of_the_log_density():
 @pytest.mark.parametrize("motion", MOTIONS.values(), ids=MOTIONS)
 def test_o6_the_mean_grows_with_the_drift_and_the_median_stays_without_one(motion):
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
-    x = motion.point(jnp.full(40, 2.0), jnp.asarray(nodes), 0.9)
+    x = motion.point(jnp.full(40, 2.0), jax.device_put(nodes), 0.9)
     drift, variance = motion.integrals(0.9)
     np.testing.assert_allclose(weights @ np.asarray(x) / weights.sum(), 2 * np.exp(drift), rtol=1e-10)
     median = motion.point(jnp.array([2.0]), jnp.array([0.0]), 0.9)
@@ -81,7 +81,7 @@ def test_diffrax_terms_are_the_equations():
 def test_a_prior_is_fitted_to_every_pixel_or_every_channel():
     random = np.random.default_rng(0)
     y = random.normal(size=(50, 2, 2, 3))
-    pixel, channel = jax.jit(lambda x: (LogNormal.fit(x), LogNormal.fit(x, shared=(1, 2))))(jnp.asarray(np.exp(y)))
+    pixel, channel = jax.jit(lambda x: (LogNormal.fit(x), LogNormal.fit(x, shared=(1, 2))))(jax.device_put(np.exp(y)))
     np.testing.assert_allclose(pixel.mean, y.mean(axis=0), rtol=1e-10, atol=EXACT)
     np.testing.assert_allclose(pixel.std, y.std(axis=0), rtol=1e-10)
     np.testing.assert_allclose(channel.std, np.broadcast_to(y.std(axis=(0, 1, 2)), (2, 2, 3)), rtol=1e-10)

@@ -53,7 +53,7 @@ def test_o6_parts_are_orthogonal_and_the_remainder_is_a_gauge_field(linear, seed
     matrix[:dim, :dim] = random.normal(size=(dim, dim))
     root = random.normal(size=(dim, dim + 2))
     covariance[:dim, :dim] = root @ root.T
-    parts = linear(jnp.asarray(matrix), jnp.asarray(covariance))
+    parts = linear(jax.device_put(matrix), jax.device_put(covariance))
     gradient, remainder = np.asarray(parts.gradient), np.asarray(parts.remainder)
     scale = np.abs(covariance).max() * np.square(matrix).max() * np.linalg.cond(covariance)
     np.testing.assert_allclose(gradient + remainder, matrix, atol=ROUND_OFF * (1 + np.abs(matrix).max()) * np.linalg.cond(covariance))
@@ -67,7 +67,7 @@ def test_o6_parts_are_orthogonal_and_the_remainder_is_a_gauge_field(linear, seed
 @pytest.fixture(scope="module")
 def projected():
     """The same field by projection on quadratic potentials, from samples."""
-    x = jnp.asarray(exact_samples().T)
+    x = jax.device_put(exact_samples().T)
     matrix = jnp.asarray(-np.linalg.inv(COVARIANCE) + TURN)
 
     @jax.jit
@@ -106,7 +106,7 @@ def test_trap_orthogonality_is_under_the_density(projected):
 
 
 def test_functions_that_are_constant_or_repeated_do_no_harm():
-    x = jnp.asarray(exact_samples().T)
+    x = jax.device_put(exact_samples().T)
 
     @jax.jit
     def of(x):

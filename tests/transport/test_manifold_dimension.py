@@ -50,11 +50,11 @@ def test_trap_surviving_values_need_not_be_near_one():
     vanishing = np.array([0.05, 0.005])
     read = jax.jit(read_flow_dimension)
     for size in (10.0, 0.2):
-        values = jnp.asarray(np.stack([np.full(2, size), np.full(2, size), vanishing], axis=1))
-        found = read(values, jnp.asarray(vanishing))
+        values = jax.device_put(np.stack([np.full(2, size), np.full(2, size), vanishing], axis=1))
+        found = read(values, jax.device_put(vanishing))
         assert found.by_slope == 2 and found.by_gap == 2
     # All vanish, or none: the slopes see it, and a gap cannot.
-    assert read(jnp.asarray(np.stack([vanishing] * 3, axis=1)), jnp.asarray(vanishing)).by_slope == 0
+    assert read(jax.device_put(np.stack([vanishing] * 3, axis=1)), jnp.asarray(vanishing)).by_slope == 0
     assert read(jnp.ones((2, 3)), jnp.asarray(vanishing)).by_slope == 3
 
 

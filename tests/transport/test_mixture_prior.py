@@ -20,7 +20,7 @@ def prior():
     axes = np.stack([np.linalg.qr(random.normal(size=(N, RANK)))[0].T for _ in range(K)])
     weights = np.array([0.2, 0.3, 0.5])
     means, variances = random.normal(size=(K, N)), random.uniform(0.2, 2, size=(K, RANK))
-    return MixturePrior(*(jnp.asarray(array) for array in (weights, means, axes, variances, 0.05)))
+    return MixturePrior(*(jax.device_put(array) for array in (weights, means, axes, variances, 0.05)))
 
 
 denoise = jax.jit(lambda prior, level, x: prior(level, x))
@@ -33,7 +33,7 @@ def level(a, m):
 @pytest.mark.parametrize(("a", "m"), [(0.999, 0.02), (0.8, 0.6), (0.05, 0.99), (1.0, 30.0)])
 def test_tweedie_the_image_is_that_of_the_score(prior, a, m):
     weights, means, axes, variances = (np.asarray(part) for part in (prior.weights, prior.means, prior.axes, prior.variances))
-    covariances = jnp.asarray(np.einsum("krn,kr,krm->knm", axes, variances, axes) + 0.05 * np.eye(N))
+    covariances = jax.device_put(np.einsum("krn,kr,krm->knm", axes, variances, axes) + 0.05 * np.eye(N))
 
     def log_density(x):
         laws = [
@@ -42,13 +42,13 @@ def test_tweedie_the_image_is_that_of_the_score(prior, a, m):
         ]
         return jax.nn.logsumexp(jnp.stack(laws))
 
-    x = jnp.asarray(np.random.default_rng(1).normal(size=(5, N))) * max(m, 1)
+    x = jax.device_put(np.random.default_rng(1).normal(size=(5, N))) * max(m, 1)
     score = jax.jit(jax.vmap(jax.grad(log_density)))(x)
     np.testing.assert_allclose(denoise(prior, level(a, m), x), (x + m**2 * score) / a, rtol=1e-8, atol=1e-8 * max(1, m**2 / a))
 
 
 def test_no_noise_leaves_the_image_and_much_leaves_the_mean(prior):
-    x = jnp.asarray(np.random.default_rng(2).normal(size=(4, N)))
+    x = jax.device_put(np.random.default_rng(2).normal(size=(4, N)))
     np.testing.assert_allclose(denoise(prior, level(1.0, 1e-4), x), x, atol=1e-5)
     np.testing.assert_allclose(denoise(prior, level(1e-6, 1.0), x), jnp.broadcast_to(prior.weights @ prior.means, x.shape), atol=1e-4)
 

@@ -44,7 +44,7 @@ def grid():
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     y0, z = (part.ravel() for part in np.meshgrid(nodes, nodes))
     both = np.outer(weights, weights).ravel() / weights.sum() ** 2
-    return jnp.exp(S0 * jnp.asarray(y0)), jnp.asarray(z), jnp.asarray(both)
+    return jnp.exp(S0 * jax.device_put(y0)), jax.device_put(z), jax.device_put(both)
 
 
 @pytest.fixture(scope="module")

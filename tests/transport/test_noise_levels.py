@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,14 +23,14 @@ def test_levels_are_products_of_the_rates():
     a = np.sqrt(np.cumprod(1 - beta))
     levels = variance_preserving_levels(50).levels
     np.testing.assert_allclose(levels.a, a[980::-20], rtol=1e-6)
-    np.testing.assert_allclose(levels.a**2 + levels.m**2, 1, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(levels.a) ** 2 + np.asarray(levels.m) ** 2, 1, rtol=1e-6)
     np.testing.assert_array_equal(levels.time, np.arange(980, -1, -20))
 
 
 def test_they_are_nearly_those_of_the_continuous_path():
     # Its time runs from noise to data; of a step's rates it takes the integral and not the product.
     discrete = variance_preserving_levels(1000).levels
-    path = levels_of_path(VariancePreserving(), 1 - (discrete.time + 0.5) / 1000).levels
+    path = jax.jit(lambda time: levels_of_path(VariancePreserving(), 1 - (time + 0.5) / 1000).levels)(discrete.time)
     np.testing.assert_allclose(path.a, discrete.a, rtol=5e-2)
 
 
@@ -44,10 +45,11 @@ def test_each_level_leads_to_the_next(is_last_noise_free):
 
 def test_the_kinds_of_prediction_say_the_same():
     random = np.random.default_rng(0)
-    x, noise = (jnp.asarray(random.normal(size=(2, 3)), jnp.float32) for _ in range(2))
-    image = (x - 0.8 * noise) / 0.6
-    for kind, said in {"noise": noise, "image": image, "score": -noise / 0.8}.items():
-        found = Denoiser(lambda level, x, said=said: said, kind)(LEVEL, x)
+    x, noise = (jax.device_put(random.normal(size=(2, 3)).astype(np.float32)) for _ in range(2))
+    image = (np.asarray(x) - np.float32(0.8) * np.asarray(noise)) / np.float32(0.6)
+    for kind, said in {"noise": noise, "image": image, "score": -np.asarray(noise) / np.float32(0.8)}.items():
+        known = jax.device_put(said)
+        found = eqx.filter_jit(Denoiser(lambda level, x, known=known: known, kind))(LEVEL, x)
         np.testing.assert_allclose(found.image, image, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(found.noise, noise, rtol=1e-5, atol=1e-6)
 
@@ -56,7 +58,7 @@ def test_trap_complex_images_are_two_channels():
     # Each part through its own channel: no measurement or noise is added to both.
     x = jnp.array([[1.0 + 2.0j]])
     model = in_two_channels(lambda level, channels: channels * jnp.array([[[2.0, 3.0]]]))
-    np.testing.assert_allclose(Denoiser(model, "image")(LEVEL, x).image, [[2.0 + 6.0j]])
+    np.testing.assert_allclose(eqx.filter_jit(Denoiser(model, "image"))(LEVEL, x).image, [[2.0 + 6.0j]])
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def likelihoods():
         return flow_log_likelihood(field, path, jnp.asarray(DATUM), end=1 - CLOSE, prior=prior, rtol=1e-10, atol=1e-12)
 
     strengths = np.array([[0.0, 0.0], [0.5, 0.0], [2.0, 0.0], [0.0, 0.5], [0.0, 2.0]])
-    found = jax.jit(jax.vmap(of))(*jnp.asarray(strengths.T))
+    found = jax.jit(jax.vmap(of))(*jax.device_put(strengths.T))
     return exact, found
 
 

@@ -32,12 +32,12 @@ def by_logarithms(costs, epsilon):
 
 @pytest.fixture(scope="module")
 def costs():
-    return np.asarray(cost_matrix(SQUARED_EUCLIDEAN, jnp.asarray(points(0)), jnp.asarray(2 * points(1) + 1)))
+    return np.asarray(cost_matrix(SQUARED_EUCLIDEAN, jax.device_put(points(0)), jnp.asarray(2 * points(1) + 1)))
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 2.0, 50.0])
 def test_value_and_potentials_are_those_of_the_plain_iteration(costs, epsilon):
-    found = sinkhorn(jnp.asarray(costs), jnp.asarray(epsilon), tolerance=1e-6, max_iterations=10_000)
+    found = sinkhorn(jax.device_put(costs), jnp.asarray(epsilon), tolerance=1e-6, max_iterations=10_000)
     f, g = by_logarithms(costs.astype(np.float64), epsilon)
     scale = costs.mean()
     np.testing.assert_allclose(found.value, f.mean() + g.mean(), atol=SINGLE * scale)

@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,42 +11,44 @@ WHOLE = Inpainting(jnp.ones((4, 6), bool))
 
 def test_the_adjoint_of_the_differences():
     random = np.random.default_rng(0)
-    x, q = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((3, 4, 6), (2, 3, 4, 6)))
+    x, q = (jax.device_put(random.normal(size=shape).astype(np.float32)) for shape in ((3, 4, 6), (2, 3, 4, 6)))
     forward, back = jax.jit(lambda x, q: (image_gradient(x), image_gradient_adjoint(q)))(x, q)
     np.testing.assert_allclose(np.vdot(forward, q), np.vdot(x, back), atol=1e-4)
 
 
 def test_two_plateaus_approach_each_other():
     # Each of the four rows: a step of height 1 after the second of six columns; a plateau moves by λ over its length.
-    y = jnp.broadcast_to(jnp.asarray([0.0, 0.0, 1.0, 1.0, 1.0, 1.0]), (2, 4, 6))
-    found = tv_reconstruct(WHOLE, y, weight=jnp.array([0.2, 5.0]), n_steps=400)
-    np.testing.assert_allclose(found.x[0, 0], [0.1, 0.1, 0.95, 0.95, 0.95, 0.95], atol=1e-3)
+    y = np.tile(np.array([0, 0, 1, 1, 1, 1], np.float32), (2, 4, 1))
+    found = tv_reconstruct(WHOLE, jax.device_put(y), weight=jnp.array([0.2, 5.0]), n_steps=400)
+    x = np.asarray(found.x)
+    np.testing.assert_allclose(x[0, 0], [0.1, 0.1, 0.95, 0.95, 0.95, 0.95], atol=1e-3)
     # A large weight leaves the mean.
-    np.testing.assert_allclose(found.x[1], jnp.full((4, 6), 2 / 3), atol=1e-3)
-    np.testing.assert_allclose(total_variation(found.x), [0.85 * 4, 0], atol=1e-2)
-    assert found.last_change.max() < 1e-3
+    np.testing.assert_allclose(x[1], np.full((4, 6), 2 / 3), atol=1e-3)
+    np.testing.assert_allclose(jax.jit(total_variation)(x), [0.85 * 4, 0], atol=1e-2)
+    assert np.asarray(found.last_change).max() < 1e-3
 
 
 def test_without_a_weight_it_is_least_squares():
-    matrix = jnp.asarray(np.random.default_rng(1).normal(size=(20, 6)), jnp.float32)
+    matrix = jax.device_put(np.random.default_rng(1).normal(size=(20, 6)).astype(np.float32))
     matrix = matrix / jnp.linalg.norm(matrix, 2)
-    y = jnp.asarray(np.random.default_rng(2).normal(size=20), jnp.float32)
+    y = jax.device_put(np.random.default_rng(2).normal(size=20).astype(np.float32))
     found = tv_reconstruct(Forward(lambda image: matrix @ image.ravel(), (2, 3)), y, weight=0.0, n_steps=2000)
     np.testing.assert_allclose(found.x.ravel(), np.linalg.lstsq(matrix, y, rcond=None)[0], atol=1e-3)
 
 
 def test_a_minimum_is_no_higher_than_its_neighbours():
     random = np.random.default_rng(3)
-    seen = Inpainting(jnp.asarray(random.uniform(size=(4, 6)) < 0.6))
-    y = seen(jnp.asarray(random.normal(size=(4, 6)), jnp.float32))
-    found = tv_reconstruct(seen, y, weight=0.1, n_steps=3000).x
+    seen = Inpainting(jax.device_put(random.uniform(size=(4, 6)) < 0.6))
+    y = eqx.filter_jit(seen)(random.normal(size=(4, 6)).astype(np.float32))
+    found = np.asarray(tv_reconstruct(seen, y, weight=0.1, n_steps=3000).x)
 
     @jax.jit
     def energy(x):
         return jnp.sum((seen(x) - y[None]) ** 2, axis=(-2, -1)) / 2 + 0.1 * total_variation(x)
 
-    moved = found[None] + 0.05 * jnp.asarray(random.normal(size=(50, 4, 6)), jnp.float32)
-    assert energy(moved).min() > energy(found[None])[0] - 1e-5
+    moved = found + 0.05 * random.normal(size=(50, 4, 6)).astype(np.float32)
+    energies = np.asarray(energy(np.append(moved, found[None], axis=0)))
+    assert energies[:-1].min() > energies[-1] - 1e-5
 
 
 @pytest.mark.parametrize(

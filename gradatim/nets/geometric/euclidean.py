@@ -33,7 +33,7 @@ class EGNNLayer(eqx.Module):
 
     >>> from gradatim.nets.geometric import complete_graph
     >>> layer = EGNNLayer(2, 4, width=8, key=jax.random.key(0))
-    >>> features, positions = layer(complete_graph(jnp.ones((5, 2))), jnp.arange(15.0).reshape(5, 3))
+    >>> features, positions = eqx.filter_jit(layer)(complete_graph(jnp.ones((5, 2))), jnp.arange(15.0).reshape(5, 3))
     >>> features.shape, positions.shape
     ((5, 4), (5, 3))
     """

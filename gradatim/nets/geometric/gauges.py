@@ -66,7 +66,7 @@ class GaugeConv(eqx.Module):
     >>> from gradatim.nets.geometric import icosphere, log_map_edges
     >>> edges = log_map_edges(icosphere(1))
     >>> layer = GaugeConv((0,), (0, 1), key=jax.random.key(0))  # numbers to numbers and vectors
-    >>> layer(edges, jnp.ones((42, 1))).shape
+    >>> eqx.filter_jit(layer)(edges, jnp.ones((42, 1))).shape
     (42, 3)
     """
 

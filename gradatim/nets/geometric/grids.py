@@ -40,7 +40,7 @@ class CyclicConv(eqx.Module):
 
     **Raises:** `ValueError` for an even filter; when it is called, for a ring shorter than the filter.
 
-    >>> CyclicConv(2, 3, size=3, key=jax.random.key(0))(jnp.ones((8, 2))).shape
+    >>> eqx.filter_jit(CyclicConv(2, 3, size=3, key=jax.random.key(0)))(jnp.ones((8, 2))).shape
     (8, 3)
     """
 
@@ -77,7 +77,7 @@ class GroupLift(eqx.Module):
 
     >>> from gradatim.nets.geometric import dihedral
     >>> lift = GroupLift(1, 5, size=3, group=dihedral(4), key=jax.random.key(0))
-    >>> lift(jnp.ones((9, 9, 1))).shape
+    >>> eqx.filter_jit(lift)(jnp.ones((9, 9, 1))).shape
     (9, 9, 8, 5)
     """
 
@@ -132,7 +132,7 @@ class GroupConv(eqx.Module):
 
     >>> from gradatim.nets.geometric import dihedral
     >>> conv = GroupConv(5, 2, group=dihedral(4), key=jax.random.key(0))
-    >>> conv(jnp.ones((9, 9, 8, 5))).shape
+    >>> eqx.filter_jit(conv)(jnp.ones((9, 9, 8, 5))).shape
     (9, 9, 8, 2)
     """
 

@@ -65,7 +65,7 @@ def random_directions(
     parameter that is not real floating point, or no key.
 
     >>> import jax
-    >>> value_and_grad = random_directions(lambda x: x @ x / 2, radius=1.0, n_probes=64, distribution="orthogonal")
+    >>> value_and_grad = jax.jit(random_directions(lambda x: x @ x / 2, radius=1.0, n_probes=64, distribution="orthogonal"))
     >>> value, gradient = value_and_grad(jax.numpy.arange(64.0), key=jax.random.key(0))
     >>> print(f"{gradient[3]:.2f}")
     3.00
@@ -150,7 +150,7 @@ def forward_gradient(
     value is f(θ).
 
     >>> import jax
-    >>> value_and_grad = forward_gradient(lambda x: (x**3).sum(), n_probes=2, distribution="orthogonal")
+    >>> value_and_grad = jax.jit(forward_gradient(lambda x: (x**3).sum(), n_probes=2, distribution="orthogonal"))
     >>> _, gradient = value_and_grad(jax.numpy.array([1.0, 2.0]), key=jax.random.key(0))
     >>> print([f"{slope:.3f}" for slope in gradient])
     ['3.000', '12.000']

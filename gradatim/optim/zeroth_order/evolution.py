@@ -45,7 +45,7 @@ def evolution_strategy(
     **Raises:** as [`random_directions`][gradatim.optim.random_directions]; `ValueError` for an odd population that is to be mirrored.
 
     >>> import optax
-    >>> value_and_grad = evolution_strategy(lambda x: ((x - 3) ** 2).sum(), radius=0.1, population=64)
+    >>> value_and_grad = jax.jit(evolution_strategy(lambda x: ((x - 3) ** 2).sum(), radius=0.1, population=64))
     >>> optimizer = optax.adam(0.1)
     >>> params = jax.numpy.zeros(4)
     >>> state = optimizer.init(params)

@@ -102,7 +102,7 @@ def node_perturbation(loss: Callable[..., Any], *, radius: Any = None, n_probes:
     **Raises:** as [`random_directions`][gradatim.optim.random_directions]; `ValueError` for inputs and targets of different lengths.
 
     >>> mlp = eqx.nn.MLP(4, 1, 8, 1, key=jax.random.key(0))
-    >>> value_and_grad = node_perturbation(lambda y, t: ((y - t) ** 2).sum())
+    >>> value_and_grad = eqx.filter_jit(node_perturbation(lambda y, t: ((y - t) ** 2).sum()))
     >>> value, estimate = value_and_grad(mlp, jnp.ones((16, 4)), jnp.zeros((16, 1)), key=jax.random.key(1))
     >>> estimate.layers[0].weight.shape
     (8, 4)
@@ -131,7 +131,7 @@ def activity_perturbation(loss: Callable[..., Any], *, radius: Any = None, n_pro
     **Arguments, returns, raises:** as [`node_perturbation`][gradatim.optim.node_perturbation].
 
     >>> mlp = eqx.nn.MLP(4, 1, 8, 1, key=jax.random.key(0))
-    >>> value_and_grad = activity_perturbation(lambda y, t: ((y - t) ** 2).sum())
+    >>> value_and_grad = eqx.filter_jit(activity_perturbation(lambda y, t: ((y - t) ** 2).sum()))
     >>> value, estimate = value_and_grad(mlp, jnp.ones((16, 4)), jnp.zeros((16, 1)), key=jax.random.key(1))
     >>> bool(jnp.isfinite(estimate.layers[0].weight).all())
     True

@@ -90,4 +90,5 @@ def convergence_study(
         times = layer_times(jnp.asarray(t_end, cells.dtype), eps.astype(cells.dtype), n_layer=n_layer, n_after=n_after)
         return limit_errors(model.grid, full.solve(full.init(cells, attractant, signal), times), simple.solve(simple.init(cells), times))
 
-    return jax.vmap(one)(eps, tau)
+    # Compiled whole: operation by operation, the two solutions are a hundred programs.
+    return jax.jit(jax.vmap(one))(eps, tau)

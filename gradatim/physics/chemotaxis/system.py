@@ -54,7 +54,7 @@ class IndirectChemotaxis(eqx.Module):
 
     >>> model = IndirectChemotaxis(Box((32,)), eps=0.01, tau=0.2)
     >>> start = model.init(5 + 4 * jnp.cos(jnp.pi * model.grid.centres[0]))
-    >>> end = model.evolve(start, dt=1e-3, n_steps=100)
+    >>> end = eqx.filter_jit(model.evolve)(start, dt=1e-3, n_steps=100)
     >>> print(f"{end.mass[0]:.3f} {end.mass[-1]:.3f} {bool(end.entropy[-1] < end.entropy[0])}")
     5.000 5.000 True
     """

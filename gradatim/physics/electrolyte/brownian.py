@@ -46,7 +46,7 @@ class IonBrownianDynamics(eqx.Module):
 
     >>> electrolyte = DrivenElectrolyte(field=1.0, mean_density=0.25, smearing=1.0, dim=2)
     >>> ions = IonBrownianDynamics(electrolyte, PeriodicGrid((16, 16), 16.0), 0.01, n_pairs=64)
-    >>> state = ions(ions.initial(jax.random.key(0)))
+    >>> state = eqx.filter_jit(ions)(ions.initial(jax.random.key(0)))
     >>> [x.shape for x in state.positions]
     [(128,), (128,)]
     """

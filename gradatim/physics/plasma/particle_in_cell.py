@@ -61,7 +61,7 @@ class ParticleInCell(eqx.Module):
 
     >>> electrons = Species(0.1, 50)
     >>> model = ParticleInCell((32,), [electrons], dx=0.6, dt=0.5)
-    >>> state = eqx.filter_jit(model)(model.start(jax.random.key(0)))
+    >>> state = eqx.filter_jit(model)(eqx.filter_jit(model.start)(jax.random.key(0)))
     >>> float(abs(model.gauss_error(state)).max()) < 1e-5
     True
     """

@@ -29,7 +29,7 @@ def layer():
     shapes = eqx.filter_eval_shape(lambda: EGNNLayer(2, 3, width=8, key=jax.random.key(0)))
 
     def draw(leaf):
-        return jnp.asarray(random.normal(size=leaf.shape) / 2, jnp.float32) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+        return jax.device_put((random.normal(size=leaf.shape) / 2).astype(np.float32)) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
 
     return jax.tree.map(draw, shapes, is_leaf=lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
@@ -50,7 +50,7 @@ def test_o10_positions_move_along_and_features_stay(outputs):
 
 def test_positions_do_move_and_features_see_them(outputs, layer):
     assert np.abs(outputs[0].positions - POSITIONS).max() > 1e-2
-    other = eqx.filter_jit(layer)(GRAPH, 2 * jnp.asarray(POSITIONS))
+    other = eqx.filter_jit(layer)(GRAPH, 2 * jax.device_put(POSITIONS))
     assert np.abs(other.features - outputs[0].features).max() > 1e-2
 
 

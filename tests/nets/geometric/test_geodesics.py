@@ -1,6 +1,5 @@
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -93,7 +92,7 @@ def test_oracle_holonomy_about_a_vertex_is_its_angle_defect(potato):
 @given(st.integers(0, 2**32 - 1))
 def test_oracle_whatever_the_frames_singularities_count_two(potato, edges, seed):
     """No frame is smooth on a sphere: by how much transports along the sides of faces miss its holonomy are whole turns, two in all."""
-    turned = edges.turned(jnp.asarray(np.random.default_rng(seed).uniform(-9, 9, 42)))
+    turned = edges.turned(jax.device_put(np.random.default_rng(seed).uniform(-9, 9, 42)))
     angles, reverse = np.asarray(turned.angles), np.asarray(turned.reverse)
     steps = np.mod(angles - angles[reverse], 2 * np.pi) - np.pi
     table = np.zeros((42, 42))
@@ -107,7 +106,7 @@ def test_oracle_whatever_the_frames_singularities_count_two(potato, edges, seed)
 
 @given(st.integers(0, 2**32 - 1))
 def test_holonomy_does_not_depend_on_frames(potato, edges, seed):
-    turned = edges.turned(jnp.asarray(np.random.default_rng(seed).uniform(-9, 9, 42)))
+    turned = edges.turned(jax.device_put(np.random.default_rng(seed).uniform(-9, 9, 42)))
     difference = holonomy(turned, np.asarray(potato.faces)) - holonomy(edges, np.asarray(potato.faces))
     np.testing.assert_allclose(difference, 0, atol=ROUND_OFF)
 
@@ -125,7 +124,7 @@ def test_heat_gives_great_circles():
 
 
 def test_gradients_turn_with_the_frames(potato, edges):
-    x, frames = potato.vertices[:, 2], jnp.asarray(np.linspace(-3, 3, 42))
+    x, frames = potato.vertices[:, 2], jax.device_put(np.linspace(-3, 3, 42))
     plain, turned = (np.asarray(vertex_gradient(e, x)) for e in (edges, edges.turned(frames)))
     c, s = np.cos(frames), np.sin(frames)
     expected = np.stack([c * plain[:, 0] + s * plain[:, 1], c * plain[:, 1] - s * plain[:, 0]], axis=1)
@@ -142,24 +141,24 @@ def patches(n_angles, pools=True):
     """Of two channels to three, weights from the host."""
     shapes = eqx.filter_eval_shape(lambda: PatchConvolution(2, 3, n_angles=n_angles, pools=pools, key=jax.random.key(0)))
     weight = np.random.default_rng(5).normal(size=shapes.weight.shape)
-    return eqx.tree_at(lambda module: module.weight, shapes, jnp.asarray(weight))
+    return eqx.tree_at(lambda module: module.weight, shapes, jax.device_put(weight))
 
 
 def test_patches_pooled_over_turns_do_not_see_the_frames(edges):
-    x = jnp.asarray(np.random.default_rng(2).normal(size=(42, 2)))
-    steps = jnp.asarray(np.random.default_rng(3).integers(0, 8, 42) * (2 * np.pi / 8))
+    x = jax.device_put(np.random.default_rng(2).normal(size=(42, 2)))
+    steps = jax.device_put(np.random.default_rng(3).integers(0, 8, 42) * (2 * np.pi / 8))
     errors = {}
     for pools in (True, False):
         layer = patches(8, pools)
         errors[pools] = abs(np.asarray(layer(edges.turned(steps), x)) - np.asarray(layer(edges, x))).max()
     assert errors[True] < ROUND_OFF and errors[False] > 1e-2
-    isotropic, anyhow = patches(1), edges.turned(jnp.asarray(np.linspace(0, 5, 42)))
+    isotropic, anyhow = patches(1), edges.turned(jax.device_put(np.linspace(0, 5, 42)))
     np.testing.assert_allclose(isotropic(anyhow, x), isotropic(edges, x), atol=ROUND_OFF)
 
 
 def test_a_patch_of_a_constant_is_that_constant(edges):
-    layer = eqx.tree_at(lambda module: module.weight, patches(8), jnp.asarray(np.full((2, 8, 2, 3), 1 / 32)))
-    np.testing.assert_allclose(layer(edges, jnp.asarray(np.full((42, 2), 2.5))), 2.5, atol=ROUND_OFF)
+    layer = eqx.tree_at(lambda module: module.weight, patches(8), jax.device_put(np.full((2, 8, 2, 3), 1 / 32)))
+    np.testing.assert_allclose(layer(edges, jax.device_put(np.full((42, 2), 2.5))), 2.5, atol=ROUND_OFF)
 
 
 def test_what_cannot_be_is_refused(potato, edges):

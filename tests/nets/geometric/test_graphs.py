@@ -53,7 +53,7 @@ def noisy(make, seed=0):
     shapes = eqx.filter_eval_shape(make)
 
     def draw(leaf):
-        return jnp.asarray(random.normal(size=leaf.shape), jnp.float32) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+        return jax.device_put(random.normal(size=leaf.shape).astype(np.float32)) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
 
     return jax.tree.map(draw, shapes, is_leaf=lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
 
@@ -138,7 +138,7 @@ def complete_graph_of(x):
 def found():
     ring = graph_from_edges(RING, nodes=np.zeros((12, 1), np.float32))
     far = graph_from_edges(RING, nodes=features(12, 3))
-    return jax.device_get(everything(LAYERS, OTHERS, (GRAPH, permuted(GRAPH, ORDER), PADDED, ring, far), jnp.asarray(MATRIX)))
+    return jax.device_get(everything(LAYERS, OTHERS, (GRAPH, permuted(GRAPH, ORDER), PADDED, ring, far), jax.device_put(MATRIX)))
 
 
 @pytest.mark.parametrize("name", LAYERS)

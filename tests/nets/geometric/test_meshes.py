@@ -135,7 +135,7 @@ def test_trap_divided_by_its_masses_the_matrix_is_not_symmetric(laplacians):
 
 def test_energy_of_the_gradient_is_the_quadratic_form(spheres, laplacians):
     mesh, laplacian = spheres[2], laplacians[2]
-    x = jnp.asarray(np.random.default_rng(0).normal(size=162))
+    x = jax.device_put(np.random.default_rng(0).normal(size=162))
     gradient = np.asarray(surface_gradient(mesh, x))
     corners = np.asarray(mesh.vertices)[np.asarray(mesh.faces)]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
@@ -154,7 +154,7 @@ def test_no_eigenvalue_exceeds_the_bound(laplacians):
 def test_derivative_by_the_vertices(spheres):
     mesh = spheres[2]
     random = np.random.default_rng(1)
-    x, way = jnp.asarray(random.normal(size=162)), jnp.asarray(random.normal(size=(162, 3)))
+    x, way = jax.device_put(random.normal(size=162)), jax.device_put(random.normal(size=(162, 3)))
 
     @jax.jit
     @jax.value_and_grad

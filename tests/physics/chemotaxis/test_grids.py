@@ -19,7 +19,7 @@ GRID = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 
 
 def field(grid, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).uniform(0.1, 1, grid.shape))
+    return jax.device_put(np.random.default_rng(seed).uniform(0.1, 1, grid.shape))
 
 
 @jax.jit
@@ -60,7 +60,7 @@ def test_second_signal_without_spreading_is_the_cells(grid):
     u = 1 + 0.5 * jnp.cos(jnp.pi * grid.centres[0] / grid.centres[0][-1])
     distance = [float(jnp.abs(smoothed(grid, u, tau) - u).max()) for tau in (1e-4, 5e-5)]
     assert 1.9 < distance[0] / distance[1] < 2.1  # of first order in τ
-    assert jnp.abs(smoothed(grid, u, 0.0) - u).max() < ROUND_OFF
+    assert np.abs(smoothed(grid, u, 0.0) - u).max() < ROUND_OFF
 
 
 def test_volumes_of_shells_add_up_to_the_ball():
@@ -79,13 +79,13 @@ def test_few_cells_have_the_same_transform_as_many(getkey):
 def test_many_cells_solve_alike():
     coarse, fine = Box((128,)), Box((256,))
     on = [smoothed(grid, 1 + jnp.cos(3 * jnp.pi * grid.centres[0]), 0.1) for grid in (coarse, fine)]
-    assert jnp.abs(on[0] - (on[1][::2] + on[1][1::2]) / 2).max() < 1e-3
+    assert np.abs(on[0] - (on[1][::2] + on[1][1::2]) / 2).max() < 1e-3
 
 
 def test_equal_shells_in_one_dimension_are_half_an_interval():
     line, ball = Box((24,), (2.0,)), Radial(1, 24, grading=1.0, radius=2.0)
     u = field(line)
-    assert jnp.abs(smoothed(line, u, 0.3) - smoothed(ball, u, 0.3)).max() < ROUND_OFF
+    assert np.abs(smoothed(line, u, 0.3) - smoothed(ball, u, 0.3)).max() < ROUND_OFF
     assert ball.volumes == pytest.approx(2 * float(line.volumes))
 
 

@@ -22,7 +22,7 @@ ON_GRIDS = pytest.mark.parametrize("grid", GRIDS)
 
 def ill_prepared(grid):
     rng = np.random.default_rng(0)
-    return ct.State(*(jnp.asarray(rng.uniform(0, most, grid.shape)) for most in (8.0, 3.0, 1.0)))
+    return ct.State(*(jax.device_put(rng.uniform(0, most, grid.shape)) for most in (8.0, 3.0, 1.0)))
 
 
 def rounds(model, first, dt, n_steps):
@@ -95,20 +95,20 @@ def test_dissipation_is_the_rate_at_which_entropy_falls(grid):
 @ON_GRIDS
 def test_mass_is_kept_over_long_runs(grid):
     end, (_, mass, _), (_, masses, *_) = full(grid)(0.01, 0.2, 1.0, 1e-3, 300, ill_prepared(GRIDS[grid]))
-    assert jnp.abs(masses / mass - 1).max() < MASS and end.cells.min() > 0
+    assert np.abs(np.asarray(masses) / float(mass) - 1).max() < MASS and np.asarray(end.cells).min() > 0
 
 
 @ON_GRIDS
 def test_uniform_states_stay(grid):
-    uniform = ct.State(*(jnp.full(GRIDS[grid].shape, 3.0) for _ in range(3)))
+    uniform = ct.State(*(jax.device_put(np.full(GRIDS[grid].shape, 3.0)) for _ in range(3)))
     end, _, (*_, dissipation) = full(grid)(0.01, 0.2, 1.0, 0.1, 1, uniform)
-    assert all(jnp.abs(field - 3).max() < 1e-11 for field in end) and jnp.abs(dissipation).max() < 1e-12
+    assert all(np.abs(np.asarray(field) - 3).max() < 1e-11 for field in end) and np.abs(dissipation).max() < 1e-12
 
 
 @pytest.mark.parametrize("chi", [-2.0, 0.0])
 def test_repulsion_spreads(chi):
     end, *_ = full("line")(0.01, 0.2, chi, 1e-2, 4, ill_prepared(GRIDS["line"]))
-    assert jnp.ptp(end.cells) < 1e-4 and end.cells.min() >= 0
+    assert np.ptp(np.asarray(end.cells)) < 1e-4 and np.asarray(end.cells).min() >= 0
     assert IndirectChemotaxis(GRIDS["line"], 0.01, 0.2, chi).critical_mass() == jnp.inf
 
 
@@ -136,7 +136,8 @@ def at_wall(kind, cells):
 
 @pytest.mark.parametrize(("kind", "exact"), [("pes", (7.6999031, 6.7729866, 5.7611268)), ("ids", (8.3256744, 7.5393309, 6.4417349))])
 def test_limits_reach_the_spectral_reference(kind, exact):
-    coarse, halved, finer = at_wall(kind, 20)(1e-3, 50), at_wall(kind, 20)(5e-4, 100), at_wall(kind, 40)(1e-3, 50)
+    cases = (20, 1e-3, 50), (20, 5e-4, 100), (40, 1e-3, 50)
+    coarse, halved, finer = (np.asarray(at_wall(kind, cells)(dt, n_steps)) for cells, dt, n_steps in cases)
     # First order in time and second in space, both extrapolated: what is left is of the order of their squares.
     np.testing.assert_allclose(2 * halved - coarse + 4 / 3 * (finer - coarse), exact, rtol=2e-4)
     np.testing.assert_allclose(finer, exact, rtol=2e-2)
@@ -156,16 +157,16 @@ def test_full_system_reaches_an_implicit_reference():
     exact = reference.y[:, -1].reshape(3, -1)
     ends = [full("line")(eps, tau, 1.0, 0.1 / (60 * n), n, first)[0] for n in (20, 40)]
     for coarse, fine, field in zip(*ends, exact, strict=True):
-        errors = [float(jnp.abs(end - field).max()) for end in (coarse, fine)]
+        errors = [np.abs(np.asarray(end) - field).max() for end in (coarse, fine)]
         assert 1.8 < errors[0] / errors[1] < 2.2 and errors[1] < 5e-3 * np.abs(field).max()
 
 
 def test_another_time_grid_hides_the_distance_from_the_limit():
     """Of order ε on the same steps; beside longer ones, what is seen is their error, of order dt."""
     first = ill_prepared(GRIDS["line"])
-    full_end = full("line")(1e-3, 0.2, 1.0, 2.5e-4, 8, first)[0].cells
-    same, other = (limit("pes")(1.0, 2.5e-4 * k, 8 // k, first)[0].cells for k in (1, 8))
-    assert 0 < jnp.abs(full_end - same).max() < 0.1 * jnp.abs(full_end - other).max()
+    full_end = np.asarray(full("line")(1e-3, 0.2, 1.0, 2.5e-4, 8, first)[0].cells)
+    same, other = (np.asarray(limit("pes")(1.0, 2.5e-4 * k, 8 // k, first)[0].cells) for k in (1, 8))
+    assert 0 < np.abs(full_end - same).max() < 0.1 * np.abs(full_end - other).max()
 
 
 def test_data_of_x_alone_make_the_square_a_line():
@@ -173,7 +174,7 @@ def test_data_of_x_alone_make_the_square_a_line():
     fields = [5 * (1 + 0.8 * np.cos(np.pi * line.centres[0])), 2 + np.cos(2 * np.pi * line.centres[0]), np.ones(24)]
 
     def ends(grid):
-        first = ct.State(*(jnp.asarray(np.broadcast_to(f.reshape(-1, *(1 for _ in grid.shape[1:])), grid.shape)) for f in fields))
+        first = ct.State(*(jax.device_put(np.broadcast_to(f.reshape(-1, *(1 for _ in grid.shape[1:])), grid.shape)) for f in fields))
 
         def run(kind):
             stepper = IndirectChemotaxis(grid, *kind).stepper(1e-3)
@@ -182,7 +183,7 @@ def test_data_of_x_alone_make_the_square_a_line():
         return [run(kind) for kind in ((0.05, 0.2), *LIMITS.values())]
 
     for on_line, on_square in zip(*(jax.jit(ends, static_argnums=0)(grid) for grid in (line, square)), strict=True):
-        assert all(jnp.abs(a[:, None] - b).max() < 1e-8 for a, b in zip(on_line, on_square, strict=True))
+        assert all(np.abs(np.asarray(a)[:, None] - np.asarray(b)).max() < 1e-8 for a, b in zip(on_line, on_square, strict=True))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -194,8 +195,8 @@ def elliptic_end(grid, cells):
 
 def test_equal_shells_in_one_dimension_are_the_box():
     line, shells = Box((24,)), Radial(1, 24, grading=1.0)
-    cells = 5 * (1 + 0.8 * jnp.cos(jnp.pi * line.centres[0]))
-    assert jnp.abs(elliptic_end(line, cells) - elliptic_end(shells, cells)).max() < 1e-10
+    cells = 5 * (1 + 0.8 * np.cos(np.pi * line.centres[0]))
+    assert np.abs(np.asarray(elliptic_end(line, cells)) - np.asarray(elliptic_end(shells, cells))).max() < 1e-10
 
 
 def test_a_disc_of_shells_is_the_middle_of_a_square():
@@ -220,13 +221,18 @@ def test_a_disc_of_shells_is_the_middle_of_a_square():
 
 @pytest.mark.parametrize("eps", [0.0, 0.001, 0.01])
 def test_a_wave_grows_at_the_eigenvalue(eps):
-    rate = float(ct.growth_rate(40.0, WAVES.eigenvalues(np.dtype(float))[1], eps=eps, tau=0.2))
+    rate = float(growth_of_the_first_wave(eps))
     measured = limit_rate if eps == 0 else functools.partial(full_rate, eps)
     # Of first order in dt: two steps are extrapolated.
     assert 2 * measured(1e-4) - measured(2e-4) == pytest.approx(rate, rel=1e-3)
 
 
 WAVES = Box((32,))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def growth_of_the_first_wave(eps):
+    return ct.growth_rate(40.0, WAVES.eigenvalues(np.dtype(float))[1], eps=eps, tau=0.2)
 
 
 def rate_of(model, dt):
@@ -259,26 +265,26 @@ def line_end(amplitude, tau, eps):
 
 
 def test_derivatives_agree_with_differences():
-    x = jnp.arange(12.0)
-    scalar = jax.jit(lambda p: (x * line_end(*p)).mean())
-    point = jnp.array([0.6, 0.3, 0.05])
-    found = jax.jit(jax.grad(scalar))(point)
-    steps = 1e-5 * jnp.eye(3)
-    differences = jnp.stack([(scalar(point + h) - scalar(point - h)) / 2e-5 for h in steps])
-    assert jnp.allclose(found, differences, rtol=1e-6) and jnp.abs(found).min() > 1e-3
+    x = np.arange(12.0)
+    # One program for values and slopes.
+    both = jax.jit(jax.value_and_grad(lambda p: (x * line_end(*p)).mean()))
+    point = np.array([0.6, 0.3, 0.05])
+    _, found = both(point)
+    differences = [(both(point + h)[0] - both(point - h)[0]) / 2e-5 for h in 1e-5 * np.eye(3)]
+    assert np.allclose(found, differences, rtol=1e-6) and np.abs(found).min() > 1e-3
 
 
 def test_vmap_over_parameters_is_a_loop():
-    taus, epss = jnp.array([0.0, 0.2, 1.0]), jnp.array([0.1, 0.01, 1e-6])
+    taus, epss = np.array([0.0, 0.2, 1.0]), np.array([0.1, 0.01, 1e-6])
     run = jax.jit(functools.partial(line_end, 0.5))
     batch = jax.jit(jax.vmap(functools.partial(line_end, 0.5)))(taus, epss)
-    assert jnp.allclose(batch, jnp.stack([run(*pair) for pair in zip(taus, epss, strict=True)]), rtol=1e-10)
+    assert np.allclose(batch, [run(*pair) for pair in zip(taus, epss, strict=True)], rtol=1e-10)
 
 
 def test_known_cells_are_checked_inside_a_trace_too():
-    good, bad = jnp.ones(8), -jnp.ones(8)
+    good, bad = (jax.device_put(np.full(8, sign)) for sign in (1.0, -1.0))
     run = lambda cells: jax.jit(lambda eps: IndirectChemotaxis(Box((8,)), eps, 0.2).init(cells).signal)(0.1)  # noqa: E731
-    assert jnp.allclose(run(good), 1)
+    assert np.allclose(run(good), 1)
     with pytest.raises(ValueError, match="cells must be finite"):
         run(bad)
 
@@ -300,7 +306,7 @@ def test_another_parameter_does_not_compile_again():
 def test_single_precision_stays_single_and_warns_once_of_a_fast_signal():
     system._warn_of_single_precision.cache_clear()
     grid = GRIDS["line"]
-    cells = jnp.ones(16, jnp.float32).at[0].set(2)
+    cells = jnp.asarray(np.append(2, np.ones(15)), jnp.float32)
     model = IndirectChemotaxis(grid, 1e-5, 0.2)
     with pytest.warns(UserWarning, match="float32 with eps = 1e-05, below 1e-4"):
         first = model.init(cells)
@@ -308,15 +314,20 @@ def test_single_precision_stays_single_and_warns_once_of_a_fast_signal():
         warnings.simplefilter("error")
         model.init(cells)
         IndirectChemotaxis(grid, 1e-3, 0.2).init(cells)
-    found = eqx.filter_jit(functools.partial(model.evolve, dt=1e-3, n_steps=4))(first)
+    found = eqx.filter_eval_shape(functools.partial(model.evolve, dt=1e-3, n_steps=4), first)
     assert all(x.dtype == jnp.float32 for x in (*found.states, found.times, found.mass, found.entropy))
     for one in (model, simplify(model, "pes")):
-        assert all(x.dtype == jnp.float32 for x in eqx.filter_jit(one.stepper(1e-3))(first))
+        after = eqx.filter_eval_shape(lambda one, first: one.stepper(1e-3)(first), one, first)
+        assert all(x.dtype == jnp.float32 for x in after)
 
 
 # Words and numbers that are not allowed.
 
 GOOD = IndirectChemotaxis(Box((8,)), 0.1, 0.2)
+
+
+def one_other(value):
+    return jax.device_put(np.insert(np.ones(7), 2, value))
 
 
 @functools.cache
@@ -330,8 +341,8 @@ def start():
         (lambda: IndirectChemotaxis(Box((8,)), -0.1, 0.2), "eps must be finite and at least 0, got -0.1"),
         (lambda: IndirectChemotaxis(Box((8,)), 0.1, -0.2), "tau must be finite and at least 0, got -0.2"),
         (lambda: IndirectChemotaxis(Box((8,)), 0.1, 0.2, float("nan")), "chi must be finite, got nan"),
-        (lambda: GOOD.init(jnp.ones(8).at[2].set(-0.5)), "cells must be finite and at least 0 everywhere, got values from -0.5 to 1"),
-        (lambda: GOOD.init(jnp.ones(8).at[2].set(jnp.nan)), "cells must be finite"),
+        (lambda: GOOD.init(one_other(-0.5)), "cells must be finite and at least 0 everywhere, got values from -0.5 to 1"),
+        (lambda: GOOD.init(one_other(np.nan)), "cells must be finite"),
         (lambda: GOOD.init(jnp.ones(7)), r"cells must have the grid's shape \(8,\), got \(7,\)"),
         (lambda: GOOD.init(jnp.ones(8), jnp.ones((8, 1))), r"attractant must have the grid's shape \(8,\), got \(8, 1\)"),
         (lambda: GOOD.init(jnp.ones(8), signal=jnp.ones(9)), r"signal must have the grid's shape \(8,\), got \(9,\)"),

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.test_util import check_grads
 
@@ -23,57 +24,66 @@ SLOPED = QuarticTwoPhase(matrix_slope=0.1, precipitate_slope=-0.1)
 
 def test_numbers_of_the_reference_case():
     free_energy = QuarticTwoPhase()
-    assert jnp.allclose(interface_width(free_energy, 1.0), 2.5)
-    assert jnp.allclose(interface_energy(free_energy, 1.0), 0.17067, rtol=1e-4)
-    assert jnp.allclose(gibbs_thomson(10.0, free_energy, 1.0), 0.01667, rtol=1e-3)
-    assert jnp.allclose(critical_gradient(9.0, 14.0, 37.0, free_energy, HeatOfTransport(-0.2), 1.0), 1.1e-3, rtol=0.05)
+    assert np.allclose(interface_width(free_energy, 1.0), 2.5)
+    assert np.allclose(interface_energy(free_energy, 1.0), 0.17067, rtol=1e-4)
+    assert np.allclose(gibbs_thomson(10.0, free_energy, 1.0), 0.01667, rtol=1e-3)
+    assert np.allclose(critical_gradient(9.0, 14.0, 37.0, free_energy, HeatOfTransport(-0.2), 1.0), 1.1e-3, rtol=0.05)
 
 
 def test_interface_energy_is_that_of_its_profile():
-    free_energy, x = QuarticTwoPhase(barrier=1.4, precipitate=0.8), jnp.linspace(-40, 40, 20001)
-    c = interface_profile(x, free_energy, 0.9)
-    density = free_energy(c, jnp.array(1.0)) + 0.9 * jnp.gradient(c, x) ** 2
-    assert jnp.allclose(jnp.trapezoid(density, x), interface_energy(free_energy, 0.9), rtol=1e-5)
+    free_energy, x = QuarticTwoPhase(barrier=1.4, precipitate=0.8), np.linspace(-40, 40, 20001)
+
+    @jax.jit
+    def profile(x):
+        c = interface_profile(x, free_energy, 0.9)
+        return c, free_energy(c, jnp.array(1.0))
+
+    c, density = map(np.asarray, profile(x))
+    energy = np.trapezoid(density + 0.9 * np.gradient(c, x) ** 2, x)
+    assert np.allclose(energy, interface_energy(free_energy, 0.9), rtol=1e-5)
+
+
+at_rest = jax.jit(soret_steady_state)
 
 
 @pytest.mark.parametrize("mean", [1e-9, 1e-3, 0.3, 0.9])
 def test_soret_state_has_its_mean_and_its_slope(mean):
-    T = jnp.linspace(900.0, 1200.0, 50)
-    c = soret_steady_state(T, -100e3, mean)
-    logit = jnp.log(c) - jnp.log1p(-c)
-    assert jnp.allclose(c.mean(), mean, rtol=1e-10)
-    assert jnp.allclose(jnp.diff(logit) / jnp.diff(1 / T), -100e3 / 8.314462618, rtol=1e-6)
+    T = np.linspace(900.0, 1200.0, 50)
+    c = np.asarray(at_rest(T, -100e3, mean))
+    logit = np.log(c) - np.log1p(-c)
+    assert np.allclose(c.mean(), mean, rtol=1e-10)
+    assert np.allclose(np.diff(logit) / np.diff(1 / T), -100e3 / 8.314462618, rtol=1e-6)
 
 
 def test_derivative_of_the_soret_state():
-    T = jnp.linspace(900.0, 1200.0, 20)
-    check_grads(lambda heat, mean: soret_steady_state(T, 1e5 * heat, mean)[-1], (-1.0, 0.2), order=1)
+    T = jax.device_put(np.linspace(900.0, 1200.0, 20))
+    check_grads(jax.jit(lambda heat, mean: soret_steady_state(T, 1e5 * heat, mean)[-1]), (-1.0, 0.2), order=1)
 
 
 def test_equal_mobility_and_heat_drop_out_of_the_speed():
     expected = -1.28 * (-0.2) * 1e-3 / 0.8
     for heat in (0.0, -0.4):
-        assert jnp.allclose(slab_velocity(SLOPED, HeatOfTransport(heat), 1e-3), expected)
+        assert np.allclose(slab_velocity(SLOPED, HeatOfTransport(heat), 1e-3), expected)
 
 
 def test_flat_disc_without_flux_is_a_slab_without_matrix_flux():
     heat = HeatOfTransport(-0.2, 0.1)
     line = disc_velocity(SLOPED, heat, 1e-3, dimension=1, far_field="zero_flux")
-    assert jnp.allclose(line, -(1.28 * (-0.1) + 0.1) * 1e-3 / 0.8)
-    assert jnp.allclose(disc_velocity(SLOPED, heat, 1e-3), slab_velocity(SLOPED, heat, 1e-3))
+    assert np.allclose(line, -(1.28 * (-0.1) + 0.1) * 1e-3 / 0.8)
+    assert np.allclose(disc_velocity(SLOPED, heat, 1e-3), slab_velocity(SLOPED, heat, 1e-3))
 
 
 def test_total_law_needs_a_heat_of_transport():
     assert slab_velocity(SLOPED, HeatOfTransport(0.0), 1e-3, convention="total") == 0
     assert slab_velocity(SLOPED, HeatOfTransport(-0.2, 0.0), 1e-3, convention="total") < 0
     fast = slab_velocity(SLOPED, HeatOfTransport(-0.2, 0.0), 1e-3, mobility=PhaseMobility(2.0, 1.0), convention="total")
-    assert jnp.allclose(fast, 2 * slab_velocity(SLOPED, HeatOfTransport(-0.2, 0.0), 1e-3, convention="total"))
+    assert np.allclose(fast, 2 * slab_velocity(SLOPED, HeatOfTransport(-0.2, 0.0), 1e-3, convention="total"))
 
 
 def test_speed_is_linear_in_the_gradient_and_vmaps():
-    gradients = jnp.array([-1e-3, 0.0, 2e-3])
-    speeds = jax.vmap(lambda g: slab_velocity(SLOPED, HeatOfTransport(-0.1, 0.1), g))(gradients)
-    assert jnp.allclose(speeds, speeds[2] / 2e-3 * gradients)
+    gradients = np.array([-1e-3, 0.0, 2e-3])
+    speeds = np.asarray(jax.jit(jax.vmap(lambda g: slab_velocity(SLOPED, HeatOfTransport(-0.1, 0.1), g)))(gradients))
+    assert np.allclose(speeds, speeds[2] / 2e-3 * gradients)
 
 
 def test_far_field_and_convention_are_words():

@@ -15,49 +15,56 @@ from gradatim.physics.phase_field import (
 )
 
 pytestmark = pytest.mark.usefixtures("double")
-X = jnp.arange(64) + 0.5
+X = np.arange(64) + 0.5
+positions = jax.jit(interface_positions)
 
 
-def slab(left, right):
-    return (jnp.tanh((X - left) / 2.5) - jnp.tanh((X - right) / 2.5)) / 2
+def slab(left, right, tanh=np.tanh):
+    return (tanh((X - left) / 2.5) - tanh((X - right) / 2.5)) / 2
 
 
 def discs(centres, shape=(64, 48)):
-    x, y = jnp.arange(shape[0]) + 0.5, jnp.arange(shape[1]) + 0.5
-    field = jnp.zeros(shape)
+    x, y = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
+    field = np.zeros(shape)
     for cx, cy, radius in centres:
         dy = (y - cy + shape[1] / 2) % shape[1] - shape[1] / 2
-        field = field + (1 - jnp.tanh((jnp.hypot((x - cx)[:, None], dy[None, :]) - radius) / 2.5)) / 2
+        field += (1 - np.tanh((np.hypot((x - cx)[:, None], dy) - radius) / 2.5)) / 2
     return field
+
+
+@jax.jit
+def area(phases):
+    return indicator(phases).sum((1, 2))
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.13, 0.5, 0.87])
 def test_interfaces_are_found_within_a_cell(shift):
-    found = jax.jit(interface_positions)(slab(20 + shift, 44 - shift), X)
-    assert jnp.allclose(found, jnp.array([20 + shift, 44 - shift]), atol=1e-4)
+    found = positions(slab(20 + shift, 44 - shift), X)
+    assert np.allclose(found, [20 + shift, 44 - shift], atol=1e-4)
 
 
-@pytest.mark.parametrize("phase", [jnp.zeros(64), jnp.ones(64), jnp.full(64, 0.3)], ids=["none", "all", "below"])
+@pytest.mark.parametrize("phase", [np.zeros(64), np.ones(64), np.full(64, 0.3)], ids=["none", "all", "below"])
 def test_a_lost_slab_is_nan(phase):
-    assert jnp.isnan(interface_positions(phase, X)).all()
+    assert np.isnan(positions(phase, X)).all()
 
 
 def test_a_slab_at_the_wall_has_lost_that_interface():
-    found = interface_positions(slab(-20.0, 30.0), X)
-    assert jnp.isnan(found[0]) and jnp.allclose(found[1], 30, atol=1e-4)
+    found = np.asarray(positions(slab(-20.0, 30.0), X))
+    assert np.isnan(found[0]) and np.isclose(found[1], 30, atol=1e-4)
 
 
 def test_position_has_a_gradient():
-    assert jnp.allclose(jax.grad(lambda left: interface_positions(slab(left, 44.0), X)[0])(20.3), 1, atol=1e-2)
+    first = lambda left: interface_positions(slab(left, 44.0, jnp.tanh), jnp.asarray(X))[0]  # noqa: E731
+    assert np.isclose(jax.jit(jax.grad(first))(20.3), 1, atol=1e-2)
 
 
 def test_area_is_an_integral_not_a_count():
-    areas = jnp.stack([indicator(discs([(32 + s, 24, 10.0)])).sum() for s in jnp.linspace(0, 1, 9)])
-    assert jnp.ptp(areas) < 1e-3 * areas.mean() and jnp.allclose(areas, jnp.pi * 100, rtol=0.02)
+    areas = np.asarray(area(np.stack([discs([(32 + s, 24, 10.0)]) for s in np.linspace(0, 1, 9)])))
+    assert np.ptp(areas) < 1e-3 * areas.mean() and np.allclose(areas, np.pi * 100, rtol=0.02)
 
 
 def test_area_leaves_out_a_supersaturated_matrix():
-    assert indicator(jnp.full((64, 64), 0.02)).sum() < 1
+    assert area(np.full((1, 64, 64), 0.02))[0] < 1
 
 
 def test_particles_are_joined_across_the_periodic_edge():
@@ -73,20 +80,23 @@ def test_no_particles():
 
 
 def test_centre_of_mass_of_a_disc():
-    assert jnp.allclose(centre_of_mass(indicator(discs([(20, 10, 8.0)])), X), 20, atol=1e-3)
+    found = jax.jit(lambda phase, x: centre_of_mass(indicator(phase), x))(discs([(20, 10, 8.0)]), X)
+    assert np.isclose(found, 20, atol=1e-3)
 
 
 def test_elongation():
-    assert jnp.allclose(elongation(discs([(32, 24, 10.0)])), 1, atol=1e-3)
-    x, y = X[:, None], (jnp.arange(48) + 0.5)[None, :]
-    stretched = (1 - jnp.tanh((jnp.hypot((x - 32) / 1.5, y - 24) - 8) / 2)) / 2
-    assert jnp.allclose(elongation(stretched), 1.5, rtol=0.02)
+    ratio = jax.jit(elongation)
+    assert np.isclose(ratio(discs([(32, 24, 10.0)])), 1, atol=1e-3)
+    x, y = X[:, None], np.arange(48) + 0.5
+    stretched = (1 - np.tanh((np.hypot((x - 32) / 1.5, y - 24) - 8) / 2)) / 2
+    assert np.isclose(ratio(stretched), 1.5, rtol=0.02)
 
 
 def test_heat_of_transport_comes_back_from_its_profile():
-    T = jnp.linspace(973.0, 1073.0, 64)
+    T = np.linspace(973.0, 1073.0, 64)
+    back = jax.jit(lambda T, mean: heat_of_transport_from_profile(soret_steady_state(T, -100e3, mean), T))
     for mean in (1e-6, 0.3):
-        assert jnp.allclose(heat_of_transport_from_profile(soret_steady_state(T, -100e3, mean), T), -100e3, rtol=1e-9)
+        assert np.isclose(back(T, mean), -100e3, rtol=1e-9)
 
 
 def test_scales_are_one_diffusivity():
