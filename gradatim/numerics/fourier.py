@@ -53,7 +53,7 @@ def cosine_transform_2d(x: Float[Array, "nx ny"]) -> Float[Array, "nx ny"]:
 def inverse_cosine_transform_2d(coefficients: Float[Array, "nx ny"]) -> Float[Array, "nx ny"]:
     """The inverse of [`cosine_transform_2d`][gradatim.numerics.cosine_transform_2d].
 
-        Vₖₗ = ¼ exp(iπk/(2 nx) + iπl/(2 ny)) [Xₖₗ - X₋ₖ₋ₗ - i (X₋ₖₗ + Xₖ₋ₗ)],     X₋ₖ = X₍ₙ₋ₖ₎ and X₋₀ = 0
+    Vₖₗ = ¼ exp(iπk/(2 nx) + iπl/(2 ny)) [Xₖₗ - X₋ₖ₋ₗ - i (X₋ₖₗ + Xₖ₋ₗ)],     X₋ₖ = X₍ₙ₋ₖ₎ and X₋₀ = 0
     """
     nx, ny = coefficients.shape
     half = ny // 2 + 1
