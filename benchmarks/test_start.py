@@ -19,12 +19,14 @@ from gradatim.papers import thermomigration
 jax.config.update("jax_enable_x64", True)
 findings = thermomigration.run(thermomigration.SCALES["smoke"], Session(jax.random.key(0), precision="double", scale="smoke"))
 """
-# What the command loads beyond the paper: the command line, twice, and what data and figures are written with.
+# What the command loads beyond the paper: the command line, twice, and what data and figures are written with (xarray asks Dask, where it
+# is installed, whether a cluster is at work).
 IMPORTS = """
 import subprocess
 import sys
 
 subprocess.run([sys.executable, "-c", "import gradatim.cli.running, gradatim.lab.run"], check=True)
+import dask.base, dask.distributed
 import gradatim.lab.child, h5netcdf, matplotlib.backends.backend_agg, matplotlib.figure, matplotlib.image
 """
 FIGURES = """
