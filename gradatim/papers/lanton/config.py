@@ -71,7 +71,7 @@ class Language:
     "Width of the model whose steps are timed."
     timed_steps: Annotated[int, Between(10, 10_000)] = 10
     "Steps of one timed call, a multiple of ten."
-    repeats: Annotated[int, Between(3, 1000)] = 5
+    repeats: Annotated[int, Between(3, 1000)] = 15
     "Timed calls of each."
 
 
