@@ -27,7 +27,7 @@ SCALES = {
     "smoke": Config(
         elements=4, snapshots=(6, 10), restricted=6, rank=6, tests=4, collocation=20, width=16, depth=1, seeds=3, points=24,
         all_points_seeds=0, adam_steps=200, lbfgs_steps=40, variational_lbfgs_steps=0, memory=5, macro_elements=1, batch=100, repeats=3,
-        beside_seeds=3,
+        beside_seeds=1,
     ),
     "laptop": Config(),
     "full": Config(

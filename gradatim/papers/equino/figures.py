@@ -52,8 +52,10 @@ def _draw_snapshots(tree: dict[str, xr.Dataset]) -> Figure:
     counts = tree["projection"]["snapshots"].values
     for ax, name, title in ((axes[0, 0], "tensor", "stress inside the cell"), (axes[0, 1], "average", "averaged stress")):
         for kind, colour, marker, words in (("equilibrium", OURS, "o", "consistency"), ("regression", LABELS, "s", "labels")):
-            rows = np.stack([tree[f"{kind}_{count}"][name].mean("test").values for count in counts], axis=1)
-            plots.interval(ax, counts, rows, name=words, colour=colour, marker=marker)
+            # Networks one by one: not every number of snapshots has as many.
+            rows = [tree[f"{kind}_{count}"][name].mean("test").values for count in counts]
+            ax.plot(counts, [row.mean() for row in rows], label=words, color=colour)
+            ax.plot(np.repeat(counts, [len(row) for row in rows]), np.concatenate(rows), marker, color=colour, alpha=0.6)
         ax.set(xscale="log", yscale="log")
         ax.set_xticks(counts, [str(count) for count in counts])
         ax.minorticks_off()
