@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import functools
 import io
 import os
 import re
@@ -54,14 +55,19 @@ def test_relative_links_lead_somewhere(page):
     assert not missing
 
 
+@functools.cache
+def definitions(file):
+    """The functions and classes of a module, by name."""
+    return {one.name: one for one in ast.parse(file.read_text()).body if isinstance(one, ast.FunctionDef | ast.ClassDef)}
+
+
 def exported(package):
     """`(name, definition)` of every function and class that a room's `__init__.py` re-exports; what else it does has no docstring."""
     for node in ast.walk(ast.parse((package / "__init__.py").read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
             place = package / node.module.replace(".", "/")
-            file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-            definitions = {one.name: one for one in ast.parse(file.read_text()).body if isinstance(one, ast.FunctionDef | ast.ClassDef)}
-            yield from ((alias.name, definitions[alias.name]) for alias in node.names if alias.name in definitions)
+            known = definitions(place / "__init__.py" if place.is_dir() else place.with_suffix(".py"))
+            yield from ((alias.name, known[alias.name]) for alias in node.names if alias.name in known)
 
 
 ROOMS = sorted(
