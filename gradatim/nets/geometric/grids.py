@@ -222,7 +222,8 @@ def _turned(group: Group, size: int) -> Int[np.ndarray, "order points"]:
     """Which point of a filter comes to which, for each element."""
     points = np.arange(size**group.dim).reshape((size,) * group.dim)
     act = act_on_grid(group)
-    return np.stack([act(g, points).ravel() for g in range(group.order)])
+    # int32 in either precision: int64, kept and once an index in single precision, is refused by JAX as one in double.
+    return np.stack([act(g, points).ravel() for g in range(group.order)]).astype(np.int32)
 
 
 def _filtered(x: Array, filters: Array, bias: Array, dim: int, stride: int, padding: Padding) -> Array:

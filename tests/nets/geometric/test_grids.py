@@ -184,3 +184,10 @@ def test_inputs_of_another_group_are_refused():
         GroupLift(3, 1, group=mirror(), channels=Representation("x", mirror(), np.stack([np.eye(4)] * 2)), key=key)
     with pytest.raises(ValueError, match=r"subgroup must be closed under products in D4, got elements \[0, 1\]"):
         GroupPool(dihedral(4), subgroup=(0, 1))
+
+
+def test_one_precision_after_the_other():
+    for is_double, dtype in ((False, jnp.float32), (True, jnp.float64)):
+        with jax.enable_x64(is_double):
+            lift = GroupLift(1, 2, size=3, group=dihedral(4), key=jax.random.key(0))
+            assert eqx.filter_eval_shape(jax.vmap(lift), jnp.ones((2, 5, 5, 1))).dtype == dtype
