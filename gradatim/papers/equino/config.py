@@ -47,7 +47,7 @@ class Config:
     lbfgs_steps: Annotated[int, Between(1, 1_000_000)] = 4000
     "On all strains."
     variational_lbfgs_steps: Annotated[int, Between(0, 1_000_000)] = 2000
-    "Likewise for the variational operator, whose steps take six times as long: three times the seconds of the others."
+    "Likewise for the variational operator, whose steps take two and a half times as long: it has more seconds than the others."
     memory: Annotated[int, Between(1, 100)] = 50
     "Pairs that L-BFGS keeps, as many as the authors."
     grid: Annotated[int, Between(4, 20)] = 4

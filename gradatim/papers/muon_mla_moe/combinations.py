@@ -22,6 +22,7 @@ HEAD = 32
 TIMED, REPEATS = 32, 7
 "Characters of one timed call, one after another, and calls."
 MOST_TIMED_LAYERS = 2
+"Decoding takes as long for each further layer."
 
 
 def combine(config: Config, corpus: Corpus, curves: xr.Dataset, rates: dict[str, float], session: Session) -> xr.Dataset:
