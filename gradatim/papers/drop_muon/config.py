@@ -54,7 +54,7 @@ class Images:
     "Images a step."
     arms: Annotated[tuple[str, ...], OneOf(*ARMS)] = ARMS
     "What is compared."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 10.0)] = (0.02, 0.05, 0.1)
+    rates: Annotated[tuple[float, ...], Between(1e-6, 10.0)] = (0.02, 0.05, 0.1, 0.2)
     "Learning rates of the convolutions, the same grid for every arm."
     adam_rate: Annotated[float, Between(1e-6, 1.0)] = 0.003
     "Learning rate of the read-out, which every step updates."

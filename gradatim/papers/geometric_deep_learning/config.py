@@ -49,7 +49,7 @@ class Samples:
     "Of Adam, its rate falling to zero along a cosine."
     batch_size: Annotated[int, Between(1, 4096)] = 32
     "Images a step."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (1e-3, 3e-3, 1e-2, 3e-2)
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-3, 1e-2, 3e-2, 1e-1)
     "From which every network takes its best on held-out images."
     rate_size: Annotated[int, Between(10, 60_000)] = 1000
     "Of the training set for that."
@@ -99,7 +99,7 @@ class Homophily:
     "Hidden channels."
     steps: Annotated[int, Between(1, 100_000)] = 100
     "Of Adam on the whole graph."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-3, 1e-2, 3e-2, 1e-1)
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     "From which every layer takes its best at each level."
     seeds: Annotated[int, Between(3, 100)] = 6
     "Means of classes, graphs and first weights, shared by all layers."
@@ -143,7 +143,7 @@ class Memory:
     "Sequences a step."
     steps: Annotated[int, Between(1, 1_000_000)] = 200
     "Of Adam with clipped gradients."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-3, 1e-2, 3e-2, 1e-1)
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     "From which every network takes its best."
     held_out: Annotated[int, Between(1, 100_000)] = 64
     "Sequences to choose rates on, and as many to judge."

@@ -66,9 +66,9 @@ class Config:
     "Initial states a step."
     steps: Annotated[int, Between(2, 10_000_000)] = 1000
     "Of Adam, its rate along a cosine to zero."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (1e-3, 3e-3, 1e-2)
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-3, 1e-2, 3e-2)
     "From which every arm takes its best."
-    condition_weights: Annotated[tuple[float, ...], Between(1e-3, 1e4)] = (1.0, 10.0)
+    condition_weights: Annotated[tuple[float, ...], Between(1e-3, 1e4)] = (1.0, 10.0, 100.0)
     "Of initial and boundary terms beside the equation, in the loss and in the solves; every arm takes its best."
     pilot_steps: Annotated[int, Between(1, 10_000_000)] = 400
     "Of the short runs that choose, not more than the steps."
