@@ -43,6 +43,25 @@ def test_bootstrap_covers_nearly_95_percent_of_twenty(draw):
     assert 0.88 < _coverage(20, 400, draw) < 0.985
 
 
+@pytest.mark.parametrize("n_samples", [6, 9, 20])
+def test_order_statistics_hold_the_median_with_at_least_95_percent(n_samples):
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(2000):
+        # Skewed, so that an interval of the mean would miss: the median is log 2, the mean 1.
+        measure = Measure.median(rng.exponential(size=n_samples))
+        hits += measure.low <= math.log(2) <= measure.high
+    assert hits / 2000 > 0.95 - 0.015
+    assert hits / 2000 == pytest.approx(float(measure.method.split()[-2]) / 100, abs=0.015)
+
+
+def test_order_statistics_by_hand():
+    ten = Measure.median(np.arange(10.0)[::-1])
+    assert (ten.low, ten.value, ten.high) == (1, 4.5, 8)
+    five = Measure.median([3.0, 1.0, 2.0, 5.0, 4.0])
+    assert (five.low, five.high) == (1, 5) and five.method == "order statistics of 5 seeds, 93.8 %"
+
+
 def test_bootstrap_from_twenty_on():
     rng = np.random.default_rng(0)
     assert Measure.over_seeds(rng.normal(size=19)).method == "Student's t over 19 seeds"
@@ -103,6 +122,8 @@ def test_sequence_keeps_the_order():
     [
         (lambda: Measure.over_seeds([1.0, 2.0]), "values must hold at least 3 repetitions, got 2"),
         (lambda: Measure.over_seeds([1.0, math.inf, 2.0]), "values must be finite, got"),
+        (lambda: Measure.median([1.0, 2.0]), "values must hold at least 3 repetitions, got 2"),
+        (lambda: Measure.median([1.0, math.nan, 2.0]), "values must be finite, got"),
         (lambda: Measure.paired([1.0, 2.0, 3.0], [1.0, 2.0]), "control must hold at least 3"),
         (lambda: Measure.paired([1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]), "must be paired, got 3 and 4"),
         (lambda: Measure.paired([1.0, 2.0, 0.0], [1.0, 2.0, 3.0], "log-ratio"), "needs positive values, got a minimum of 0"),

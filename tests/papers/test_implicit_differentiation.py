@@ -88,8 +88,3 @@ def test_the_energy_of_two_discs():
         value, slope = jax.jit(jax.value_and_grad(energy))(x, 0.6)
         np.testing.assert_allclose(value, 0.125, rtol=1e-12)
         np.testing.assert_allclose(slope, [[-0.625, 0], [0.625, 0]], atol=1e-12)
-
-
-def test_the_median_has_an_interval_of_order_statistics():
-    measure = spheres.median(np.arange(1.0, 10.0))
-    assert (measure.value, measure.low, measure.high) == (5, 2, 8)

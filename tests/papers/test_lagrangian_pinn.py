@@ -84,11 +84,6 @@ def test_scales_are_valid_and_fit_in_memory():
     assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 2e9 < paper.memory(paper.SCALES["full"]) < 40e9
 
 
-def test_a_median_lies_in_its_interval():
-    measure = judging.median(np.array([1.0, 2.0, 30.0]))
-    assert measure.value == 2 and measure.low <= 2 <= measure.high and "median" in measure.method
-
-
 def test_only_the_usual_network_is_tried_at_other_rates():
     config = paper.SCALES["laptop"]
     assert {case.rate for case in training.cases(config, "fixed")} == {config.rate, *config.other_rates}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gradatim.lab import Measure, Session, read_paper, validate
+from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import tanglenas as paper
 from gradatim.papers.tanglenas import judging, networks, searches, table
 
@@ -98,12 +98,6 @@ def test_regret_is_judged_against_the_table(smoke):
     assert set(measures) == OF_A_TABLE
     # Trap: the largest network and plain random search stand beside it.
     assert any("largest network, is 0.00" in note and "rank 1" in note and "trained alone" in note for note in session.notes)
-
-
-def test_the_median_lies_between_order_statistics():
-    assert judging.median_measure(np.array([3.0, 1.0, 2.0, 5.0, 4.0])).method == "order statistics of 5 seeds, 93.8 %"
-    ten = judging.median_measure(np.arange(10.0))
-    assert (ten.low, ten.value, ten.high) == (1, 4.5, 8) and isinstance(ten, Measure)
 
 
 def test_the_table_belongs_to_the_laptop_run():

@@ -84,7 +84,7 @@ def run_spheres(config: Spheres, session: Session) -> Findings:
     measures = {
         "C7.difference_error": Measure.exact(float(implicit.max())),
         # Along the whole descent: where it has converged both errors are those of the differences, and their ratio is 1.
-        "C7.unrolled_over_implicit_error": median(np.exp(np.log(unrolled / at_fire).mean(1))),
+        "C7.unrolled_over_implicit_error": Measure.median(np.exp(np.log(unrolled / at_fire).mean(1))),
     }
     data = xr.Dataset(
         {
@@ -105,19 +105,6 @@ def run_spheres(config: Spheres, session: Session) -> Findings:
         },
     )
     return Findings(measures, xr.DataTree.from_dict({"spheres": data}))
-
-
-def median(values: np.ndarray) -> Measure:
-    """The median and the narrowest pair of order statistics around it that hold it with 95 %, or all there are."""
-    from scipy import special
-
-    ordered = np.sort(values)
-    n = len(ordered)
-    # Fewer than k of n lie below the median with a chance of at most 2.5 %.
-    k = max(int(np.count_nonzero(special.bdtr(np.arange(n // 2), n, 0.5) <= 0.025)) - 1, 0)
-    return Measure(
-        float(np.median(ordered)), float(ordered[k]), float(ordered[-1 - k]), f"order statistics over {n} packings", tuple(values)
-    )
 
 
 def box_side(config: Spheres) -> float:

@@ -21,21 +21,21 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     fixed, moving, remedies = (trees[name] for name in ("fixed", "moving", "remedies"))
     at_hard = best_rate(fixed, HARD_SPEED)
     measures = {
-        "C1.error_at_30": median(at_hard),
-        "C1.error_at_10": median(errors(fixed, "convection", EASY_SPEED, config.rate)),
-        "C3.error_by_speed": Measure.sequence([median(errors(fixed, "Burgers", c, config.rate)) for c in config.fixed_burgers]),
+        "C1.error_at_30": Measure.median(at_hard),
+        "C1.error_at_10": Measure.median(errors(fixed, "convection", EASY_SPEED, config.rate)),
+        "C3.error_by_speed": Measure.sequence([Measure.median(errors(fixed, "Burgers", c, config.rate)) for c in config.fixed_burgers]),
         "C4.window_error_ratio": Measure.paired(
             remedies["error"].sel(remedy="windows").values, errors(fixed, "convection", HARD_SPEED, config.rate), "log-ratio"
         ),
     }
     by_speed = {c: errors(moving, "convection", c, config.rate) for c in config.speeds}
     worst, least = (pick(by_speed, key=lambda c: float(np.median(by_speed[c]))) for pick in (max, min))
-    measures["C5.worst_error"] = median(by_speed[worst])
+    measures["C5.worst_error"] = Measure.median(by_speed[worst])
     measures["C5.spread"] = Measure.paired(by_speed[worst], by_speed[least], "log-ratio")
     growth = trees["landscapes"]["eigenvalue"].values[..., 0]
     measures["C6.curvature_growth_ratio"] = Measure.paired(growth[1, 1] / growth[1, 0], growth[0, 1] / growth[0, 0], "log-ratio")
     paths = moving["path_error"].values
-    measures["C7.path_error"] = median(paths[np.median(paths, axis=1).argmax()])
+    measures["C7.path_error"] = Measure.median(paths[np.median(paths, axis=1).argmax()])
     measures["C7.least_jacobian"] = Measure.exact(float(moving["least_jacobian"].min()))
     _describe(config, trees, session)
     return Findings(measures, xr.DataTree.from_dict(dict(trees)))
@@ -58,13 +58,6 @@ def best_rate(data: xr.Dataset, speed: float) -> np.ndarray:
     """The errors of convection at a speed with the rate that serves best."""
     chosen = data["error"].values[((data["equation"] == "convection") & (data["speed"] == speed)).values]
     return chosen[np.median(chosen, axis=1).argmin()]
-
-
-def median(values: np.ndarray) -> Measure:
-    """The median over seeds, with Student's interval of their mean."""
-    mean, middle = Measure.over_seeds(values), float(np.median(values))
-    ((_, low, high),) = mean.intervals()
-    return Measure(middle, min(low, middle), max(high, middle), f"median; {mean.method}", mean.samples)
 
 
 def _describe(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from gradatim.lab import Findings, Measure, Session
-from gradatim.lab.measures import CONFIDENCE
 from gradatim.nets import OPERATIONS
 
 from .config import Config
@@ -33,15 +31,6 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     _judge_inherited(trees, measures, session)
     _judge_language(trees["language"], measures, session)
     return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
-
-
-def median_measure(values: np.ndarray) -> Measure:
-    """The median of repetitions, between order statistics that hold it with 95 %, or between the extremes with what those reach."""
-    ordered, n = np.sort(np.asarray(values, np.float64)), len(values)
-    beyond = [sum(math.comb(n, i) for i in range(k + 1)) / 2 ** (n - 1) for k in range(n // 2)]
-    k = max([i for i, chance in enumerate(beyond) if chance <= 1 - CONFIDENCE], default=0)
-    method = f"order statistics of {n} seeds, {100 * (1 - beyond[k]):.3g} %"
-    return Measure(float(np.median(ordered)), float(ordered[k]), float(ordered[-1 - k]), method, tuple(ordered.tolist()))
 
 
 def _judge_costs(costs: xr.Dataset, measures: dict[str, Measure], session: Session) -> None:
@@ -95,7 +84,7 @@ def _judge_searches(trees: Mapping[str, xr.Dataset], measures: dict[str, Measure
         f"{UNIFORM}, {stage}": regrets[searches["second_incumbent"].sel(stage=stage).values[:, -1]]
         for stage in searches["stage"].values.tolist()
     }
-    measures["C3.median_regret"] = median_measure(found[OURS])
+    measures["C3.median_regret"] = Measure.median(found[OURS])
     measures["C3.regret_difference"] = Measure.paired(found[OURS], found[f"{UNIFORM}, random"])
     session.note(
         "C3: points below the best of the table, mean and median over seeds: "
