@@ -94,6 +94,7 @@ from .sequences import with_chrono_bias as with_chrono_bias
 from .sets import DeepSets as DeepSets
 from .sets import SetAttention as SetAttention
 from .sets import SetLinear as SetLinear
+from .sets import SetTransformerBlock as SetTransformerBlock
 from .spectral_filters import cayley_features as cayley_features
 from .spectral_filters import cayley_filter as cayley_filter
 from .spectral_filters import chebyshev_coefficients as chebyshev_coefficients

@@ -67,12 +67,12 @@ class DeepSets(eqx.Module):
 
 
 class SetAttention(eqx.Module):
-    """Attention of each element to all, without positions: a transformer's layer, equivariant to permutations.
+    """Attention of each element to all of its own set or of another, without positions: equivariant to permutations.
 
-        h_u = b + Σ_v softmax_v((Q x_u)·(K x_v)/√d) W x_v
+        h_u = b + Σ_v softmax_v((Q x_u)·(K y_v)/√d) W y_v,     y = x if it is not given
 
     The "dot" case of [`GraphAttention`][gradatim.nets.geometric.GraphAttention] on the complete graph, as products of matrices. Positions
-    added to x break the symmetry, as they should.
+    added to x break the symmetry, as they should; the order of y never matters.
 
     **Arguments:** `n_in`, `n_out`: channels, of all heads together; `n_heads`: a divisor of `n_out`; `key`.
 
@@ -91,8 +91,65 @@ class SetAttention(eqx.Module):
         self.query, self.key, self.value = (uniform(k, shape, fan_in=n_in) for k in jax.random.split(key, 3))
         self.bias = jnp.zeros(n_out)
 
-    def __call__(self, x: Float[Array, "n n_in"]) -> Float[Array, "n n_out"]:
+    def __call__(self, x: Float[Array, "n n_in"], y: Float[Array, "m n_in"] | None = None) -> Float[Array, "n n_out"]:
         """The set mapped."""
-        q, k, v = (jnp.einsum("nc,chd->nhd", x, weight) for weight in (self.query, self.key, self.value))
+        y = x if y is None else y
+        q, k, v = (jnp.einsum("nc,chd->nhd", of, weight) for of, weight in ((x, self.query), (y, self.key), (y, self.value)))
         weights = jax.nn.softmax(jnp.einsum("uhd,vhd->huv", q, k) / q.shape[-1] ** 0.5, axis=-1)
         return jnp.einsum("huv,vhd->uhd", weights, v).reshape(len(x), -1) + self.bias[None]
+
+
+class SetTransformerBlock(eqx.Module):
+    """A block of the set transformer (Lee et al., arXiv:1810.00825, Eqs. 6 to 10): attention and a perceptron, each added and normalised.
+
+        M(X, Y) = norm(H + φ(H)),     H = norm(X + attention(X, Y));     X ↦ M(X, X), or M(X, M(I, X)) through learned points I
+
+    Without points every element attends to all others, n² scores; through m points it takes 2 n m. Both are equivariant to permutations.
+
+    **Arguments:** `n_channels`; `n_heads`: a divisor of it; `n_points`: m, or none; `width`: hidden units of φ, by default
+    `n_channels`; `key`.
+
+    **Raises:** `ValueError` for heads that do not divide the channels, or a number of points or width below 1.
+
+    >>> block = SetTransformerBlock(8, n_heads=2, n_points=3, key=jax.random.key(0))
+    >>> block(jnp.ones((5, 8))).shape
+    (5, 8)
+    """
+
+    whole: _Attended
+    through: _Attended | None
+    points: Float[Array, "m n_channels"] | None
+
+    def __init__(
+        self, n_channels: int, *, n_heads: int = 1, n_points: int | None = None, width: int | None = None, key: PRNGKeyArray
+    ) -> None:
+        for name, size in (("n_points", n_points), ("width", width)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        keys = jax.random.split(key, 3)
+        width = n_channels if width is None else width
+        self.whole = _Attended(n_channels, n_heads, width, key=keys[0])
+        self.through = None if n_points is None else _Attended(n_channels, n_heads, width, key=keys[1])
+        self.points = None if n_points is None else uniform(keys[2], (n_points, n_channels), fan_in=n_channels)
+
+    def __call__(self, x: Float[Array, "n n_channels"]) -> Float[Array, "n n_channels"]:
+        """The set mapped."""
+        return self.whole(x, x if self.through is None else self.through(self.points, x))
+
+
+class _Attended(eqx.Module):
+    """M(X, Y) of the set transformer."""
+
+    attention: SetAttention
+    perceptron: eqx.nn.MLP
+    norms: tuple[eqx.nn.LayerNorm, eqx.nn.LayerNorm]
+
+    def __init__(self, n_channels: int, n_heads: int, width: int, *, key: PRNGKeyArray) -> None:
+        first, second = jax.random.split(key)
+        self.attention = SetAttention(n_channels, n_channels, n_heads=n_heads, key=first)
+        self.perceptron = eqx.nn.MLP(n_channels, n_channels, width, 1, key=second)
+        self.norms = (eqx.nn.LayerNorm(n_channels), eqx.nn.LayerNorm(n_channels))
+
+    def __call__(self, x: Array, y: Array) -> Array:
+        attended = jax.vmap(self.norms[0])(x + self.attention(x, y))
+        return jax.vmap(lambda h: self.norms[1](h + self.perceptron(h)))(attended)

@@ -26,6 +26,7 @@ from gradatim.nets.geometric import (
     Representation,
     SetAttention,
     SetLinear,
+    SetTransformerBlock,
     act_on_grid,
     act_on_maps,
     complete_graph,
@@ -143,12 +144,14 @@ def _set_rows(config: Symmetry, random: np.random.Generator, key: jax.Array) -> 
         return DeepSets(lambda one: jax.nn.relu(nets[0](one)), nets[1])(x)
 
     attention = drawn(lambda: SetAttention(c, c, n_heads=2, key=first), random)
+    through = drawn(lambda: SetTransformerBlock(c, n_heads=2, n_points=3, key=first), random)
     pairs = drawn(lambda: Linear2Tensor(c, c, key=first), random)
     return [
         Row("linear on sets", "permutations", linear, x, orders, _reorder, _reorder, _by_place, two),
         Row("deep sets", "permutations", weights, x, orders, _reorder, unchanged, _by_place, deep),
         # What positions are for.
         Row("attention to all", "permutations", attention, x, orders, _reorder, _reorder, lambda x: x + np.sin(np.arange(n))[:, None]),
+        Row("transformer through points", "permutations", through, x, orders, _reorder, _reorder, _by_place),
         Row("linear on pairs", "permutations", pairs, random.normal(size=(n, n, c)), orders, _reorder_pairs, _reorder_pairs, _by_place),
     ]
 
