@@ -66,7 +66,9 @@ def conjugate_directions(
     Each step lessens the error, ‖eₖ₊₁‖²_A = ‖eₖ‖²_A - (p · r)²/(p · A p), whatever f is. With the identity for f this is the method of
     conjugate gradients, with a symmetric positive matrix its preconditioned form, and with s A⁻¹ it ends after one step whatever s. For
     a linear f one earlier direction is enough; a network is not linear, and two or more repair part of that, without the guarantee of an
-    end after n steps. A short formula for β in their place assumes an f that stays the same symmetric matrix, and may stall without it.
+    end after n steps. A short formula for β in their place assumes an f that stays the same symmetric matrix, and may stall without it:
+    Fletcher's and Reeves' does; Polak's and Ribière's, the flexible method of conjugate gradients (Notay, SIAM J. Sci. Comput. 22, 1444
+    (2000)) for preconditioners that change from step to step, is `history=1`.
     A network that has learned little can stall too: then each step lessens the error, by next to nothing.
 
     The tolerance is relative to the first residual, which is b for `x0` = 0 only. Where f gives zero, something that is not finite,

@@ -55,17 +55,17 @@ def written_out(M, *, bend=0.0, used=2, steps=30):
     return np.array(xs), np.array(rs), np.array(ps)
 
 
-def preconditioned(M, steps, *, bend=0.0):
-    """Residual norms of preconditioned conjugate gradients, with the usual short formula for β."""
+def preconditioned(M, steps, *, bend=0.0, is_flexible=False):
+    """Residual norms of preconditioned conjugate gradients, with the usual short formula for β, or Polak's and Ribière's."""
     r = B.copy()
     z = M @ r + bend * np.abs(r)
     p, norms = z, [np.linalg.norm(r)]
     for _ in range(steps):
         Ap = MATRIX @ p
         alpha = (r @ z) / (p @ Ap)
-        before, r = r @ z, r - alpha * Ap
+        before, old, r = r @ z, r, r - alpha * Ap
         z = M @ r + bend * np.abs(r)
-        p = z + (r @ z) / before * p
+        p = z + ((r - old if is_flexible else r) @ z) / before * p
         norms.append(np.linalg.norm(r))
     return np.array(norms)
 
@@ -81,6 +81,15 @@ def test_oracle_the_identity_gives_conjugate_gradients():
     steps = int(found.num_steps)
     assert 30 < steps <= STEPS and found.is_converged and found.fallbacks == 0
     np.testing.assert_allclose(found.residual_norms[: steps + 1], norms[: steps + 1], atol=ROUND_OFF * norms[0])
+
+
+def test_oracle_one_earlier_direction_is_the_flexible_method_of_conjugate_gradients():
+    M, steps = some_positive_matrix(), 30
+    norms = preconditioned(M, steps, bend=0.4, is_flexible=True)
+    found = solve(M, bend=0.4, used=1)
+    np.testing.assert_allclose(found.residual_norms[: steps + 1], norms, atol=ROUND_OFF * norms[0])
+    # The control: with a preconditioner that is not linear, the other formula is another method.
+    assert np.abs(preconditioned(M, steps, bend=0.4) - norms).max() > 0.01 * norms[0]
 
 
 def test_oracle_one_earlier_direction_is_enough_for_a_positive_matrix_and_more_change_nothing():
