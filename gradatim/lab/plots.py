@@ -73,22 +73,26 @@ def label(ax: Axes, x: str, y: str, *, x_unit: str = "", y_unit: str = "", title
         ax.set_title(title, loc="left")
 
 
-def interval(ax: Axes, x: Any, values: Any, *, name: str = "", colour: str | None = None, marker: str = "") -> None:
+def interval(ax: Axes, x: Any, values: Any, *, name: str = "", colour: str | None = None, marker: str = "", is_log: bool = False) -> None:
     """The mean of repetitions (the first axis of `values`) as a line, and its 95 % interval (Student's t) as a band.
 
     Points at which a repetition is not finite are left out; a single repetition has no band.
+
+    **Arguments:** `is_log`: for an axis in logarithms the geometric mean and its interval, which ends above zero; points at which a
+    repetition is not positive are left out too.
     """
     x, values = np.asarray(x), np.asarray(values, np.float64)
     if values.ndim != 2 or values.shape[1] != x.size:
         raise ValueError(f"values must have shape (repetitions, {x.size}), got {values.shape}")
     n = len(values)
-    whole = np.isfinite(values).all(axis=0)
-    mean = np.where(whole, np.where(whole, values, 0.0).mean(axis=0), np.nan)
-    (line,) = ax.plot(x, mean, label=name, color=colour, marker=marker)
+    whole = (np.isfinite(values) & ((values > 0) | (not is_log))).all(axis=0)
+    kept = np.where(whole, values, 1.0)
+    kept, back = (np.log(kept), np.exp) if is_log else (kept, np.asarray)
+    mean = np.where(whole, kept.mean(axis=0), np.nan)
+    (line,) = ax.plot(x, back(mean), label=name, color=colour, marker=marker)
     if n > 1:
-        spread = np.where(whole, values, 0.0).std(axis=0, ddof=1)
-        half = student_factor(n) * spread / np.sqrt(n)
-        ax.fill_between(x, mean - half, mean + half, where=whole, color=line.get_color(), alpha=0.2, linewidth=0)
+        half = student_factor(n) * kept.std(axis=0, ddof=1) / np.sqrt(n)
+        ax.fill_between(x, back(mean - half), back(mean + half), where=whole, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
 def png(fig: Figure) -> bytes:

@@ -39,6 +39,20 @@ def test_interval_is_the_mean_with_students_band():
     assert line.get_label() == "ours"
 
 
+def test_interval_in_logarithms_is_that_of_the_geometric_mean_and_stays_positive():
+    _, axes = plots.figure()
+    values = np.array([[1e-6, 1.0, 0.0], [1.0, 2.0, 1.0], [1.0, 4.0, 1.0]])
+    plots.interval(axes[0, 0], [0, 1, 2], values, is_log=True)
+    (line,), (band,) = axes[0, 0].lines, axes[0, 0].collections
+    np.testing.assert_allclose(line.get_ydata(), [1e-2, 2.0, np.nan])
+    half = stats.sem(np.log([1.0, 2.0, 4.0])) * stats.t.ppf(0.975, 2)
+    corners = band.get_paths()[0].vertices
+    assert 0 < corners[:, 1].min() < 1e-2 and corners[corners[:, 0] == 1][:, 1].max() == pytest.approx(2 * np.exp(half))
+    # The control: around the mean of the same numbers the band reaches below zero.
+    plots.interval(axes[0, 0], [0, 1, 2], values)
+    assert axes[0, 0].collections[1].get_paths()[0].vertices[:, 1].min() < 0
+
+
 def test_one_repetition_has_no_band():
     _, axes = plots.figure()
     plots.interval(axes[0, 0], [0, 1], [[1.0, 2.0]])

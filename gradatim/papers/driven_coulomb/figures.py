@@ -175,7 +175,7 @@ def _draw_critical(line: xr.Dataset, plane: xr.Dataset) -> Figure:
         label(ax, "wavenumber", "d ln S / d ln k", x_unit="1/dx", title="local slope; dashed: (4 - d)/3")
         ax = axes[row, 2]
         for lived, colour in zip(data.lived.values, COLOURS[:1] + COLOURS[len(data.arm) - 1 :], strict=False):
-            interval(ax, data.k_low.values, data.half_life.sel(lived=lived).values, name=str(lived), colour=colour, marker=".")
+            interval(ax, data.k_low.values, data.half_life.sel(lived=lived).values, name=str(lived), colour=colour, marker=".", is_log=True)
         first = data.half_life.sel(lived=data.lived.values[0]).mean("seed").values
         reference = int(np.flatnonzero(np.isfinite(first))[min(2, np.isfinite(first).sum() - 1)])
         guide = first[reference] * (data.k_low.values / float(data.k_low[reference])) ** -exponents.dynamic

@@ -40,7 +40,6 @@ def _draw_errors(training: xr.Dataset, interpolation: xr.Dataset) -> Figure:
         for place, (_, values, _) in zip(places, rows, strict=True):
             ax.plot(values, np.full(values.size, place), ".", color="black", ms=4)
         ax.set_yticks(places, [words for words, *_ in rows])
-        ax.set_xscale("log")
         plots.label(ax, "relative error, held-out states", "network", x_unit="%", title=title)
     return fig
 
@@ -50,7 +49,8 @@ def _draw_training(training: xr.Dataset) -> Figure:
     fig, axes = plots.figure(1, len(names), panel=(4.0, 3.1))
     for ax, (name, words, unit) in zip(axes[0], names, strict=True):
         for arm in WORDS if name != "solve_steps" else ("single", "blocks"):
-            plots.interval(ax, training["step"].values, training[name].sel(arm=arm).values, name=WORDS[arm], colour=COLOURS[arm])
+            values, is_log = training[name].sel(arm=arm).values, name != "solve_steps"
+            plots.interval(ax, training["step"].values, values, name=WORDS[arm], colour=COLOURS[arm], is_log=is_log)
         if name != "solve_steps":
             ax.set_yscale("log")
         plots.label(ax, "step", words, y_unit=unit, title="held-out states")

@@ -45,7 +45,7 @@ def _draw_rates(data: xr.Dataset) -> Figure:
     for ax, variant in zip(axes[0], VARIANTS, strict=True):
         for arm, marker in zip(data.arm.values, plots.MARKERS, strict=False):
             values = final.sel(arm=arm, variant=variant).transpose("seed", "rate").values
-            plots.interval(ax, data.rate.values, values, name=str(arm), colour=colours[arm], marker=marker)
+            plots.interval(ax, data.rate.values, values, name=str(arm), colour=colours[arm], marker=marker, is_log=True)
         ax.set(xscale="log", yscale="log")
         plots.label(ax, "base rate", "last loss" if variant == VARIANTS[0] else "", title=f"Layers differ in {variant}")
     axes[0, 0].legend(fontsize="small")
@@ -59,9 +59,8 @@ def _draw_descent(data: xr.Dataset) -> Figure:
         for arm in data.arm.values:
             curves = data["loss"].sel(arm=arm, variant=variant)
             best = curves.isel(rate=int(curves.isel(step=-1).mean("seed").argmin("rate")))
-            plots.interval(
-                ax, data.step.values, best.transpose("seed", "step").values, name=f"{arm}, rate {float(best.rate):g}", colour=colours[arm]
-            )
+            name, values = f"{arm}, rate {float(best.rate):g}", best.transpose("seed", "step").values
+            plots.interval(ax, data.step.values, values, name=name, colour=colours[arm], is_log=True)
         ax.set_yscale("log")
         ax.legend(fontsize="small")
         plots.label(ax, "step", "loss" if variant == VARIANTS[0] else "", title=f"Best rates, layers differ in {variant}")
@@ -74,7 +73,7 @@ def _draw_lengths(data: xr.Dataset) -> Figure:
     for arm, marker in zip(data.arm.values, plots.MARKERS, strict=False):
         one = means.sel(arm=arm)
         tuned = one.isel(rate=one.mean("seed").argmin("rate")).transpose("seed", "length")
-        plots.interval(axes[0, 0], data.length.values, tuned.values, name=str(arm), colour=colours[arm], marker=marker)
+        plots.interval(axes[0, 0], data.length.values, tuned.values, name=str(arm), colour=colours[arm], marker=marker, is_log=True)
     first = float(means.sel(arm=FIXED).isel(length=0).mean("seed").min())
     axes[0, 0].plot(
         data.length, first * (data.length / data.length[0]) ** -0.25, color="black", linewidth=0.8, linestyle=":", label="T^(-1/4)"

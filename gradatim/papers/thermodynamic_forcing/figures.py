@@ -53,9 +53,10 @@ def _draw_waves(tree: dict[str, xr.Dataset]) -> Figure:
     for ax, name in zip(axes[0], ("heat_along", "shear_across"), strict=True):
         for helicity, colour in (("negative", COLOURS[0]), ("positive", COLOURS[1])):
             sense = "left-handed in space" if helicity == "negative" else "right-handed in space"
-            interval(ax, tree[name].time, tree[name][f"energy_{helicity}"], name=sense, colour=colour)
+            interval(ax, tree[name].time, tree[name][f"energy_{helicity}"], name=sense, colour=colour, is_log=True)
         if name == "heat_along":
-            quiet = tree["no_force"].energy_negative.mean("seed")
+            quiet = tree["no_force"].energy_negative
+            quiet = np.exp(np.log(quiet.where(quiet > 0)).mean("seed", skipna=False))
             ax.plot(quiet.time, quiet, ":", color="#555555", label="no force")
         ax.set_yscale("log")
         label(ax, "time", f"field energy, k ρₑ < {LARGEST:g}", x_unit="1/Ωₑ", y_unit="B₀²", title=_NAMES[name])
