@@ -73,6 +73,15 @@ def label(ax: Axes, x: str, y: str, *, x_unit: str = "", y_unit: str = "", title
         ax.set_title(title, loc="left")
 
 
+def log_ticks(ax: Axes, values: Any, **style: Any) -> None:
+    """A logarithmic first axis, marked at these values alone: what a decade would be marked at runs into each other."""
+    values = np.asarray(values)
+    if ax.get_xscale() != "log":
+        ax.set_xscale("log")
+    ax.set_xticks(values, [f"{value:g}" for value in values], **style)
+    ax.set_xticks([], minor=True)
+
+
 def interval(ax: Axes, x: Any, values: Any, *, name: str = "", colour: str | None = None, marker: str = "", is_log: bool = False) -> None:
     """The mean of repetitions (the first axis of `values`) as a line, and its 95 % interval (Student's t) as a band.
 

@@ -27,6 +27,20 @@ def test_lines_take_the_palette_in_order():
     assert colours == list(plots.COLOURS) and len({to_rgb(colour) for colour in colours}) == len(colours) == len(plots.MARKERS)
 
 
+def test_a_logarithmic_axis_is_marked_at_the_values_alone():
+    _, axes = plots.figure()
+    ax = axes[0, 0]
+    ax.plot([0.02, 0.2], [1, 2])
+    plots.log_ticks(ax, [0.02, 0.05, 0.2])
+    assert ax.get_xscale() == "log" and ax.get_yscale() == "linear"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.02", "0.05", "0.2"]
+    assert not ax.get_xticks(minor=True).size
+    # A base of one's own stays.
+    ax.set_xscale("log", base=2)
+    plots.log_ticks(ax, [1, 4])
+    assert ax.xaxis.get_transform().base == 2
+
+
 def test_interval_is_the_mean_with_students_band():
     _, axes = plots.figure()
     values = np.array([[1.0, 2.0, np.nan], [2.0, 4.0, 1.0], [3.0, 6.0, 1.0]])

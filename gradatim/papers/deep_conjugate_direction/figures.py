@@ -95,10 +95,8 @@ def _draw_grids(tree: dict[str, xr.Dataset], sizes: dict[int, xr.Dataset]) -> Fi
     shown = [m for m in common if m in COLOURS and m != "Jacobi"]
     for m in shown:
         plots.interval(ax, sides, counts[m], name=str(WORDS.get(m, m)), colour=COLOURS[m], marker="o")
-    ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_xticks(sides, [str(side) for side in sides])
-    ax.minorticks_off()
+    plots.log_ticks(ax, sides)
     ax.legend(fontsize=7)
     plots.label(ax, "cells a side", f"iterations to {RTOL:g}", title=f"trained on {sides[0]} × {sides[0]}")
     ax = axes[0, 1]

@@ -70,8 +70,7 @@ def _draw_exactness(tree: dict[str, xr.Dataset]) -> Figure:
         ax.loglog(euler["steps"].values, euler["error"].sel(gauge=c).values, "o-", color=colour, label=f"c = {c:g}")
     steps = euler["steps"].values.astype(float)
     ax.loglog(steps, float(euler["error"].sel(gauge=0)[0]) * steps[0] / steps, color=GREY, ls=":", label="slope -1")
-    ax.set_xticks(steps, [f"{n:g}" for n in steps])
-    ax.minorticks_off()
+    plots.log_ticks(ax, steps)
     ax.legend(fontsize=7)
     plots.label(ax, "Euler steps", "relative error of the covariance", title="c J ∇log p in discrete time")
     ax = axes[0, 2]

@@ -140,7 +140,7 @@ def _rates(tuning: xr.Dataset) -> Figure:
     for arm in tuning.arm.values:
         final = tuning["train"].sel(arm=arm).isel(step=-1).mean("seed")
         ax.plot(tuning.rate, final, marker="o", label=NAMES[arm], color=COLOURS[arm])
-    ax.set_xscale("log")
+    plots.log_ticks(ax, tuning.rate)
     plots.label(ax, "learning rate", "training accuracy of the short runs", y_unit="%")
-    ax.legend()
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig

@@ -56,9 +56,8 @@ def _draw_snapshots(tree: dict[str, xr.Dataset]) -> Figure:
             rows = [tree[f"{kind}_{count}"][name].mean("test").values for count in counts]
             ax.plot(counts, [row.mean() for row in rows], label=words, color=colour)
             ax.plot(np.repeat(counts, [len(row) for row in rows]), np.concatenate(rows), marker, color=colour, alpha=0.6)
-        ax.set(xscale="log", yscale="log")
-        ax.set_xticks(counts, [str(count) for count in counts])
-        ax.minorticks_off()
+        ax.set_yscale("log")
+        plots.log_ticks(ax, counts)
         plots.label(ax, "solved cells", "relative error", y_unit="%", title=title)
     axes[0, 0].plot(counts, tree["projection"]["tensor"], "--", color="#777777", label="projection on the modes")
     mark = float(tree["variational"]["tensor"].mean())

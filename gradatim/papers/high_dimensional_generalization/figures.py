@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradatim.lab import Findings, plots
@@ -29,13 +28,6 @@ def draw(findings: Findings) -> dict[str, Figure]:
         "bounds": _draw_bounds(tree["students"]),
         "networks": _draw_networks(tree["digits"], tree["trained"]),
     }
-
-
-def _few_ticks(ax: Axes, ticks: tuple[float, ...]) -> None:
-    """A logarithmic axis over little more than a decade."""
-    ax.set_xscale("log")
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set_xticks([], minor=True)
 
 
 def _draw_dynamics(data: xr.Dataset) -> Figure:
@@ -83,13 +75,13 @@ def _draw_stopping(stopping: xr.Dataset, late: xr.Dataset) -> Figure:
         axes[0, 0].plot(one["ratio"], values, style, color=colour, label=words)
     axes[0, 0].axvline(1, color=RED, lw=0.8, ls="--")
     axes[0, 0].set_ylim(0, 10)
-    _few_ticks(axes[0, 0], RATIO_TICKS)
+    plots.log_ticks(axes[0, 0], RATIO_TICKS)
     plots.label(axes[0, 0], "samples per parameter", "test error", y_unit="noise variance", title="SNR 5; ∞ at 1 in the end")
     axes[0, 0].legend(fontsize="x-small")
     for snr, colour, marker in zip(stopping["snr"].values, plots.COLOURS, plots.MARKERS, strict=False):
         over = (stopping["stopped"] / stopping["ridge"]).sel(snr=snr)
         axes[0, 1].plot(stopping["ratio"], over, color=colour, marker=marker, label=f"SNR {snr:g}")
-    _few_ticks(axes[0, 1], RATIO_TICKS)
+    plots.log_ticks(axes[0, 1], RATIO_TICKS)
     plots.label(axes[0, 1], "samples per parameter", "early stopping over ridge", title="never better than ridge")
     axes[0, 1].legend(fontsize="x-small")
     for ratio, colour in zip(late["ratio"].values, plots.COLOURS, strict=False):
@@ -175,7 +167,7 @@ def _draw_students(data: xr.Dataset, scaled: xr.Dataset) -> Figure:
         axes[0, 2].plot(scaled["width"], values, color=colour, marker=marker, label=f"{samples} samples")
     plots.label(axes[0, 2], "hidden units per sample", "test error", title="more samples, medians")
     for ax, ticks in zip(axes[0], (WIDTH_TICKS, WIDTH_TICKS, (0.5, 1.0, 2.0)), strict=True):
-        _few_ticks(ax, ticks)
+        plots.log_ticks(ax, ticks)
         ax.set_yscale("log")
         ax.axvline(1, color="#888888", lw=0.8, ls="--")
         ax.legend(fontsize="x-small")
@@ -205,7 +197,7 @@ def _draw_bounds(data: xr.Dataset) -> Figure:
     ):
         ax.plot(data["width"], np.median(data[name], axis=0), color=colour, marker=marker, label=words)
     ax.plot(data["width"], np.sqrt(np.median(data["test"], axis=0)), color=RED, marker="o", label="root of the test error")
-    _few_ticks(ax, WIDTH_TICKS)
+    plots.log_ticks(ax, WIDTH_TICKS)
     ax.set_yscale("log")
     ax.legend(fontsize="x-small")
     plots.label(ax, "hidden units per sample", "error", y_unit="teacher's output", title="medians of trials")
@@ -234,7 +226,7 @@ def _draw_networks(digits: xr.Dataset, trained: xr.Dataset) -> Figure:
         axes[0, 2].plot(rows["step"].values[1:], rows.mean("seed").values[1:], color=colour, label=f"{width} units")
     axes[0, 2].legend(fontsize="x-small")
     plots.label(axes[0, 2], "step", "test error", title="both layers trained")
-    _few_ticks(axes[0, 0], (0.2, 0.5, 1.0, 2.0, 4.0))
+    plots.log_ticks(axes[0, 0], (0.2, 0.5, 1.0, 2.0, 4.0))
     for ax in axes[0, 1:]:
         ax.set_xscale("log")
     return fig

@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from gradatim.lab import Findings
-from gradatim.lab.plots import COLOURS, MARKERS, figure, label
+from gradatim.lab.plots import COLOURS, MARKERS, figure, label, log_ticks
 
 
 def draw(findings: Findings) -> dict[str, Figure]:
@@ -98,8 +98,7 @@ def _draw_rates(data: dict[str, xr.Dataset]) -> Figure:
         _slope(ax, eps, one.cells_at_end.values, 1.0)
         if name == "ill":
             _slope(ax, eps, one.signal.values, 0.5)
-        ax.set_xticks(eps, [f"{e:g}" for e in eps])
-        ax.minorticks_off()
+        log_ticks(ax, eps)
         label(ax, "time scale ε", "L² error", title=title)
         ax.legend(fontsize=7.5)
     ax = axes[0, 2]

@@ -128,8 +128,7 @@ def _draw_rates(tree: dict[str, xr.Dataset]) -> Figure:
         data = tree[name]
         for arm, colour, marker in zip(data.arm.values, plots.COLOURS, plots.MARKERS, strict=False):
             ax.semilogx(data.rate, data["accuracy"].sel(arm=arm).isel(epoch=-1).mean("seed"), color=colour, marker=marker, label=arm)
-        ax.set_xticks(data.rate.values, [f"{rate:g}" for rate in data.rate.values])
-        ax.set_xticks([], minor=True)
+        plots.log_ticks(ax, data.rate)
         ax.legend(fontsize=7)
         plots.label(ax, "learning rate", "test accuracy" if name == "angles" else "", y_unit="%" if name == "angles" else "", title=title)
         ax.set_ylabel("test accuracy [%]")

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradatim.lab import Findings, plots
@@ -79,7 +78,7 @@ def _draw_lengths(data: xr.Dataset) -> Figure:
         data.length, first * (data.length / data.length[0]) ** -0.25, color="black", linewidth=0.8, linestyle=":", label="T^(-1/4)"
     )
     axes[0, 0].set(xscale="log", yscale="log")
-    _tick(axes[0, 0], data.length.values)
+    plots.log_ticks(axes[0, 0], data.length)
     axes[0, 0].legend(fontsize="small")
     plots.label(axes[0, 0], "steps T", "mean dual norm of the gradient", title="Rates tuned at each length")
     return fig
@@ -125,7 +124,7 @@ def _draw_tokens(curves: xr.Dataset, tuning: xr.Dataset | None) -> Figure:
     if tuning is not None:
         for arm, marker in zip(tuning.arm.values, plots.MARKERS, strict=False):
             axes[0, 1].semilogx(tuning.rate, tuning["loss"].sel(arm=arm), color=COLOURS[arm], marker=marker, label=NAMES[arm])
-        _tick(axes[0, 1], tuning.rate.values)
+        plots.log_ticks(axes[0, 1], tuning.rate)
         plots.label(axes[0, 1], "rate over the customary rate", "last validation loss", y_unit="nat", title="The choice of rates, one seed")
     return fig
 
@@ -140,9 +139,3 @@ def _draw_time(data: xr.Dataset) -> Figure:
     axes[0, 0].set_xlim(left=0)
     plots.label(axes[0, 0], "a training step", "", x_unit="ms", title="Calls as dots, median as bar")
     return fig
-
-
-def _tick(ax: Axes, values: np.ndarray) -> None:
-    """The values themselves along a logarithmic axis."""
-    ax.set_xticks(values, [f"{value:g}" for value in values])
-    ax.set_xticks([], minor=True)

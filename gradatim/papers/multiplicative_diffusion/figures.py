@@ -82,8 +82,7 @@ def _draw_samplers(tree: dict[str, xr.Dataset]) -> Figure:
     # Linear below a single one.
     ax.set_yscale("symlog", linthresh=1 / n)
     ax.set_ylim(bottom=-0.1 / n)
-    ax.set_xticks(steps, [str(count) for count in steps])
-    ax.minorticks_off()
+    plots.log_ticks(ax, steps)
     ax.legend(fontsize=7)
     plots.label(ax, "steps", "changes of sign a sample", title="crossing zero")
     ax = axes[0, 2]

@@ -51,8 +51,7 @@ def _draw_loss(data: xr.Dataset) -> Figure:
         ax.semilogx(data.batch_size, ratio.sel(seed=seed), "o", color=COLOURS["muon"], markersize=4)
     ax.semilogx(data.batch_size, ratio.mean("seed"), color=COLOURS["muon"])
     ax.axhline(1.0, color="black", linestyle="--", linewidth=0.8)
-    ax.set_xticks(data.batch_size.values, [str(size) for size in data.batch_size.values])
-    ax.minorticks_off()
+    plots.log_ticks(ax, data.batch_size)
     ax.set_ylim(0, 1.1)
     plots.label(ax, "batch size", "tokens to AdamW's last loss", y_unit="AdamW's", title="Token ratio, each seed and mean")
     return fig

@@ -29,8 +29,7 @@ def _logarithmic(ax: Axes, ticks: np.ndarray | None = None) -> None:
     ax.set_xscale("log")
     ax.set_yscale("log")
     if ticks is not None:
-        ax.set_xticks(ticks, [str(tick) for tick in ticks], fontsize="x-small")
-        ax.set_xticks([], minor=True)
+        plots.log_ticks(ax, ticks, fontsize="x-small")
 
 
 def _guide(ax: Axes, x: np.ndarray, at: float, exponent: float, name: str) -> None:

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from gradatim.lab import Findings
-from gradatim.lab.plots import COLOURS, MARKERS, figure, interval, label
+from gradatim.lab.plots import COLOURS, MARKERS, figure, interval, label, log_ticks
 
 from .boxes import LARGEST, growth_rate
 
@@ -136,8 +136,7 @@ def _draw_particles(motion: xr.Dataset, gas: xr.Dataset) -> Figure:
         line = "-" if splitting == "strang" else "--"
         # The pushers' errors are nearly alike: smaller signs lie on larger ones.
         ax.loglog(motion.steps, motion.error[i], MARKERS[i // 2] + line, color=COLOURS[i // 2], ms=8 - i, label=title)
-    ax.set_xticks(motion.steps, [str(n) for n in motion.steps.values])
-    ax.minorticks_off()
+    log_ticks(ax, motion.steps)
     label(ax, "steps", "distance from the analytic motion", y_unit="m c")
     ax.legend(fontsize=7)
     ax = axes[0, 1]

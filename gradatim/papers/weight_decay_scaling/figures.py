@@ -89,8 +89,7 @@ def _draw_transfer(grid: xr.Dataset) -> Figure:
                 curve = grid["loss"].sel(scaled=scaled, width=width).min(other).mean("seed")
                 ax.semilogx(grid[along], curve, marker=marker, label=f"width {width}")
             words = {"rate": "learning rate at the base width", "decay": "decay at the base width"}
-            ax.set_xticks(grid[along].values, [f"{value:g}" for value in grid[along].values])
-            ax.minorticks_off()
+            plots.log_ticks(ax, grid[along])
             plots.label(ax, words[along], "loss", y_unit="nat", title=f"{name}; best {other}")
     axes[0, 0].legend(fontsize="small")
     return fig
@@ -104,9 +103,7 @@ def _draw_vectors(vectors: xr.Dataset) -> Figure:
             ax, vectors.vector_rate.values, vectors["loss"].sel(width=width).transpose("seed", "vector_rate").values, name=f"width {width}",
             marker=marker,
         )  # fmt: skip
-    ax.set_xscale("log")
-    ax.set_xticks(vectors.vector_rate.values, [f"{value:g}" for value in vectors.vector_rate.values])
-    ax.minorticks_off()
+    plots.log_ticks(ax, vectors.vector_rate)
     ax.legend()
     plots.label(ax, "learning rate of vectors and read-out", "loss", y_unit="nat", title="The same at every width")
     return fig
