@@ -235,7 +235,6 @@ _least_squares = jax.jit(_solve, static_argnames="n_steps")
 def same_length(config: Config) -> None:
     """Refuses grids that are not as long as there are sets."""
     grids = {"gammas": config.gammas, "dps_steps": config.dps_steps, "tv_weights": config.tv_weights, "cutoffs": config.cutoffs}
-    grids["least_squares_steps"] = tuple(map(float, config.least_squares_steps))
     for name, grid in grids.items():
         if len(grid) != config.seeds:
             raise ValueError(f"{name} must have {config.seeds} entries, as there are sets, got {len(grid)}")

@@ -92,15 +92,15 @@ class Config:
     limited_views: Annotated[int, Between(1, 1000)] = 24
     "Angles over a quarter turn, of volumes."
     gammas: Annotated[tuple[float, ...], Between(1e-3, 1e6)] = (16.0, 64.0, 256.0, 1024.0, 4096.0)
-    "Weights of the data with several coils, the best of which is taken; as many as sets, as of the next four."
+    "Weights of the data with several coils, the best of which is taken; as many as sets, as of the next three."
     dps_steps: Annotated[tuple[float, ...], Between(0.0, 1e3)] = (0.1, 0.3, 1.0, 3.0, 10.0)
     "Step sizes of the sampler by back-propagation."
     tv_weights: Annotated[tuple[float, ...], Between(0.0, 10.0)] = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
     "Weights of total variation."
-    cutoffs: Annotated[tuple[float, ...], Between(1e-3, 0.9)] = (0.001, 0.005, 0.03, 0.15, 0.6)
+    cutoffs: Annotated[tuple[float, ...], Between(1e-7, 0.9)] = (1e-5, 0.001, 0.03, 0.15, 0.6)
     "Singular values of the pseudo-inverse, over the largest."
-    least_squares_steps: Annotated[tuple[int, ...], Between(1, 10_000)] = (1, 5, 25, 125, 625)
-    "Of conjugate gradients without a prior."
+    least_squares_steps: Annotated[tuple[int, ...], Between(1, 10_000)] = (2, 5, 10, 20, 80, 320, 640)
+    "Of conjugate gradients without a prior, any number of them."
     rhos: Annotated[tuple[float, ...], Between(1e-6, 1e6)] = (0.001, 0.01, 0.1)
     "Penalties of the splitting across slices."
     thresholds: Annotated[tuple[float, ...], Between(0.0, 100.0)] = (0.03, 0.1, 0.3)
