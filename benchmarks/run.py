@@ -55,15 +55,13 @@ def _ours(path: Path) -> list[dict[str, Any]]:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=prepend"]
         subprocess.run([*command, f"--benchmark-json={report}", str(path)], check=True, cwd=HERE.parent)
         benchmarks = json.loads(report.read_text())["benchmarks"]
-    return [
-        {
-            "group": entry["group"],
-            "name": entry["param"] or entry["name"],
-            "seconds": entry["stats"]["median"],
-            "info": entry["extra_info"],
-        }
-        for entry in benchmarks
-    ]
+    return [{"group": entry["group"], **row} for entry in benchmarks for row in _rows(entry)]
+
+
+def _rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of rivals that took turns, or the entry's own."""
+    alone = {"name": entry["param"] or entry["name"], "seconds": entry["stats"]["median"], "info": entry["extra_info"]}
+    return entry["extra_info"].get("rows", [alone])
 
 
 def _peer(path: Path) -> list[dict[str, Any]]:

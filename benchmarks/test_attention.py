@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from turns import Rival, in_turns
 
 from gradatim.nets import MixtureOfExperts, MultiHeadAttention, MultiHeadLatentAttention, cache_bytes
 
@@ -64,9 +65,12 @@ def at_once(layers: Any, text: Any) -> Any:
 
 
 @pytest.mark.parametrize("work", WORK)
-@pytest.mark.parametrize("peer", DECODERS)
-def test_decode(benchmark: Any, peer: str, work: str) -> None:
-    benchmark.group, benchmark.param = f"attention, the last of {work}", peer
+def test_decode(benchmark: Any, work: str) -> None:
+    rivals = {peer: decoder(peer, work) for peer in DECODERS}
+    in_turns(benchmark, f"attention, the last of {work}", rivals, rounds=100, warmup_rounds=5)
+
+
+def decoder(peer: str, work: str) -> Rival:
     n_tokens, width, n_texts, n_layers = WORK[work]
     make, how = DECODERS[peer]
     layers = [make(width, key) for key in jax.random.split(jax.random.key(0), n_layers)]
@@ -82,8 +86,6 @@ def test_decode(benchmark: Any, peer: str, work: str) -> None:
     size, of_full = (
         cache_bytes(jax.eval_shape(lambda make=make: make(width, jax.random.key(0)).init_cache(n_tokens))) for make in (make, full)
     )
-    benchmark.extra_info["cache, KiB a text and layer"] = size / 1024
-    benchmark.extra_info["over full attention's"] = size / of_full
     step = jax.jit(lambda layers, row, caches: decode(layers, row, caches, **how), donate_argnums=2)
     y, caches = step(layers, x[-1], caches)
     by_text = x.reshape(n_tokens, n_texts, width).swapaxes(0, 1)
@@ -91,15 +93,15 @@ def test_decode(benchmark: Any, peer: str, work: str) -> None:
     np.testing.assert_allclose(y, expected, atol=n_layers * ROUND_OFF)
     held = [caches]
 
-    def prepare() -> tuple[tuple[Any], dict[str, Any]]:
+    def prepare() -> tuple[Any]:
         # Back by the one token, so that the cache never fills up.
         last = jnp.full(texts, n_tokens - 1, jnp.int32)
-        return (jax.block_until_ready([dataclasses.replace(cache, length=jnp.copy(last)) for cache in held[0]]),), {}
+        return (jax.block_until_ready([dataclasses.replace(cache, length=jnp.copy(last)) for cache in held[0]]),)
 
     def run(caches: Any) -> None:
         held[0] = jax.block_until_ready(step(layers, x[-1], caches))[1]
 
-    benchmark.pedantic(run, setup=prepare, rounds=200 if how.get("is_absorbed", True) else 40, warmup_rounds=5)
+    return Rival(run, prepare, {"cache, KiB a text and layer": size / 1024, "over full attention's": size / of_full})
 
 
 SIZES = {"6 experts, 2 a token": (6, 2), "62 experts, 6 a token": (62, 6)}

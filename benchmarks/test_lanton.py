@@ -7,6 +7,7 @@ measure by one more iteration for each layer. Each call is ten steps, so that a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from turns import Rival, in_turns
 
 from gradatim.nets import DecoderLM, norm_groups
 from gradatim.numerics import nuclear_norm, nuclear_norm_by_quadrature
@@ -52,9 +54,11 @@ def _dimensions(dimensions: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("tree", TREES, ids=TREES)
-@pytest.mark.parametrize("peer", PEERS, ids=PEERS)
-def test_step(benchmark: Any, tree: str, peer: str) -> None:
-    benchmark.group, benchmark.param = f"LANTON, ten steps on {tree}", peer
+def test_step(benchmark: Any, tree: str) -> None:
+    in_turns(benchmark, f"LANTON, ten steps on {tree}", {peer: Rival(ten_steps(tree, peer)) for peer in PEERS}, rounds=15)
+
+
+def ten_steps(tree: str, peer: str) -> Callable[[], None]:
     gradients, groups, dimensions = TREES[tree]()
     optimizer: Any = PEERS[peer](groups, dimensions)
 
@@ -84,7 +88,7 @@ def test_step(benchmark: Any, tree: str, peer: str) -> None:
     def steps() -> None:
         held[:] = jax.block_until_ready(run(*held, gradients))
 
-    benchmark.pedantic(steps, rounds=5, warmup_rounds=1)
+    return steps
 
 
 ESTIMATES = {

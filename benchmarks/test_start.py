@@ -1,11 +1,13 @@
 """What starting costs: importing the package, the command's help, and `gradatim run` beside a call of the paper's own `run` and `draw`."""
 
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from turns import Rival, in_turns
 
 from gradatim.lab import RunRequest
 from gradatim.lab.supervisor import child_environment
@@ -35,26 +37,23 @@ from gradatim.lab.plots import png
 [png(figure) for figure in thermomigration.draw(findings).values()]
 """
 COMMANDS = {
-    ("import gradatim", "gradatim"): [PYTHON, "-c", "import gradatim"],
-    ("import gradatim", "Python alone"): [PYTHON, "-c", "pass"],
-    ("gradatim --help", "gradatim"): [GRADATIM, "--help"],
-    ("gradatim --help", "Python alone"): [PYTHON, "-c", "pass"],
-    ("thermomigration at smoke scale", "gradatim"): [GRADATIM, "run", "thermomigration", "--scale", "smoke", "--quiet", "--json"],
-    ("thermomigration at smoke scale", "run called directly"): [PYTHON, "-c", DIRECTLY],
-    ("thermomigration at smoke scale", "the same and the command's imports"): [PYTHON, "-c", IMPORTS + DIRECTLY],
-    ("thermomigration at smoke scale", "the same, the command's imports and draw"): [PYTHON, "-c", IMPORTS + DIRECTLY + FIGURES],
+    "import gradatim": {"gradatim": [PYTHON, "-c", "import gradatim"], "Python alone": [PYTHON, "-c", "pass"]},
+    "gradatim --help": {"gradatim": [GRADATIM, "--help"], "Python alone": [PYTHON, "-c", "pass"]},
+    "thermomigration at smoke scale": {
+        "gradatim": [GRADATIM, "run", "thermomigration", "--scale", "smoke", "--quiet", "--json"],
+        "run called directly": [PYTHON, "-c", DIRECTLY],
+        "the same and the command's imports": [PYTHON, "-c", IMPORTS + DIRECTLY],
+        "the same, the command's imports and draw": [PYTHON, "-c", IMPORTS + DIRECTLY + FIGURES],
+    },
 }
 
 
-@pytest.mark.parametrize(("group", "name"), COMMANDS, ids=lambda word: word)
-def test_start(benchmark, group, name, tmp_path):
-    benchmark.group, benchmark.param = group, name
+@pytest.mark.parametrize("group", COMMANDS)
+def test_start(benchmark, group, tmp_path):
     # Both ways compile alike and share a folder of programs, which are there after the first round.
     request = RunRequest("thermomigration", scale="smoke")
     same = {key: value for key, value in child_environment(request).items() if key.startswith(("JAX_", "XLA_"))}
     environment = {**os.environ, **same}
 
-    def run():
-        subprocess.run(COMMANDS[group, name], check=True, capture_output=True, cwd=tmp_path, env=environment)
-
-    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+    start = functools.partial(subprocess.run, check=True, capture_output=True, cwd=tmp_path, env=environment)
+    in_turns(benchmark, group, {name: Rival(functools.partial(start, command)) for name, command in COMMANDS[group].items()}, rounds=9)
