@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +89,14 @@ def test_scales_are_valid_and_fit_in_memory():
         validate(config)
         arms.same_length(config)
     assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 4e9 < paper.memory(paper.SCALES["full"]) < 64e9
+
+
+def test_trap_a_run_that_broke_down_is_never_the_best_of_its_grid():
+    truth = np.random.default_rng(0).uniform(size=(2, 8, 8)).astype(np.float32)
+    bench = SimpleNamespace(task=SimpleNamespace(validation=truth))
+    broken = np.full_like(truth, np.nan)
+    scores = arms.Bench._validation_scores(bench, np.concatenate([broken, 0.9 * truth, 0.5 * truth]), 3)  # pyright: ignore[reportArgumentType]
+    assert scores.argmax() == 1 and scores[0] == -np.inf and np.isfinite(scores[1:]).all()
 
 
 def test_grids_of_another_length_are_refused():

@@ -213,7 +213,9 @@ class Bench:
 
     def _validation_scores(self, x: np.ndarray, n: int) -> np.ndarray:
         truth = jnp.asarray(np.tile(self.task.validation, (n, 1, 1)))
-        return np.asarray(quality(jnp.asarray(x), truth)[0]).reshape(n, -1).mean(axis=1)
+        scores = np.asarray(quality(jnp.asarray(x), truth)[0]).reshape(n, -1).mean(axis=1)
+        # What broke down is worst: NumPy would take NaN for the largest.
+        return np.where(np.isfinite(scores), scores, -np.inf)
 
     def _once(self, name: str, run: Any) -> Any:
         return self.session.once(f"{self.task.name}, {name}", run)

@@ -37,7 +37,7 @@ def run_distillation(config: Distillation, session: Session) -> Findings:
     for way in WAYS:
         images[way], losses[way] = _train(config, session, problem, way, first, sets[0])
         accuracies[way] = np.asarray(session.once(f"accuracy, {way}", _accuracy(problem), images[way], *sets[1]))
-    best = {way: int(losses[way][-1].mean(1).argmin()) for way in WAYS}
+    best = {way: int(np.nanargmin(losses[way][-1].mean(1))) for way in WAYS}
     if any(best[way] in (0, n_rates - 1) for way in WAYS):
         chosen = ", ".join(f"{config.rates[best[way]]:g} ({way})" for way in WAYS)
         session.note(f"distillation: the best of Adam's rates {config.rates} lies on the edge of the grid: {chosen}")
