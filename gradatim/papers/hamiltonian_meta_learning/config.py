@@ -36,7 +36,7 @@ class Config:
     "Of Adam, its rate falling to zero along a cosine."
     pilot_steps: Annotated[int, Between(1, 10_000_000)] = 45
     "The same in the shorter trainings, from a start of their own, that choose Adam's rate and that of the inner steps."
-    outer_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (1e-2, 3e-2)
+    outer_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (3e-3, 1e-2, 3e-2)
     "Of Adam: the grid, for every arm."
     clip: Annotated[float, Between(1e-3, 1e6)] = 10.0
     "Longest outer gradient."
@@ -56,5 +56,5 @@ class Config:
     "Pairs of bodies."
     damping: Annotated[float, Between(1e-3, 2)] = 0.5
     "Of the oscillator that no energy can produce."
-    seeds: Annotated[int, Between(3, 100)] = 3
+    seeds: Annotated[int, Between(3, 100)] = 6
     "Repetitions: data, initialisations and tasks."
