@@ -135,7 +135,7 @@ def _descent(descent: xr.Dataset) -> Figure:
 
 
 def _rates(tuning: xr.Dataset) -> Figure:
-    fig, axes = plots.figure()
+    fig, axes = plots.figure(panel=(6.4, 3.2))
     ax = axes[0, 0]
     for arm in tuning.arm.values:
         final = tuning["train"].sel(arm=arm).isel(step=-1).mean("seed")
