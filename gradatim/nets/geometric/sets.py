@@ -134,7 +134,9 @@ class SetTransformerBlock(eqx.Module):
 
     def __call__(self, x: Float[Array, "n n_channels"]) -> Float[Array, "n n_channels"]:
         """The set mapped."""
-        return self.whole(x, x if self.through is None else self.through(self.points, x))
+        if self.through is None or self.points is None:
+            return self.whole(x, x)
+        return self.whole(x, self.through(self.points, x))
 
 
 class _Attended(eqx.Module):
