@@ -21,7 +21,7 @@ PRECISION = "single"
 SCALES = {
     "smoke": Config(
         trajectories=8, test_trajectories=5, times=20, width=8, depth=1, points=10, fewer_points=(5,), inner_steps=2,
-        inner_rates=(0.1, 0.3, 1.0), tasks_per_system=1, outer_steps=30, pilot_steps=10, outer_rates=(2e-2,), adapt_steps=10,
+        tasks_per_system=1, outer_steps=30, pilot_steps=10, outer_rates=(2e-2,), adapt_steps=10,
         adapt_rates=(0.1, 0.3), tuning_tasks=1, test_tasks=3, rollout_tasks=2, rollouts=1, two_body_tasks=2, seeds=3,
     ),
     "laptop": Config(),
