@@ -71,10 +71,12 @@ class Readings(eqx.Module):
     def of_network(self, network: LayeredNetwork) -> tuple[dict[str, Array], Any, Any, Any]:
         """What is measured at every angle; then free equilibria, exact responses, and those of one nudged phase for every radius."""
         free = jax.vmap(lambda x: relax(network, network.drive(x), steps=self.config.steps, tolerance=AT_REST))(self.x)
-        response, adjoint, recurrent = (
-            self.answers(way, network, free.state)
-            for way in (ExactResponse(), ExactAdjoint(), RecurrentAdjoint(self.config.steps, AT_REST))
+        # One example after the other: two factorisations of whole batches at once can wait for each other's threads without end.
+        response, adjoint = (
+            jax.lax.map(lambda given, way=way: way(network, network.drive(given[0]), *given[1:]), (self.x, self.y, free.state))
+            for way in (ExactResponse(), ExactAdjoint())
         )
+        recurrent = self.answers(RecurrentAdjoint(self.config.steps, AT_REST), network, free.state)
         one_sided = jax.lax.map(lambda r: self.answers(self.nudged(r, 1), network, free.state), jnp.asarray(self.config.radii))
         # One program for the gradients of all.
         every = jax.tree.map(lambda *parts: jnp.concatenate([jnp.stack(parts[:-1]), parts[-1]]), response, adjoint, recurrent, one_sided)
@@ -145,7 +147,8 @@ class Readings(eqx.Module):
     def identity(self, network: LayeredNetwork, states: Any, response: Any, adjoint: Any) -> Array:
         """The difference ṙ - δ against 2 J⁻ᵀ A J⁻¹ ∂L/∂r from the dense Jacobian, relative to ṙ, worst example."""
 
-        def one(x: Array, y: Array, state: Any, response: Any, adjoint: Any) -> Array:
+        def one(given: Any) -> Array:
+            x, y, state, response, adjoint = given
             drive, activity = network.drive(x), activities(network, state)
             bias = _flat(response) - _flat(adjoint)
             flat, unravel = ravel_pytree(activity)
@@ -156,7 +159,7 @@ class Readings(eqx.Module):
             exact = jnp.linalg.solve(jacobian.T, (jacobian - jacobian.T) @ jnp.linalg.solve(jacobian, cost))
             return jnp.linalg.norm(bias - exact) / jnp.linalg.norm(_flat(response))
 
-        return jax.vmap(one)(self.x, self.y, states, response, adjoint).max()
+        return jax.lax.map(one, (self.x, self.y, states, response, adjoint)).max()
 
     def estimator(self, network: LayeredNetwork, key: PRNGKeyArray) -> Array:
         """The homeostatic loss of many probes over its value from the dense Jacobian, less one."""
