@@ -30,7 +30,7 @@ class Training:
     "Passes over the training images, along which rates fall to zero on a cosine."
     sgd_rates: Annotated[tuple[float, ...], Between(1e-5, 10)] = (0.03, 0.1, 0.3)
     "Learning rates of descent with momentum, the same grid for every arm of the angles and of the loop."
-    adam_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (1e-3, 3e-3, 1e-2)
+    adam_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (3e-4, 1e-3, 3e-3, 1e-2)
     "Learning rates of AdamW, the same grid for every arm of the homeostasis."
     free_steps: Annotated[int, Between(10, 10_000)] = 150
     "Most steps of a free phase."
@@ -44,7 +44,7 @@ class Training:
     "Of the homeostatic loss where layers are joined both ways."
     loop_coefficient: Annotated[float, Between(0, 1000)] = 0.1
     "Of the homeostatic loss, and of the weight decay beside it, where they form a loop."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 10
     "First weights and orders of the images."
     watched: Annotated[int, Between(10, 10_000)] = 100
     "Test images whose gradients are compared."
