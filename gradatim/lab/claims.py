@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -75,12 +74,12 @@ class Criterion:
         if self.order is not None:
             if len(rows) < 2:
                 raise ValueError(f"an order needs a sequence of at least 2 measures, got {len(rows)}")
+            rises = measure.rises()
             if self.order == "descending":
-                rows = rows[::-1]
-            apart = [(b_low - a_high, b_high - a_low) for (_, a_low, a_high), (_, b_low, b_high) in pairwise(rows)]
-            if any(high < 0 for _, high in apart):
+                rises = [(-high, -low) for low, high in rises]
+            if any(high < 0 for _, high in rises):
                 return "fails"
-            return "holds" if all(low >= 0 for low, _ in apart) else "undecided"
+            return "holds" if all(low >= 0 for low, _ in rises) else "undecided"
         if len(rows) != 1:
             raise ValueError(f"the criterion {self.text!r} judges one number, got a sequence of {len(rows)}")
         ((_, low, high),) = rows

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -19,9 +20,11 @@ class Measure:
     """A number, or an ordered tuple of numbers, with its 95 % interval and how that was made.
 
     **Arguments:** `value`, `low`, `high`: floats, or tuples of equal length for a measure that is judged by its order;
-    `method`: one line on the interval; `samples`: the per-seed values behind it.
+    `method`: one line on the interval; `samples`: the per-seed values behind it; `steps`: intervals `(low, high)` of each entry
+    less the one before, where both were measured on the same seeds; an order is judged by them.
 
-    **Raises:** `ValueError` if a number is NaN, if the lengths differ or if not `low <= value <= high`.
+    **Raises:** `ValueError` if a number is NaN, if the lengths differ, if not `low <= value <= high`, or unless there are no steps or
+    one fewer than entries.
 
     >>> Measure.over_seeds([1.0, 1.2, 1.1])
     Measure(1.1 [0.8516, 1.348], Student's t over 3 seeds)
@@ -32,6 +35,7 @@ class Measure:
     high: float | tuple[float, ...]
     method: str = ""
     samples: tuple[float, ...] = ()
+    steps: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         parts = [_as_tuple(part) for part in (self.low, self.value, self.high)]
@@ -42,6 +46,8 @@ class Measure:
                 raise ValueError(f"a measure must not be NaN, got value {value}, interval [{low}, {high}]")
             if not low <= value <= high:
                 raise ValueError(f"value must lie in its interval, got {value} outside [{low}, {high}]")
+        if self.steps and len(self.steps) != len(parts[0]) - 1:
+            raise ValueError(f"steps must be one fewer than entries, got {len(self.steps)} of {len(parts[0])}")
         if not isinstance(self.value, tuple):
             for name in ("value", "low", "high"):
                 object.__setattr__(self, name, float(getattr(self, name)))
@@ -56,6 +62,12 @@ class Measure:
     def intervals(self) -> list[tuple[float, float, float]]:
         """`(value, low, high)` of each entry; one entry for a plain number."""
         return list(zip(_as_tuple(self.value), _as_tuple(self.low), _as_tuple(self.high), strict=True))
+
+    def rises(self) -> list[tuple[float, float]]:
+        """Intervals of each entry less the one before: the `steps`, or else what the entries' own intervals allow."""
+        if self.steps:
+            return list(self.steps)
+        return [(b_low - a_high, b_high - a_low) for (_, a_low, a_high), (_, b_low, b_high) in pairwise(self.intervals())]
 
     @classmethod
     def exact(cls, value: float, error: float = 0.0) -> Measure:
@@ -138,6 +150,22 @@ class Measure:
         rows = [m.intervals()[0] for m in measures]
         values, lows, highs = (tuple(column) for column in zip(*rows, strict=True))
         return cls(values, lows, highs, "; ".join(dict.fromkeys(m.method for m in measures)))
+
+    @classmethod
+    def paired_sequence(cls, rows: Sequence[Sequence[float] | np.ndarray]) -> Measure:
+        """Means at several levels from the same seeds, to be judged by their order: by the paired differences of neighbours.
+
+        What the seeds share cancels; that the levels' own intervals overlap then does not mean that the order is unknown.
+
+        **Raises:** `ValueError` if the lengths differ, for no level, fewer than three seeds or values that are not finite.
+
+        >>> Measure.paired_sequence([[1.0, 2.0, 3.0], [1.1, 2.2, 3.3]])
+        Measure(2 [-0.4841, 4.484], 2.2 [-0.5326, 4.933], Student's t over 3 seeds; order by paired differences)
+        """
+        levels = cls.sequence([cls.over_seeds(row) for row in rows])
+        steps = [cls.paired(after, before) for before, after in pairwise(rows)]
+        method = f"{levels.method}; order by paired differences" if steps else levels.method
+        return replace(levels, method=method, steps=tuple(step.intervals()[0][1:] for step in steps))
 
 
 def student_factor(n: int) -> float:

@@ -163,7 +163,8 @@ def jsonable(value: Any) -> Any:
         case Path():
             return str(value)
         case Measure():
-            return {name: jsonable(getattr(value, name)) for name in ("value", "low", "high", "method", "samples")}
+            entries = {name: jsonable(getattr(value, name)) for name in ("value", "low", "high", "method", "samples")}
+            return {**entries, "steps": jsonable(value.steps)} if value.steps else entries
         case Mapping():
             return {str(key): jsonable(entry) for key, entry in value.items()}
         case list() | tuple() | set() | frozenset():
@@ -176,7 +177,7 @@ def jsonable(value: Any) -> Any:
 
 
 def _measure(entry: Mapping[str, Any]) -> Measure:
-    numbers = {name: _number(entry[name]) for name in ("value", "low", "high", "samples")}
+    numbers = {name: _number(entry[name]) for name in ("value", "low", "high", "samples", "steps") if name in entry}
     return Measure(**numbers, method=entry["method"])
 
 

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.lab import Measure
+from gradatim.lab.claims import Criterion
 
 finite = st.floats(-1e6, 1e6)
 
@@ -117,6 +119,18 @@ def test_sequence_keeps_the_order():
     assert repr(measure).startswith("Measure(3 [3, 3], 1 [0.5, 1.5]")
 
 
+def test_an_order_is_judged_by_paired_differences():
+    shared = 10 * np.arange(8.0)
+    rows = [shared + level + 0.1 * np.random.default_rng(level).normal(size=8) for level in range(3)]
+    paired, apart = Measure.paired_sequence(rows), Measure.sequence([Measure.over_seeds(row) for row in rows])
+    assert paired.intervals() == apart.intervals()
+    assert paired.rises() == [Measure.paired(after, before).intervals()[0][1:] for before, after in pairwise(rows)]
+    assert all(low > 0 for low, _ in paired.rises()) and all(low < 0 < high for low, high in apart.rises())
+    assert paired.method == "Student's t over 8 seeds; order by paired differences"
+    ascending, descending = (Criterion.parse({"ordered": order}) for order in ("ascending", "descending"))
+    assert ascending.judge(paired) == "holds" and descending.judge(paired) == "fails" and ascending.judge(apart) == "undecided"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -133,6 +147,8 @@ def test_sequence_keeps_the_order():
         (lambda: Measure(1.0, 2.0, 3.0), r"must lie in its interval, got 1.0 outside \[2.0, 3.0\]"),
         (lambda: Measure((1.0, 2.0), (1.0,), (1.0, 2.0)), "must have one length"),
         (lambda: Measure((), (), ()), "must have one length"),
+        (lambda: Measure((1.0, 2.0), (1.0, 2.0), (1.0, 2.0), steps=((0.0, 1.0),) * 2), "one fewer than entries, got 2 of 2"),
+        (lambda: Measure.paired_sequence([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]]), "must be paired, got 4 and 3"),
         (lambda: Measure.sequence([]), "at least one measure, got none"),
         (lambda: Measure.sequence([Measure.sequence([Measure.exact(1), Measure.exact(2)])]), "plain measures, got a sequence of 2"),
     ],

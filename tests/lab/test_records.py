@@ -17,6 +17,7 @@ from gradatim.lab.run_folder import RunFolder, StorageError, complete, storage, 
 
 REQUEST = {"slug": "random-walk", "scale": "smoke", "seed": 0, "changed": {"steps": 20}}
 ENDLESS = Measure(2.0, 1.0, math.inf, "no bound above", (2.0, math.inf))
+ORDER = Measure.paired_sequence([[1.0, 2.0, 3.0], [1.5, 2.5, 3.6]])
 RECORD = {
     "schema_version": SCHEMA_VERSION,
     **REQUEST,
@@ -31,7 +32,7 @@ RECORD = {
     "finished": "2026-01-01T00:00:01.000+00:00",
     "seconds": {"compile": 1.0, "run": 2.0, "total": 4.0},
     "peak_memory": 1,
-    "measures": {"C1.exponent": ENDLESS},
+    "measures": {"C1.exponent": ENDLESS, "C2.order": ORDER},
     "verdicts": {"C1": {"verdict": "holds", "value": 2.0, "low": 1.0, "high": math.inf, "parts": {"exponent": {"high": math.inf}}}},
     "untested": {},
     "notes": [],
@@ -50,7 +51,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     path = write(tmp_path)
     record = open_record(path)
     assert record == open_record(str(path / "record.json"))
-    assert record.measures == {"C1.exponent": ENDLESS}
+    assert record.measures == {"C1.exponent": ENDLESS, "C2.order": ORDER}
     assert record.verdicts["C1"]["high"] == math.inf == record.verdicts["C1"]["parts"]["exponent"]["high"]
     assert record.summary()["verdicts"]["C1"]["high"] == "inf"
     assert record.figures == []

@@ -164,7 +164,7 @@ def run_phase(config: Phase, session: Session, key: PRNGKeyArray) -> Findings:
     }
     untested = {}
     if n > 1:
-        measures["C6.critical_fractions"] = Measure.sequence([Measure.over_seeds(row) for row in fraction[:n]])
+        measures["C6.critical_fractions"] = Measure.paired_sequence(list(fraction[:n]))
     else:
         untested["C6.critical_fractions"] = "one group has no order"
     return Findings(measures, xr.DataTree.from_dict({"phase": data}), untested)

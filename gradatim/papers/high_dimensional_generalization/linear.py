@@ -194,7 +194,7 @@ def _judge_norms(config: Linear, found: dict[str, np.ndarray]) -> dict[str, Meas
     ends = found["end_norm"][_at(config, 0.5)]
     return {
         "C6.norm_fall": Measure.exact(float(found["norm_fall"].max())),
-        "C6.norm_by_noise": Measure.sequence([Measure.over_seeds(ends[:, i]) for i in range(len(NOISES))]),
+        "C6.norm_by_noise": Measure.paired_sequence(list(ends.T)),
     }
 
 

@@ -69,8 +69,8 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
 
     angles = trees["angles"]
     estimated, true = ([f"{name} {angle:g}" for angle in ANGLES] for name in ("EP", "RBP"))
-    measures["C3.cosine_by_angle"] = Measure.sequence([Measure.over_seeds(at_best(angles, arm, "cosine")[:, 0]) for arm in estimated])
-    measures["C3.accuracy_by_angle"] = Measure.sequence([Measure.over_seeds(at_best(angles, arm, "accuracy")) for arm in estimated])
+    measures["C3.cosine_by_angle"] = Measure.paired_sequence([at_best(angles, arm, "cosine")[:, 0] for arm in estimated])
+    measures["C3.accuracy_by_angle"] = Measure.paired_sequence([at_best(angles, arm, "accuracy") for arm in estimated])
     flat, wide = at_best(angles, true[0], "accuracy"), at_best(angles, true[-1], "accuracy")
     measures["C3.backpropagation_change"] = Measure.paired(wide, flat)
     points = wide - at_best(angles, estimated[-1], "accuracy")

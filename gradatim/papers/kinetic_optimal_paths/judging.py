@@ -33,7 +33,7 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
 
     off = np.concatenate([(data["whole_energy"] - data["least"]).values.ravel() for data in (lines, images)])
     measures["C3.energy_minus_constant"] = Measure.exact(float(off[np.argmax(np.abs(off))]))
-    measures["C3.energy_order"] = Measure.sequence([Measure.over_seeds(digits["energy"].sel(path=name).values) for name in NAMES])
+    measures["C3.energy_order"] = Measure.paired_sequence([digits["energy"].sel(path=name).values for name in NAMES])
 
     straight = trees["limits"]
     deviations = [np.abs(straight["a"] - straight["time"]).max(), np.abs(straight["m"] - (1 - straight["time"])).max()]
@@ -58,13 +58,10 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
             slack[f"{name}, {type(path).__name__}"] = area_energy - float(energy_lower_bound(path, n, dim))
     measures["C6.slack"] = Measure.exact(min(slack.values()))
     # The straight path's gap is the area: ∫ (1 - λ) ds.
-    by_dimension = [Measure.over_seeds(patches["area"].isel(set=i).values) for i in range(patches.sizes["set"])]
-    measures["C6.gap_by_dimension"] = Measure.sequence(by_dimension)
-    measures["C7.area_by_dimension"] = Measure.sequence(by_dimension)
+    by_dimension = Measure.paired_sequence([patches["area"].isel(set=i).values for i in range(patches.sizes["set"])])
+    measures["C6.gap_by_dimension"] = measures["C7.area_by_dimension"] = by_dimension
     apart = _distance_from_straight(images)
-    measures["C7.distance_from_straight"] = Measure.sequence(
-        [Measure.over_seeds(apart.sel(set=name).values) for name in patches["set"].values]
-    )
+    measures["C7.distance_from_straight"] = Measure.paired_sequence([apart.sel(set=name).values for name in patches["set"].values])
 
     for part, name in (("change_at_half_the_data", "half_data"), ("change_at_half_the_noise", "half_noise")):
         measures[f"C8.{part}"] = Measure.exact(float(np.abs(views[name] - views["whole"]).max()))
@@ -92,9 +89,9 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         "costs more than the trigonometric one, by formula as in training: the order of the claim is one of images in many dimensions, as "
         "that of the digits in C3"
     )
-    measures["C10.energy_order"] = Measure.sequence([Measure.over_seeds(board["energy"].sel(path=name).values) for name in NAMES])
+    measures["C10.energy_order"] = Measure.paired_sequence([board["energy"].sel(path=name).values for name in NAMES])
     counts = trees["solver"]["evaluations"]
-    measures["C10.evaluations_order"] = Measure.sequence([Measure.over_seeds(counts.sel(path=name).values) for name in NAMES])
+    measures["C10.evaluations_order"] = Measure.paired_sequence([counts.sel(path=name).values for name in NAMES])
     return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
 
 

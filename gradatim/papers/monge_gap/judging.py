@@ -43,7 +43,7 @@ def _judge_exact(trees: Mapping[str, xr.Dataset], measures: dict[str, Measure], 
         )
     )
     errors = abs(linear["by_size"] - float(linear["formula"].sel(map="turn by 90°")))
-    measures["C2.error_by_size"] = Measure.sequence([Measure.over_seeds(errors.sel(size=n).values) for n in linear["size"].values])
+    measures["C2.error_by_size"] = Measure.paired_sequence([errors.sel(size=n).values for n in linear["size"].values])
     measures["C3.subset_gap"] = Measure.exact(float(np.abs(bounds["subset"]).max()))
     measures["C4.midpoint_excess"] = Measure.exact(float(trees["convexity"]["excess"].max()))
 

@@ -57,7 +57,7 @@ def run_labels(config: Labels, session: Session, key: PRNGKeyArray) -> Findings:
     )
     measures = {
         "C6.joined_classes_change": Measure.paired(exponent[1, 0], exponent[0, 0]),
-        "C6.noise_order": Measure.sequence([Measure.over_seeds(row) for row in exponent[0]]),
+        "C6.noise_order": Measure.paired_sequence(list(exponent[0])),
     }
     return Findings(measures, xr.DataTree.from_dict({"labels": data}))
 

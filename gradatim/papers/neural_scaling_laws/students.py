@@ -89,11 +89,11 @@ def run_students(config: Students, session: Session, key: PRNGKeyArray) -> Findi
         {"dimension": list(config.dimensions), "size": list(config.sizes), "step": loop.history["step"]},
         {"trained": TRAINED},
     )
-    known = {d: Measure.over_seeds(4 / fit) for d, fit in zip(config.dimensions, fits, strict=True) if fit is not None}
-    measures = {f"C3.dimension_{d}": known[d] for d in (2, 4) if d in known}
+    known = {d: 4 / fit for d, fit in zip(config.dimensions, fits, strict=True) if fit is not None}
+    measures = {f"C3.dimension_{d}": Measure.over_seeds(known[d]) for d in (2, 4) if d in known}
     untested = {f"C3.dimension_{d}": _reason(d, config) for d in (2, 4) if d not in known}
     if len(known) == len(config.dimensions) > 1:
-        measures["C3.dimension_order"] = Measure.sequence(list(known.values()))
+        measures["C3.dimension_order"] = Measure.paired_sequence(list(known.values()))
     else:
         untested["C3.dimension_order"] = next(
             (_reason(d, config) for d in config.dimensions if d not in known), "there is but one dimension"
