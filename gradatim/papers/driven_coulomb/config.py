@@ -90,7 +90,7 @@ class Line:
     "Steps that are measured."
     every: Annotated[int, Between(1, 1000)] = 20
     "Steps between two records."
-    seeds: Annotated[int, Between(3, 1000)] = 8
+    seeds: Annotated[int, Between(3, 1000)] = 24
     "Runs, each also boosted and without the nonlinear term."
     window: Annotated[tuple[int, int], Between(1, 1000)] = (2, 8)
     "Lowest and highest mode of the fits."

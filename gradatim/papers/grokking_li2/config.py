@@ -105,7 +105,7 @@ class Phase:
     "Adam's learning rate."
     epochs: Annotated[int, Between(1, 100_000)] = 1500
     "Steps."
-    seeds: Annotated[int, Between(3, 100)] = 3
+    seeds: Annotated[int, Between(3, 100)] = 8
     "First weights and training sets."
 
 
@@ -125,7 +125,7 @@ class Window:
     "Weight decay."
     epochs: Annotated[int, Between(1, 1_000_000)] = 6000
     "Steps."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 12
     "First weights and training sets."
 
 
@@ -147,7 +147,7 @@ class Few:
     "Weight decay."
     epochs: Annotated[int, Between(1, 100_000)] = 1000
     "Steps."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 12
     "First weights and training sets."
     features: Annotated[int, Between(1, 1000)] = 11
     "Maxima to be collected in the simulation."

@@ -74,7 +74,7 @@ class Config:
     "Of the short runs that choose, not more than the steps."
     looks: Annotated[int, Between(1, 1000)] = 10
     "Times at which held-out states are solved for; the steps and the pilot's are multiples."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 10
     "Networks an arm; those of one seed share batches and, in number, points."
     reference_cells: Annotated[int, Between(16, 100_000)] = 512
     "Of the solutions that errors refer to."

@@ -78,7 +78,7 @@ class SwitchConfig:
 class Config:
     """Everything that changes the outcome."""
 
-    seeds: Annotated[int, Between(3, 100)] = 8
+    seeds: Annotated[int, Between(3, 100)] = 16
     "Repetitions of what runs on clusters: data and initialisation anew."
     switch_seeds: Annotated[int, Between(3, 100)] = 3
     "Repetitions of the switch of batches."

@@ -56,7 +56,7 @@ class Distillation:
     "First images."
     timed_steps: Annotated[tuple[int, ...], Between(2, 100_000)] = (50, 250, 1000, 2500)
     "Inner steps at which one outer gradient is timed."
-    repeats: Annotated[int, Between(3, 100)] = 10
+    repeats: Annotated[int, Between(3, 100)] = 30
     "Repetitions of each timing."
 
 
@@ -68,7 +68,7 @@ class Dictionary:
     "Features that say nothing, beside the thirty that do."
     atoms: Annotated[int, Between(1, 1000)] = 10
     "Atoms of a dictionary."
-    splits: Annotated[int, Between(3, 1000)] = 10
+    splits: Annotated[int, Between(3, 1000)] = 20
     "Random divisions into training (60 %), validation (15 %) and test (25 %)."
     strengths: Annotated[tuple[float, ...], Between(1e-4, 100.0)] = (0.01, 0.03, 0.1, 0.3, 1.0)
     "Strengths of the elastic net of the codes; the validation set chooses."

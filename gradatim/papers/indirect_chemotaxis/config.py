@@ -68,7 +68,7 @@ class Balls:
     "Shells."
     width: Annotated[float, Between(1e-2, 0.5)] = 0.1
     "Of the Gaussian exp(-(r/width)²)."
-    masses: Annotated[tuple[float, ...], Between(0.1, 10.0)] = (0.8, 0.9, 1.0, 1.1, 1.2, 1.5)
+    masses: Annotated[tuple[float, ...], Between(0.1, 10.0)] = (0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.5)
     "In units of the critical mass, rising."
     spreading: Annotated[float, Between(1e-3, 100.0)] = 1.0
     "τ in four dimensions; a quarter of it too."

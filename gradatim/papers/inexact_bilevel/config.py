@@ -74,7 +74,7 @@ class Denoising:
     "Pieces to learn from; as many others are to be denoised."
     noise: Annotated[float, Between(0.001, 1.0)] = 0.1
     "Standard deviation of the noise; grey values lie in [0, 1]."
-    repeats: Annotated[int, Between(3, 1000)] = 3
+    repeats: Annotated[int, Between(3, 1000)] = 6
     "Random choices of pieces and noise."
     accuracy: Annotated[float, Between(1e-8, 1000.0)] = 1e-1
     "First accuracy."

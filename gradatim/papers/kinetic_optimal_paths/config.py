@@ -64,7 +64,7 @@ class Checkerboard:
     "Of Adam."
     learning_rate: Annotated[float, Between(1e-6, 1)] = 1e-3
     "Constant, the same for all paths."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 15
     "Networks a path; those of one seed share initial weights, data, noise and times."
     euler: Annotated[tuple[int, ...], Between(1, 4096)] = (2, 6, 10, 16)
     "Counts of steps."

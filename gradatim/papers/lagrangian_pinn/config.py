@@ -38,7 +38,7 @@ class Config:
     "Likewise for the moving coordinates."
     by_label: bool = True
     "Whether the first of those is also learnt with the label's diffusion."
-    seeds: Annotated[int, Between(3, 100)] = 3
+    seeds: Annotated[int, Between(3, 100)] = 6
     "Networks for each, paired among methods."
     diffusivity: Annotated[float, Between(1e-3, 1)] = 0.01
     "ν."

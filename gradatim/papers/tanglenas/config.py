@@ -56,7 +56,7 @@ class Search:
     "Of Adam for the weights, falling to a tenth along a cosine."
     logit_rate: Annotated[float, Between(1e-6, 10)] = 3e-2
     "Of Adam for the logits; the authors' 3e-4 is for a hundred epochs."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 15
     "Searches of each kind."
     n_evaluations: Annotated[int, Between(1, 10_000)] = 30
     "Networks that the second stage scores."
@@ -90,7 +90,7 @@ class Language:
     "Of Adam for the weights, falling to a tenth along a cosine."
     logit_rate: Annotated[float, Between(1e-6, 10)] = 3e-2
     "Of Adam for the logits."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 10
     "Searches, each with its own random networks beside it."
     n_random: Annotated[int, Between(1, 100)] = 3
     "Random architectures a seed."

@@ -38,7 +38,7 @@ class Networks:
     "Steps of backpropagation, and of the sixteen-direction average."
     radius: Annotated[float, Between(4e-4, 1.0)] = 1e-3
     "Perturbations' size."
-    n_seeds: Annotated[int, Between(3, 100)] = 3
+    n_seeds: Annotated[int, Between(3, 100)] = 8
     "Paired seeds of every run."
     quality_draws: Annotated[int, Between(16, 1_000_000)] = 500
     "Estimates at initialisation, a seed."
