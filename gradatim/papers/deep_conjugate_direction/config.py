@@ -34,7 +34,7 @@ class Training:
     "At the start."
     clip: Annotated[float, Between(1e-3, 1e6)] = 1.0
     "Largest norm of a gradient."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 10
     "Networks of either kind; those of one seed share first weights, coefficients and batches."
 
 

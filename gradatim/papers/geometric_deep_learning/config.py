@@ -147,7 +147,7 @@ class Memory:
     "From which every network takes its best."
     held_out: Annotated[int, Between(1, 100_000)] = 64
     "Sequences to choose rates on, and as many to judge."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 15
     "Sequences and first weights, shared by all networks."
 
 
