@@ -50,6 +50,7 @@ SCALES = {
     "full": Config(
         prior=Prior(images=20_000, widths=(64, 128, 256, 256), steps=400_000, batch_size=32, rate=1e-4, components=256),
         side=64,
+        seeds=5,
         images=16,
         slices=64,
         views=16,

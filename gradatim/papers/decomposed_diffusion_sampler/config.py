@@ -65,7 +65,7 @@ class Config:
     "Slices of a template, turned, shrunk and shifted, or ellipses."
     side: Annotated[int, Between(8, 512)] = 32
     "Pixels a side; data are also made on a grid twice as fine."
-    seeds: Annotated[int, Between(3, 100)] = 10
+    seeds: Annotated[int, Between(3, 100)] = 5
     "Sets of images and of noise."
     images: Annotated[int, Between(1, 1000)] = 6
     "Of each set."

@@ -55,8 +55,9 @@ def compare_widths(config: Config, session: Session, key: PRNGKeyArray) -> Findi
         spectra[width] = {
             when: as_numpy(session.once(f"{label} {when}", dense_spectra, problem, p, config.max_size)) for when, p in points.items()
         }
+        # Judged in double precision, kept in single: thousands of eigenvalues of every seed.
         variables = {
-            f"{name}_{when}": (("seed", "index"), values[name])
+            f"{name}_{when}": (("seed", "index"), values[name].astype(np.float32))
             for when, values in spectra[width].items()
             for name in ("hessian", "gauss_newton", "residual")
         }
