@@ -14,6 +14,7 @@ from typing import Any
 
 from gradatim.lab.registry import GROUP
 
+PACKAGE = Path(__file__).resolve().parents[1]
 _PACKAGES = ("gradatim", "jax", "jaxlib", "numpy", "optax", "equinox", "xarray")
 
 
@@ -46,17 +47,18 @@ def devices() -> dict[str, Any]:
     return {**found, "xla_flags": os.environ.get("XLA_FLAGS", "")}
 
 
-def commit() -> str | None:
-    """The commit of the source checkout that this package runs from (`-dirty` if files differ from it), or None."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+def commit(package: Path = PACKAGE) -> str | None:
+    """The commit of the source checkout that holds the package (`-dirty` if the package's own files differ from it), or None.
+
+    What lies beside the package, results above all, does not count: no run reads it.
+    """
+    if not (package.parent / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        head, changes = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
+    except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip() or None
+    return f"{head}-dirty" if changes else head
 
 
 def peak_memory() -> int | None:
@@ -98,3 +100,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()

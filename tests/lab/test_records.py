@@ -4,6 +4,8 @@ import math
 import multiprocessing
 import os
 import resource
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -224,3 +226,20 @@ def test_the_environment_is_known():
     assert peak_memory() > 1e6
     assert available_memory() > 1e6
     assert commit() is None or len(commit().removesuffix("-dirty")) == 40
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_only_changes_of_the_package_make_its_commit_dirty(tmp_path):
+    package, beside = tmp_path / "package", tmp_path / "results.json"
+    package.mkdir()
+    assert commit(package) is None
+    (package / "code.py").write_text("a = 1")
+    beside.write_text("{}")
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "-m", "first")):
+        subprocess.run([*git, *words], check=True)
+    beside.write_text("{1}")
+    clean = commit(package)
+    assert clean is not None and len(clean) == 40
+    (package / "code.py").write_text("a = 2")
+    assert commit(package) == f"{clean}-dirty"
