@@ -30,7 +30,7 @@ class Training:
     "Passes over the training images, along which rates fall to zero on a cosine."
     sgd_rates: Annotated[tuple[float, ...], Between(1e-5, 10)] = (0.03, 0.1, 0.3)
     "Learning rates of descent with momentum, the same grid for every arm of the angles and of the loop."
-    adam_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (3e-4, 1e-3, 3e-3, 1e-2)
+    adam_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (1e-3, 3e-3, 1e-2)
     "Learning rates of AdamW, the same grid for every arm of the homeostasis."
     free_steps: Annotated[int, Between(10, 10_000)] = 150
     "Most steps of a free phase."
