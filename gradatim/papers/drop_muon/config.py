@@ -70,7 +70,7 @@ class Images:
     "Steps of the runs that are judged."
     every: Annotated[int, Between(1, 100_000)] = 10
     "Steps between two looks at the accuracy."
-    n_seeds: Annotated[int, Between(3, 100)] = 5
+    n_seeds: Annotated[int, Between(3, 100)] = 3
     "Paired seeds of the judged runs."
     repeats: Annotated[int, Between(3, 10_000)] = 30
     "Timings of each kind of step."
