@@ -85,7 +85,7 @@ class Costs:
 class Dimensions:
     """Known maps in many dimensions, from the Gaussian map on."""
 
-    training: Training = Training(steps=300, batch_size=256, seeds=3, pool=1024, held_out=1024)
+    training: Training = Training(steps=300, batch_size=256, seeds=6, pool=1024, held_out=1024)
     fresh: Annotated[int, Between(16, 10_000_000)] = 65_536
     "Points of a network that is not held to the pool that the others share."
     dimensions: Annotated[tuple[int, ...], Between(2, 1024)] = (2, 8, 16, 32)

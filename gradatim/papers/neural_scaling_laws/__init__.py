@@ -40,7 +40,7 @@ SCALES = {
         images=Images(features=5000, sizes=(16, 23, 32, 45, 64, 91, 128, 181, 256), last=250, draws=16, grid_draws=64, seeds=8),
         students=Students(
             dimensions=(2, 3, 4, 5, 6, 7, 8, 9), teacher_width=96, width=192, sizes=(64, 128, 256, 512, 1024, 2048, 4096, 8192),
-            steps=40_000, n_test=4000, seeds=8,
+            steps=40_000, n_test=4000, seeds=10,
         ),
         widths=Widths((64, 128, 256, 512, 1024, 2048, 4096), n_train=100, steps=300, learning_rate=0.1),
         samples=Samples(1437, width=16, sizes=(32_768, 65_536, 131_072, 262_144), draws=50, steps=2000, seeds=5),

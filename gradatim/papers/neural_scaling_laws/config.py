@@ -76,7 +76,7 @@ class Students:
     "At the start."
     n_test: Annotated[int, Between(10, 100_000)] = 1000
     "Test samples; the lowest test loss along training counts."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 10
     "Teachers, students and samples."
 
 
