@@ -34,7 +34,7 @@ SCALES = {
     "full": Config(
         machine=Machine(samples=700, features=(100, 1000, 10_000), repeats=10),
         distillation=Distillation(seeds=10, outer_steps=200),
-        dictionary=Dictionary(noise_features=7400, outer_steps=500),
+        dictionary=Dictionary(noise_features=7400, splits=10, outer_steps=500),
         spheres=Spheres(particles=128, steps=10_000, packings=20),
     ),
 }
