@@ -1,5 +1,7 @@
 """Decoded characters with 1,024 or 4,096 in the cache, and a layer of experts, ours beside what they replace; results compared first.
 
+PyTorch decodes the same in peers/torch_attention.py.
+
 Decoding reads the whole cache for each character: 2 d numbers of each token with full attention, r + d_R with a latent, which the
 absorbed form reads twice and the other turns into keys and values of all tokens anew. The absorbed form multiplies each number of the
 cache by one of every head, eight here, where full attention multiplies it by one, and has more weights: arithmetic binds it, memory binds

@@ -1,12 +1,14 @@
-"""Decoding with a full cache and with latents, both in PyTorch, as DeepSeek's absorbed form does it: seconds as JSON."""
+"""Decoding with a full cache and with latents in PyTorch, absorbed as in DeepSeek's models: seconds as JSON."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import statistics
 
 import torch
-from timing import median
+from timing import seconds
 
 HEADS = 8
 # As in test_attention.py: tokens, width, texts, layers.
@@ -79,7 +81,12 @@ class Latent(torch.nn.Module):
         return self.output(read.reshape(len(x), -1))
 
 
-PEERS = {"torch, full attention": Full, "torch, latent": Latent}
+PEERS = {
+    "torch, full attention": (Full, {}),
+    "torch, latent": (Latent, {}),
+    "torch, keys and values formed": (Latent, {"is_absorbed": False}),
+}
+ROUNDS = 50
 
 
 def check() -> None:
@@ -90,6 +97,13 @@ def check() -> None:
         raise SystemExit(f"both forms must give the same, got {apart:.1e} apart")
 
 
+def decode(x: torch.Tensor, layers: list[torch.nn.Module], how: dict[str, bool]) -> torch.Tensor:
+    """The last token through all layers, each added to what came in."""
+    for layer in layers:
+        x = x + layer(x, **how)
+    return x
+
+
 @torch.inference_mode()
 def main() -> None:
     """Prints a row for each work and peer."""
@@ -98,18 +112,15 @@ def main() -> None:
     rows = []
     for work, (tokens, width, texts, n_layers) in WORK.items():
         x = torch.randn(texts, width)
-        for name, layer in PEERS.items():
-            layers = torch.nn.ModuleList(layer(tokens, width, texts) for _ in range(n_layers))
-
-            def decode(x: torch.Tensor = x, layers: torch.nn.ModuleList = layers) -> torch.Tensor:
-                for each in layers:
-                    x = x + each(x)
-                return x
-
-            decode()
-            rows.append(
-                {"group": f"attention, the last of {work}", "name": name, "seconds": median(decode), "info": {"torch": torch.__version__}}
-            )
+        rivals = {name: [layer(tokens, width, texts) for _ in range(n_layers)] for name, (layer, _) in PEERS.items()}
+        times: dict[str, list[float]] = {name: [] for name in PEERS}
+        # In turns, as ours: whose turn comes finds the cache full of what the others read.
+        for _ in range(1 + ROUNDS):
+            for name, layers in rivals.items():
+                times[name].append(seconds(functools.partial(decode, x, layers, PEERS[name][1])))
+        for name, row in times.items():
+            group = f"attention, the last of {work}"
+            rows.append({"group": group, "name": name, "seconds": statistics.median(row[1:]), "info": {"torch": torch.__version__}})
     print(json.dumps(rows))
 
 
