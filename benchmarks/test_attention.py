@@ -12,6 +12,8 @@ cache; several texts share the reading of weights and no product with a cache. T
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -23,7 +25,9 @@ from turns import Rival, in_turns
 
 from gradatim.nets import MixtureOfExperts, MultiHeadAttention, MultiHeadLatentAttention, cache_bytes
 
-HEADS = 8
+sys.path.append(str(Path(__file__).parent / "peers"))
+from decoding import HEADS, WORK  # pyright: ignore[reportMissingImports]
+
 ROUND_OFF = 1e-4  # single precision, a thousand terms in another order
 
 
@@ -39,13 +43,6 @@ DECODERS: dict[str, Any] = {
     "gradatim": (latent, {"is_absorbed": True}),
     "latent, keys and values formed": (latent, {"is_absorbed": False}),
     "full attention": (full, {}),
-}
-WORK = {
-    "1,024 characters of one text, one layer of width 512": (1024, 512, 1, 1),
-    "1,024 characters of one text, 8 layers of width 512": (1024, 512, 1, 8),
-    "4,096 characters of one text, 4 layers of width 512": (4096, 512, 1, 4),
-    "1,024 characters of 8 texts, 4 layers of width 256": (1024, 256, 8, 4),
-    "1,024 characters of 8 texts, 4 layers of width 512": (1024, 512, 8, 4),
 }
 
 

@@ -8,17 +8,8 @@ import math
 import statistics
 
 import torch
+from decoding import HEADS, WORK
 from timing import seconds
-
-HEADS = 8
-# As in test_attention.py: tokens, width, texts, layers.
-WORK = {
-    "1,024 characters of one text, one layer of width 512": (1024, 512, 1, 1),
-    "1,024 characters of one text, 8 layers of width 512": (1024, 512, 1, 8),
-    "4,096 characters of one text, 4 layers of width 512": (4096, 512, 1, 4),
-    "1,024 characters of 8 texts, 4 layers of width 256": (1024, 256, 8, 4),
-    "1,024 characters of 8 texts, 4 layers of width 512": (1024, 512, 8, 4),
-}
 
 
 class Rotary:
