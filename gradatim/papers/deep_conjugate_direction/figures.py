@@ -137,7 +137,8 @@ def _draw_time(timing: xr.Dataset) -> Figure:
         colour = COLOURS[named(2)] if method == LEARNED else plots.COLOURS[0]
         ax.plot([values.min(), values.max()], [row, row], color=colour)
         ax.plot(values, np.full(values.size, row), "o", color=colour)
-    ax.set_xscale("log")
+    least, most = float(seconds.min()), float(seconds.max())
+    plots.log_ticks(ax, [m for m in (d * 10.0**e for e in range(-3, 6) for d in (1, 2, 5)) if least / 2 < m < 2 * most])
     ax.set_yticks(range(len(order)), order)
     plots.label(ax, "time of one solve", "", x_unit="ms", title=f"to {RTOL:g}, warm; a point for each seed")
     ax.set_ylabel("solver")
