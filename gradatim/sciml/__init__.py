@@ -122,3 +122,7 @@ from .trajectory_tasks import TrajectoryTasks as TrajectoryTasks
 from .trajectory_tasks import leave_one_out as leave_one_out
 from .variational_operator import CellGeometry as CellGeometry
 from .variational_operator import VariationalOperator as VariationalOperator
+from .vorticity import PlaneVorticity as PlaneVorticity
+from .vorticity import VorticityTerms as VorticityTerms
+from .vorticity import random_vorticity as random_vorticity
+from .vorticity import reference_vorticity as reference_vorticity

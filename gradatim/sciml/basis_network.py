@@ -7,54 +7,71 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class SpectralLayer(eqx.Module):
-    """gelu(K v + W v + c): K acts on the lowest Fourier modes of both axes alone, W on channels, point by point.
+    """gelu(K v + W v + c): K acts on the lowest Fourier modes of all axes of the grid alone, W on channels, point by point.
 
-        (K v)(t, x) = F⁻¹( R_k · F(v)_k ),     k_t = -m_t … m_t - 1,     k_x = 0 … m_x - 1
+        (K v)(r) = F⁻¹( R_k · F(v)_k ),     kᵢ = -mᵢ … mᵢ - 1 along every axis but the last,     k = 0 … m - 1 along the last
 
-    F is the real discrete transform of both axes, of which so few modes are kept that two products with short matrices are cheaper than
-    a fast transform. Everything is real: real and imaginary parts have leaves of their own, so that any optimiser takes them.
+    F is the real discrete transform of all axes, of which so few modes are kept that products with short matrices are cheaper than a fast
+    transform. Everything is real: real and imaginary parts have leaves of their own, so that any optimiser takes them.
     """
 
-    real: Float[Array, "modes_t modes_x inputs outputs"]
-    imaginary: Float[Array, "modes_t modes_x inputs outputs"]
+    real: Float[Array, "*modes inputs outputs"]
+    imaginary: Float[Array, "*modes inputs outputs"]
     weight: Float[Array, "inputs outputs"]
     bias: Float[Array, " outputs"]
 
-    def __call__(self, v: Float[Array, "times places inputs"]) -> Float[Array, "times places outputs"]:
+    def __call__(self, v: Float[Array, "*grid inputs"]) -> Float[Array, "*grid outputs"]:
         """Of one example."""
-        return jax.nn.gelu(self.spectral(v) + v @ self.weight + self.bias[None, None])
+        return jax.nn.gelu(self.spectral(v) + _plus(v @ self.weight, self.bias))
 
-    def spectral(self, v: Float[Array, "times places inputs"]) -> Float[Array, "times places outputs"]:
+    def spectral(self, v: Float[Array, "*grid inputs"]) -> Float[Array, "*grid outputs"]:
         """K v."""
-        n_t, n_x, n_modes, m_x = *v.shape[:2], *self.real.shape[:2]
-        if n_modes > n_t or m_x > n_x // 2:
-            raise ValueError(f"the grid must have at least {n_modes} times and {2 * m_x} places for these modes, got {n_t} and {n_x}")
+        grid, modes = v.shape[:-1], self.real.shape[:-2]
+        needed = (*modes[:-1], 2 * modes[-1])
+        if len(grid) != len(modes) or any(n < least for n, least in zip(grid, needed, strict=True)):
+            raise ValueError(f"the grid must have at least {needed} points along its axes for these modes, got {grid}")
         dtype = jnp.result_type(v, jnp.complex64)
-        k_t = jnp.concatenate([jnp.arange(n_modes // 2), jnp.arange(-(n_modes // 2), 0)])
-        along_t = jnp.exp(-2j * math.pi / n_t * (k_t[:, None] * jnp.arange(n_t)[None])).astype(dtype)
-        along_x = jnp.exp(-2j * math.pi / n_x * (jnp.arange(m_x)[:, None] * jnp.arange(n_x)[None])).astype(dtype)
-        modes = jnp.einsum("lx,txc->tlc", along_x, v.astype(dtype))
-        modes = jnp.einsum("kt,tlc->klc", along_t, modes)
-        mixed = jnp.einsum("klc,klcd->kld", modes, self.real + 1j * self.imaginary)
-        back = jnp.einsum("kt,kld->tld", along_t.conj(), mixed)
+        *others, last = (_waves(n, m, i == len(grid) - 1, dtype) for i, (n, m) in enumerate(zip(grid, modes, strict=True)))
+        # The last axis first, while the field is real; each product takes the axis to the front, the last one back into place.
+        found = jnp.moveaxis(v.astype(dtype), -2, 0)
+        found = jnp.tensordot(last, found, 1)
+        for waves in reversed(others):
+            found = jnp.tensordot(waves, jnp.moveaxis(found, -2, 0), 1)
+        mixed = (found[..., None, :] @ (self.real + 1j * self.imaginary))[..., 0, :]
+        for axis, waves in enumerate(others):
+            mixed = jnp.moveaxis(jnp.tensordot(waves.conj(), mixed, ((0,), (axis,))), 0, axis)
         # Each mode but the zeroth of the last axis stands for its conjugate too.
-        doubled = jnp.where(jnp.arange(m_x) == 0, 1, 2).astype(v.dtype) / (n_t * n_x)
-        cos, sin = doubled[:, None] * along_x.real, doubled[:, None] * along_x.imag
-        return jnp.einsum("lx,tld->txd", cos, back.real) + jnp.einsum("lx,tld->txd", sin, back.imag)
+        doubled = jnp.where(jnp.arange(modes[-1]) == 0, 1, 2).astype(v.dtype) / math.prod(grid)
+        cos, sin = doubled[:, None] * last.real, doubled[:, None] * last.imag
+        return jnp.moveaxis(jnp.tensordot(cos, mixed.real, ((0,), (-2,))) + jnp.tensordot(sin, mixed.imag, ((0,), (-2,))), 0, -2)
+
+
+def _plus(values: Float[Array, "*grid channels"], bias: Float[Array, " channels"]) -> Float[Array, "*grid channels"]:
+    return values + bias.reshape(*(1 for _ in values.shape[1:]), -1)
+
+
+def _waves(n: int, n_modes: int, is_last: bool, dtype: np.dtype) -> Array:
+    """exp(-2πi k j / n): of both signs of k, but along the last axis."""
+    k = jnp.arange(n_modes) if is_last else jnp.concatenate([jnp.arange(n_modes // 2), jnp.arange(-(n_modes // 2), 0)])
+    return jnp.exp(-2j * math.pi / n * (k[:, None] * jnp.arange(n)[None])).astype(dtype)
 
 
 class BasisNetwork(eqx.Module):
     """Channels on a grid of times and places to `n_basis` functions on it: a lift, Fourier layers, and two layers point by point.
 
+    The grid may have any number of axes: a time and a place, or a time and two places.
+
     The same weights serve any grid of at least twice as many points as modes.
 
-    **Arguments:** `n_inputs`, `n_basis`; `width`: channels; `depth`: Fourier layers; `modes`: m_t and m_x, of which those along t count for
-    both signs; `hidden`: units of the layer before the last; `activate_last`: whether gelu is applied to the basis functions too, as the
-    authors of arXiv:2402.13412 do where a solve weighs them; `key`: weights are normal, with variance 2/(inputs + outputs).
+    **Arguments:** `n_inputs`, `n_basis`; `width`: channels; `depth`: Fourier layers; `modes`: mᵢ of every axis of the grid, which count
+    for both signs but along the last; `hidden`: units of the layer before the last; `activate_last`: whether gelu is applied to the basis
+    functions too, as the authors of arXiv:2402.13412 do where a solve weighs them in one dimension; `key`: weights are normal, with
+    variance 2/(inputs + outputs).
 
     **Raises:** `ValueError` for a number below 1; when called, for a grid too coarse for the modes.
 
@@ -76,7 +93,7 @@ class BasisNetwork(eqx.Module):
         *,
         width: int = 64,
         depth: int = 5,
-        modes: tuple[int, int] = (8, 8),
+        modes: tuple[int, ...] = (8, 8),
         hidden: int = 128,
         activate_last: bool = True,
         key: PRNGKeyArray,
@@ -86,7 +103,7 @@ class BasisNetwork(eqx.Module):
         ):  # fmt: skip
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
-        spectral = (2 * modes[0], modes[1], width, width)
+        spectral = (*(2 * m for m in modes[:-1]), modes[-1], width, width)
         shapes = [(n_inputs, width)]
         for _ in range(depth):
             shapes += [spectral, spectral, (width, width)]
@@ -107,11 +124,11 @@ class BasisNetwork(eqx.Module):
         self.biases = (jnp.zeros(hidden), jnp.zeros(n_basis))
         self.activate_last = activate_last
 
-    def __call__(self, inputs: Float[Array, "times places inputs"]) -> Float[Array, "times places basis"]:
+    def __call__(self, inputs: Float[Array, "*grid inputs"]) -> Float[Array, "*grid basis"]:
         """Of one example."""
         v = inputs @ self.lift
         for layer in self.layers:
             v = layer(v)
-        v = jax.nn.gelu(v @ self.weights[0] + self.biases[0][None, None])
-        basis = v @ self.weights[1] + self.biases[1][None, None]
+        v = jax.nn.gelu(_plus(v @ self.weights[0], self.biases[0]))
+        basis = _plus(v @ self.weights[1], self.biases[1])
         return jax.nn.gelu(basis) if self.activate_last else basis

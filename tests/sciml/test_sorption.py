@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradatim.sciml import BasisNetwork, DiffusionSorption, SpaceTimeGrid, SpectralLayer, reference_sorption
+from gradatim.sciml import DiffusionSorption, SpaceTimeGrid, reference_sorption
 from gradatim.sciml.sorption_reference import _Rates
 
 PROBLEM = DiffusionSorption()
@@ -147,32 +147,6 @@ def test_the_interior_leaves_out_ends_and_times_whose_neighbours_are_not_seen():
     assert part.sum() == 2 * 3 and part[1:3, 1:-1].all()
 
 
-@pytest.fixture(scope="module")
-def layer():
-    random = np.random.default_rng(0)
-    weights = (jax.device_put(random.normal(size=shape)) for shape in ((6, 4, 2, 3), (6, 4, 2, 3), (2, 3), (3,)))
-    return SpectralLayer(*weights), random.normal(size=(7, 10, 2))
-
-
-def test_oracle_spectral_layer_against_the_fast_transform(layer):
-    module, v = layer
-    modes, mixed = np.fft.rfft2(v, axes=(0, 1)), np.zeros((7, 6, 3), complex)
-    weights = np.asarray(module.real) + 1j * np.asarray(module.imaginary)
-    for rows, of in ((slice(0, 3), slice(0, 3)), (slice(-3, None), slice(3, None))):
-        mixed[rows, :4] = np.einsum("klc,klcd->kld", modes[rows, :4], weights[of])
-    expected = np.fft.irfft2(mixed, s=(7, 10), axes=(0, 1))
-    np.testing.assert_allclose(jax.jit(lambda v: module.spectral(v))(jax.device_put(v)), expected, atol=1e-12)
-
-
-def test_network_shapes_precision_and_last_activation():
-    make = functools.partial(BasisNetwork, 3, 4, width=2, depth=1, modes=(2, 2), hidden=3, key=jax.random.key(0))
-    open_, closed = make(activate_last=False), make()
-    inputs = jax.device_put(np.random.default_rng(0).normal(size=(6, 8, 3)))
-    values, activated = jax.jit(lambda inputs: (open_(inputs), closed(inputs)))(inputs)
-    assert values.shape == (6, 8, 4) and values.dtype == jnp.float64
-    np.testing.assert_allclose(activated, jax.jit(jax.nn.gelu)(values), atol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -189,11 +163,6 @@ def test_network_shapes_precision_and_last_activation():
         ),
         (lambda: reference_sorption(PROBLEM, 0.1, [0.0]), r"times must ascend, at least two of them, got \[0\.0\]"),
         (lambda: reference_sorption(PROBLEM, 0.1, [0.0, 1.0], n_cells=3), "n_cells must be at least 4, got 3"),
-        (lambda: BasisNetwork(3, 0, key=jax.random.key(0)), "n_basis must be at least 1, got 0"),
-        (
-            lambda: SpectralLayer(jnp.ones((4, 3, 1, 1)), jnp.ones((4, 3, 1, 1)), jnp.ones((1, 1)), jnp.ones(1))(jnp.ones((4, 5, 1))),
-            "at least 4 times and 6 places for these modes, got 4 and 5",
-        ),
     ],
 )
 def test_bad_input_is_refused(make, message):
