@@ -63,7 +63,8 @@ class HardConstraint(eqx.Module):
     the residual vanishes (or where it is linear in ω, and b only scales it), but never indefinite.
 
     Deviations from the authors' code, which differentiates a Levenberg-Marquardt solver of a library: convergence is judged by the step
-    alone; the last iterate is returned in any case, and `is_converged` says what it is.
+    alone; the last iterate is returned in any case, and `is_converged` says what it is. The search is not optimistix's, whose
+    first step is damped, so that a linear problem takes several, and whose Jacobian knows nothing of the terms.
 
     **Arguments:** `residual(fields, data)`: any tree of arrays, its rows; `ridge` ρ ≥ 0, the authors' 1e-4; `start`: every weight at
     first; 0 is where u vanishes, often a singular point; `rtol`, `atol`: of a step beside ω, at least 1e-4 in single precision;

@@ -108,6 +108,7 @@ from .sorption import SorptionConditions as SorptionConditions
 from .sorption import SorptionEdges as SorptionEdges
 from .sorption import SorptionTerms as SorptionTerms
 from .sorption import SpaceTimeGrid as SpaceTimeGrid
+from .sorption import first_difference as first_difference
 from .sorption_reference import SorptionReference as SorptionReference
 from .sorption_reference import reference_sorption as reference_sorption
 from .spectral_reference import BurgersReference as BurgersReference
@@ -122,6 +123,8 @@ from .trajectory_tasks import TrajectoryTasks as TrajectoryTasks
 from .trajectory_tasks import leave_one_out as leave_one_out
 from .variational_operator import CellGeometry as CellGeometry
 from .variational_operator import VariationalOperator as VariationalOperator
+from .viscous_burgers import BurgersTerms as BurgersTerms
+from .viscous_burgers import ViscousBurgers as ViscousBurgers
 from .vorticity import PlaneVorticity as PlaneVorticity
 from .vorticity import VorticityTerms as VorticityTerms
 from .vorticity import random_vorticity as random_vorticity

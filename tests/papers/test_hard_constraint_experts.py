@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.implicit import Parts
+from gradatim.implicit import BlockPartition, HardConstraint, MixtureOfConstraints, Parts
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import hard_constraint_experts as paper
 from gradatim.papers.hard_constraint_experts import derivatives, interpolation, problem, training
@@ -52,7 +52,7 @@ def test_training_lowers_its_loss(smoke):
 
 def test_trap_residuals_at_and_between_the_points_are_told(smoke):
     findings, session = smoke
-    last = findings.data["training"].isel(step=-1).sel(arm=["single", "blocks"])
+    last = findings.data["training"].isel(step=-1).sel(arm=["single", "blocks", "scattered"])
     assert (last["sampled_residual"] > 1e-6).all() and (last["unsampled_residual"] > last["sampled_residual"]).mean() > 0.5
     assert any(note.startswith("Hard constraints leave a residual") for note in session.notes)
     assert any(note.startswith("C5") and "never sees" in note for note in session.notes)
@@ -64,13 +64,74 @@ def test_arms_share_data_and_batches():
     assert all((drawn[arm].batches == drawn["penalty"].batches).all() for arm in problem.ARMS)
     # As many points in all, every one of them where the equation is asked for, none twice.
     inside = np.asarray(problem.span_of(SMOKE, SMOKE.trained_times).equation)
-    for arm, blocks in (("single", 1), ("blocks", SMOKE.blocks)):
+    for arm in ("single", "blocks"):
+        blocks = problem.n_blocks(SMOKE, arm)
         points = drawn[arm].points
         assert points.shape == (SMOKE.steps, blocks, SMOKE.points // blocks)
         width = SMOKE.places // blocks
         for k in range(blocks):
             assert inside[:, k * width : (k + 1) * width].ravel()[points[:, k]].all()
             assert all(len(set(rows)) == rows.size for rows in points[:, k])
+    scattered = drawn["scattered"].points
+    assert scattered.shape == (SMOKE.steps, SMOKE.blocks, SMOKE.points // SMOKE.blocks)
+    assert all(inside.ravel()[rows.ravel()].all() and len(set(rows.ravel())) == rows.size for rows in scattered)
+    # Each solve's lie in all blocks.
+    columns = scattered % SMOKE.places // (SMOKE.places // SMOKE.blocks)
+    assert all(len(set(columns[:, k].ravel())) == SMOKE.blocks for k in range(SMOKE.blocks))
+
+
+def test_points_of_one_block_alone_make_scattered_solves_those_of_the_blocks():
+    grid = problem.model_of(SMOKE, "blocks").grid
+    network = problem.new_network(SMOKE, "blocks", jax.random.key(0))
+    span, initial, weight = problem.span_of(SMOKE, SMOKE.times), jnp.asarray(0.1), jnp.ones(())
+    points = problem.draw_points(SMOKE, "blocks", span, 1, np.random.default_rng(0))[0]
+    width = SMOKE.places // SMOKE.blocks
+    everywhere = np.stack([rows // width * SMOKE.places + k * width + rows % width for k, rows in enumerate(points)])
+    found = []
+    for arm, rows in (("blocks", points), ("scattered", everywhere)):
+        model = problem.model_of(SMOKE, arm)
+        found.append(jax.jit(lambda rows, model=model: model.solve(network, initial, rows, span, weight).u)(jnp.asarray(rows)))
+    assert found[0].shape == (grid.n_times, grid.n_places)
+    np.testing.assert_allclose(*found, rtol=1e-9)
+
+
+def test_oracle_a_solution_in_the_span_of_the_basis_is_found_by_one_solve_and_by_blocks_alike():
+    # Steady diffusion: without sorption's curvature in it, u = 1 - x / (1 + D) solves equation and conditions.
+    model = problem.model_of(replace(SMOKE, tolerance=1e-10, max_steps=60), "single")
+    grid = model.grid
+    x = grid.x[None] * jnp.ones((grid.n_times, 1))
+    basis = jnp.stack([jnp.ones_like(x), x, jnp.sin(3 * x)], axis=-1)
+    given = problem.Given(jnp.asarray(0.1), jnp.asarray(0.1), jnp.ones(grid.n_times - 1), jnp.ones(()))
+    rows, fields = problem.Rows(model.problem), []
+    for blocks in (1, 2):
+        without_start = HardConstraint(
+            lambda f, d: [part for i, part in enumerate(rows(f, d)) if i != 1], ridge=0.0, rtol=1e-10, atol=1e-10
+        )
+        mixture = MixtureOfConstraints(without_start, BlockPartition((1, blocks)))
+        inner = problem.draw_points(
+            replace(SMOKE, blocks=blocks), "blocks", problem.span_of(SMOKE, SMOKE.times), 1, np.random.default_rng(0)
+        )
+        terms = Parts(model.problem.terms(basis, grid), model.problem.edges(basis, grid))
+        found = jax.jit(mixture)(terms, Parts(None, given), jnp.asarray(inner[0]))
+        assert (found.residual_norm < 1e-10).all()
+        fields.append(mixture.assemble(basis, found.weights))
+    np.testing.assert_allclose(fields[0], fields[1], atol=1e-8)
+    np.testing.assert_allclose(fields[0], 1 - x / (1 + model.problem.diffusivity), atol=1e-8)
+
+
+def test_differences_across_blocks_are_left_out_of_the_loss_on_request():
+    span, initial = problem.span_of(SMOKE, SMOKE.times), jnp.asarray(0.1)
+    network = problem.new_network(SMOKE, "blocks", jax.random.key(1))
+    points = jnp.asarray(problem.draw_points(SMOKE, "blocks", span, 1, np.random.default_rng(0))[0])
+    found = {}
+    for interface in ("include", "exclude"):
+        model = problem.model_of(replace(SMOKE, interface=interface), "blocks")
+        solved = jax.jit(lambda points, model=model: model.solve(network, initial, points, span, jnp.ones(())))(points)
+        found[interface] = float(model.losses(solved, initial, span).equation)
+        for name, residual in (("include", solved.residual), ("exclude", solved.inner)):
+            if name == interface:
+                assert found[name] == pytest.approx(float(problem.root_mean_square(residual, span.equation)))
+    assert abs(found["exclude"] / found["include"] - 1) > 0.01
 
 
 def fields_of(scale, blocks, grid, basis):
@@ -108,7 +169,7 @@ def test_trap_in_physical_units_the_equation_is_ignored():
 def test_an_interpolant_reproduces_a_plane_and_misses_a_kink():
     t, x = np.meshgrid(np.linspace(0, 1, SMOKE.trained_times), np.linspace(0, 1, SMOKE.places), indexing="ij")
     span = problem.span_of(SMOKE, SMOKE.trained_times)
-    points = problem.draw_points(SMOKE, SMOKE.blocks, span, 1, np.random.default_rng(0))[0]
+    points = problem.draw_points(SMOKE, "blocks", span, 1, np.random.default_rng(0))[0]
 
     def error(field):
         return interpolation.interpolation_error(SMOKE, field[None], points, with_conditions=True)
@@ -153,7 +214,7 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
 def test_too_many_points_for_a_block_are_refused():
     span = problem.span_of(SMOKE, SMOKE.trained_times)
     with pytest.raises(ValueError, match="points must be at most 70, those inside the blocks, got 80"):
-        problem.draw_points(replace(SMOKE, points=80), 2, span, 1, np.random.default_rng(0))
+        problem.draw_points(replace(SMOKE, points=80), "blocks", span, 1, np.random.default_rng(0))
 
 
 @pytest.mark.laptop

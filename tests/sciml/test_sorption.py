@@ -20,6 +20,11 @@ def double_precision():
         yield
 
 
+def unchecked(function):
+    """Without the annotations' own check, which would be the first to refuse a word."""
+    return getattr(function, "__wrapped__", function)
+
+
 @functools.cache
 def benchmark_solution(n_cells):
     return reference_sorption(PROBLEM, 0.1, [0.0, 250.0, 500.0], n_cells=n_cells, **BENCHMARK)
@@ -161,6 +166,11 @@ def test_the_interior_leaves_out_ends_and_times_whose_neighbours_are_not_seen():
             lambda: PROBLEM.terms(jnp.ones((4, 5)), SpaceTimeGrid(4, 6, 1.0)),
             r"u must have 4 times and 6 places first, got shape \(4, 5\)",
         ),
+        (
+            lambda: unchecked(DiffusionSorption.terms)(PROBLEM, jnp.ones((4, 6)), SpaceTimeGrid(4, 6, 1.0), stencil="broad"),
+            "stencil must be 'compact' or 'wide', got 'broad'",
+        ),
+        (lambda: unchecked(_Rates.__init__)(object.__new__(_Rates), PROBLEM, 8, "node"), "ends must be 'face' or 'cell', got 'node'"),
         (lambda: reference_sorption(PROBLEM, 0.1, [0.0]), r"times must ascend, at least two of them, got \[0\.0\]"),
         (lambda: reference_sorption(PROBLEM, 0.1, [0.0, 1.0], n_cells=3), "n_cells must be at least 4, got 3"),
     ],

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from gradatim.lab import Findings, plots
 
-WORDS = {"penalty": "penalised", "single": "one solve", "blocks": "block by block"}
+WORDS = {"penalty": "penalised", "single": "one solve", "blocks": "block by block", "scattered": "points anywhere"}
 COLOURS = dict(zip(WORDS, plots.COLOURS, strict=False))
 GREY = "#666666"
 
@@ -48,7 +48,7 @@ def _draw_training(training: xr.Dataset) -> Figure:
     names = (("error", "relative error", "%"), ("residual", "residual", ""), ("solve_steps", "steps a solve", ""))
     fig, axes = plots.figure(1, len(names), panel=(4.0, 3.1))
     for ax, (name, words, unit) in zip(axes[0], names, strict=True):
-        for arm in WORDS if name != "solve_steps" else ("single", "blocks"):
+        for arm in WORDS if name != "solve_steps" else ("single", "blocks", "scattered"):
             values, is_log = training[name].sel(arm=arm).values, name != "solve_steps"
             plots.interval(ax, training["step"].values, values, name=WORDS[arm], colour=COLOURS[arm], is_log=is_log)
         if name != "solve_steps":
@@ -59,7 +59,7 @@ def _draw_training(training: xr.Dataset) -> Figure:
 
 
 def _draw_fields(training: xr.Dataset) -> Figure:
-    fig, axes = plots.figure(2, 4, panel=(2.9, 2.5), sharex=True, sharey=True)
+    fig, axes = plots.figure(2, 1 + len(WORDS), panel=(2.7, 2.5), sharex=True, sharey=True)
     truth, t, x = training["truth"].values, training["t"].values, training["x"].values
     fields = {arm: training["far_field"].sel(arm=arm).values[0] for arm in WORDS}
     worst = max(float(np.quantile(np.abs(field[1:] - truth[1:]), 0.98)) for field in fields.values())
@@ -77,7 +77,7 @@ def _draw_fields(training: xr.Dataset) -> Figure:
         plots.label(column[1], "x", "t", y_unit="s", title="less the reference")
         for ax in column:
             ax.axhline(trained_until, color="black", ls=":", lw=1)
-            if title == WORDS["blocks"]:
+            if title in (WORDS["blocks"], WORDS["scattered"]):
                 for edge in edges:
                     ax.axvline(edge, color="black", lw=0.5)
     for ax in axes.ravel():

@@ -6,6 +6,7 @@ import math
 from typing import Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -15,8 +16,8 @@ from gradatim.sciml import BasisNetwork, DiffusionSorption, SorptionTerms, Space
 
 from .config import Config
 
-Arm = Literal["penalty", "single", "blocks"]
-ARMS: tuple[Arm, ...] = ("penalty", "single", "blocks")
+Arm = Literal["penalty", "single", "blocks", "scattered"]
+ARMS: tuple[Arm, ...] = ("penalty", "single", "blocks", "scattered")
 HORIZON = 500.0
 "s."
 MEAN_INITIAL = 0.1
@@ -85,6 +86,8 @@ class Model(eqx.Module):
     problem: DiffusionSorption
     grid: SpaceTimeGrid
     mixture: MixtureOfConstraints | None
+    is_scattered: bool = eqx.field(static=True)
+    "Whether the solves of the blocks have their points anywhere, which tells what it is worth that a block's own are its neighbours."
     relative_initial: bool = eqx.field(static=True)
     interface: str = eqx.field(static=True)
 
@@ -105,10 +108,17 @@ class Model(eqx.Module):
             residual = self.problem.equation(self.problem.terms(u, self.grid), HORIZON)
             return Solved(u, None, residual, residual)
         terms = Parts(self.problem.terms(basis, self.grid), self.problem.edges(basis, self.grid))
-        weighed = self.mixture(terms, Parts(None, self.given(initial, span, weight)), points)
+        weighed = self._weigh(self.mixture, terms, Parts(None, self.given(initial, span, weight)), points)
         fields: SorptionTerms = self.mixture.assemble(terms.local, weighed.weights)
         residual = self.problem.equation(self.problem.terms(fields.value, self.grid), HORIZON)
         return Solved(fields.value, weighed, residual, self.problem.equation(fields, HORIZON))
+
+    def _weigh(self, mixture: MixtureOfConstraints, terms: Parts, data: Parts, points: Int[Array, "blocks points"]) -> Weighed:
+        if not self.is_scattered:
+            return mixture(terms, data, points)
+        whole = MixtureOfConstraints(mixture.constraint, BlockPartition((1, 1)))
+        found = jax.vmap(lambda rows: whole(terms, data, rows[None]))(points)
+        return jax.tree.map(lambda x: x[:, 0], found)
 
     def losses(self, solved: Solved, initial: Float[Array, ""], span: Span) -> Losses:
         """What training makes small, for all arms alike."""
@@ -134,7 +144,7 @@ def model_of(config: Config, arm: Arm) -> Model:
         constraint = HardConstraint(Rows(problem), rtol=config.tolerance, atol=config.tolerance, max_steps=config.max_steps)
         mixture = MixtureOfConstraints(constraint, BlockPartition((1, n_blocks(config, arm))))
     grid = SpaceTimeGrid(config.times, config.places, HORIZON)
-    return Model(problem, grid, mixture, config.relative_initial, config.interface)
+    return Model(problem, grid, mixture, arm == "scattered", config.relative_initial, config.interface)
 
 
 def new_network(config: Config, arm: Arm, key: Array) -> BasisNetwork:
@@ -148,7 +158,7 @@ def new_network(config: Config, arm: Arm, key: Array) -> BasisNetwork:
 
 def n_blocks(config: Config, arm: Arm) -> int:
     """How many solves an arm has."""
-    return config.blocks if arm == "blocks" else 1
+    return config.blocks if arm in ("blocks", "scattered") else 1
 
 
 def span_of(config: Config, n_times: int) -> Span:
@@ -157,8 +167,15 @@ def span_of(config: Config, n_times: int) -> Span:
     return Span(grid.interior(n_times), jnp.asarray(np.arange(1, config.times) < n_times, float))
 
 
-def draw_points(config: Config, blocks: int, span: Span, sets: int, random: np.random.Generator) -> np.ndarray:
-    """Sets of points where the equation is asked for, without repetition, as many a block: axes (set, block, point)."""
+def draw_points(config: Config, arm: Arm, span: Span, sets: int, random: np.random.Generator) -> np.ndarray:
+    """Sets of points where the equation is asked for, without repetition, as many a block: axes (set, block, point).
+
+    Numbers within the flattened block, or within the whole grid where they are scattered.
+    """
+    if arm == "scattered":
+        drawn = random.permuted(draw_points(config, "single", span, sets, random)[:, 0], axis=1)
+        return drawn.reshape(sets, config.blocks, -1)
+    blocks = n_blocks(config, arm)
     inside = np.asarray(span.equation) > 0
     width, n_points = config.places // blocks, config.points // blocks
     drawn = np.empty((sets, blocks, n_points), np.int32)

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, PRNGKeyArray
 
-from gradatim.implicit import BlockPartition, HardConstraint, MixtureOfConstraints, Parts
+from gradatim.implicit import BlockPartition, HardConstraint, MixtureOfConstraints, Parts, Weighed
 from gradatim.lab import Session
 from gradatim.lab.draws import host_generator
 from gradatim.sciml import DiffusionSorption, SpaceTimeGrid, reference_sorption
@@ -34,7 +34,7 @@ def time_solves(config: Config, session: Session, key: PRNGKeyArray) -> xr.Datas
     initial = jnp.asarray(MEAN_INITIAL * (0.5 + np.arange(solves.batch) / solves.batch))
     calls: dict[str, Callable[[], Any]] = {}
     shape = (len(PASSES), 2, len(solves.points))
-    steps = np.zeros((2, len(solves.points)))
+    steps, failures = np.zeros((2, 2, len(solves.points)))
     for i, blocks in enumerate((1, config.blocks)):
         mixture = _mixture(config, blocks)
         available = solves.times * solves.places // blocks
@@ -42,7 +42,8 @@ def time_solves(config: Config, session: Session, key: PRNGKeyArray) -> xr.Datas
             rows = np.stack([random.permutation(available)[: total // blocks] for _ in range(blocks)])
             points = jnp.asarray(rows, jnp.int32)
             forward, backward = _passes(mixture, grid)
-            steps[i, j] = np.asarray(forward(basis, initial, points)[1], np.float64).max()
+            found = forward(basis, initial, points)[1]
+            steps[i, j], failures[i, j] = np.asarray(found.n_steps).max(), np.sum(~np.asarray(found.is_converged))
             for name, fn in zip(PASSES, (forward, backward), strict=True):
                 calls[f"{name}, {i}, {j}"] = lambda fn=fn, points=points: fn(basis, initial, points)
     seconds = session.timed("solves", calls, repeats=solves.repeats)
@@ -51,6 +52,7 @@ def time_solves(config: Config, session: Session, key: PRNGKeyArray) -> xr.Datas
         {
             "seconds": (("part", "blocks", "points", "repeat"), times.reshape(*shape, solves.repeats), {"units": "s"}),
             "steps": (("blocks", "points"), steps, {"units": "1"}),
+            "failures": (("blocks", "points"), failures, {"units": "1"}),
         },
         {"part": list(PASSES), "blocks": [1, config.blocks], "points": list(solves.points)},
     )
@@ -64,16 +66,16 @@ def _mixture(config: Config, blocks: int) -> MixtureOfConstraints:
 def _passes(mixture: MixtureOfConstraints, grid: SpaceTimeGrid) -> tuple[Callable[..., Any], Callable[..., Any]]:
     problem = DiffusionSorption()
 
-    def loss(basis: Array, initial: Array, points: Array) -> tuple[Array, Array]:
+    def loss(basis: Array, initial: Array, points: Array) -> tuple[Array, Weighed]:
         terms = Parts(problem.terms(basis, grid), problem.edges(basis, grid))
 
-        def one(initial: Array) -> tuple[Array, Array]:
+        def one(initial: Array) -> tuple[Array, Weighed]:
             given = Given(initial, jnp.full_like(initial, MEAN_INITIAL), jnp.ones(grid.n_times - 1), jnp.ones_like(initial))
             found = mixture(terms, Parts(None, given), points)
-            return jnp.mean(mixture.assemble(basis, found.weights) ** 2), found.n_steps
+            return jnp.mean(mixture.assemble(basis, found.weights) ** 2), found
 
-        values, steps = jax.vmap(one)(initial)
-        return jnp.mean(values), steps
+        values, found = jax.vmap(one)(initial)
+        return jnp.mean(values), found
 
     return jax.jit(loss), jax.jit(jax.value_and_grad(loss, has_aux=True))
 

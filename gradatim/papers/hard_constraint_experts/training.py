@@ -13,12 +13,13 @@ import optax
 import xarray as xr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from gradatim.implicit import BlockPartition
 from gradatim.lab import Session
 from gradatim.lab.draws import host_generator
 from gradatim.sciml import BasisNetwork, DiffusionSorption, reference_sorption
 
 from .config import Config
-from .problem import ARMS, HORIZON, MEAN_INITIAL, Arm, Model, Span, draw_points, model_of, n_blocks, new_network, root_mean_square, span_of
+from .problem import ARMS, HORIZON, MEAN_INITIAL, Arm, Model, Span, draw_points, model_of, new_network, root_mean_square, span_of
 
 POINT_SETS = 256
 "Drawn at most; steps take them in turns."
@@ -85,13 +86,13 @@ def draw_initial_states(config: Config, key: PRNGKeyArray) -> tuple[np.ndarray, 
 
 
 def draws_of(config: Config, arm: Arm, initial: np.ndarray, key: PRNGKeyArray) -> Draws:
-    """Batches are the same for all arms, and points for arms with as many blocks."""
-    random, blocks = host_generator(key), n_blocks(config, arm)
+    """Batches are the same for all arms, and the points' number."""
+    random = host_generator(key)
     batches = initial[random.integers(initial.size, size=(max(config.steps, config.pilot_steps), config.batch))]
     near, far = span_of(config, config.trained_times), span_of(config, config.times)
     sets = min(config.steps, POINT_SETS) if arm != "penalty" else 1
-    points = draw_points(config, blocks, near, sets + 1, random)
-    return Draws(batches, points[1:], points[0], draw_points(config, blocks, far, 1, random)[0])
+    points = draw_points(config, arm, near, sets + 1, random)
+    return Draws(batches, points[1:], points[0], draw_points(config, arm, far, 1, random)[0])
 
 
 class Trainer:
@@ -178,8 +179,9 @@ def look(model: Model, network: BasisNetwork, work: Work) -> dict[str, Array]:
         sampled = near.equation
         steps = failures = jnp.zeros(())
         if model.mixture is not None and inside.weighed is not None:
-            partition = model.mixture.partition
-            hits = jax.vmap(lambda rows: jnp.zeros(near.equation.size // partition.n_blocks).at[rows].set(1.0))(work.held_points)
+            partition = BlockPartition((1, 1)) if model.is_scattered else model.mixture.partition
+            held_points = work.held_points.reshape(partition.n_blocks, -1)
+            hits = jax.vmap(lambda rows: jnp.zeros(near.equation.size // partition.n_blocks).at[rows].set(1.0))(held_points)
             sampled = jnp.asarray(partition.unsplit(hits.reshape(partition.n_blocks, *partition.block_shape(near.equation.shape))))
             steps, failures = jnp.mean(inside.weighed.n_steps.astype(float)), inside.weighed.n_failures.astype(float)
         # One more than nothing, where every point is sampled.
