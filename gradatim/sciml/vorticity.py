@@ -99,13 +99,10 @@ def random_vorticity(key: PRNGKeyArray, grid: PeriodicGrid, *, length_scale: flo
         raise ValueError(f"grid must have two dimensions, got {grid.dim}")
     if not 0 < length_scale < math.inf:
         raise ValueError(f"length_scale must be positive and finite, got {length_scale}")
-    powers = [
-        scipy.special.ive(np.abs(np.round(np.asarray(k) * side / (2 * np.pi))), length_scale**-2)
-        for k, side in zip(grid.wavenumbers(), grid.box, strict=True)
-    ]
-    power = powers[0] * powers[1]
+    # Indices of the modes, in NumPy, so that it may be drawn inside a compiled function.
+    power = np.outer(*(scipy.special.ive(np.abs(np.fft.fftfreq(n, 1 / n)), length_scale**-2) for n in grid.shape))
     power[0, 0] = 0.0
-    power /= np.sum(np.asarray(grid.multiplicity()) * power)
+    power = power[:, : grid.spectrum_shape[1]] / power.sum()
     return grid.backward(grid.n_cells * jnp.sqrt(jnp.asarray(power)) * grid.white_noise(key))
 
 

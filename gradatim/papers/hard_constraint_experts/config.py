@@ -27,6 +27,58 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Turbulence:
+    """Vorticity in a periodic plane of side 1."""
+
+    times: Annotated[int, Between(4, 1000)] = 16
+    "Of the grid, from 0 to the horizon."
+    horizon: Annotated[float, Between(0.01, 100.0)] = 5.0
+    "The last time; vorticities are of order one."
+    viscosity: Annotated[float, Between(0.0, 1.0)] = 1e-4
+    "One over the Reynolds number."
+    side: Annotated[int, Between(4, 1024)] = 32
+    "Places a side, where networks are trained."
+    fine_side: Annotated[int, Between(4, 1024)] = 64
+    "Where they are judged; a multiple of the side."
+    reference_side: Annotated[int, Between(4, 2048)] = 128
+    "Of the solutions that errors refer to; a multiple of both."
+    basis: Annotated[int, Between(1, 4096)] = 16
+    "Functions that are weighed."
+    width: Annotated[int, Between(1, 1024)] = 16
+    "Channels of a Fourier layer."
+    depth: Annotated[int, Between(1, 32)] = 4
+    "Fourier layers."
+    modes: Annotated[tuple[int, int, int], Between(1, 512)] = (4, 6, 6)
+    "Kept along time and x, of both signs, and along y."
+    hidden: Annotated[int, Between(1, 4096)] = 64
+    "Units of the layer before the last."
+    splits: Annotated[int, Between(2, 16)] = 2
+    "Blocks along x, and as many along y."
+    points: Annotated[int, Between(1, 10_000_000)] = 4096
+    "Constrained points in all; a multiple of the blocks."
+    max_steps: Annotated[int, Between(1, 1000)] = 50
+    "Of a solve."
+    tolerance: Annotated[float, Between(1e-14, 0.1)] = 1e-7
+    "Of a solve's last step beside the weights."
+    initial_states: Annotated[int, Between(1, 1_000_000)] = 512
+    "For training."
+    held_out: Annotated[int, Between(1, 10_000)] = 8
+    "To judge by, and as many others to choose rates by."
+    batch: Annotated[int, Between(1, 10_000)] = 4
+    "Initial states a step."
+    steps: Annotated[int, Between(2, 10_000_000)] = 10_000
+    "Of Adam, its rate along a cosine to zero."
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (1e-3, 3e-3, 1e-2)
+    "From which every arm takes its best."
+    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 1000
+    "Of the short runs that choose."
+    looks: Annotated[int, Between(1, 1000)] = 10
+    "Times at which held-out states are solved for."
+    seeds: Annotated[int, Between(3, 100)] = 3
+    "Networks an arm."
+
+
+@dataclass(frozen=True)
 class Config:
     """Diffusion with sorption, by a penalised network, by one solve over a learnt basis, and block by block."""
 
@@ -84,6 +136,10 @@ class Config:
     "Whether solves are timed."
     solves: Times = Times()
     "What is timed."
+    with_turbulence: bool = False
+    "Whether networks are trained on two-dimensional turbulence too, which takes hours on a processor."
+    turbulence: Turbulence = Turbulence()
+    "Its sizes."
     classical_cells: Annotated[int, Between(16, 100_000)] = 1024
     "Of the classical solver that is timed, at 101 times."
     explicit_share: Annotated[float, Between(1e-5, 1.0)] = 0.01

@@ -25,6 +25,8 @@ def draw(findings: Findings) -> dict[str, Figure]:
     }
     if "solves" in tree:
         figures["solves"] = _draw_solves(tree["solves"])
+    if "turbulence" in tree:
+        figures["turbulence"] = _draw_turbulence(tree["turbulence"])
     return figures
 
 
@@ -142,4 +144,26 @@ def _draw_solves(data: xr.Dataset) -> Figure:
     for count, name in ((one, "single"), (several, "blocks")):
         ax.semilogx(points, data["steps"].sel(blocks=count).values, marker="o", color=COLOURS[name], label=WORDS[name])
     plots.label(ax, "constrained points in all", "steps of the slowest solve")
+    return fig
+
+
+def _draw_turbulence(data: xr.Dataset) -> Figure:
+    arms = data["arm"].values.tolist()
+    fig, axes = plots.figure(1, 2 + len(arms), panel=(2.9, 2.8))
+    ax = axes[0, 0]
+    for arm in arms:
+        plots.interval(ax, data["step"].values, data["fine_error"].sel(arm=arm).values, name=WORDS[arm], colour=COLOURS[arm], is_log=True)
+    ax.set_yscale("log")
+    ax.legend(fontsize=8)
+    plots.label(ax, "step", "relative error", y_unit="%", title="on the finer grid")
+    limit = float(np.abs(data["truth"].values).max())
+    image = None
+    for ax, (title, field) in zip(
+        axes[0, 1:], [("reference", data["truth"]), *((WORDS[arm], data["field"].sel(arm=arm)) for arm in arms)], strict=True
+    ):
+        image = ax.imshow(field.values.T, origin="lower", extent=(0, 1, 0, 1), vmin=-limit, vmax=limit, cmap="RdBu_r")
+        ax.grid(False)
+        plots.label(ax, "x", "y", title=f"{title}, last time")
+    if image is not None:
+        fig.colorbar(image, ax=axes[0, 1:].tolist(), label="vorticity")
     return fig

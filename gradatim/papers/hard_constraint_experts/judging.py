@@ -18,11 +18,12 @@ STATED_CELLS = 1024
 def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
     """All measures."""
     measures: dict[str, Measure] = {}
-    untested = {
-        f"C2.{part}": "two-dimensional turbulence on 256 × 256 × 64 points needs a GPU, and is not part of this experiment"
-        for part in ("single_over_penalty", "blocks_over_single")
-    }
+    untested: dict[str, str] = {}
     _judge_errors(config, trees, measures, session)
+    if "turbulence" in trees:
+        _judge_turbulence(config, trees["turbulence"], measures, session)
+    else:
+        untested["C2"] = "networks are not trained on turbulence in this run"
     _judge_residuals(config, trees["training"], measures, session)
     _judge_derivatives(trees["derivatives"], measures, session)
     if "solves" in trees:
@@ -67,6 +68,18 @@ def _judge_errors(config: Config, trees: Mapping[str, xr.Dataset], measures: dic
     session.note(
         f"C5: relative error of the interpolation {_digits(interpolated['error'])} %, without the points of initial and boundary "
         f"conditions {_digits(interpolated['sampled_only_error'])} %; it is given true values, which the network never sees"
+    )
+
+
+def _judge_turbulence(config: Config, data: xr.Dataset, measures: dict[str, Measure], session: Session) -> None:
+    last, sizes = data.isel(step=-1), config.turbulence
+    penalty, single, blocks = (last["fine_error"].sel(arm=arm).values for arm in ("penalty", "single", "blocks"))
+    measures["C2.single_over_penalty"] = Measure.paired(single, penalty, "log-ratio")
+    measures["C2.blocks_over_single"] = Measure.paired(blocks, single, "log-ratio")
+    session.note(
+        f"C2: relative error at {sizes.fine_side} × {sizes.fine_side} × {sizes.times} points, %: {_by_arm(last['fine_error'])}; on the "
+        f"{sizes.side} × {sizes.side} of the training: {_by_arm(last['error'])}; of the initial state left as it is: "
+        f"{data.attrs['standing']:.3g}"
     )
 
 
