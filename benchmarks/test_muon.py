@@ -7,8 +7,11 @@ the products of its Newton–Schulz reach. torch.optim.Muon is in peers/torch_mu
 from __future__ import annotations
 
 import functools
+import json
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from environments import python_of
 from optax.contrib._muon import orthogonalize_via_newton_schulz
 
 from gradatim.numerics import NEWTON_SCHULZ, polar_factor
@@ -120,3 +124,20 @@ def test_step(benchmark: Any, peer: str, work: str) -> None:
     benchmark.pedantic(update, rounds=30, warmup_rounds=3)
     rate = operations(shapes) / benchmark.stats["median"]
     benchmark.extra_info |= {"share of matmul peak": round(rate / peak(), 3)}
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (32, 64), (64, 32)])
+def test_first_step_agrees_with_torch(shape: tuple[int, int], tmp_path: Path) -> None:
+    """Weights are (out, in) there, so that the shape factor shows where there are more outputs than inputs."""
+    start, gradient = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32) / 10
+    np.save(tmp_path / "matrices.npy", np.stack([start, gradient]))
+    script = Path(__file__).parent / "peers" / "torch_muon.py"
+    command = [python_of("torch"), str(script), "--matrices", str(tmp_path / "matrices.npy")]
+    theirs = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    optimizer: Any = muon(RATE, weight_decay=DECAY, muon_weight_dimension_numbers=optax.contrib.MuonDimensionNumbers(1, 0))
+    weight = jnp.asarray(start)
+    ours, _ = optimizer.update(jnp.asarray(gradient), optimizer.init(weight), weight)
+    np.testing.assert_allclose(ours, theirs["torch, float32"], atol=ROUND_OFF * RATE)
+    # Theirs takes its products in bfloat16.
+    one, other = np.ravel(ours), np.ravel(theirs["torch.optim.Muon"])
+    assert one @ other > 0.999 * np.linalg.norm(one) * np.linalg.norm(other)

@@ -1,12 +1,18 @@
-"""A step of torch.optim.Muon, whose Newton–Schulz runs in bfloat16, and of the same with a float32 one: seconds as JSON."""
+"""A step of torch.optim.Muon, whose Newton–Schulz runs in bfloat16, and of the same with a float32 one: seconds as JSON.
+
+`--matrices FILE` instead reads an array `(2, out, in)` of a weight and its gradient (`.npy`) and prints how far the first step of either
+moves the weight, for the comparison of numbers.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
 from typing import Any
 
+import numpy as np
 import torch
 
 RATE, DECAY = 0.02, 0.1
@@ -68,22 +74,38 @@ def seconds(make: Any, shapes: list[tuple[int, int]], rounds: int) -> float:
     return statistics.median(times)
 
 
-def check() -> None:
-    """The float32 one moves as torch's does, to the rounding of its bfloat16, where no singular value is close to zero."""
-    start, gradient = torch.randn((2, 32, 64), generator=torch.Generator().manual_seed(0)) / 10
-    ends = []
-    for make in (SingleMuon, lambda params: torch.optim.Muon(params, lr=RATE, weight_decay=DECAY)):
+PEERS = {"torch, float32": SingleMuon, "torch.optim.Muon": lambda params: torch.optim.Muon(params, lr=RATE, weight_decay=DECAY)}
+
+
+def first_steps(start: torch.Tensor, gradient: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How far each moves a weight."""
+    moved = {}
+    for name, make in PEERS.items():
         param = torch.nn.Parameter(start.clone())
         param.grad = gradient.clone()
         make([param]).step()
-        ends.append((param.detach() - start).flatten())
-    cosine = torch.nn.functional.cosine_similarity(ends[0], ends[1], dim=0)
+        moved[name] = param.detach() - start
+    return moved
+
+
+def check() -> None:
+    """The float32 one moves as torch's does, to the rounding of its bfloat16, where no singular value is close to zero."""
+    start, gradient = torch.randn((2, 32, 64), generator=torch.Generator().manual_seed(0)) / 10
+    one, other = (moved.flatten() for moved in first_steps(start, gradient).values())
+    cosine = torch.nn.functional.cosine_similarity(one, other, dim=0)
     if not cosine > 0.99:
         raise SystemExit(f"the two Muons must step alike, got a cosine of {cosine:.4f}")
 
 
 def main() -> None:
-    """Prints a row for each tree and peer."""
+    """Prints a row for each tree and peer, or the first steps."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--matrices", help="a .npy file (2, out, in) of a weight and its gradient")
+    arguments = parser.parse_args()
+    if arguments.matrices:
+        start, gradient = torch.tensor(np.load(arguments.matrices), dtype=torch.float32)
+        print(json.dumps({name: moved.tolist() for name, moved in first_steps(start, gradient).items()}))
+        return
     check()
     trees = {f"{n} × {n}": [(n, n)] for n in SIZES} | {"4 layers of width 256": transformer()}
     rows = []
@@ -91,7 +113,7 @@ def main() -> None:
         group = f"Muon step, {name}"
         rows.append({"group": group, "name": "torch, float32", "seconds": seconds(SingleMuon, shapes, 30), "info": {}})
         if max(map(max, shapes)) <= SLOW_ABOVE:
-            theirs = seconds(lambda params: torch.optim.Muon(params, lr=RATE, weight_decay=DECAY), shapes, 3)
+            theirs = seconds(PEERS["torch.optim.Muon"], shapes, 3)
             rows.append({"group": group, "name": "torch.optim.Muon, bfloat16", "seconds": theirs, "info": {"torch": torch.__version__}})
     print(json.dumps(rows))
 

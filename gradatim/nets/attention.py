@@ -16,7 +16,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from .feed_forward import of_rows
 
@@ -130,11 +130,17 @@ class MultiHeadAttention(eqx.Module):
         self.query, self.key, self.value = (eqx.nn.Linear(width, inner, use_bias=False, key=each) for each in (q, k, v))
         self.output = eqx.nn.Linear(inner, width, use_bias=False, key=o)
 
-    def __call__(self, x: Float[Array, "tokens width"]) -> Float[Array, "tokens width"]:
-        """All tokens at once, each attending to itself and those before it."""
+    def __call__(self, x: Float[Array, "tokens width"], mask: Shaped[Array, " mask"] | None = None) -> Float[Array, "tokens width"]:
+        """All tokens at once, each attending to itself and those before it.
+
+        **Arguments:** `mask`: the tokens that may be attended to, so that padding at either end is not read; a token before which, and
+        at which, there is none gives zero.
+
+        **Raises:** `ValueError` unless `mask` is a bool for each token.
+        """
         q, k, v = self._heads(x, jnp.arange(len(x)))
         scores = jnp.einsum("the,she->hts", q, k) / math.sqrt(self.head_dim)
-        return of_rows(self.output, _rows(jnp.einsum("hts,she->the", _causal_softmax(scores), v)))
+        return of_rows(self.output, _rows(jnp.einsum("hts,she->the", _causal_softmax(scores, mask), v)))
 
     def init_cache(self, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` tokens."""
@@ -226,14 +232,17 @@ class MultiHeadLatentAttention(eqx.Module):
             setattr(self, name, eqx.nn.Linear(n_in, n_out, use_bias=False, key=each))
         self.norm = eqx.nn.RMSNorm(latent_dim, use_bias=False) if is_normalised else None
 
-    def __call__(self, x: Float[Array, "tokens width"]) -> Float[Array, "tokens width"]:
-        """All tokens at once, each attending to itself and those before it."""
+    def __call__(self, x: Float[Array, "tokens width"], mask: Shaped[Array, " mask"] | None = None) -> Float[Array, "tokens width"]:
+        """All tokens at once, each attending to itself and those before it.
+
+        **Arguments, raises:** as [`MultiHeadAttention`][gradatim.nets.MultiHeadAttention] does.
+        """
         positions = jnp.arange(len(x))
         q, q_rope = self._queries(x, positions)
         c, k_rope = self._latents(x, positions)
         k, v = self._keys_and_values(c)
         scores = (jnp.einsum("the,she->hts", q, k) + jnp.einsum("the,se->hts", q_rope, k_rope)) * self._scale
-        return of_rows(self.output, _rows(jnp.einsum("hts,she->the", _causal_softmax(scores), v)))
+        return of_rows(self.output, _rows(jnp.einsum("hts,she->the", _causal_softmax(scores, mask), v)))
 
     def init_cache(self, capacity: int) -> LatentCache:
         """An empty cache for `capacity` tokens."""
@@ -316,9 +325,18 @@ def _rows(heads: Float[Array, "tokens heads head_dim"]) -> Float[Array, "tokens 
     return heads.reshape(len(heads), -1)
 
 
-def _causal_softmax(scores: Float[Array, "heads tokens tokens"]) -> Float[Array, "heads tokens tokens"]:
+def _causal_softmax(scores: Float[Array, "heads tokens tokens"], mask: Array | None) -> Float[Array, "heads tokens tokens"]:
     n = scores.shape[-1]
-    return jax.nn.softmax(jnp.where(jnp.tri(n, dtype=bool)[None], scores, -jnp.inf), axis=-1)
+    allowed = jnp.tri(n, dtype=bool)
+    if mask is None:
+        return jax.nn.softmax(jnp.where(allowed[None], scores, -jnp.inf), axis=-1)
+    if mask.shape != (n,) or mask.dtype != bool:
+        raise ValueError(f"mask must be {n} bools, one a token, got {mask.shape} of {mask.dtype}")
+    allowed = allowed & mask[None]
+    # Where nothing is allowed, all is for now: a softmax of nothing is NaN, and so is its derivative.
+    shown = allowed | ~allowed.any(-1, keepdims=True)
+    weights = jax.nn.softmax(jnp.where(shown[None], scores, -jnp.inf), axis=-1)
+    return jnp.where(allowed[None], weights, 0.0)
 
 
 def _softmax_until(scores: Float[Array, "heads capacity"], last: Int[Array, ""]) -> Float[Array, "heads capacity"]:

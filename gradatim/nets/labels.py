@@ -73,6 +73,10 @@ def label_by_growth(
     **Arguments:** `small`, `large`: shapes are enough (`eqx.filter_eval_shape`); `classify`, `readout`: as there.
 
     **Raises:** `ValueError`, with the path, if the models differ in more than width, or a dimension shrinks, or none grows.
+
+    >>> small, large = (eqx.filter_eval_shape(eqx.nn.MLP, 4, 2, width, 2, key=jax.random.key(0)) for width in (8, 16))
+    >>> [layer.weight for layer in label_by_growth(small, large).layers]
+    ['vector', 'matrix', 'output']
     """
     ours, theirs = parameters_of(small), parameters_of(large)
     _check_same_paths([p.path for p in ours], [p.path for p in theirs], "small", "large")
@@ -108,6 +112,10 @@ def norm_groups(
 
     **Raises:** `ValueError`, with the path, for an array without a role, a label that there is not, or a "hidden" one with fewer than
     two axes.
+
+    >>> groups = norm_groups(eqx.nn.MLP(4, 2, 8, 1, key=jax.random.key(0)), readout=lambda net: net.layers[-1])
+    >>> [(layer.weight, layer.bias) for layer in groups.layers]
+    [('hidden', 'vector'), ('embed', 'vector')]
     """
     chosen = _readout(model, readout)
 
@@ -188,6 +196,9 @@ def count_layers(indices: PyTree) -> int:
     """The number of layers in a tree as [`layer_indices`][gradatim.nets.layer_indices] gives it.
 
     **Raises:** `ValueError` unless the indices are the integers 1, 2, … without a gap.
+
+    >>> count_layers({"up": 1, "down": 2, "bias": 2, "scale": None})
+    2
     """
     found: set[int] = set()
     for path, index in jax.tree_util.tree_leaves_with_path(indices):
@@ -209,6 +220,10 @@ def check_labels(model: PyTree, labels: PyTree, allowed: Collection[Any], *, mat
     that need two axes or more.
 
     **Raises:** `ValueError`, with the path of the first leaf that is wrong.
+
+    >>> check_labels({"bias": jax.numpy.zeros(3)}, {"bias": "matrix"}, ("matrix", "vector"))
+    Traceback (most recent call last):
+    ValueError: ['bias'] must have two axes or more to be labelled 'matrix', got shape (3,)
     """
     given = _labels_by_path(model, labels)
     for parameter in parameters_of(model):

@@ -91,6 +91,10 @@ def nuclear_norm_by_sketch(matrix: Inexact[Array, "*batch m n"], *, key: PRNGKey
 
     **Raises:** `ValueError` for a rank below 1.
 
+    >>> matrix = jnp.outer(jnp.array([3.0, 4.0]), jnp.array([0.6, 0.8]))
+    >>> print(f"{nuclear_norm_by_sketch(matrix, key=jax.random.key(0), rank=1):.3f}")
+    5.000
+
     Source: Halko, Martinsson and Tropp, *Finding structure with randomness*, SIAM Review 53 (2011), algorithm 4.1.
     """
     if rank < 1:

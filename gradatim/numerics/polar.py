@@ -144,6 +144,10 @@ def nuclear_norm(
     hundredth of ‖M‖_F); of a matrix of rank one, 0.696436 times.
 
     **Arguments, raises:** as in [`polar_factor`][gradatim.numerics.polar_factor].
+
+    >>> matrix = jnp.array([[3.0, 0.0], [0.0, -1.0]])
+    >>> print(f"{nuclear_norm(matrix, method='svd'):.3f} {nuclear_norm(matrix, coefficients='polar_express'):.3f}")
+    4.000 4.000
     """
     check_name("method", method, METHODS)
     x = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32))
@@ -156,6 +160,9 @@ def primal_norm(weights: Inexact[Array, "*shape"], norm: str) -> Float[Array, "*
     """‖Z‖, exactly: the norm in which steps are measured.
 
     **Arguments, raises:** as in [`dual_norm`][gradatim.numerics.dual_norm].
+
+    >>> print(primal_norm(jnp.array([[3.0, -4.0]]), "sign"), primal_norm(jnp.array([[3.0, -4.0]]), "frobenius"))
+    4.0 5.0
     """
     z, axes = _prepared(weights, norm)
     match norm:

@@ -38,13 +38,19 @@ def scale_by_diffgrad(
 ) -> optax.GradientTransformation:
     """The direction of [`diffgrad`][gradatim.optim.diffgrad], without its learning rate and weight decay.
 
-    The gradient becomes the next gₜ₋₁. For a step without a copy of it (1.5 times Adam's seconds instead of 2.5), donate both, the
+    The gradient becomes the next gₜ₋₁. For a step without a copy of it (1.1 times Adam's seconds instead of 2.3), donate both, the
     gradient as an argument ahead of `state.previous`: JAX pairs donated inputs with outputs of one shape in their order.
 
     **Arguments:** as in [`diffgrad`][gradatim.optim.diffgrad].
 
     **Raises:** `ValueError` for a number out of its range; on `init`, `TypeError` for a leaf that is not real or complex
     floating point; on `update`, JAX's `ValueError` for gradients whose tree differs from that of the parameters.
+
+    >>> import jax.numpy as jnp
+    >>> direction = scale_by_diffgrad()
+    >>> step, state = direction.update(jnp.array(2.0), direction.init(jnp.array(1.0)))
+    >>> print(f"{step:.4f} after the gradient {state.previous}")
+    0.8808 after the gradient 2.0
     """
     _check_ranges(b1, b2, eps, eps_root)
     # Any: optax's types let a tree be a number.

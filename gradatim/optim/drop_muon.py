@@ -57,6 +57,12 @@ def drop_layers(
     **Raises:** `ValueError` for layers with a gap or without any, another `schedule_by`; on `init`, what `make`'s optimiser raises, and
     `TypeError` for leaves that are not floating point; on `update`, `ValueError` or `TypeError` for an `active` that is not a bool
     for each layer, known before the program is compiled.
+
+    >>> optimizer = drop_layers(lambda rate, adam_rate: optax.sgd(rate), 0.5, {"first": 1, "second": 2})
+    >>> params = {"first": jnp.array(1.0), "second": jnp.array(1.0)}
+    >>> updates, _ = optimizer.update(params, optimizer.init(params), params, active=(False, True))
+    >>> print(updates["first"], updates["second"])
+    0.0 -0.5
     """
     if schedule_by not in ("step", "layer"):
         raise ValueError(f"schedule_by must be 'step' or 'layer', got {schedule_by!r}")
@@ -157,6 +163,12 @@ def truncated_value_and_grad(loss: Callable[..., Any], layers: PyTree[int], acti
     **Arguments:** `loss(params, *args)`: a scalar; `layers`, `active`: as in [`drop_layers`][gradatim.optim.drop_layers].
 
     **Raises:** `ValueError` or `TypeError` for layers or an `active` that do not fit.
+
+    >>> loss = lambda params, x: (params["second"] * params["first"] * x) ** 2
+    >>> params = {"first": jnp.array(1.0), "second": jnp.array(3.0)}
+    >>> value, gradient = truncated_value_and_grad(loss, {"first": 1, "second": 2}, (False, True))(params, 2.0)
+    >>> print(value, gradient["first"], gradient["second"])
+    36.0 None 24.0
     """
     flags = _active(active, count_layers(layers))
 
@@ -168,7 +180,13 @@ def truncated_value_and_grad(loss: Callable[..., Any], layers: PyTree[int], acti
 
 
 def split_layers(params: Params, layers: PyTree[int], active: Active | None) -> tuple[Params, Params]:
-    """The floating-point arrays of the active layers and of none, and all else: two trees that `eqx.combine` joins."""
+    """The floating-point arrays of the active layers and of none, and all else: two trees that `eqx.combine` joins.
+
+    >>> params = {"first": jnp.array(1.0), "second": jnp.array(3.0)}
+    >>> moving, frozen = split_layers(params, {"first": 1, "second": 2}, (False, True))
+    >>> print(moving["first"], moving["second"], frozen["first"], frozen["second"])
+    None 3.0 1.0 None
+    """
     flags = _active(active, count_layers(layers))
 
     def moves(leaf: Any, number: int) -> bool:
@@ -190,6 +208,13 @@ def drop_step(
 
     Compilation takes about as many times longer as there are variants. For a network without convolutions, which CPUs run
     slowly inside control flow, [`switched_step`][gradatim.optim.switched_step] is one program for all.
+
+    >>> layers, params = {"first": 1, "second": 2}, {"first": jnp.array(1.0), "second": jnp.array(3.0)}
+    >>> optimizer = drop_layers(lambda rate, adam_rate: optax.sgd(rate), 0.5, layers)
+    >>> step = drop_step(lambda params: (params["first"] + params["second"]) ** 2, optimizer, layers, (False, True))
+    >>> params, state, loss = step(params, optimizer.init(params))
+    >>> print(params["first"], params["second"], loss)
+    1.0 -1.0 16.0
     """
     gradient = truncated_value_and_grad(loss, layers, active)
 
@@ -208,6 +233,14 @@ def switched_step(
     """`step(params, state, variant, *args)`, where `variant` may be traced: a `jax.lax.switch` between the steps of all variants.
 
     Under `jax.vmap` over `variant` a switch computes every branch, and nothing is saved.
+
+    >>> layers, params = {"first": 1, "second": 2}, {"first": jnp.array(1.0), "second": jnp.array(3.0)}
+    >>> optimizer = drop_layers(lambda rate, adam_rate: optax.sgd(rate), 0.5, layers)
+    >>> loss = lambda params: (params["first"] + params["second"]) ** 2
+    >>> step = jax.jit(switched_step(loss, optimizer, layers, ((True, True), (False, True))))
+    >>> params, state, value = step(params, optimizer.init(params), 1)
+    >>> print(params["first"], params["second"], value)
+    1.0 -1.0 16.0
     """
     steps = [drop_step(loss, optimizer, layers, active) for active in variants]
 

@@ -164,6 +164,11 @@ def scale_by_lanton(
     """The direction of [`lanton`][gradatim.optim.lanton], without its learning rate.
 
     **Arguments, raises:** as in [`lanton`][gradatim.optim.lanton].
+
+    >>> direction = scale_by_lanton("vector", b1=0.0)
+    >>> step, _ = direction.update(jnp.array([3.0, 4.0]), direction.init(jnp.zeros(2)))
+    >>> print([f"{entry:.4f}" for entry in step])
+    ['0.8485', '1.1314']
     """
     check_not_negative(weight_decay=weight_decay)
     direction: Any = scale_by_scion(groups, b1, axes=axes, radii=radii, method=method)
@@ -266,6 +271,11 @@ def layer_noise(state: Any) -> PyTree[Float[Array, ...]]:
     with just one of these inside.
 
     **Raises:** `ValueError` for a state with none or several.
+
+    >>> optimizer = noise_adaptive(optax.identity(), "vector", b2=0.0, reference="independent")
+    >>> _, state = optimizer.update(jnp.zeros(4), optimizer.init(jnp.zeros(4)), second_grads=jnp.full(4, 0.5))
+    >>> print(f"√4 times the length 1: {layer_noise(state):.3f}")
+    √4 times the length 1: 2.000
     """
     return jax.tree.map(jnp.sqrt, _the_state(state).noise)
 
@@ -274,6 +284,10 @@ def layer_learning_rates(state: Any, learning_rate: float | Array) -> PyTree[Flo
     """ηₜ,ₗ of the step that gave this state, from its base rate ηₜ.
 
     **Arguments, raises:** as in [`layer_noise`][gradatim.optim.layer_noise].
+
+    >>> state = lanton(0.1, "vector").init(jnp.zeros(4))
+    >>> print(f"{layer_learning_rates(state, 0.1):.2f}")
+    0.10
     """
     return jax.tree.map(lambda factor: learning_rate * factor, _the_state(state).factors)
 

@@ -28,6 +28,10 @@ class LayerSampler(eqx.Module):
     """A distribution over sets of layers, P ∝ exp((1 - r) early + r late) at progress r of the training.
 
     Made by the functions of this module. `variants`: the sets with a positive probability.
+
+    >>> sampler = uniform_starts(2)
+    >>> sampler.variants, round(float(sampler.expected_cost([1.0, 1.0], forward_cost=1.0)), 3)
+    (((True, True), (False, True)), 2.5)
     """
 
     variants: tuple[Active, ...] = eqx.field(static=True)
@@ -68,12 +72,20 @@ class LayerSampler(eqx.Module):
 
 
 def every_layer(n_layers: int) -> LayerSampler:
-    """All layers at each step: the optimiser as it is."""
+    """All layers at each step: the optimiser as it is.
+
+    >>> every_layer(3).variants
+    ((True, True, True),)
+    """
     return sampled_starts([1.0] + [0.0] * (_at_least_one(n_layers) - 1))
 
 
 def uniform_starts(n_layers: int) -> LayerSampler:
-    """Every start alike, qᵢ = 1/b: layer i is updated in i of b steps, (b + 1)/2 layers a step."""
+    """Every start alike, qᵢ = 1/b: layer i is updated in i of b steps, (b + 1)/2 layers a step.
+
+    >>> [f"{p:.2f}" for p in uniform_starts(4).marginals()]
+    ['0.25', '0.50', '0.75', '1.00']
+    """
     return sampled_starts([1 / _at_least_one(n_layers)] * n_layers)
 
 
@@ -110,6 +122,9 @@ def starts_from_marginals(marginals: Sequence[float] | Float[Array, " layers"]) 
     """The starts under which layer i is updated with probability pᵢ.
 
     **Raises:** `ValueError` unless the marginals lie in [0, 1], never fall, and end with 1.
+
+    >>> [f"{q:.2f}" for q in starts_from_marginals([0.25, 0.5, 1.0]).probabilities()]
+    ['0.25', '0.25', '0.50']
     """
     p = np.asarray(marginals, np.float64)
     if not p.size or p[0] < 0 or (np.diff(p) < 0).any() or not math.isclose(p[-1], 1, abs_tol=ROUND_OFF):
@@ -123,6 +138,9 @@ def independent_layers(marginals: Sequence[float] | Float[Array, " layers"]) -> 
     The backward pass still goes down to the lowest layer of the set. Each of the up to 2ᵇ sets is a program of its own.
 
     **Raises:** `ValueError` unless the marginals lie in [0, 1], for 1 to 10 layers.
+
+    >>> print(independent_layers([0.5, 1.0]).variants)
+    ((True, True), (False, True))
     """
     p = np.asarray(marginals, np.float64)
     if not 1 <= p.size <= MOST_LAYERS or (p < 0).any() or (p > 1).any():
@@ -144,7 +162,7 @@ def optimal_marginals(
 
     They do not depend on the costs, given here to be checked. All are 1, full updates are best, only if L₁ is the largest.
 
-    **Arguments:** `smoothness`: Lᵢ > 0 of each layer in its norm.
+    **Arguments:** `smoothness`: Lᵢ > 0 of each layer in its norm ([`layer_smoothness`][gradatim.optim.layer_smoothness] measures it).
 
     **Raises:** `ValueError` for a number out of its range.
 
@@ -162,8 +180,22 @@ def optimal_marginals(
 
 
 def total_cost(marginals: Sequence[float] | Array, smoothness: Sequence[float], costs: Sequence[float], forward_cost: float = 0.0) -> float:
-    """(c_f + Σ pᵢ cᵢ) maxᵢ Lᵢ/pᵢ: the cost to a given accuracy of starts with marginals p, up to a factor that all share."""
+    """(c_f + Σ pᵢ cᵢ) maxᵢ Lᵢ/pᵢ: the cost to a given accuracy of starts with marginals p, up to a factor that all share.
+
+    **Arguments:** `marginals`: pᵢ in (0, 1], as a layer that is never updated never gets there; `smoothness`: Lᵢ > 0;
+    `costs`, `forward_cost`: those of `LayerSampler.expected_cost`.
+
+    **Raises:** `ValueError` for a number out of its range, or unless there is one of each a layer.
+
+    >>> total_cost([0.25, 1.0, 1.0], [1.0, 4.0, 2.0], [1.0, 1.0, 1.0]), total_cost([1.0] * 3, [1.0, 4.0, 2.0], [1.0] * 3)
+    (9.0, 12.0)
+    """
     p, constants = np.asarray(marginals, np.float64), np.asarray(smoothness, np.float64)
+    # Marginals in single precision may add up to a little more than 1.
+    if not p.size or not ((p > 0) & (p <= 1 + ROUND_OFF)).all():
+        raise ValueError(f"marginals must lie in (0, 1] for every layer, got {p.tolist()}")
+    if constants.shape != p.shape or not (constants > 0).all():
+        raise ValueError(f"smoothness must be {p.size} positive numbers, got {constants.tolist()}")
     c = np.asarray(_costs(costs, forward_cost, p.size))
     return float((forward_cost + p @ c) * (constants / p).max())
 

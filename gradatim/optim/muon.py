@@ -50,6 +50,13 @@ def scale_by_muon(
     of two axes throughout.
 
     **Raises:** `ValueError` for a number out of its range, or, with the path, a leaf that is no matrix by its dimension numbers.
+
+    >>> direction = scale_by_muon(method="svd")
+    >>> gradient = jnp.array([[3.0, 0.0], [0.0, -1e-3]])
+    >>> step, _ = direction.update(gradient, direction.init(gradient))
+    >>> print(step.round(3))
+    [[ 1.  0.]
+     [ 0. -1.]]
     """
     _check_momentum(beta, eps)
     check_name("method", method, ("newton_schulz", "svd"))

@@ -1,4 +1,4 @@
-"""One-dimensional objectives with traps for optimisers, and where their minima lie."""
+"""One-dimensional objectives with traps for optimisers, and where their minima lie: F1, F2 and F3 of diffGrad (arXiv:1909.11015)."""
 
 from __future__ import annotations
 
@@ -43,11 +43,15 @@ def _notched_valley(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     return jnp.where(x <= 0, left, right)
 
 
-# The objectives F1, F2 and F3 of the diffGrad paper (arXiv:1909.11015). F1 and F3 follow from the gradients in the authors' notebook; F2's
-# closed form is reconstructed (the notebook's derivative of it lacks a factor 8).
 two_parabolas = Objective(_two_parabolas, (-0.3, 0.2))
-"F1: (x + 0.3)² for x ≤ 0, (x - 0.2)² + 0.05 beyond. Two valleys, the one on the left deeper."
+"""F1: (x + 0.3)² for x ≤ 0, (x - 0.2)² + 0.05 beyond. Two valleys, the one on the left deeper.
+
+Read off the gradients in the authors' notebook."""
 ramp_to_waves = Objective(_ramp_to_waves, (-0.6429185989152617, 0.5880534760792461, 0.0))
-"F2: -40 x - 35.15 for x ≤ -0.9, x³ + x sin 8x + 0.85 beyond. A steep ramp down to the deepest of three valleys."
+"""F2: -40 x - 35.15 for x ≤ -0.9, x³ + x sin 8x + 0.85 beyond. A steep ramp down to the deepest of three valleys.
+
+The closed form is reconstructed: the derivative in the authors' notebook lacks the factor 8 of 8 x cos 8x, this one has it."""
 notched_valley = Objective(_notched_valley, (0.0, -0.5, 0.5))
-"F3: 7|x|/8 up to |x| = 0.4, 0.75 - |x| up to 0.5, x² beyond. A sharp valley with a notch on either slope."
+"""F3: 7|x|/8 up to |x| = 0.4, 0.75 - |x| up to 0.5, x² beyond. A sharp valley with a notch on either slope.
+
+Read off the gradients in the authors' notebook."""

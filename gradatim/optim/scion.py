@@ -33,6 +33,12 @@ def scale_by_scion(
     """The direction of [`scion`][gradatim.optim.scion], without its learning rate and weight decay.
 
     **Arguments, raises:** as in [`scion`][gradatim.optim.scion].
+
+    >>> import jax.numpy as jnp
+    >>> direction = scale_by_scion("embed", b1=0.0)
+    >>> step, _ = direction.update(jnp.array([[3.0, -4.0]]), direction.init(jnp.zeros((1, 2))))
+    >>> print(step)
+    [[ 1. -1.]]
     """
     if is_known(b1) and not 0 <= b1 < 1:
         raise ValueError(f"b1 must lie in [0, 1), got {b1}")

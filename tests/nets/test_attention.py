@@ -64,6 +64,49 @@ def test_o6_later_tokens_do_not_change_earlier_outputs(make, getkey):
     assert np.abs(changed[5:] - before[5:]).max() > 0.01
 
 
+@pytest.mark.parametrize("make", [full, normed, latent])
+def test_texts_padded_at_either_end_are_read_as_they_are(make, getkey):
+    attention, x = make(getkey()), texts(TOKENS, WIDTH)
+    alone, padding, here = at_once(attention, x), texts(3, WIDTH, seed=1), np.ones(TOKENS, bool)
+    masked = eqx.filter_jit(lambda attention, x, mask: attention(x, mask))
+    left = masked(attention, jnp.concatenate([padding, x]), jnp.concatenate([np.zeros(3, bool), here]))
+    np.testing.assert_allclose(left[3:], alone, atol=SAME)
+    # There is nothing that the padding in front may attend to.
+    assert not left[:3].any()
+    right = masked(attention, jnp.concatenate([x, padding]), jnp.concatenate([here, np.zeros(3, bool)]))
+    np.testing.assert_allclose(right[:TOKENS], alone, atol=SAME)
+    np.testing.assert_array_equal(masked(attention, x, jnp.asarray(here)), alone)
+
+
+@pytest.mark.parametrize("make", [full, latent])
+def test_a_masked_token_tells_the_others_nothing(make, getkey):
+    attention, x, mask = make(getkey()), texts(TOKENS, WIDTH), jnp.arange(TOKENS) % 4 != 0
+
+    @eqx.filter_jit
+    def influence(attention, x):
+        return jax.jacobian(lambda x: attention(x, mask).sum(-1))(x)
+
+    through = np.abs(np.asarray(influence(attention, x))).sum(-1)
+    assert np.isfinite(through).all()
+    of_masked = through[:, ~np.asarray(mask)]
+    # A masked token's own question still counts for its own output, but for the first, which has nothing to ask.
+    others = np.arange(TOKENS)[:, None] != np.flatnonzero(~np.asarray(mask))[None]
+    assert not of_masked[others].any() and not through[0].any() and (through[1:, 1] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones(TOKENS + 1, bool), rf"mask must be {TOKENS} bools, one a token, got \({TOKENS + 1},\) of bool"),
+        (np.zeros(TOKENS, np.float32), rf"mask must be {TOKENS} bools, one a token, got \({TOKENS},\) of float32"),
+    ],
+)
+@pytest.mark.parametrize("make", [full, latent])
+def test_a_mask_that_does_not_fit_is_refused(make, mask, message, getkey):
+    with pytest.raises(ValueError, match=message):
+        make(getkey())(texts(TOKENS, WIDTH), jnp.asarray(mask))
+
+
 def test_o6_rotary_scores_depend_on_the_distance_alone():
     rotary = RotaryEmbedding(8)
     q, k = (texts(1, 1, 8, seed=seed) for seed in range(2))

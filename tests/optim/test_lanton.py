@@ -161,6 +161,30 @@ def test_o6_stationary_noise_of_both_references_is_the_theory_s(reference):
     np.testing.assert_allclose(jnp.sqrt(noise), 2**0.5 * sigma * 8 / (3 * np.pi) * n**1.5, rtol=0.02)
 
 
+@pytest.mark.parametrize(("reference", "repeated"), [("independent", 1.0), ("previous", 1.4)])
+def test_o6_stationary_noise_scatters_as_an_average_does(reference, repeated):
+    """H averages over (1 + b₂)/(1 - b₂) squared distances D, each d χ²_d times a constant: relative s.d. √((1 - b₂)/(1 + b₂)) √(2/d).
+
+    Two neighbours of "previous" share a gradient, and have the correlation ¼: its square is 1 + b₂/2 times as large.
+    """
+    d, decay, n_chains, n_steps = 4, 0.8, 4000, 60
+    optimizer = noise_adaptive(optax.identity(), "vector", layer_dual_norms("svd"), b2=decay, reference=reference)
+
+    @jax.jit
+    def run(key):
+        def step(state, key):
+            one, other = jax.random.normal(key, (2, n_chains, d))
+            if reference == "independent":
+                return jax.vmap(lambda a, s, b: optimizer.update(a, s, second_grads=b))(one, state, other)[1], None
+            return jax.vmap(optimizer.update)(one, state)[1], None
+
+        start = jax.vmap(optimizer.init)(jnp.zeros((n_chains, d)))
+        return jax.lax.scan(step, start, jax.random.split(key, n_steps))[0].noise
+
+    noise = run(jax.random.key(0))
+    np.testing.assert_allclose(noise.std() / noise.mean(), (repeated * (1 - decay) / (1 + decay) * 2 / d) ** 0.5, rtol=0.05)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def norms_of_a_pair(group, seed):
     shape, norm = {"hidden": ((5, 8), "rms_to_rms"), "embed": ((5, 8), "sign"), "vector": ((6,), "rms")}[group]

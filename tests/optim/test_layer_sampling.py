@@ -120,6 +120,13 @@ def test_progress_outside_its_range():
         (lambda: optimal_marginals([1.0, 0.0]), r"smoothness must be positive for every layer, got \[1\.0, 0\.0\]"),
         (lambda: optimal_marginals([1.0, 2.0], [1.0]), "costs must be 2 positive numbers"),
         (lambda: uniform_starts(2).expected_cost([1.0, 1.0], -1.0), "forward_cost at least 0"),
+        (lambda: total_cost([0.0, 1.0], [1.0, 2.0], [1.0, 1.0]), r"marginals must lie in \(0, 1\] for every layer, got \[0\.0, 1\.0\]"),
+        (lambda: total_cost([0.5, 1.5], [1.0, 2.0], [1.0, 1.0]), r"marginals must lie in \(0, 1\]"),
+        (lambda: total_cost([], [], []), r"marginals must lie in \(0, 1\] for every layer, got \[\]"),
+        (lambda: total_cost([0.5, 1.0], [1.0], [1.0, 1.0]), r"smoothness must be 2 positive numbers, got \[1\.0\]"),
+        (lambda: total_cost([0.5, 1.0], [1.0, 2.0, 3.0], [1.0, 1.0]), "smoothness must be 2 positive numbers"),
+        (lambda: total_cost([0.5, 1.0], [1.0, -2.0], [1.0, 1.0]), "smoothness must be 2 positive numbers"),
+        (lambda: total_cost([0.5, 1.0], [1.0, 2.0], [1.0]), "costs must be 2 positive numbers"),
     ],
 )
 def test_bad_input(make, message):

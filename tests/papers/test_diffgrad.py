@@ -71,7 +71,7 @@ def test_a_grid_of_rates_is_chosen_from_on_images_kept_back():
     session = Session(jax.random.key(1), scale="smoke")
     loaded = training.TrainingData.load(images, session)
     factors, tuning = training.tune(loaded, session)
-    assert factors == {"diffgrad": 10.0}
+    assert factors == {"diffgrad": 10.0} and session.notes[-1] == "best rate at an end of the grid: diffGrad"
     assert tuning["accuracy"].dims == ("arm", "rate", "seed", "step")
     assert len(loaded.tuning["train"][1]) == images.n_train - images.n_validation
     assert {p.source for p in session.provenances} == {session.provenances[0].source}

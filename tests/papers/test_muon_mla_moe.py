@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 from gradatim.lab import Session, validate
 from gradatim.lab.paper import read_paper
 from gradatim.nets import DecoderLM
 from gradatim.papers import muon_mla_moe as paper
-from gradatim.papers.muon_mla_moe import comparison, theory, training
+from gradatim.papers.muon_mla_moe import combinations, comparison, theory, training
 
 TOML = Path(paper.__file__).parents[1] / "muon_mla_moe.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -53,6 +54,7 @@ def test_t1_the_mean_gradient_stays_below_the_theorems_bound(findings):
     assert (descents["mean_norm"].min("factor") <= descents["bound"]).all()
     # At the theorem's own rate, too.
     assert (descents["mean_norm"].sel(factor=1.0) <= descents["bound"]).all()
+    assert 0.1 < findings.measures["C4.mean_norm_over_bound"].value <= 1
 
 
 def test_no_small_run_breaks_down(verdicts):
@@ -121,6 +123,36 @@ def test_tokens_to_a_target_lie_between_two_looks():
     assert comparison.tokens_to(np.array([4.0, 3.0, 1.0]), steps, 3.5) == 5
     assert comparison.tokens_to(np.array([4.0, 3.0, 1.0]), steps, 5.0) == 0
     assert comparison.tokens_to(np.array([4.0, np.nan, np.nan]), steps, 2.0) == np.inf
+
+
+def test_operations_of_newton_schulz_are_those_of_its_products():
+    """Square matrices alone: an overhead of 5 m over the tokens of a step, as 30 m³ stand against 6 m² a token."""
+    size = dataclasses.replace(SMOKE.model, width=32, hidden=32, n_layers=1, batch_size=4, context=16)
+    work = comparison.operations(SMOKE, size)
+    assert work["muon"] - work["adamw"] == 7 * 30 * 32**3
+    assert work["adamw"] == 64 * (6 * (7 * 32**2 + 84 * 32) + 12 * 16 * 32)
+
+
+def test_compute_counts_newton_schulz(findings):
+    tokens, compute = (findings.measures[f"C1.{name}_ratio"].value for name in ("token", "compute"))
+    work = comparison.operations(SMOKE, SMOKE.model)
+    assert compute == pytest.approx(tokens * work["muon"] / work["adamw"]) and compute > tokens
+
+
+def test_gains_multiply_where_the_whole_is_the_product(verdicts):
+    assert verdicts["C3"]["parts"]["decode_speedup"]["verdict"] == "untested"
+    ratios = np.array([[1.0, 0.9], [0.8, 0.7], [0.5, 0.36]])
+    loss = np.log(ratios)[..., None] + np.arange(3.0)
+    kinds = ["multi_head, dense", "latent, dense", "multi_head, experts", "latent, experts"]
+    table = np.stack([loss[0], loss[1], loss[2], [loss[0, 1], np.log(0.8 * 0.5 * 0.9) + np.arange(3.0)]])
+    data = xr.Dataset(
+        {"loss": (("kind", "arm", "seed"), table), "cache_bytes": ("kind", [4, 1, 4, 1])}, {"kind": kinds, "arm": ["adamw", "muon"]}
+    )
+    measures, untested = combinations.combine_measures(data)
+    assert measures["C3.perplexity_over_product"].value == pytest.approx(1) and set(untested) == {"C3.decode_speedup"}
+    assert measures["C3.perplexity_ratio"].value == pytest.approx(0.36)
+    data["loss"][1, 0, 0] = np.nan
+    assert combinations.combine_measures(data)[1]["C3.perplexity_over_product"] == "a run diverged"
 
 
 @pytest.mark.laptop

@@ -19,7 +19,7 @@ from gradatim.lab.sweeps import Sweep, epochs, learning_rate_sweep, take_rows
 from gradatim.nets import ResNet
 from gradatim.optim import diffgrad_friction
 
-from .arms import ACTIVATIONS, OPTIMIZERS
+from .arms import ACTIVATIONS, NAMES, OPTIMIZERS
 from .config import Images
 
 TUNING, JUDGING, ACTIVATION, FRICTION = range(4)
@@ -114,7 +114,7 @@ def _evaluate(net: Any, data: Any) -> dict[str, Any]:
 
 
 def tune(images: TrainingData, session: Session) -> tuple[dict[str, float], xr.Dataset | None]:
-    """The factor of the grid at which each optimiser does best on images kept back."""
+    """The factor of the grid at which each optimiser does best on images kept back; a note where that is at an end of the grid."""
     c = images.config
     if len(c.factors) == 1:
         return dict.fromkeys(OPTIMIZERS, c.factors[0]), None
@@ -122,7 +122,10 @@ def tune(images: TrainingData, session: Session) -> tuple[dict[str, float], xr.D
     sweep = images.sweep(
         session, arms, images.tuning, purpose=TUNING, n_epochs=c.tuning_epochs, rates=c.factors, n_seeds=1, label="choose the rate of"
     )
-    return {name: sweep.best_rate(name, "accuracy", maximise=True) for name in arms}, sweep.data
+    best = {name: sweep.best_rate(name, "accuracy", maximise=True) for name in arms}
+    if at_edge := [NAMES[name] for name, factor in best.items() if factor in (min(c.factors), max(c.factors))]:
+        session.note("best rate at an end of the grid: " + ", ".join(at_edge))
+    return best, sweep.data
 
 
 def compare_optimizers(images: TrainingData, factors: Mapping[str, float], session: Session) -> Sweep:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 
 from gradatim.lab import Findings, Session
@@ -10,7 +9,7 @@ from gradatim.lab import Findings, Session
 from .config import Config as Config
 from .config import Language, Testbed
 from .figures import draw as draw
-from .language import Corpus, compare, follow, noise_measures, time_measures, time_steps, token_ratio
+from .language import Corpus, compare, follow, noise_measures, time_measures, time_steps, token_measures
 from .testbed import descend, measures
 
 PRECISION = "single"
@@ -49,11 +48,9 @@ def run(config: Config, session: Session) -> Findings:
     corpus = Corpus.load(config.language, session)
     compared, factors, alpha = compare(corpus, session)
     trees |= compared | follow(corpus, factors["lanton"], alpha, session)
-    found |= noise_measures(trees["report"])
-    if np.isfinite(trees["curves"]["loss"].sel(arm="lanton")).all():
-        found["C2.token_ratio"] = token_ratio(trees["curves"], session)
-    else:
-        untested["C2.token_ratio"] = "a run diverged"
+    found |= noise_measures(trees["report"], session)
+    tokens, reasons = token_measures(trees["curves"], session)
+    found, untested = found | tokens, untested | reasons
     trees["time"] = time_steps(corpus, session)
     found |= time_measures(trees["time"])
     for data in trees.values():

@@ -26,6 +26,10 @@ ADAM, HIDDEN = 3e-3, 0.02
 "Customary rates: of AdamW, which Muon uses for what is no hidden matrix too, and of the hidden matrices."
 RADII = {"embed": ADAM / HIDDEN, "vector": ADAM / HIDDEN}
 "Signs move an entry as far as Adam does."
+NORM_GROUPS = {"queries and keys": ("query", "key"), "values and outputs": ("value", "output"), "feed-forward": ("gate", "up", "down")}
+"The article's groups, by the names of their matrices."
+DRAWS = 2000
+"Of equally noisy layers."
 TUNING, JUDGING, REPORT = range(3)
 "Folded into the keys, so that the seeds on which rates are chosen are not those on which they are judged."
 
@@ -168,20 +172,27 @@ def compare(corpus: Corpus, session: Session) -> tuple[dict[str, xr.Dataset], di
     return trees, factors, alpha
 
 
-def token_ratio(curves: xr.Dataset, session: Session) -> Measure:
-    """Tokens of the best baseline over LANTON's to that baseline's last loss, seed by seed; 0 where LANTON never gets there."""
+def token_measures(curves: xr.Dataset, session: Session) -> tuple[dict[str, Measure], dict[str, str]]:
+    """C2: tokens of the best baseline, and of one rate, over LANTON's to that baseline's last loss; 0 where LANTON never gets there."""
     last = curves["loss"].isel(step=-1)
-    means = {arm: float(last.sel(arm=arm).mean()) for arm in last.arm.values.tolist()}
-    best = min((arm for arm in means if arm != "lanton"), key=lambda arm: means[arm] if np.isfinite(means[arm]) else np.inf)
-    targets = last.sel(arm=best).values
+    means = {arm: float(last.sel(arm=arm).mean(skipna=False)) for arm in last.arm.values.tolist()}
     session.note("last validation loss: " + ", ".join(f"{NAMES[arm]} {value:.4f}" for arm, value in means.items()))
+    best = min((arm for arm in means if arm != "lanton"), key=lambda arm: means[arm] if np.isfinite(means[arm]) else np.inf)
     rows = curves["loss"].sel(arm="lanton").transpose("seed", "step").values
-    reached = np.array([float(time_to_target(row, curves.step.values, float(target))) for row, target in zip(rows, targets, strict=True)])
-    if not np.isfinite(reached).all():
-        session.note(
-            f"LANTON does not reach {NAMES[best]}'s last loss within its tokens in {int(np.isinf(reached).sum())} runs, counted as 0"
-        )
-    return Measure.over_seeds(float(curves.step[-1]) / reached)
+    measures: dict[str, Measure] = {}
+    untested: dict[str, str] = {}
+    for part, baseline in (("C2.token_ratio", best), ("C2.token_ratio_to_one_rate", "scion")):
+        if baseline not in means:
+            untested[part] = f"{NAMES[baseline]} is not among the optimisers of this run"
+        elif not np.isfinite([means[baseline], means["lanton"]]).all():
+            untested[part] = "a run diverged"
+        else:
+            targets = last.sel(arm=baseline).values
+            reached = np.array([float(time_to_target(row, curves.step, float(target))) for row, target in zip(rows, targets, strict=True)])
+            if missed := int(np.isinf(reached).sum()):
+                session.note(f"LANTON does not reach the last loss of {NAMES[baseline]} within its tokens in {missed} runs, counted as 0")
+            measures[part] = Measure.over_seeds(float(curves.step[-1]) / reached)
+    return measures, untested
 
 
 def follow(corpus: Corpus, factor: float, alpha: Mapping[str, float], session: Session) -> dict[str, xr.Dataset]:
@@ -244,13 +255,41 @@ def _reports(corpus: Corpus, models: Any, keys: Any) -> np.ndarray:
     return np.stack([report(corpus, model, key)[0] for model, key in zip(seeds, keys, strict=True)])
 
 
-def noise_measures(data: xr.Dataset) -> dict[str, Measure]:
-    """C1 and C4.noise_sum_ratio, of the trained models."""
-    sigma = data["sigma"].sel(when="after training", part="value").transpose("seed", "layer").values
-    return {
-        "C1.noise_ratio": Measure.over_seeds(sigma.max(1) / sigma.min(1)),
-        "C4.noise_sum_ratio": Measure.over_seeds(sigma.mean(1) / sigma.max(1)),
-    }
+def noise_measures(data: xr.Dataset, session: Session) -> dict[str, Measure]:
+    """C1 and C4.noise_sum_over_equal, of the trained models."""
+    before, after = (data["sigma"].sel(when=f"{when} training", part="value").transpose("seed", "layer") for when in ("before", "after"))
+    classes = np.array([str(layer).rsplit(".", 1)[-1] for layer in after.layer.values])
+    sigma = after.values
+    for which in dict.fromkeys(classes):
+        ends = [float(np.exp(np.log(values[:, classes == which]).mean())) for values in (before.values, sigma)]
+        spread = (sigma[:, classes == which].max(1) / sigma[:, classes == which].min(1)).mean()
+        session.note(
+            f"noise of the {which} matrices: {ends[0]:.3g} before, {ends[1]:.3g} after training, largest over smallest {spread:.2f}"
+        )
+    measures = {"C1.noise_ratio": Measure.over_seeds(sigma.max(1) / sigma.min(1))}
+    spreads = {name: sigma[:, np.isin(classes, members)] for name, members in NORM_GROUPS.items()}
+    session.note(
+        "largest over smallest noise in the article's groups, every seed: "
+        + "; ".join(f"{name} {np.round(of.max(1) / of.min(1), 2).tolist()}" for name, of in spreads.items())
+        + f"; a matrix changes in training by a factor of {np.exp(abs(np.log(sigma / before.values)).mean(1)).mean():.2f}, geometric mean"
+    )
+    errors = data["sigma"].sel(when="after training", part="standard error").transpose("seed", "layer").values / sigma
+    ratio = sigma.mean(1) / sigma.max(1)
+    session.note(f"sum of the layers' noises over layers times the largest: {ratio.mean():.3f}")
+    measures["C4.noise_sum_over_equal"] = Measure.paired(ratio, ratio_of_equals(errors), "log-ratio")
+    return measures
+
+
+def ratio_of_equals(errors: np.ndarray) -> np.ndarray:
+    """The mean over the largest of layers that are equally noisy, measured with these relative standard errors, for each seed.
+
+    Errors are taken as independent: those of layers on the same batches go together, and spread the layers less.
+
+    >>> ratio_of_equals(np.zeros((1, 3)))
+    array([1.])
+    """
+    drawn = 1 + errors * np.random.default_rng(0).normal(size=(DRAWS, *errors.shape))
+    return (drawn.mean(-1) / drawn.max(-1)).mean(0)
 
 
 def _hidden(tree: Any, groups: Any) -> Any:

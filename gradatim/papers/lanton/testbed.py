@@ -105,7 +105,7 @@ def _sweep(config: Testbed, session: Session, variant: str, made: dict[str, Any]
 
 
 def measures(trees: dict[str, xr.Dataset], session: Session) -> tuple[dict[str, Measure], dict[str, str]]:
-    """C2.unequal_travel_loss_ratio, C4.rate_slope and C5.window_gain."""
+    """C2.unequal_travel_loss_ratio, the slopes of C4, and C5.window_gain."""
     final = trees["testbed"]["loss"].isel(step=-1)
     best = final.isel(rate=final.mean("seed").argmin("rate"))
     for variant in VARIANTS:
@@ -123,11 +123,11 @@ def measures(trees: dict[str, xr.Dataset], session: Session) -> tuple[dict[str, 
     found = {"C2.unequal_travel_loss_ratio": ratio}
     means = trees["lengths"]["mean_dual_norm"]
     tuned = means.isel(rate=means.mean("seed").argmin("rate"))
-    for arm in tuned.arm.values:
-        slopes = np.polyfit(np.log(tuned.length.values), np.log(tuned.sel(arm=arm).transpose("length", "seed").values), 1)[0]
-        if arm == ours(ALPHA):
-            found["C4.rate_slope"] = Measure.over_seeds(slopes)
-        session.note(f"slope of the mean dual gradient norm, {arm}: {slopes.mean():.3f}")
+    logs = np.log(tuned.length.values)
+    slopes = {arm: np.polyfit(logs, np.log(tuned.sel(arm=arm).transpose("length", "seed").values), 1)[0] for arm in (ours(ALPHA), FIXED)}
+    found["C4.rate_slope"] = Measure.over_seeds(slopes[ours(ALPHA)])
+    found["C4.slope_over_fixed"] = Measure.paired(slopes[ours(ALPHA)], slopes[FIXED])
+    session.note("slope of the mean dual gradient norm: " + ", ".join(f"{arm} {slope.mean():.3f}" for arm, slope in slopes.items()))
     gains: dict[str, Measure] = {}
     for variant in VARIANTS:
         widths = {arm: windows(final.sel(variant=variant, arm=arm)) for arm in (ours(ALPHA), FIXED)}

@@ -12,7 +12,7 @@ from .comparison import compare, compare_measures, many_runs
 from .config import KINDS, Size, Theory
 from .config import Config as Config
 from .figures import draw as draw
-from .theory import best_rival, descend, slope, weight_norms
+from .theory import best_rival, descend, over_bound, slope, weight_norms
 from .training import Corpus
 
 PRECISION = "single"
@@ -55,12 +55,13 @@ def run(config: Config, session: Session) -> Findings:
     trees, rates = compare(config, corpus, session)
     measures, untested = compare_measures(trees, config, session)
     trees["combinations"] = combine(config, corpus, trees["curves"], rates, session)
-    for found, reasons in [combine_measures(trees["combinations"])]:
-        measures, untested = measures | found, untested | reasons
+    found, reasons = combine_measures(trees["combinations"])
+    measures, untested = measures | found, untested | reasons
     measures["C4.best_rival"] = best_rival(config.theory, session)
     trees["norms"], measures["C4.norm_over_bound"] = weight_norms(config, corpus, session)
     trees["descents"] = descend(config.theory, session)
     measures["C4.rate_slope"] = slope(trees["descents"])
+    measures["C4.mean_norm_over_bound"] = over_bound(trees["descents"])
     trees["many_runs"], measures["C6.non_finite_runs"] = many_runs(config, corpus, session)
     for data in trees.values():
         for name, unit in UNITS.items():

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
 from gradatim.lab import Measure, Session
 from gradatim.lab.sweeps import NEVER
 
-from .config import Config
-from .training import ARMS, JUDGING, STABILITY, Corpus, beside_muon, looks, optimizers, sweep, template, tuned
+from .config import Config, Size
+from .training import ARMS, JUDGING, STABILITY, Corpus, beside_muon, looks, matrices, optimizers, sweep, template, tuned
 
 NOT_REACHED = 1.0
 "The ratio of a run that does not get to the target: it had as many tokens as AdamW."
@@ -85,6 +86,20 @@ def _ratios(part: xr.Dataset) -> list[float]:
     return ratios
 
 
+def operations(config: Config, size: Size) -> dict[str, float]:
+    """Floating-point operations of the matrix products of one step, by optimiser: those of the model, and of Newton–Schulz for Muon.
+
+    Of a model 6 an entry of a matrix and token (the embedding is looked up) and 12 L T d a token for attention over T tokens; of an
+    m × n matrix, m ≤ n, 5 steps of 2 (2 m² n + m³).
+    """
+    model = template(config, size)
+    entries = sum(leaf.size for leaf in jax.tree.leaves(model) if leaf.ndim > 1) - model.embedding.weight.size
+    tokens = size.batch_size * size.context
+    trained = tokens * (6 * entries + 12 * size.n_layers * size.context * size.width)
+    sides = [sorted(leaf.shape) for leaf in matrices(model)]
+    return {"adamw": float(trained), "muon": float(trained + sum(10 * (2 * m**2 * n + m**3) for m, n in sides))}
+
+
 def compare_measures(trees: dict[str, xr.Dataset], config: Config, session: Session) -> tuple[dict[str, Measure], dict[str, str]]:
     """C1, C2 and C5."""
     ratio = trees["curves"]["token_ratio"]
@@ -99,7 +114,17 @@ def compare_measures(trees: dict[str, xr.Dataset], config: Config, session: Sess
     last = trees["exact_factor"]["loss"].isel(step=-1)
     measures: dict[str, Measure] = {}
     untested: dict[str, str] = {}
-    measures["C1.token_ratio"] = Measure.over_seeds(ratio.sel(batch_size=config.model.batch_size).values)
+    tokens = ratio.sel(batch_size=config.model.batch_size).values
+    measures["C1.token_ratio"] = Measure.over_seeds(tokens)
+    work = operations(config, config.model)
+    more = work["muon"] / work["adamw"]
+    session.note(f"Newton–Schulz adds {100 * (more - 1):.0f} % to the operations of a step of batch {config.model.batch_size}")
+    measures["C1.compute_ratio"] = Measure.over_seeds(tokens * more)
+    ends = {arm: np.exp(trees["curves"]["last_loss"].sel(batch_size=config.model.batch_size, arm=arm).values) for arm in ARMS}
+    if np.isfinite(list(ends.values())).all():
+        measures["C1.perplexity_ratio"] = Measure.paired(ends["muon"], ends["adamw"], "log-ratio")
+    else:
+        untested["C1.perplexity_ratio"] = "a run diverged"
     if small < large:
         measures["C2.ratio_change"] = Measure.paired(ratio.sel(batch_size=large).values, ratio.sel(batch_size=small).values)
     else:

@@ -84,7 +84,7 @@ class Config:
     "Paired seeds of every judged run."
     stability_rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (0.004, 0.0126, 0.04)
     "Rates of the many small runs."
-    stability_seeds: Annotated[int, Between(3, 1000)] = 20
+    stability_seeds: Annotated[int, Between(3, 1000)] = 34
     "Seeds of the many small runs."
     decode_width: Annotated[int, Between(8, 8192)] = 256
     "Of the models whose decoding is timed, with as many heads of 32 as fit."

@@ -80,7 +80,7 @@ def _draw_combinations(data: xr.Dataset) -> Figure:
     plots.label(axes[0, 0], "perplexity of a character", "", title="Works held out: seeds and mean")
     axes[0, 1].barh(places, data["cache_bytes"] / 1024, color=plots.COLOURS[2], height=0.6)
     axes[0, 1].set_yticks(places, kinds)
-    plots.label(axes[0, 1], "cache of a full context", "", x_unit="KiB", title="Memory while decoding")
+    plots.label(axes[0, 1], "cache of a full context", "", x_unit="KiB", title="Cache while decoding")
     ways = [str(way) for way in data.way.values]
     seconds = 1e6 * data["decode_seconds"]
     axes[0, 2].barh(np.arange(len(ways)), seconds.median("repeat"), color=plots.COLOURS[4], height=0.6)

@@ -12,11 +12,10 @@ import xarray as xr
 from jaxtyping import Array
 
 from gradatim.lab import Measure, Session, host_generator
-from gradatim.nets import matrix_axes, muon_roles
 from gradatim.numerics import polar_factor
 
 from .config import Config, Theory
-from .training import NORMS, Corpus, batch, beside_muon, drawn, drawn_rows, loss, optimizers, schedule, template
+from .training import LENGTH_OF_ADAMW, NORMS, Corpus, batch, beside_muon, drawn, drawn_rows, loss, matrices, optimizers, schedule, template
 
 SHAPES = ((24, 24), (32, 16), (12, 40))
 ROWS, COLUMNS = 16, 12
@@ -98,6 +97,12 @@ def slope(data: xr.Dataset) -> Measure:
     return Measure.over_seeds([np.polyfit(np.log(data.length.values), row, 1)[0] for row in best])
 
 
+def over_bound(data: xr.Dataset) -> Measure:
+    """The mean norm at the theorem's own rate over the theorem's bound: the largest of all problems and lengths."""
+    ratio = data["mean_norm"].sel(factor=1.0) / data["bound"]
+    return Measure.exact(float(ratio.max()), 1e-5)
+
+
 def weight_norms(config: Config, corpus: Corpus, session: Session) -> tuple[xr.Dataset, Measure]:
     """Spectral norms of a small model's matrices at every step, and Muon's over what rate and decay allow.
 
@@ -106,15 +111,14 @@ def weight_norms(config: Config, corpus: Corpus, session: Session) -> tuple[xr.D
     size, rate, arms = config.small, max(config.stability_rates), beside_muon(config)
     data = corpus.blocks(config, size)
     shapes = template(config, size)
-    axes = matrix_axes(shapes, muon_roles(shapes), "muon")
     made = {arm: optimizers(config, shapes, size.steps)[arm](rate) for arm in arms}
     key = jax.random.fold_in(session.key, NORMS)
     model = eqx.filter_jit(lambda key: drawn(config, size, key))(key)
     order = jax.jit(lambda key: drawn_rows(key, data, size))(jax.random.fold_in(key, 1))
-    longest = [0.2 * max(leaf.shape) ** 0.5 for leaf in _matrices(shapes, axes)]
+    longest = [LENGTH_OF_ADAMW * max(leaf.shape) ** 0.5 for leaf in matrices(shapes)]
 
     def norms(model: Any) -> Any:
-        return jnp.stack([jnp.linalg.svd(leaf, compute_uv=False).max() for leaf in _matrices(model, axes)])
+        return jnp.stack([jnp.linalg.svd(leaf, compute_uv=False).max() for leaf in matrices(model)])
 
     def step(state: Any, i: Any, args: Any) -> Any:
         rows, data = args
@@ -142,7 +146,3 @@ def weight_norms(config: Config, corpus: Corpus, session: Session) -> tuple[xr.D
     # Before the first step both are the same number.
     over = (norms_over_time["muon"] / norms_over_time["bound"]).isel(step=slice(1, None))
     return norms_over_time, Measure.exact(float(over.max()), 1e-5)
-
-
-def _matrices(model: Any, axes: Any) -> list[Any]:
-    return jax.tree.leaves(jax.tree.map(lambda numbers, leaf: leaf if numbers else None, axes, model, is_leaf=lambda node: node is None))

@@ -17,7 +17,7 @@ import xarray as xr
 from gradatim import datasets
 from gradatim.lab import Session
 from gradatim.lab.sweeps import Sweep, learning_rate_sweep, take_rows
-from gradatim.nets import DecoderLM, muon_roles
+from gradatim.nets import DecoderLM, matrix_axes, muon_roles
 from gradatim.optim import muon, muon_dimension_numbers
 
 from .config import Config, Size
@@ -115,6 +115,12 @@ def optimizers(config: Config, model: Any, steps: int) -> dict[str, Callable[[An
         "muon": with_muon,
         "muon_svd": lambda rate: with_muon(rate, method="svd"),
     }
+
+
+def matrices(model: Any) -> list[Any]:
+    """Those that Muon orthogonalises, each (outputs, inputs)."""
+    axes = matrix_axes(model, muon_roles(model), "muon")
+    return jax.tree.leaves(jax.tree.map(lambda numbers, leaf: leaf if numbers else None, axes, model, is_leaf=lambda node: node is None))
 
 
 def beside_muon(config: Config) -> tuple[str, ...]:
