@@ -1,5 +1,6 @@
 """The loss landscape: spectra of curvature, what they consist of, what they mean."""
 
+from .batch_statistics import recompute_stats as recompute_stats
 from .chord_curvature import Chord as Chord
 from .chord_curvature import ChordIntegral as ChordIntegral
 from .chord_curvature import barrier_kernel as barrier_kernel
@@ -9,6 +10,7 @@ from .chord_curvature import chord_integral as chord_integral
 from .chord_curvature import directional_derivatives as directional_derivatives
 from .chord_curvature import predict_barrier as predict_barrier
 from .chord_curvature import quadrature as quadrature
+from .deep_linear import deep_linear_flow as deep_linear_flow
 from .deep_linear import deep_linear_time as deep_linear_time
 from .feature_collection import coupon_collector_time as coupon_collector_time
 from .feature_collection import repelled_collection_time as repelled_collection_time
@@ -106,8 +108,13 @@ from .spectrum import bulk_edge as bulk_edge
 from .spectrum import count_outliers as count_outliers
 from .spectrum import hessian_spectrum as hessian_spectrum
 from .spectrum import hessian_trace as hessian_trace
+from .spectrum import permuted_edge as permuted_edge
 from .spectrum import spectral_density as spectral_density
 from .spectrum import top_eigenpairs as top_eigenpairs
+from .stage_diagnostics import StageDiagnostics as StageDiagnostics
+from .stage_diagnostics import off_diagonal_ratios as off_diagonal_ratios
+from .stage_diagnostics import readout_gradient as readout_gradient
+from .stage_diagnostics import stage_diagnostics as stage_diagnostics
 from .tangent_kernel import WideKernels as WideKernels
 from .tangent_kernel import empirical_ntk as empirical_ntk
 from .tangent_kernel import linearise as linearise

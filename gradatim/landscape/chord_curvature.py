@@ -100,6 +100,9 @@ def chord_curvature(
     """dᵀ H(θ(t)) d, the second derivative of the loss along the line, at the points t.
 
     Arguments and errors as for [`chord_derivatives`][gradatim.landscape.chord_derivatives].
+
+    >>> print(chord_curvature(lambda w: w**3, jnp.array(0.0), jnp.array(2.0), jnp.array([0.5, 1.0])))
+    [24. 48.]
     """
     return chord_derivatives(loss, start, end, t).curvature
 

@@ -1,7 +1,10 @@
-"""How long a mode of a deep linear network takes to be learned (Saxe, McClelland and Ganguli, arXiv:1312.6120)."""
+"""How a mode of a deep linear network is learned, and how long it takes (Saxe, McClelland and Ganguli, arXiv:1312.6120)."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import diffrax as dfx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,11 +38,7 @@ def deep_linear_time(
     >>> print(" ".join(f"{t:.2f}" for t in times))
     1.50 1.98 2.30
     """
-    for name, value, least in (("correlation", correlation, 0), ("eigenvalue", eigenvalue, 0), ("start", start, 0)):
-        if is_known(value) and not value > least:
-            raise ValueError(f"{name} must be positive, got {value}")
-    if is_known(depth) and not depth >= 1:
-        raise ValueError(f"depth must be at least 1, got {depth}")
+    _check_mode(correlation, eigenvalue, depth, start)
     if is_known(correlation, eigenvalue, start, share):
         first, shares = start * eigenvalue / correlation, np.asarray(share)
         if not ((shares >= first) & (shares < 1)).all():
@@ -59,3 +58,49 @@ def _time(share: Array, correlation: Array, eigenvalue: Array, depth: Array, sta
     smooth = jnp.exp(v) * jnp.expm1((power - 1) * v) / -jnp.expm1(v)
     integral = smooth @ jnp.asarray(weights, v.dtype) * (high - low) / 2 - jnp.log1p(-jnp.exp(high)) + jnp.log1p(-jnp.exp(low))
     return integral / (depth * correlation * end**-power)
+
+
+def deep_linear_flow(
+    time: Float[Array, " times"], correlation: Number, eigenvalue: Number, *, depth: Number, start: Number, rtol: float = 1e-8
+) -> Float[Array, " times"]:
+    """The mode's strength b(t) under the same flow, at each of the times, ascending from 0 on: Tsitouras' method with adaptive steps.
+
+    [`deep_linear_time`][gradatim.landscape.deep_linear_time] is its inverse, and takes no steps.
+
+    **Arguments:** `time` ≥ 0, ascending; `rtol`: relative error of a step, for which double precision is needed below 1e-6; the others as
+    there.
+
+    **Raises:** `ValueError` for a number out of its range.
+
+    >>> b = deep_linear_flow(jnp.array([1.5, 1.98, 2.3]), 2.0, 1.0, depth=3.0, start=0.01, rtol=1e-5)
+    >>> print(" ".join(f"{share:.1f}" for share in b / 2))
+    0.1 0.5 0.9
+    """
+    _check_mode(correlation, eigenvalue, depth, start)
+    if is_known(time) and not ((np.asarray(time) >= 0).all() and (np.diff(np.asarray(time)) >= 0).all()):
+        raise ValueError(f"time must not be negative and must ascend, got {time}")
+    return _strength(time, correlation, eigenvalue, depth, start, rtol)
+
+
+@jax.jit
+def _strength(time: Array, correlation: Array, eigenvalue: Array, depth: Array, start: Array, rtol: Array) -> Array:
+    def rate(t: Any, b: Array, args: Any) -> Array:
+        del t, args
+        return depth * b ** (2 - 2 / depth) * (correlation - eigenvalue * b)
+
+    first = jnp.asarray(start, time.dtype)
+    steps = dfx.PIDController(rtol=rtol, atol=rtol * first)
+    saved = dfx.SaveAt(ts=time)
+    solution = dfx.diffeqsolve(
+        dfx.ODETerm(rate), dfx.Tsit5(), 0.0, time[-1], None, first, saveat=saved, stepsize_controller=steps, max_steps=100_000
+    )
+    assert solution.ys is not None
+    return solution.ys
+
+
+def _check_mode(correlation: Number, eigenvalue: Number, depth: Number, start: Number) -> None:
+    for name, value in (("correlation", correlation), ("eigenvalue", eigenvalue), ("start", start)):
+        if is_known(value) and not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+    if is_known(depth) and not depth >= 1:
+        raise ValueError(f"depth must be at least 1, got {depth}")

@@ -57,6 +57,11 @@ def overlap_without(
     several pairs of them; `decay`: η > 0.
 
     **Raises:** `ValueError` for a decay that is not positive, or a known pair that is none.
+
+    >>> alike = jnp.array([[1.0, 0.9], [-1.0, -0.9]])
+    >>> overlap, coupling = overlap_without(alike, jnp.array([0, 1]), decay=0.1)
+    >>> print(f"{overlap:.1f}", bool(jnp.allclose(coupling, node_coupling(alike, decay=0.1)[0, 1], rtol=1e-3)))
+    1.8 True
     """
     _check_decay(decay)
     if is_known(pair):
@@ -106,7 +111,11 @@ def learned_prediction(group: FiniteGroup, blocks: Sequence[int]) -> Float[np.nd
 
 
 def residual_energy(features: Float[Array, "n ..."], residual: Float[Array, "n outputs"]) -> Float[Array, ...]:
-    """½ |Rᵀf|² of each node, with what is left of the targets in their place, centred here."""
+    """½ |Rᵀf|² of each node, with what is left of the targets in their place, centred here.
+
+    >>> print(residual_energy(jnp.array([1.0, 3.0]), jnp.array([[-1.0], [1.0]])))
+    2.0
+    """
     return jnp.sum((centred(residual).T @ features) ** 2, axis=0) / 2
 
 

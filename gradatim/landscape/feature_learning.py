@@ -85,7 +85,11 @@ def centred_class_sums(values: Float[Array, "n ..."], labels: Int[Array, " n"], 
 
 
 def target_gradient(features: Float[Array, "n ..."], labels: Int[Array, " n"], n_classes: int) -> Float[Array, "n ..."]:
-    """ỸỸᵀF: what a read-out near zero sends back to the features, up to a factor."""
+    """ỸỸᵀF: what a read-out near zero sends back to the features, up to a factor.
+
+    >>> target_gradient(jnp.array([1.0, 2.0, 6.0]), jnp.array([0, 0, 1]), 2).tolist()
+    [-2.0, -2.0, 4.0]
+    """
     sums = centred_class_sums(features, labels, n_classes)
     sent = sums[labels]
     return sent - sent.mean(axis=0, keepdims=True)
@@ -94,7 +98,12 @@ def target_gradient(features: Float[Array, "n ..."], labels: Int[Array, " n"], n
 def node_gradient(
     weights: Float[Array, "inputs ..."], pairs: Int[Array, "n 2"], feature_gradient: Float[Array, "n ..."], activation: Activation
 ) -> Float[Array, "inputs ..."]:
-    """Xᵀ (σ'(XW) ∘ G): the gradient of the first layer's weights from that of the features."""
+    """Xᵀ (σ'(XW) ∘ G): the gradient of the first layer's weights from that of the features.
+
+    >>> pairs, sent = jnp.array([[0, 1], [1, 1]]), jnp.array([1.0, 2.0])
+    >>> node_gradient(jnp.array([1.0, 2.0, 0.0, 3.0]), pairs, sent, jnp.square).tolist()
+    [8.0, 20.0, 0.0, 28.0]
+    """
     _, pull = jax.vjp(lambda w: pair_features(w, pairs, activation), weights)
     return pull(feature_gradient)[0]
 
@@ -128,22 +137,35 @@ def energy_parts(
     """The energy over all pairs, block by block of the group's representations: Eₖ = ½ |Πₖ Yᵀσ(Xw)|², for any activation.
 
     What is learned drops out of it: once the blocks S are reconstructed, a node climbs the sum over the others (theorem 7).
-    The trivial block's is 0.
+    The trivial block's is 0. Residues under addition take a Fourier transform, other groups their projectors.
+
+    >>> from gradatim.landscape import cyclic_group
+    >>> wave = jnp.cos(2 * jnp.pi / 7 * 2 * jnp.arange(7)) / 7**0.5
+    >>> print(" ".join(f"{abs(part):.2f}" for part in energy_parts(jnp.concatenate([wave, wave]), cyclic_group(7))))
+    0.00 0.00 1.75 0.00
     """
     if weights.shape[0] != 2 * group.order:
         raise ValueError(f"weights must have {2 * group.order} inputs, two for each element, got {weights.shape[0]}")
-    partner = jnp.asarray(group.table[group.inverse])
-    return _parts(weights, partner, jnp.asarray(group.isotypic_projectors, weights.dtype), activation)
+    partner, elements = jnp.asarray(group.table[group.inverse]), np.arange(group.order)
+    is_residues = np.array_equal(group.table, (elements[:, None] + elements) % group.order)
+    return _parts(weights, partner, None if is_residues else jnp.asarray(group.isotypic_projectors, weights.dtype), activation)
 
 
 @eqx.filter_jit
-def _parts(weights: Array, partner: Array, projectors: Array, activation: Activation) -> Array:
+def _parts(weights: Array, partner: Array, projectors: Array | None, activation: Activation) -> Array:
     u, v = jnp.split(weights, 2)
     # σ(u[a] + v[a⁻¹h]) summed over a, for each h.
     features = activation(u[:, None] + v[partner])
     sums = jnp.sum(features - features.mean(axis=(0, 1), keepdims=True), axis=0)
-    parts = jnp.sum((projectors @ sums.reshape(1, len(sums), -1)) ** 2, axis=1) / 2
-    return parts.reshape(len(projectors), *weights.shape[1:]).at[0].set(0)
+    flat = sums.reshape(len(sums), -1)
+    if projectors is None:
+        squares = jnp.abs(jnp.fft.rfft(flat, axis=0)) ** 2 / len(flat)
+        # Each frequency but the largest of an even order stands for its conjugate too.
+        conjugates = jnp.where(2 * jnp.arange(len(squares)) == len(flat), 1, 2).astype(squares.dtype)
+        parts = conjugates[:, None] * squares / 2
+    else:
+        parts = jnp.sum((projectors @ flat[None]) ** 2, axis=1) / 2
+    return parts.reshape(len(parts), *weights.shape[1:]).at[0].set(0)
 
 
 def maximal_energies(group: FiniteGroup) -> Float[np.ndarray, " blocks"]:
@@ -162,6 +184,10 @@ def random_nodes(key: PRNGKeyArray, n_nodes: int, n_inputs: int, dtype: jax.typi
     """Uniform on the sphere.
 
     **Raises:** `ValueError` for fewer than 1 node.
+
+    >>> nodes = random_nodes(jax.random.key(0), 3, 14)
+    >>> nodes.shape, bool(jnp.allclose(jnp.linalg.norm(nodes, axis=1), 1))
+    ((3, 14), True)
     """
     if n_nodes < 1:
         raise ValueError(f"n_nodes must be at least 1, got {n_nodes}")
@@ -186,6 +212,11 @@ def ascend_features(
     **Arguments:** `weights`: starts, one a row, of any length but 0; `n_steps` ≥ 0; `step_size` h > 0.
 
     **Raises:** `ValueError` for a number out of its range or pairs that do not fit the weights.
+
+    >>> from gradatim.landscape import all_pairs, cyclic_group
+    >>> found = ascend_features(random_nodes(jax.random.key(0), 4, 14), all_pairs(cyclic_group(7)))
+    >>> print(" ".join(f"{energy:.2f}" for energy in found.energy), "at a quarter of 7")
+    1.75 1.75 1.75 1.75 at a quarter of 7
     """
     check_pairs(weights.shape[1], table.pairs)
     if n_steps < 0:
@@ -231,7 +262,14 @@ def classify_features(weights: Float[Array, "nodes inputs"], group: FiniteGroup)
 
 @jax.jit
 def feature_masses(weights: Float[Array, "nodes inputs"], projectors: Float[Array, "blocks order order"]) -> FeatureMasses:
-    """The same from the projectors of a group, the trivial block's first."""
+    """The same from the projectors of a group, the trivial block's first.
+
+    >>> from gradatim.landscape import cyclic_group
+    >>> projectors = jnp.asarray(cyclic_group(3).isotypic_projectors, jnp.float32)
+    >>> found = feature_masses(jnp.array([[1.0, 1.0, 1.0, 1.0, -1.0, 0.0]]), projectors)
+    >>> print(" ".join(f"{mass:.1f}" for mass in found.masses[0]), found.winner)
+    0.6 0.4 [1]
+    """
     halves = weights.reshape(len(weights), 2, -1)
     # ‖Πw‖² = w·Πw of an orthogonal projector.
     squares = jnp.einsum("nhx,bxy,nhy->nb", halves, projectors, halves)
@@ -249,6 +287,12 @@ def sphere_curvatures(weights: Float[Array, " inputs"], table: Pairs, activation
     """The curvatures of the energy along the unit sphere at a point of it, ascending: inputs - 1 of them, and a 0 for the way off it.
 
     At a maximum none is above zero, and those that are zero are the directions in which it is flat. Double precision.
+
+    >>> from gradatim.landscape import all_pairs, cyclic_group
+    >>> wave = jnp.cos(2 * jnp.pi / 5 * jnp.arange(5))
+    >>> found = sphere_curvatures(jnp.concatenate([wave, wave]), all_pairs(cyclic_group(5)))
+    >>> print(found.shape, "three of them flat:", int((jnp.abs(found) < 1e-4).sum()))
+    (10,) three of them flat: 3
     """
     return _curvatures(weights / jnp.linalg.norm(weights), table, activation)
 

@@ -234,6 +234,10 @@ def linear_teacher(
     Averages over teachers alone are averages at one X: at α = 1, where a few small eigenvalues decide, draw many X.
 
     **Raises:** `ValueError` for a size below 1 or a negative ratio.
+
+    >>> draw = linear_teacher(20, 10, snr=5.0, n_teachers=3, key=jax.random.key(0))
+    >>> draw.problem.inputs.shape, draw.problem.targets.shape
+    ((10, 20), (10, 3))
     """
     for name, number in (("n_parameters", n_parameters), ("n_samples", n_samples), ("n_teachers", n_teachers)):
         if number < 1:

@@ -142,7 +142,12 @@ def cyclic_group(order: int) -> FiniteGroup:
 
 
 def dihedral_group(sides: int) -> FiniteGroup:
-    """The 2n symmetries of a polygon of n sides: rotations r, then reflections, of which `r + n` is the rotation r after the first one."""
+    """The 2n symmetries of a polygon of n sides: rotations r, then reflections, of which `r + n` is the rotation r after the first one.
+
+    >>> group = dihedral_group(4)
+    >>> group.order, int(group.table[1, 4]), int(group.table[4, 1])  # a turn after a reflection, and before it
+    (8, 5, 7)
+    """
     _check_size("sides", sides)
     rotation, is_flipped = np.arange(2 * sides) % sides, np.arange(2 * sides) >= sides
     turned = np.where(is_flipped[:, None], rotation[:, None] - rotation, rotation[:, None] + rotation) % sides
@@ -150,7 +155,12 @@ def dihedral_group(sides: int) -> FiniteGroup:
 
 
 def symmetric_group(letters: int) -> FiniteGroup:
-    """The permutations of up to five letters, in the order of their words; (ab)(x) = a(b(x))."""
+    """The permutations of up to five letters, in the order of their words; (ab)(x) = a(b(x)).
+
+    >>> group = symmetric_group(3)
+    >>> group.order, group.largest_dimension
+    (6, 2)
+    """
     if not 1 <= letters <= 5:
         raise ValueError(f"letters must lie between 1 and 5, got {letters}")
     words = np.array(list(itertools.permutations(range(letters))))
@@ -159,7 +169,12 @@ def symmetric_group(letters: int) -> FiniteGroup:
 
 
 def product_group(first: FiniteGroup, second: FiniteGroup) -> FiniteGroup:
-    """Pairs (a, b), numbered a · order of the second + b, multiplied entry by entry."""
+    """Pairs (a, b), numbered a · order of the second + b, multiplied entry by entry.
+
+    >>> group = product_group(cyclic_group(2), cyclic_group(3))
+    >>> group.order, int(group.table[1 * 3 + 2, 1 * 3 + 2])
+    (6, 1)
+    """
     n = second.order
     table = first.table[:, None, :, None] * n + second.table[None, :, None, :]
     return FiniteGroup(table.reshape(first.order * n, first.order * n).astype(np.int32))
@@ -173,7 +188,12 @@ class Pairs(eqx.Module):
 
 
 def all_pairs(group: FiniteGroup) -> Pairs:
-    """The whole table, row by row."""
+    """The whole table, row by row.
+
+    >>> table = all_pairs(cyclic_group(3))
+    >>> table.pairs[5].tolist(), int(table.labels[5])
+    ([1, 2], 0)
+    """
     pairs = np.indices((group.order, group.order)).reshape(2, -1).T
     return Pairs(jnp.asarray(pairs, jnp.int32), jnp.asarray(group.table.ravel(), jnp.int32))
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from gradatim.numerics.checks import is_known
 
 
-def memorization_solution(probabilities: Float[Array, " pairs"], power: float = 2.0) -> Float[Array, " pairs"]:
+def memorization_solution(probabilities: Float[Array, " pairs"], power: float | Float[Array, ""] = 2.0) -> Float[Array, " pairs"]:
     """The sums s[g] that maximise Σ p[g] max(0, s[g])^q under Σ s² = 2; the weights of a pair are s/2 each.
 
         q ≥ 2:  √2 at the most probable pair, 0 elsewhere        q < 2:  s ∝ p^(1/(2 - q)),  for a rectifier (q = 1) s ∝ p
@@ -31,11 +31,11 @@ def memorization_solution(probabilities: Float[Array, " pairs"], power: float = 
     1.414 0.000 0.000
     1.147 0.688 0.459
     """
-    if not power >= 1:
+    if is_known(power) and not power >= 1:
         raise ValueError(f"power must be at least 1, got {power}")
     if is_known(probabilities) and not ((np.asarray(probabilities) >= 0).all() and np.asarray(probabilities).any()):
         raise ValueError(f"probabilities must not be negative, and not all 0, got {probabilities}")
-    if power >= 2:
-        return jnp.sqrt(2.0) * (jnp.arange(len(probabilities)) == jnp.argmax(probabilities)).astype(probabilities.dtype)
-    share = (probabilities / probabilities.max()) ** (1 / (2 - power))
-    return jnp.sqrt(2.0) * share / jnp.linalg.norm(share)
+    focused = (jnp.arange(len(probabilities)) == jnp.argmax(probabilities)).astype(probabilities.dtype)
+    # Above 2 the exponent is not looked at, but must be finite for its derivative.
+    share = (probabilities / probabilities.max()) ** (1 / jnp.where(power < 2, 2 - power, 1))
+    return jnp.sqrt(2.0) * jnp.where(power >= 2, focused, share / jnp.linalg.norm(share))

@@ -46,7 +46,7 @@ def interpolate(start: PyTree, end: PyTree, t: float | Float[Array, ""]) -> PyTr
     """The point (1-t) a + t b: every floating-point array moves, and everything else must be the same at both ends.
 
     Running statistics (`eqx.nn.State`) are refused: those of two networks, mixed, belong to no network. Take layers that normalise within
-    one example, or compute the statistics anew from data inside the loss.
+    one example, or compute the statistics anew from data inside the loss: [`recompute_stats`][gradatim.landscape.recompute_stats].
 
     **Arguments:** `start`, `end`: pytrees of one structure, equinox models included; `t`: 0 gives `start`, 1 gives `end`.
 

@@ -97,7 +97,12 @@ def mean_of_seen(values: Float[Array, " n"], seen: Bool[Array, " n"] | None) -> 
 
 
 def accuracy(outputs: Float[Array, "n classes"], labels: Int[Array, " n"], *, seen: Bool[Array, " n"] | None = None) -> Float[Array, ""]:
-    """The share of samples whose largest output is the right one. Of equal outputs the first counts; with a NaN none is right."""
+    """The share of samples whose largest output is the right one. Of equal outputs the first counts; with a NaN none is right.
+
+    >>> outputs, labels = jnp.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), jnp.array([0, 1, 1])
+    >>> print(f"{accuracy(outputs, labels):.2f} {accuracy(outputs, labels, seen=jnp.array([True, True, False])):.2f}")
+    0.67 1.00
+    """
     is_right = (jnp.argmax(outputs, axis=1) == labels) & jnp.all(jnp.isfinite(outputs), axis=1)
     return mean_of_seen(is_right.astype(outputs.dtype), seen)
 
@@ -115,6 +120,10 @@ def ridge_readout(
     **Arguments:** `decay`: η > 0; `seen`: which samples count, by default all.
 
     **Raises:** `ValueError` for a decay that is not positive.
+
+    >>> readout = ridge_readout(jnp.eye(2), jnp.array([0, 1]), 2, decay=1.0)
+    >>> print(" ".join(f"{weight:.2f}" for weight in readout.ravel()))
+    0.25 -0.25 -0.25 0.25
     """
     check_not_negative("decay", decay)
     if is_known(decay) and not decay > 0:

@@ -12,11 +12,14 @@ from jaxtyping import Array, Float, PyTree
 
 from gradatim.numerics.checks import is_known
 
-from .mode_connectivity import check_ends
+from .mode_connectivity import check_ends, is_weight
 
 
 class Plane(eqx.Module):
-    """origin + x u + y v, with u and v of unit length at right angles: distances on it are those between the parameters."""
+    """origin + x u + y v, with u and v of unit length at right angles: distances on it are those between the parameters.
+
+    Leaves of the origin that are no floating-point arrays belong to every point; u and v need not hold them.
+    """
 
     origin: PyTree
     first: PyTree
@@ -24,19 +27,21 @@ class Plane(eqx.Module):
 
     def at(self, x: Float[Array, ""], y: Float[Array, ""]) -> PyTree:
         """The parameters at a point of the plane."""
-        return jax.tree.map(lambda o, u, v: o + x * u + y * v, self.origin, self.first, self.second)
+        weights, others = eqx.partition(self.origin, is_weight)
+        first, second = eqx.filter(self.first, is_weight), eqx.filter(self.second, is_weight)
+        return eqx.combine(jax.tree.map(lambda o, u, v: (o + x * u + y * v).astype(o.dtype), weights, first, second), others)
 
     def coordinates(self, point: PyTree) -> Float[Array, " two"]:
         """Where the nearest point of the plane lies: x and y."""
         check_ends(self.origin, point)
-        away = ravel_pytree(jax.tree.map(jnp.subtract, point, self.origin))[0]
-        return jnp.stack([away @ ravel_pytree(self.first)[0], away @ ravel_pytree(self.second)[0]])
+        away = _flat(point)[0] - _flat(self.origin)[0]
+        return jnp.stack([away @ _flat(self.first)[0], away @ _flat(self.second)[0]])
 
 
 def plane_through(a: PyTree, b: PyTree, c: PyTree) -> Plane:
     """The plane through three points, with a at (0, 0), b at (|b - a|, 0) and c above (Garipov et al., arXiv:1802.10026).
 
-    **Arguments:** pytrees of floating-point arrays of one structure.
+    **Arguments:** pytrees of one structure, equinox models included; only floating-point arrays may differ.
 
     **Raises:** `ValueError` for points on one line (NaN in compiled code), or trees that do not fit.
 
@@ -46,7 +51,7 @@ def plane_through(a: PyTree, b: PyTree, c: PyTree) -> Plane:
     """
     check_ends(a, b)
     check_ends(a, c)
-    (origin, unravel), (to_b, _), (to_c, _) = (ravel_pytree(tree) for tree in (a, b, c))
+    (origin, unravel), (to_b, _), (to_c, _) = (_flat(tree) for tree in (a, b, c))
     first, second, height = _basis(origin, to_b, to_c)
     if is_known(height) and not bool(height > 0):
         raise ValueError("a plane needs three points that are not on one line, got a, b and c on one")
@@ -65,6 +70,11 @@ def plane_slice(
     points = jnp.stack(jnp.meshgrid(x, y, indexing="ij"), axis=-1)
     values = jax.lax.map(lambda point: loss(plane.at(point[0], point[1])), points.reshape(-1, 2))
     return values.reshape(points.shape[:2])
+
+
+def _flat(tree: PyTree) -> tuple[Array, Callable[[Array], PyTree]]:
+    """The floating-point arrays in one row, and the way back."""
+    return ravel_pytree(eqx.filter(tree, is_weight))
 
 
 @jax.jit

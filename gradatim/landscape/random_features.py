@@ -55,7 +55,11 @@ class ErrorParts(eqx.Module):
 
 
 def relu_features(inputs: Float[Array, "samples dim"], units: Float[Array, "units dim"]) -> Float[Array, "samples units"]:
-    """F = max(0, W x) for each input, one a row."""
+    """F = max(0, W x) for each input, one a row.
+
+    >>> relu_features(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 1.0], [1.0, -1.0]])).tolist()
+    [[3.0, 0.0]]
+    """
     return jax.nn.relu(inputs @ units.T)
 
 
@@ -91,6 +95,12 @@ def error_parts(features: Float[Array, "samples units"], targets: Float[Array, "
 
     **Arguments:** `features`: of the training samples, one a row; `targets`: theirs, noisy or not; `population`: of the same features and
     of the noiseless teacher. In double precision: at as many units as samples the fit takes all digits that single precision has.
+
+    >>> W, a = jnp.eye(3), jnp.array([1.0, -2.0])
+    >>> x = jax.random.normal(jax.random.key(0), (20, 3))
+    >>> parts = error_parts(relu_features(x, W), relu_features(x, W[:2]) @ a, relu_population(W, W[:2], a))
+    >>> print(bool(parts.test < 1e-4), "the teacher's units are among the student's")
+    True the teacher's units are among the student's
     """
     best = population.best()
     known = features @ best

@@ -137,12 +137,22 @@ def spectral_density(
 ) -> Estimate:
     """The density of eigenvalues on a grid, smoothed by a Gaussian of width `sigma`; see
     [`hessian_spectrum`][gradatim.landscape.hessian_spectrum].
+
+    >>> operator, grid = lx.DiagonalLinearOperator(jnp.ones(8)), jnp.linspace(0.0, 2.0, 101)
+    >>> density = spectral_density(operator, grid, key=jax.random.key(0), sigma=0.1, n_probes=2, steps=1)
+    >>> print(f"peak at {grid[density.value.argmax()]:.2f}, mass {density.value.sum() * 0.02:.2f}")
+    peak at 1.00, mass 1.00
     """
     return hessian_spectrum(operator, key=key, steps=steps, n_probes=n_probes).density(grid, sigma=sigma)
 
 
 def hessian_trace(operator: lx.AbstractLinearOperator, *, key: PRNGKeyArray, n_probes: int = 64) -> Estimate:
-    """The trace of H and its standard error, from `n_probes` products (Hutchinson)."""
+    """The trace of H and its standard error, from `n_probes` products (Hutchinson).
+
+    >>> trace = hessian_trace(lx.DiagonalLinearOperator(jnp.arange(4.0)), key=jax.random.key(0))
+    >>> print(f"{trace.value:.1f} ± {trace.standard_error:.1f}")
+    6.0 ± 0.0
+    """
     return trace_estimate(operator, key=key, n_probes=n_probes)
 
 
@@ -158,7 +168,8 @@ def count_outliers(
 
     - `"fraction"`: λ > `fraction` λ₁. The count then depends on how far training has gone: compare at equal loss.
     - `"gap"`: the index of the largest ratio λᵢ/λᵢ₊₁ among the first `3 n_classes`.
-    - `"edge"`: λ > `edge`, the end of the bulk: that of a null model (shuffled labels), or [`bulk_edge`][gradatim.landscape.bulk_edge].
+    - `"edge"`: λ > `edge`, the end of the bulk: that of a null model, as [`permuted_edge`][gradatim.landscape.permuted_edge], or
+      [`bulk_edge`][gradatim.landscape.bulk_edge].
 
     **Raises:** `ValueError` for a rule that does not exist or lacks its number.
 
@@ -193,7 +204,8 @@ def bulk_edge(eigenvalues: Float[Array, " m"], *, n_samples: int) -> Float[Array
 
         edge = s (1 + √(M/N))²,     s = median(λ > 0) / median of the law of unit variance
 
-    Of use for a *whitened* Gauss–Newton matrix; a bulk of unequal variances reaches further.
+    Of use for a *whitened* Gauss–Newton matrix; a bulk of unequal variances reaches further, as far as
+    [`permuted_edge`][gradatim.landscape.permuted_edge].
 
     **Arguments:** `eigenvalues`: all M of (1/N) XᵀX; `n_samples`: N.
 
@@ -206,6 +218,23 @@ def bulk_edge(eigenvalues: Float[Array, " m"], *, n_samples: int) -> Float[Array
     law = MarchenkoPastur(n_samples / ordered.size)
     scale = jnp.median(ordered[: min(ordered.size, n_samples)]) / law.quantile((1 + law.zero_mass) / 2)
     return scale * law.support[1]
+
+
+def permuted_edge(rows: Float[Array, "n m"], *, key: PRNGKeyArray) -> Float[Array, ""]:
+    """The largest eigenvalue of XᵀX once every column of X is permuted by itself: its variances are kept, its correlations are not.
+
+    What of a Gauss–Newton matrix, whose rows are gradients, lies above is more than chance makes of gradients of such sizes, be they
+    ever so unequal (parallel analysis; Horn, Psychometrika 30 (1965) 179-185).
+
+    **Arguments:** `rows`: X, scaled so that XᵀX is the matrix.
+
+    >>> rows = jnp.tile(jax.random.normal(jax.random.key(0), (1000, 1)) / 1000**0.5, (1, 4))
+    >>> print(f"{jnp.linalg.eigvalsh(rows.T @ rows)[-1]:.0f}, permuted {permuted_edge(rows, key=jax.random.key(1)):.0f}")
+    4, permuted 1
+    """
+    permuted = jax.random.permutation(key, rows, axis=0, independent=True)
+    gram = permuted @ permuted.T if rows.shape[0] < rows.shape[1] else permuted.T @ permuted
+    return jnp.linalg.eigvalsh(gram)[-1]
 
 
 @eqx.filter_jit

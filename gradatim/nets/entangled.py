@@ -162,6 +162,10 @@ class EntangledLayerNorm(eqx.Module):
     **Arguments:** `widths`: ascending; `is_masked`: mean and variance weigh each feature by the probability that it exists, so
     that a certain small width gives what the small network would; else they are those of the whole vector, zeros of dead features
     included, as in the authors' code; `eps`.
+
+    >>> norm = EntangledLayerNorm((2, 4))
+    >>> print(norm(jnp.array([1.0, 3.0, 7.0, 7.0]), jnp.array([1.0, 0.0])).round(2) + 0)
+    [-1.  1.  0.  0.]
     """
 
     scale: Float[Array, " width"]
@@ -198,6 +202,11 @@ class EntangledEmbedding(eqx.Module):
     """Vectors of tokens that may be shorter.
 
     **Arguments:** `n_tokens`; `widths`: ascending; `key`.
+
+    >>> embedding = EntangledEmbedding(5, (2, 4), key=jax.random.key(0))
+    >>> vectors = embedding(jnp.array([3, 0]), jnp.array([1.0, 0.0]))
+    >>> vectors.shape, bool((vectors[:, 2:] == 0).all())
+    ((2, 4), True)
     """
 
     weight: Float[Array, "tokens width"]
@@ -227,6 +236,10 @@ class MixedDepth(eqx.Module):
         y = Σ_d p_d h_d,   h_d the output after d blocks
 
     **Arguments:** `blocks`: `x = block(x, *args)`; `depths`: ascending, the last the number of blocks.
+
+    >>> mixed = MixedDepth([lambda x: 2 * x, lambda x: x + 3], (1, 2))
+    >>> float(mixed(jnp.array(1.0), jnp.array([0.25, 0.75])))
+    4.25
     """
 
     blocks: tuple[Any, ...]

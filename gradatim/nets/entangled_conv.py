@@ -25,7 +25,7 @@ class EntangledConv(eqx.Module):
 
     **Arguments:** `out_options`, `in_options`: numbers of channels, ascending; `kernel_options`: odd sides, ascending; `stride`;
     `dilation`; `is_depthwise`: one kernel a channel, for which out and in are one choice, given as `out_options`; `has_bias`;
-    `mixing`: `"outputs"` runs every combination of options and mixes what they give, which is the same and dearer, for comparison;
+    `mixing`: `"outputs"` runs every combination of options, sliced, and mixes what they give: the same, and dearer, for comparison;
     `is_row_wise`: rows of the kernel as small matrix products in place of a native convolution, the faster form for images of up to some
     14 pixels a side inside a compiled loop on a CPU; `key`.
 
@@ -101,22 +101,28 @@ class EntangledConv(eqx.Module):
         p_in: Float[Array, " _"] | None = None,
         p_kernel: Float[Array, " _"] | None = None,
     ) -> Float[Array, "out rows columns"]:
-        """Σᵢ pᵢ op(x; Pad Wᵢ): every combination by itself, zero-padded, then mixed. The same, at as many passes as combinations."""
+        """Σᵢ pᵢ Pad(op(x; Wᵢ)): every combination by itself, sliced, then mixed. The same, at as many passes as combinations."""
         given = ((p_out, self.out_options), (p_in, self.in_options), (p_kernel, self.kernel_options))
         distributions = [jnp.ones(1) if p is None else checked_probabilities(p, len(options)) for p, options in given]
         total = jnp.zeros(())
         for combination in itertools.product(*(range(len(p)) for p in distributions)):
             share = math.prod((p[i] for p, i in zip(distributions, combination, strict=True)), start=jnp.ones(()))
-            certain = [jax.nn.one_hot(i, len(p)) for p, i in zip(distributions, combination, strict=True)]
-            bias = None if self.bias is None else nested_mask(certain[0], self.out_options) * self.bias
-            total = total + share * self._convolved(x, self.mask(*certain) * self.weight, bias)
+            weight, bias = self._sliced(*combination)
+            y = self._convolved(x[: len(weight) if self.is_depthwise else weight.shape[1]], weight, bias)
+            total = total + share * jnp.pad(y, ((0, self.out_options[-1] - len(y)), (0, 0), (0, 0)))
         return total
 
-    def subnet(self, out: int = -1, in_: int = -1, kernel: int = -1) -> eqx.nn.Conv2d:
-        """The plain layer of the options at some positions, its weights sliced."""
+    def _sliced(self, out: int, in_: int, kernel: int) -> tuple[Array, Array | None]:
+        """Weights and bias of the options at some positions."""
         n_out, n_in, side = self.out_options[out], self.in_options[in_], self.kernel_options[kernel]
         rim = (self.kernel_options[-1] - side) // 2
         weight = self.weight[:n_out, :n_in, rim : rim + side, rim : rim + side]
+        return weight, None if self.bias is None else self.bias[:n_out]
+
+    def subnet(self, out: int = -1, in_: int = -1, kernel: int = -1) -> eqx.nn.Conv2d:
+        """The plain layer of the options at some positions, its weights sliced."""
+        weight, bias = self._sliced(out, in_, kernel)
+        n_out, n_in, side, _ = weight.shape
         groups = n_out if self.is_depthwise else 1
         layer = eqx.filter_eval_shape(
             lambda key: eqx.nn.Conv2d(
@@ -133,7 +139,7 @@ class EntangledConv(eqx.Module):
             jax.random.key(0),
         )
         layer = eqx.tree_at(lambda layer: layer.weight, layer, weight)
-        return layer if self.bias is None else eqx.tree_at(lambda layer: layer.bias, layer, self.bias[:n_out, None, None])
+        return layer if bias is None else eqx.tree_at(lambda layer: layer.bias, layer, bias[:, None, None])
 
     def _convolved(self, x: Array, weight: Array, bias: Array | None) -> Array:
         if self.is_row_wise:

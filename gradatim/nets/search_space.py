@@ -152,7 +152,12 @@ class SearchSpace:
 
 
 def entropies(probabilities: Probabilities) -> dict[str, Float[Array, ...]]:
-    """The entropy of each choice's distribution over its largest, the logarithm of the number of options: 1 is undecided, 0 decided."""
+    """The entropy of each choice's distribution over its largest, the logarithm of the number of options: 1 is undecided, 0 decided.
+
+    >>> found = entropies({"kernel": jnp.array([0.5, 0.5]), "width": jnp.array([0.0, 1.0, 0.0])})
+    >>> print(" ".join(f"{name} {abs(h):.1f}" for name, h in found.items()))
+    kernel 1.0 width 0.0
+    """
 
     def of(p: Array) -> Array:
         positive = jnp.where(p > 0, p, 1.0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -76,6 +78,13 @@ class SeparableGroup(eqx.Module):
             x = normalised(pointwise(depthwise(jax.nn.relu(x), p_kernel=p)), self.n_groups)
         return x
 
+    def subnet(self, option: int) -> eqx.nn.Sequential:
+        """The plain layers of one kernel, their weights sliced."""
+        parts: list[Any] = []
+        for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
+            parts += [eqx.nn.Lambda(jax.nn.relu), depthwise.subnet(kernel=option), pointwise.subnet(), _normalisation(self.n_groups)]
+        return eqx.nn.Sequential(parts)
+
 
 class MixedOperation(eqx.Module):
     """One of several operations, in groups that own their weights; within a group the options are entangled.
@@ -88,6 +97,10 @@ class MixedOperation(eqx.Module):
 
     **Arguments:** `groups`: `op(x, p)` with p over the group's options; `counts`: how many options each group has; `has_shares`: may be a
     traced bool; `mixing`: `"outputs"` runs each option by itself and mixes what they give, the other way to build a supernet.
+
+    >>> edge = MixedOperation([lambda x, p: x, lambda x, p: (p[0] + 3 * p[1]) * x], (1, 2))
+    >>> float(edge(jnp.ones((1, 1, 1)), jnp.array([0.5, 0.25, 0.25]))[0, 0, 0])
+    1.5
     """
 
     groups: tuple[Any, ...]
@@ -121,6 +134,14 @@ class MixedOperation(eqx.Module):
             within, share = jnp.where(self.has_shares, within, p), jnp.where(self.has_shares, share, 1.0)
             total = total + share * group(x, within)
         return total
+
+    def subnet(self, option: int) -> Any:
+        """The plain operation at one position among all options."""
+        for group, count in zip(self.groups, self.counts, strict=True):
+            if option < count:
+                return group.subnet(option)
+            option -= count
+        raise ValueError(f"option must lie below the {sum(self.counts)} of the operation, got {option + sum(self.counts)}")
 
 
 class Cell(eqx.Module):
@@ -171,9 +192,34 @@ class Cell(eqx.Module):
     ) -> Float[Array, "twice rows columns"]:
         """Both nodes, one after the other."""
         x = normalised(self.preprocess(jax.nn.relu(x)), self.n_groups)
-        first = self.edges[0](x, probabilities[0])
-        second = self.edges[1](x, probabilities[1]) + self.edges[2](first, probabilities[2])
-        return jnp.concatenate([first, second])
+        return _wired(x, [functools.partial(edge, probabilities=p) for edge, p in zip(self.edges, probabilities, strict=True)])
+
+    def subnet(self, options: Sequence[int]) -> PlainCell:
+        """The cell with one operation an edge."""
+        edges = tuple(edge.subnet(option) for edge, option in zip(self.edges, options, strict=True))
+        start = eqx.nn.Sequential([eqx.nn.Lambda(jax.nn.relu), self.preprocess.subnet(), _normalisation(self.n_groups)])
+        return PlainCell(start, edges)
+
+
+class PlainCell(eqx.Module):
+    """A cell of plain layers."""
+
+    preprocess: eqx.nn.Sequential
+    edges: tuple[Any, ...]
+
+    def __call__(self, x: Float[Array, "channels height width"], *, key: PRNGKeyArray | None = None) -> Float[Array, "twice rows columns"]:
+        """Both nodes, one after the other."""
+        del key
+        return _wired(self.preprocess(x), self.edges)
+
+
+def _wired(x: Array, edges: Sequence[Callable[[Array], Array]]) -> Array:
+    first = edges[0](x)
+    return jnp.concatenate([first, edges[1](x) + edges[2](first)])
+
+
+def _normalisation(n_groups: int) -> eqx.nn.Lambda:
+    return eqx.nn.Lambda(functools.partial(normalised, n_groups=n_groups))
 
 
 class CellSupernet(eqx.Module):
@@ -191,6 +237,8 @@ class CellSupernet(eqx.Module):
     >>> net = CellSupernet(1, 8, 10, n_channels=4, hidden=16, normal=("sep3", "sep3", "dil3"), n_groups=2, key=jax.random.key(0))
     >>> net.space.n_architectures, eqx.filter_eval_shape(net, jnp.zeros((1, 8, 8)), net.space.one_hot(jnp.zeros(3, int))).shape
     (64, (10,))
+    >>> net.n_parameters((0, 0, 0)) < net.n_parameters((1, 1, 1))
+    True
     """
 
     cells: tuple[Cell, ...]
@@ -247,6 +295,18 @@ class CellSupernet(eqx.Module):
         for cell, given in zip(self.cells, (reduce, normal, reduce), strict=True):
             image = cell(image, given)
         return self.readout(jax.nn.relu(self.hidden(_halved(image).reshape(-1))))
+
+    def n_parameters(self, positions: Sequence[int]) -> int:
+        """Of the network of an architecture alone, biases included."""
+        return _size(eqx.filter_eval_shape(lambda net: net.subnet(positions), self))
+
+    def subnet(self, positions: Sequence[int]) -> eqx.nn.Sequential:
+        """The network of an architecture, of plain layers with sliced weights: `subnet(image)`."""
+        self.space.decode(positions)
+        reduce, normal = tuple(positions[:3]), tuple(positions[3:]) or (0, 0, 0)
+        cells = [cell.subnet(options) for cell, options in zip(self.cells, (reduce, normal, reduce), strict=True)]
+        end = [eqx.nn.Lambda(_halved), eqx.nn.Lambda(jnp.ravel), self.hidden.subnet(0), eqx.nn.Lambda(jax.nn.relu), self.readout.subnet(0)]
+        return eqx.nn.Sequential([*cells, *end])
 
 
 class MacroSupernet(eqx.Module):
@@ -310,7 +370,7 @@ class MacroSupernet(eqx.Module):
 
     def n_parameters(self, positions: Sequence[int]) -> int:
         """Of the network of an architecture alone, biases included."""
-        return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(self._layers(positions), eqx.is_array)))
+        return _size(eqx.filter_eval_shape(lambda net: net._layers(positions), self))
 
     def subnet(self, positions: Sequence[int]) -> eqx.nn.Sequential:
         """The network of an architecture, of plain layers with sliced weights: `subnet(image)`."""
@@ -327,6 +387,10 @@ class MacroSupernet(eqx.Module):
             layers.append(convolution.subnet(positions[2 * i], before, positions[2 * i + 1]))
             before = positions[2 * i]
         return [*layers, self.readout.subnet(before)]
+
+
+def _size(layers: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(layers) if hasattr(leaf, "shape"))
 
 
 def _halved(x: Float[Array, "channels height width"]) -> Float[Array, "channels rows columns"]:

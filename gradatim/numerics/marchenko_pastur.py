@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .checks import is_known
 
@@ -98,6 +98,26 @@ class MarchenkoPastur(eqx.Module):
 
         phi = jax.vmap(solve)(1 - jnp.maximum(wanted, self.zero_mass).ravel()).reshape(wanted.shape)
         return jnp.where((wanted <= self.zero_mass) & (self.zero_mass > 0), 0, self._eigenvalue(phi))
+
+    def sample(self, key: PRNGKeyArray, n: int, p: int) -> Float[Array, " n"]:
+        """The eigenvalues of XᵀX, ascending, of one draw of p samples of n parameters: the law, as far as finite sizes have it.
+
+        **Arguments:** `n`, `p` ≥ 1, with p/n as near to α as whole numbers come.
+
+        **Raises:** `ValueError` for numbers of another ratio.
+
+        >>> found = MarchenkoPastur(0.25).sample(jax.random.key(0), 400, 100)
+        >>> int((found == 0).sum()), bool(jnp.abs(found[300] - 0.25) < 0.1)
+        (300, True)
+        """
+        if min(n, p) < 1:
+            raise ValueError(f"n and p must be at least 1, got {n} and {p}")
+        if is_known(self.alpha) and abs(p - float(self.alpha) * n) >= 1:
+            raise ValueError(f"p/n must be alpha, {float(self.alpha):.4g}, got {p}/{n}")
+        # Drawn flat, which XLA compiles faster.
+        X = jax.random.normal(key, (p * n,), self.alpha.dtype).reshape(p, n) / n**0.5
+        found = jnp.linalg.eigvalsh(X @ X.T if p < n else X.T @ X)
+        return jnp.concatenate([jnp.zeros(max(n - p, 0), found.dtype), found])
 
     def quadrature(self, *, n_nodes: int = 4096) -> tuple[Float[Array, " nodes"], Float[Array, " nodes"]]:
         """Nodes λ and weights of the part that does not lie at zero, whose sum is min(1, α).

@@ -23,7 +23,11 @@ LEAST_CONCENTRATION = 1e-3
 
 
 def softmax_mixture(logits: Logits, key: PRNGKeyArray, step: Any = 0) -> Probabilities:
-    """P = softmax(a), the same each time (DARTS, Liu et al., arXiv:1806.09055)."""
+    """P = softmax(a), the same each time (DARTS, Liu et al., arXiv:1806.09055).
+
+    >>> print(softmax_mixture({"kernel": jnp.log(jnp.array([1.0, 3.0]))}, jax.random.key(0))["kernel"].round(2))
+    [0.25 0.75]
+    """
     del key, step
     return {name: jax.nn.softmax(a, axis=-1) for name, a in logits.items()}
 
@@ -44,7 +48,12 @@ def sparsemax_mixture(logits: Logits, key: PRNGKeyArray, step: Any = 0) -> Proba
 
 
 def dirichlet_mixture(logits: Logits, key: PRNGKeyArray, step: Any = 0) -> Probabilities:
-    """P ~ Dirichlet(elu(a) + 1), differentiated along the sample's path (DrNAS, Chen et al., arXiv:2006.10355)."""
+    """P ~ Dirichlet(elu(a) + 1), differentiated along the sample's path (DrNAS, Chen et al., arXiv:2006.10355).
+
+    >>> rows = jnp.broadcast_to(jnp.array([[0.0, 1.0]]), (10_000, 2))
+    >>> print(f"{dirichlet_mixture({'kernel': rows}, jax.random.key(0))['kernel'][:, 1].mean():.1f} in theory 2/(1 + 2)")
+    0.7 in theory 2/(1 + 2)
+    """
     del step
     concentrations = {name: jnp.maximum(jax.nn.elu(a) + 1, LEAST_CONCENTRATION) for name, a in logits.items()}
     # As `jax.random.dirichlet` does it, for all choices in one draw: normalised gammas, by their logarithms.
@@ -74,7 +83,12 @@ def gumbel_straight_through(temperature: optax.ScalarOrSchedule) -> Sampler:
 
 
 def uniform_one_hot(logits: Logits, key: PRNGKeyArray, step: Any = 0) -> Probabilities:
-    """One option of each choice with equal chance, whatever the logits (SPOS, Guo et al., arXiv:1904.00420)."""
+    """One option of each choice with equal chance, whatever the logits (SPOS, Guo et al., arXiv:1904.00420).
+
+    >>> drawn = uniform_one_hot({"kernel": jnp.array([9.0, 0.0, 0.0])}, jax.random.key(0))["kernel"]
+    >>> sorted(drawn.tolist())
+    [0.0, 0.0, 1.0]
+    """
     del step
     noise = _split(logits, jax.random.uniform(key, (_flat(logits).size,)))
     return {name: jax.nn.one_hot(jnp.argmax(noise[name], axis=-1), a.shape[-1], dtype=a.dtype) for name, a in logits.items()}

@@ -45,7 +45,13 @@ class ArchitectureLosses(NamedTuple):
 
 
 def official_logit_optimizer(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Adam for logits with the constants of the authors' code: β = (0.5, 0.999), and 1e-3 a added to the gradient."""
+    """Adam for logits with the constants of the authors' code: β = (0.5, 0.999), and 1e-3 a added to the gradient.
+
+    >>> optimizer = official_logit_optimizer(3e-4)
+    >>> step, _ = optimizer.update(jnp.array(2.0), optimizer.init(jnp.array(1.0)), jnp.array(1.0))
+    >>> print(f"{step:.4f}")
+    -0.0003
+    """
     return optax.chain(optax.add_decayed_weights(1e-3), optax.adam(learning_rate, b1=0.5, b2=0.999))
 
 
@@ -131,6 +137,11 @@ def second_order_gradient(
     step of 0.01/‖v‖, which rounding ruins where ‖v‖ is small.
 
     **Arguments:** `train(weights, logits)`, `validation(weights, logits)`: scalars; `rate`: η.
+
+    >>> train = lambda w, a: (w - a) ** 2 / 2
+    >>> value, gradient = second_order_gradient(train, lambda w, a: w**2 / 2, jnp.array(3.0), jnp.array(1.0), rate=0.5)
+    >>> float(value), float(gradient)  # w' = 2, and a step of the logits moves it by the rate
+    (2.0, 1.0)
     """
     ahead = jax.tree.map(lambda w, g: w - rate * g, weights, jax.grad(train)(weights, logits))
     value, (v, direct) = jax.value_and_grad(validation, (0, 1))(ahead, logits)
@@ -168,6 +179,7 @@ def search_architecture(
     key: PRNGKeyArray,
     batch_size: int = 64,
     order: int = 1,
+    inner_rate: float = 0.025,
     weight_optimizer: optax.GradientTransformation,
     logit_optimizer: optax.GradientTransformation | None,
     every: int = 10,
@@ -178,6 +190,15 @@ def search_architecture(
     `batch_size`; `every`: steps between two notes; the others as for [`ArchitectureSearch`][gradatim.optim.ArchitectureSearch].
 
     **Raises:** `ValueError` for fewer examples than a batch, or steps below 1.
+
+    >>> from gradatim.nets import Choice
+    >>> loss = lambda model, p, batch: jnp.mean((model - p["x"] @ jnp.array([1.0, 2.0]) * batch) ** 2)
+    >>> found = search_architecture(
+    ...     jnp.zeros(()), SearchSpace((Choice("x", ("one", "two")),)), loss, jnp.ones(8), jnp.zeros(8), sampler=softmax_mixture, steps=3,
+    ...     key=jax.random.key(0), batch_size=4, weight_optimizer=optax.sgd(0.1), logit_optimizer=optax.sgd(1.0), every=1,
+    ... )
+    >>> found.steps.tolist(), found.incumbents.tolist()
+    ([1, 2, 3], [[0], [0], [0]])
     """
     for name, data in (("train", train), ("validation", validation)):
         n = len(jax.tree.leaves(data)[0])
@@ -185,7 +206,7 @@ def search_architecture(
             raise ValueError(f"{name} must hold at least a batch of {batch_size} examples, got {n}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    method = ArchitectureSearch(loss, sampler, weight_optimizer, logit_optimizer, order=order)
+    method = ArchitectureSearch(loss, sampler, weight_optimizer, logit_optimizer, order, inner_rate)
     key_logits, key_steps = jax.random.split(key)
     state = method.init(model, space.logits(key_logits))
 
@@ -247,6 +268,12 @@ def random_architectures(score: Score, space: SearchSpace, *, n_evaluations: int
     """Scores architectures drawn without repetition, as long as there are any.
 
     **Raises:** `ValueError` for fewer than one evaluation.
+
+    >>> from gradatim.nets import Choice
+    >>> space = SearchSpace((Choice("width", (2, 4, 8)), Choice("depth", (1, 2))))
+    >>> found = random_architectures(lambda positions: positions.sum(axis=1), space, n_evaluations=6, key=jax.random.key(0))
+    >>> len(found.scores), found.incumbents[-1].tolist()
+    (6, [2, 1])
     """
     if n_evaluations < 1:
         raise ValueError(f"n_evaluations must be at least 1, got {n_evaluations}")
@@ -274,6 +301,12 @@ def evolved_architectures(
     Population 30, ten parents, ten mutants at rate 0.2 and ten crossings are the authors'.
 
     **Raises:** `ValueError` for counts below 1 or a rate outside (0, 1].
+
+    >>> from gradatim.nets import Choice
+    >>> space = SearchSpace((Choice("width", (2, 4, 8)), Choice("depth", (1, 2))))
+    >>> found = evolved_architectures(lambda positions: positions.sum(axis=1), space, n_evaluations=6, key=jax.random.key(0), population=2)
+    >>> len(found.scores), found.incumbents[-1].tolist()
+    (6, [2, 1])
     """
     if min(n_evaluations, population, n_parents) < 1 or not 0 < mutation_rate <= 1:
         raise ValueError(

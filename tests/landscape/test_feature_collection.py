@@ -75,6 +75,15 @@ def test_repulsion_lies_between_no_repeats_and_independence():
     assert np.isclose(repelled_collection_time(5, 1.0), (5 * harmonic(5) + 5) / 2)
 
 
+def test_compiled_with_traced_strengths_and_tails():
+    strengths, tail = jnp.array([2.0, 1.0, 1.0]), jnp.asarray(1.5)
+    assert np.allclose(jax.jit(selection_probabilities)(strengths, tail), selection_probabilities(strengths, 1.5))
+    repelled = jax.jit(repelled_collection_time, static_argnums=0)(11, tail)
+    assert np.isclose(repelled, repelled_collection_time(11, 1.5), rtol=1e-6)
+    simulated = jax.jit(lambda a, mu: simulate_collection(jax.random.key(0), 3, tail=a, held_strength=mu, n_trials=4))(tail, tail / 3)
+    assert np.array_equal(simulated, simulate_collection(jax.random.key(0), 3, tail=1.5, held_strength=0.5, n_trials=4))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

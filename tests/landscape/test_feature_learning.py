@@ -193,6 +193,15 @@ def test_the_energy_is_a_sum_over_blocks_of_any_activation():
         assert np.allclose(rho.shape[1] / 12 * np.sum(abs(hat) ** 2, axis=(1, 2)), part)
 
 
+@pytest.mark.parametrize("order", [7, 8])
+def test_the_transform_of_residues_gives_what_projectors_give(order):
+    group, w = cyclic_group(order), np.random.default_rng(4).normal(size=(2 * order, 3))
+    sums = np.zeros((order, 3))
+    np.add.at(sums, group.table, np.maximum(w[:order][:, None] + w[order:], 0))
+    expected = np.sum((group.isotypic_projectors @ sums) ** 2, axis=1) / 2
+    assert np.allclose(energy_parts(jnp.asarray(w), group, jax.nn.relu)[1:], expected[1:])
+
+
 def test_o11_a_relabelled_group_has_the_same_energies_and_permuted_blocks():
     group, w = cyclic_group(7), np.random.default_rng(3).normal(size=(14, 5))
     renamed = 3 * np.arange(7) % 7

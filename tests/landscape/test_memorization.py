@@ -39,6 +39,13 @@ def test_every_pair_has_the_same_multiplier(power):
     assert np.allclose(multiplier, multiplier[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 3.0])
+def test_compiled_with_a_traced_power(power):
+    p = jnp.asarray(P, jnp.float32)
+    assert np.allclose(jax.jit(memorization_solution)(p, jnp.asarray(power, jnp.float32)), memorization_solution(p, power), atol=1e-6)
+    assert jnp.isfinite(jax.jacobian(memorization_solution, 1)(p, jnp.asarray(power, jnp.float32))).all()
+
+
 @pytest.mark.parametrize(
     ("p", "power", "message"),
     [([0.5, 0.5], 0.9, "power must be at least 1, got 0.9"), ([-0.1, 1.1], 1.0, "not be negative"), ([0.0, 0.0], 1.0, "not all 0")],

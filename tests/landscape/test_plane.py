@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,18 @@ def test_the_slice_is_the_loss_at_its_points():
     x, y = jnp.array([0.0, 0.5, 1.0]), jnp.array([-1.0, 1.0])
     values = plane_slice(lambda w: w[0] ** 2 + 10 * w[1] + 100 * w[2], plane, x, y)
     assert np.allclose(values, x[:, None] ** 2 + 10 * jnp.broadcast_to(y, (3, 2)))
+
+
+def test_networks_with_leaves_that_are_no_arrays():
+    a, b, c = (eqx.nn.MLP(2, 1, 3, 1, activation=jnp.tanh, key=jax.random.key(i)) for i in range(3))
+    plane = plane_through(a, b, c)
+    x, y = plane.coordinates(c)
+    back = plane.at(x, y)
+    assert back.activation is a.activation
+    far = jax.tree.map(lambda one, other: float(abs(one - other).max()), eqx.filter(back, eqx.is_array), eqx.filter(c, eqx.is_array))
+    assert max(jax.tree.leaves(far)) < 1e-5
+    values = plane_slice(lambda net: net(jnp.ones(2))[0], plane, x[None], y[None])
+    assert np.allclose(values, c(jnp.ones(2)), atol=1e-5)
 
 
 def test_points_on_one_line_are_refused():

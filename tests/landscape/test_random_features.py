@@ -6,6 +6,7 @@ from scipy.integrate import solve_ivp
 
 from gradatim.landscape import (
     Population,
+    deep_linear_flow,
     deep_linear_time,
     error_parts,
     rademacher_complexity,
@@ -117,12 +118,21 @@ def test_deep_modes_take_the_time_that_their_equation_takes(double, depth):
         assert np.allclose(times, np.log(odds / (start / (end - start))) / (2 * s), rtol=1e-12)
 
 
+@pytest.mark.parametrize("depth", [1.0, 3.0])
+def test_the_flow_of_a_deep_mode_is_the_inverse_of_its_times(double, depth):
+    times = deep_linear_time(jnp.asarray(SHARES), 1.5, 0.5, depth=depth, start=0.01)
+    found = deep_linear_flow(times, 1.5, 0.5, depth=depth, start=0.01)
+    assert np.allclose(found / 3, SHARES, rtol=1e-6)
+
+
 def test_modes_that_cannot_be_are_refused():
     for name, numbers in {"correlation": (0.0, 1.0, 0.1), "eigenvalue": (1.0, -1.0, 0.1), "start": (1.0, 1.0, 0.0)}.items():
         with pytest.raises(ValueError, match=f"{name} must be positive, got"):
             deep_linear_time(0.5, numbers[0], numbers[1], depth=2.0, start=numbers[2])
     with pytest.raises(ValueError, match=r"depth must be at least 1, got 0\.5"):
         deep_linear_time(0.5, 1.0, 1.0, depth=0.5, start=0.1)
+    with pytest.raises(ValueError, match="time must not be negative and must ascend"):
+        deep_linear_flow(jnp.array([1.0, 0.5]), 1.0, 1.0, depth=2.0, start=0.1)
     for share in (0.05, 1.0):
         with pytest.raises(ValueError, match=r"share must lie between that of the start, 0.1, and 1, got"):
             deep_linear_time(share, 1.0, 1.0, depth=2.0, start=0.1)

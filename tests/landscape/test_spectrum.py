@@ -10,6 +10,7 @@ from gradatim.landscape import (
     count_outliers,
     hessian_spectrum,
     hessian_trace,
+    permuted_edge,
     spectral_density,
     top_eigenpairs,
 )
@@ -37,6 +38,22 @@ def test_o5_a_spike_leaves_the_bulk_where_theory_says(double):
     assert abs(edge - 2.094) < 0.1
     assert abs(known[1] - edge) < 0.15
     assert int(count_outliers(values, "edge", edge=edge + 0.15)) == 1
+
+
+def test_a_spike_is_not_in_the_edge_of_permuted_columns_whatever_their_variances(double):
+    n, m, random = 1000, 200, np.random.default_rng(0)
+    scales = np.where(np.arange(m) < 20, 3.0, 0.3)
+    noise = random.normal(size=(n, m)) * scales
+    direction = random.normal(size=m) * scales
+    rows = noise + 6 * random.choice([-1, 1], n)[:, None] * direction / np.linalg.norm(direction)
+    edge, of_noise = (float(permuted_edge(jax.device_put(x / n**0.5), key=jax.random.key(0))) for x in (rows, noise))
+    values = np.linalg.eigvalsh(rows.T @ rows / n)[::-1]
+    assert abs(of_noise / np.linalg.eigvalsh(noise.T @ noise / n)[-1] - 1) < 0.05
+    assert values[0] > edge > values[1]
+    # Scaled to the median variance, the law of equal ones takes the wider columns for outliers.
+    assert int(count_outliers(jax.device_put(values), "edge", edge=bulk_edge(jax.device_put(values), n_samples=n))) >= 20
+    wide = np.random.default_rng(1).normal(size=(50, 200)) / 50**0.5
+    np.testing.assert_allclose(permuted_edge(jax.device_put(wide), key=jax.random.key(0)), (1 + 200**0.5 / 50**0.5) ** 2, rtol=0.1)
 
 
 def test_o6_density_has_mass_one_and_moments_are_traces(getkey, double):

@@ -141,3 +141,20 @@ def test_bad_numbers_are_refused():
         law.stieltjes(-1.0)
     with pytest.raises(ValueError, match="n_nodes must be at least 1, got 0"):
         law.quadrature(n_nodes=0)
+
+
+@pytest.mark.parametrize(("n", "p"), [(400, 100), (200, 300)])
+def test_a_sample_follows_the_law(double, n, p):
+    law = MarchenkoPastur(p / n)
+    found = np.asarray(law.sample(jax.random.key(0), n, p))
+    assert found.shape == (n,) and (np.diff(found) >= 0).all() and (found == 0).sum() == max(n - p, 0)
+    # Eigenvalues repel each other: the distance from the law falls as 1/n.
+    ranks = (np.arange(n) + 0.5) / n
+    positive = found > 0
+    assert np.abs(np.asarray(law.cdf(jnp.asarray(found)))[positive] - ranks[positive]).max() < 5 / n
+
+
+@pytest.mark.parametrize(("n", "p", "message"), [(100, 0, "n and p must be at least 1"), (100, 52, r"p/n must be alpha, 0\.5, got 52/100")])
+def test_draws_of_another_ratio_are_refused(n, p, message):
+    with pytest.raises(ValueError, match=message):
+        MarchenkoPastur(0.5).sample(jax.random.key(0), n, p)

@@ -236,6 +236,22 @@ def test_a_whole_search_notes_its_way():
     assert all(0 < h <= 1.001 for values in result.entropies.values() for h in values) and (np.diff(result.seconds) > 0).all()
 
 
+def test_a_whole_search_looks_ahead_by_the_inner_rate():
+    train, validation = examples(16, jax.random.key(8)), examples(16, jax.random.key(9))
+    given = {"sampler": softmax_mixture, "steps": 1, "key": jax.random.key(10), "batch_size": 4}
+    optimizers = {"weight_optimizer": optax.sgd(0.05), "logit_optimizer": optax.sgd(1.0)}
+
+    def moved(**order):
+        model = jnp.array([0.5, 1.0, 0.2])
+        found = search_architecture(model, SPACE, mixture_loss, train, validation, **given, **optimizers, **order)
+        return found.logits["a"]
+
+    first = moved()
+    # As the step ahead shrinks, order 2 becomes order 1; a longer one changes what the logits learn.
+    near, far = (np.abs(moved(order=2, inner_rate=rate) - first).max() for rate in (1e-5, 0.1))
+    assert near < 1e-3 * far and far > 0.01
+
+
 def score(positions):
     """Best at (2, 1)."""
     return np.asarray(positions) @ np.array([1.0, 0.5])

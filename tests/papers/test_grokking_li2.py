@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gradatim.lab import Measure, Session, read_paper, validate
-from gradatim.landscape import Pairs, cyclic_group
+from gradatim.landscape import PairNetwork, Pairs, cyclic_group
 from gradatim.papers import grokking_li2 as paper
-from gradatim.papers.grokking_li2 import grokking, judging, tables, training
+from gradatim.papers.grokking_li2 import grokking, judging, lazy, tables, training
 
 TOML = Path(paper.__file__).parents[1] / "grokking_li2.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -41,8 +41,8 @@ def test_claims_without_training_hold_and_the_printed_energy_does_not(smoke):
         assert verdicts[name]["verdict"] == "holds", verdicts[name]
     energy = verdicts["C4"]["parts"]
     assert energy.pop("printed_energy")["verdict"] == "fails" and all(part["verdict"] == "holds" for part in energy.values())
-    lazy = verdicts["C1"]["parts"]
-    assert lazy["gradient_error"]["verdict"] == lazy["late_gradient_without_decay"]["verdict"] == "holds"
+    fading = verdicts["C1"]["parts"]
+    assert fading["gradient_error"]["verdict"] == fading["late_gradient_without_decay"]["verdict"] == "holds"
     muon = verdicts["C10"]["parts"]
     assert muon["smallest_alignment"]["verdict"] == muon["collection_ratio"]["verdict"] == "holds"
 
@@ -95,15 +95,31 @@ def test_arms_of_one_seed_share_first_weights_and_pairs(smoke):
     assert set(trained.dims) >= {"step", "arm", "seed"} and (trained["test_accuracy"] <= 1).all()
 
 
-def test_gram_ratios_are_those_of_written_out_matrices():
-    F, seen = np.random.default_rng(0).normal(size=(6, 4)) + 1, np.arange(6) < 5
-    found = jax.jit(training._gram_ratios)(jnp.asarray(F), jnp.asarray(seen))
-    F = F[:5]
-    centred = F - F.mean(axis=0)
-    for name, gram in (("nodes", centred.T @ centred), ("samples", centred @ F.T)):
-        n = len(gram)
-        off = (abs(gram).sum() - abs(np.diag(gram)).sum()) / (n * (n - 1))
-        assert np.isclose(found[f"off_diagonal_{name}"], off / abs(np.diag(gram)).mean())
+def test_isotropy_is_the_mean_square_of_a_centred_feature():
+    random, order = np.random.default_rng(0), 8
+    weights = random.uniform(-1, 1, (2, 200_000, order)) / (2 * order) ** 0.5
+    one, other = ((weights[0, :, i] + weights[1, :, i]) ** 2 for i in (0, 1))
+    assert np.isclose(lazy.isotropy(order), np.mean(one**2 - one * other), rtol=0.02)
+
+
+def test_muon_of_the_authors_is_their_written_out_step():
+    random = np.random.default_rng(0)
+    weights, rate, decay = random.normal(size=(6, 10)), 0.02, 0.1
+    network = PairNetwork(jnp.asarray(weights, jnp.float32), jnp.zeros((10, 3), jnp.float32))
+    optimizer = training._optimizer("muon", jnp.asarray(rate), jnp.asarray(decay))
+    state, momentum, ours = optimizer.init(network), np.zeros((6, 10)), network.first
+    update = jax.jit(optimizer.update)
+    for _ in range(2):
+        gradient = random.normal(size=(6, 10))
+        updates, state = update(PairNetwork(jnp.asarray(gradient, jnp.float32), network.readout), state, PairNetwork(ours, network.readout))
+        ours = ours + updates.first
+        momentum = momentum + 0.01 * (gradient - momentum)
+        X = momentum / np.linalg.norm(momentum)
+        for a, b, c in training.MUON_TRIPLES:
+            A = X @ X.T
+            X = a * X + (b * A + c * A @ A) @ X
+        weights = (1 - rate * decay) * weights - rate * X
+        assert np.allclose(ours, weights, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import xarray as xr
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import linear_mode_connectivity as paper
@@ -29,6 +28,7 @@ def test_toys_and_linear_networks_are_as_known_beforehand(smoke):
     measures = smoke[0].measures
     assert abs(measures["C5.product_barrier"].value - 0.5) < 1e-9
     assert abs(measures["C5.permutation_barrier"].value - 0.0081288) < 1e-7
+    assert measures["C5.matched_barrier"].value < 1e-14
     assert measures["C4.linear_net_barrier"].value < 1e-12 and smoke[0].data["linear"]["whole"].values.min() > 1e-3
     verdict = read_paper(TOML).claims[4].judge(measures, "smoke")
     assert verdict["verdict"] == "holds"
@@ -36,7 +36,10 @@ def test_toys_and_linear_networks_are_as_known_beforehand(smoke):
 
 
 def test_the_integral_is_the_height_for_a_smooth_network_and_not_for_kinks(smoke):
-    tanh, relu = (judging.integral_errors(smoke[0].data[arm].to_dataset()) for arm in ("tanh", "relu"))
+    tanh, relu = (
+        judging.integral_errors(data["prediction"].sel(estimate="integral").values, data["middle"].values)
+        for data in (smoke[0].data[arm].to_dataset() for arm in ("tanh", "relu"))
+    )
     # Ten nodes on either side: what is left is the quadrature.
     assert tanh.max() <= 0.1 and relu[:, -1].min() > 0.5
 
@@ -125,11 +128,11 @@ def test_interval_of_a_rank_correlation_holds_its_value(value):
 
 def test_t2_what_is_below_the_noise_makes_no_ratio_larger():
     assert judging.at_least_noise(np.array([0.0, -1.0, 1e-7, 0.1])).tolist() == [1e-5, 1e-5, 1e-5, 0.1]
-    middle, predicted = np.array([[0.1, 0.0]]), np.array([[[0.101, 1e-5]]])
-    data = xr.Dataset(
-        {"middle": (("seed", "pair"), middle), "prediction": (("estimate", "seed", "pair"), predicted)}, {"estimate": ["integral"]}
-    )
-    assert np.allclose(judging.integral_errors(data), [[0.01, 0.02]])
+    assert np.allclose(judging.integral_errors(np.array([[0.101, 1e-5]]), np.array([[0.1, 0.0]])), [[0.01, 0.02]])
+
+
+def test_instability_is_over_the_mean_of_the_ends():
+    assert np.allclose(judging.instabilities(np.array([[0.1, 0.4, 0.3], [0.1, 0.1, 0.3]])), [0.2, 0.1])
 
 
 def test_ways_on_the_product_landscape_end_on_the_branch_of_their_sum():

@@ -87,7 +87,7 @@ def test_units_that_are_off_do_nothing():
 
 
 def test_weights_of_samples_have_mean_one_and_the_variance_of_their_size():
-    config = paper.Samples(population=50, sizes=(100, 400), draws=40)
+    config = paper.Samples(population=50, sizes=(100, 400), draws=40, seeds=3)
     weights = networks._drawn(config, jax.random.key(0))
     assert weights.shape == (3, 81, 50) and np.allclose(weights.mean(axis=2), 1) and (weights[:, -1] == 1).all()
     assert np.allclose([weights[:, :40].var(), weights[:, 40:80].var()], [0.49, 0.1225], rtol=0.1)

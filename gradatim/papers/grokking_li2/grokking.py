@@ -163,11 +163,28 @@ def run_phase(config: Phase, session: Session, key: PRNGKeyArray) -> Findings:
         "C6.constant_deviation": Measure.over_seeds(deviation),
     }
     untested = {}
+    if len(orders) > n:
+        measures["C6.dimension_ratio"] = _dimension_ratio(session, orders, crossing, n)
+    else:
+        untested["C6.dimension_ratio"] = "all groups are commutative"
     if n > 1:
         measures["C6.critical_fractions"] = Measure.paired_sequence(list(fraction[:n]))
     else:
         untested["C6.critical_fractions"] = "one group has no order"
     return Findings(measures, xr.DataTree.from_dict({"phase": data}), untested)
+
+
+def _dimension_ratio(session: Session, orders: np.ndarray, crossing: np.ndarray, n_cyclic: int) -> Measure:
+    """The constant of the dihedral groups over that of the cyclic one nearest in order, geometric mean over the groups of each seed."""
+    nearest = [int(abs(orders[:n_cyclic] - order).argmin()) for order in orders[n_cyclic:]]
+    logs = np.log(crossing[n_cyclic:] / crossing[nearest])
+    measure = Measure.paired(np.exp(logs.mean(axis=0)), np.ones(crossing.shape[1]), "log-ratio")
+    session.note(
+        f"C6: constants of the dihedral groups, d = 2, of {orders[n_cyclic:].tolist()} elements over those of cyclic ones of "
+        f"{orders[nearest].tolist()}, mean over seeds: {np.exp(logs.mean(axis=1)).round(3).tolist()}; d² is 4, and the authors' code takes "
+        "d/2, which is 1"
+    )
+    return measure
 
 
 def run_window(config: Window, session: Session, key: PRNGKeyArray) -> Findings:

@@ -114,26 +114,34 @@ def _sizes(features: Array, targets: Array, start: Array) -> Array:
 
 
 def run_simple_form(config: Config, session: Session, key: PRNGKeyArray) -> Findings:
-    """C2: the late gradient of a first layer as it is drawn, against ỸỸᵀF̃: its direction if both Gram matrices are nearly isotropic."""
+    """C2: the late gradient of a first layer as it is drawn, against η ỸỸᵀF̃/((Kc + η)(nc + η)), its form if F̃F̃ᵀ = KcI and F̃ᵀF̃ = ncI."""
     lazy, group = config.lazy, cyclic_group(config.decays.order)
     n_train = config.decays.n_train
     widths = (config.decays.few_nodes, config.decays.width)
     decays = n_train / 2 * config.decays.decay * np.asarray(lazy.relative_decays)
-    cosines = np.empty((len(widths), lazy.seeds, len(decays)))
+    cosines, sizes = np.empty((2, len(widths), lazy.seeds, len(decays)))
     for i, width in enumerate(widths):
         for seed in range(lazy.seeds):
             key_split, key_network = jax.random.split(jax.random.fold_in(key, seed))
             train, _ = split_pairs(group, key=key_split, n_train=n_train)
             label, targets = f"late gradient, {width} nodes, seed {seed}", np.eye(group.order)[np.asarray(train.labels)]
             network = pair_network(group.order, width, key=key_network)
-            cosines[i, seed] = session.once(label, _cosines, network, train.pairs, jnp.asarray(targets), jnp.asarray(decays))
+            found = session.once(label, _against_form, network, train.pairs, jnp.asarray(targets), jnp.asarray(decays))
+            cosines[i, seed], sizes[i, seed] = found
     own = int(np.argmin(abs(np.asarray(lazy.relative_decays) - 1)))
     session.note(
         f"C2: cosine of the late gradient and ỸỸᵀF̃ at {lazy.relative_decays} times the training's weight decay, mean over seeds: "
         + "; ".join(f"{width} nodes {rows.mean(axis=0).round(3).tolist()}" for width, rows in zip(widths, cosines, strict=True))
     )
+    session.note(
+        "C2: the same of its length, over that of η ỸỸᵀF̃/((Kc + η)(nc + η)) with c in closed form: "
+        + "; ".join(f"{width} nodes {rows.mean(axis=0).round(3).tolist()}" for width, rows in zip(widths, sizes, strict=True))
+    )
     data = xr.Dataset(
-        {"cosine": (("width", "seed", "relative_decay"), cosines, {"units": "1"})},
+        {
+            "cosine": (("width", "seed", "relative_decay"), cosines, {"units": "1"}),
+            "size": (("width", "seed", "relative_decay"), sizes, {"units": "1", "long_name": "length over that of the form"}),
+        },
         {"width": list(widths), "relative_decay": list(lazy.relative_decays)},
         {"own": lazy.relative_decays[own]},
     )
@@ -141,15 +149,29 @@ def run_simple_form(config: Config, session: Session, key: PRNGKeyArray) -> Find
     return Findings({"C2.gradient_cosine": measure}, xr.DataTree.from_dict({"simple_form": data}))
 
 
+def isotropy(order: int) -> float:
+    """E σ(wx)² - E σ(wx)σ(wx′), x and x′ without a common element: of x² and weights uniform in ±1/√(2M).
+
+    >>> print(f"{36 * isotropy(1):.1f}")
+    5.6
+    """
+    variance = 1 / (6 * order)
+    # Of one weight the fourth moment is 9/5 its variance squared; that of the sum of two is 2 · 9/5 + 6 of it.
+    return (2 * 1.8 + 6 - 2**2) * variance**2
+
+
 @jax.jit
-def _cosines(network: PairNetwork, pairs: Array, targets: Array, decays: Array) -> Array:
-    """For each decay; the simple form is the same for all."""
+def _against_form(network: PairNetwork, pairs: Array, targets: Array, decays: Array) -> tuple[Array, Array]:
+    """Cosine and relative length for each decay."""
     lazy = lazy_readout(network.features(pairs).astype(float), targets, decay=0.0)
     F, Y = lazy.problem.inputs, lazy.problem.targets
     simple = Y @ (Y.T @ F)
+    c, (n, nodes) = isotropy(targets.shape[1]), F.shape
 
-    def one(decay: Array) -> Array:
+    def one(decay: Array) -> tuple[Array, Array]:
         late = dataclasses.replace(lazy, decay=decay).feature_gradient(jnp.inf)
-        return jnp.sum(late * simple) / jnp.linalg.norm(late) / jnp.linalg.norm(simple)
+        size, length = jnp.linalg.norm(simple), jnp.linalg.norm(late)
+        form = decay * size / ((nodes * c + decay) * (n * c + decay))
+        return jnp.sum(late * simple) / length / size, length / form
 
     return jax.lax.map(one, decays)

@@ -20,7 +20,9 @@ from gradatim.landscape import (
     all_pairs,
     class_centred_loss,
     feature_masses,
+    off_diagonal_ratios,
     pair_network,
+    readout_gradient,
     ridge_readout,
 )
 from gradatim.numerics import polar_factor
@@ -169,14 +171,14 @@ def _watch(state: tuple[PairNetwork, Any], work: Work) -> dict[str, Array]:
         for name, seen in (("train", is_train), ("test", ~is_train)):
             found[f"{name}_loss"] = class_centred_loss(outputs, labels, seen=seen)
             found[f"{name}_accuracy"] = accuracy(outputs, labels, seen=seen)
-        centred = outputs - outputs.mean(axis=1, keepdims=True)
-        answers = jax.nn.one_hot(labels, outputs.shape[1], dtype=outputs.dtype) - 1 / outputs.shape[1]
-        sent = jnp.where(is_train[:, None], answers - centred, 0) @ network.readout.T
-        found["feature_gradient"] = jnp.linalg.norm(sent)
+        found["feature_gradient"] = jnp.linalg.norm(readout_gradient(network, work.table, is_train))
         pairs, seen = work.train_set(order, n_train)
-        grams = jax.eval_shape(_gram_ratios, network.features(pairs.pairs), seen)
-        nothing = jax.tree.map(lambda shape: jnp.full(shape.shape, NOT_LOOKED_AT, shape.dtype), grams)
-        found |= jax.lax.cond(work.has_grams, lambda: _gram_ratios(network.features(pairs.pairs), seen), lambda: nothing)
+
+        def ratios() -> tuple[Array, Array]:
+            return off_diagonal_ratios(network.features(pairs.pairs), seen)
+
+        nothing = jax.tree.map(lambda shape: jnp.full(shape.shape, NOT_LOOKED_AT, shape.dtype), jax.eval_shape(ratios))
+        found["off_diagonal_nodes"], found["off_diagonal_samples"] = jax.lax.cond(work.has_grams, ratios, lambda: nothing)
         if work.method == "muon":
             gradient = jax.grad(lambda net: class_centred_loss(net(pairs.pairs), pairs.labels, seen=seen))(network)
             updates: Any = _optimizer(work.method, rate, decay).update(gradient, memory, network)[0]
@@ -191,18 +193,6 @@ def _watch(state: tuple[PairNetwork, Any], work: Work) -> dict[str, Array]:
 def _cosine(a: Array, b: Array) -> Array:
     norms = jnp.linalg.norm(a) * jnp.linalg.norm(b)
     return jnp.sum(a * b) / jnp.where(norms > 0, norms, 1)
-
-
-def _gram_ratios(features: Array, seen: Array) -> dict[str, Array]:
-    """Mean size off the diagonal over that on it, of F̃ᵀF̃ and of P₁FFᵀ, which is centred on one side only, as the authors log it."""
-    n = seen.sum()
-    F = jnp.where(seen[:, None], features, 0)
-    centred = jnp.where(seen[:, None], F - F.sum(axis=0, keepdims=True) / n, 0)
-    found = {}
-    for name, gram, size in (("nodes", centred.T @ centred, features.shape[1]), ("samples", centred @ F.T, n)):
-        whole, diagonal = jnp.sum(abs(gram)), jnp.sum(abs(jnp.diagonal(gram)))
-        found[f"off_diagonal_{name}"] = (whole - diagonal) / (size - 1) / diagonal
-    return found
 
 
 class Features(NamedTuple):

@@ -159,7 +159,8 @@ def _draw_students(data: xr.Dataset, scaled: xr.Dataset) -> Figure:
         ("overfitting", RED, "o", "over-fitting"),
     ):
         axes[0, 1].plot(width, np.maximum(np.median(data[name], axis=0), 1e-4), color=colour, marker=marker, label=words)
-    axes[0, 1].plot(width, np.median(data["test"], axis=0), color="#000000", ls=":", label="test error")
+    for name, line, words in (("test", ":", "test error"), ("gaussian", "--", "the same with Gaussian noise")):
+        axes[0, 1].plot(width, np.median(data[name], axis=0), color="#000000", ls=line, label=words)
     axes[0, 1].set_ylim(bottom=1e-3)
     plots.label(axes[0, 1], "hidden units per sample", "part of the test error", title="medians")
     for samples, colour, marker in zip(scaled["samples"].values, plots.COLOURS, plots.MARKERS, strict=False):

@@ -11,7 +11,7 @@ import xarray as xr
 
 from gradatim.lab import Findings, Measure, Session, rank_correlation
 from gradatim.landscape import Population, error_parts, rademacher_complexity, relu_features, relu_population
-from gradatim.numerics import least_squares
+from gradatim.numerics import LeastSquares, least_squares
 
 from .config import Students
 
@@ -22,6 +22,8 @@ FLOW_TIMES = np.geomspace(1.0, 1e9, 46)
 AWAY = (0.5, 2.0)
 "Widths up to the one and from the other on are away from the peak."
 RESAMPLES = 2000
+CURVES = ("test", "stopped", "gaussian", "approximation", "null_space", "overfitting")
+"By trial and width."
 
 
 class Shape(NamedTuple):
@@ -76,12 +78,14 @@ def run_students(config: Students, session: Session) -> Findings:
         + ", ".join(f"{w:g}: {m:.3g}" for w, m in zip(ratios, np.median(main["test"], axis=0), strict=True))
         + "; stopped at its best time: "
         + ", ".join(f"{m:.3g}" for m in stopped)
+        + "; with what the best read-out leaves over as Gaussian label noise: "
+        + ", ".join(f"{m:.3g}" for m in np.median(main["gaussian"], axis=0))
         + f"; share of zero eigenvalues at equal numbers {shares[:, 0].mean():.3f}"
     )
     unit = {"units": "teacher's output squared"}
     data = xr.Dataset(
         {
-            **{name: (("trial", "width"), main[name], unit) for name in ("test", "stopped", "approximation", "null_space", "overfitting")},
+            **{name: (("trial", "width"), main[name], unit) for name in CURVES},
             **{name: (("trial", "width"), rows, {"units": "teacher's output"}) for name, rows in bounds.items()},
         },
         {"width": ("width", ratios, {"units": "units per sample"})},
@@ -104,6 +108,7 @@ def _trial(key: Any, samples: Any, widths: Any, shape: Shape) -> dict[str, Any]:
     x, teacher, layer = draws[0].reshape(rows, d), draws[1].reshape(k, d) / d**0.5, draws[3].reshape(units, d) / d**0.5
     weights = draws[2] / k**0.5
     is_sample = jnp.arange(rows) < samples
+    noise = jnp.where(is_sample, jax.random.normal(jax.random.fold_in(key, 1), (rows,)), 0)
     targets = jnp.where(is_sample, relu_features(x, teacher) @ weights, 0)
     whole, features = relu_population(layer, teacher, weights), relu_features(x, layer)
 
@@ -115,6 +120,9 @@ def _trial(key: Any, samples: Any, widths: Any, shape: Shape) -> dict[str, Any]:
         parts = error_parts(seen, targets, population)
         problem = least_squares(seen, targets)
         end, path = problem.minimum_norm(), problem.gradient_flow(jnp.asarray(FLOW_TIMES) / problem.eigenvalues[-1])
+        # The same samples, with what the best read-out leaves over as noise of its variance.
+        noisy = seen @ population.best() + jnp.sqrt(parts.approximation) * noise
+        beside = LeastSquares(problem.inputs, noisy[:, None], problem.eigenvalues, problem.vectors).minimum_norm()
         # Zero rows are no samples; the complexity, too, is over those that there are.
         more = rows / samples
         return {
@@ -123,6 +131,7 @@ def _trial(key: Any, samples: Any, widths: Any, shape: Shape) -> dict[str, Any]:
             "null_space": parts.null_space,
             "overfitting": parts.overfitting,
             "stopped": jnp.min(population.test_error(path.weights)),
+            "gaussian": population.test_error(beside.weights[:, 0]),
             "train": end.training_error * more,
             "classical": rademacher_complexity(seen, jnp.sqrt(1.0 * width)) * more,
             "refined": rademacher_complexity(seen, jnp.linalg.norm(end.weights)) * more,
@@ -137,9 +146,18 @@ def _judge_curves(ratios: np.ndarray, found: dict[str, np.ndarray]) -> dict[str,
     away = (ratios <= AWAY[0]) | (ratios >= AWAY[1])
     parts = [found[name] for name in ("approximation", "null_space", "overfitting")]
 
-    def sum_of_parts(rows: np.ndarray) -> np.ndarray:
-        total = sum(np.median(part[rows], axis=-2) for part in parts)
+    def off(total: Any, rows: np.ndarray) -> np.ndarray:
         return np.max(np.abs(total / np.median(found["test"][rows], axis=-2) - 1)[..., away], axis=-1)
+
+    def sum_of_parts(rows: np.ndarray) -> np.ndarray:
+        return off(sum(np.median(part[rows], axis=-2) for part in parts), rows)
+
+    def gaussian(rows: np.ndarray) -> np.ndarray:
+        return off(np.median(found["gaussian"][rows], axis=-2), rows)
+
+    def stopped_peak(rows: np.ndarray) -> np.ndarray:
+        medians = np.median(found["stopped"][rows], axis=-2)
+        return np.max(medians[..., 1:-1] / np.maximum(medians[..., :-2], medians[..., 2:]), axis=-1)
 
     def peak(rows: np.ndarray) -> np.ndarray:
         return ratios[np.median(found["test"][rows], axis=-2).argmax(axis=-1)]
@@ -153,6 +171,8 @@ def _judge_curves(ratios: np.ndarray, found: dict[str, np.ndarray]) -> dict[str,
         "C7.peak_width_ratio": over_trials(peak, trials),
         "C7.wide_over_narrow": over_trials(wide_over_narrow, trials),
         "C7.decomposition_error": over_trials(sum_of_parts, trials),
+        "C7.gaussian_noise_error": over_trials(gaussian, trials),
+        "C7.stopped_peak": over_trials(stopped_peak, trials),
     }
 
 

@@ -27,7 +27,7 @@ SCALES = {
     "smoke": Config(
         data="digits", n_train=400, n_test=200, pool=8, width=32, batch_size=20, fork_epochs=(0, 2, 5), seeds=3,
         relu=Arm("relu", 2**0.5, 0.03, 8), tanh=Arm("tanh", 1.5, 0.1, 8),
-        points=11, layer_points=5, nodes=10, layer_nodes=2, watched=200, grid=9,
+        points=11, layer_points=5, nodes=10, watched=200, grid=9,
     ),
     "laptop": Config(),
     "full": Config(

@@ -55,9 +55,7 @@ class Config:
     layer_points: Annotated[int, Between(5, 1001)] = 11
     "Points of a line on which one layer moves."
     nodes: Annotated[int, Between(2, 64)] = 16
-    "Nodes of the integral on either side of the middle."
-    layer_nodes: Annotated[int, Between(2, 64)] = 4
-    "The same where one layer moves."
+    "Nodes of the integral on either side of the middle, also where one layer moves."
     watched: Annotated[int, Between(10, 60_000)] = 1000
     "Training images on which losses are followed during training, and drawn in the plane."
     grid: Annotated[int, Between(5, 201)] = 33

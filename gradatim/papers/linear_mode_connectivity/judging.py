@@ -18,6 +18,8 @@ NOISE = 1e-5
 "A barrier that counts as none, nat: what two per cent of relative error mean where there is hardly a barrier."
 TOLERANCE = 0.02
 "The relative error that goes with it."
+STABLE = 0.02
+"Instability, share of test images, up to which Frankle et al. (arXiv:1912.05671) call two ends linearly connected."
 ROUND_OFF = 1e-8
 "Barriers below, nat, have no order: losses near 0.01 are told apart to 1e-9 in single precision."
 
@@ -66,7 +68,7 @@ def judge(trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
     worse("C2.angle_rank", lambda arm: Measure.over_seeds(rank_correlation(forks, trees[arm]["angle"].values)), "high")
 
     smooth = trees["tanh"]
-    errors = {arm: integral_errors(trees[arm]) for arm in ARMS}
+    errors = {arm: integral_errors(trees[arm]["prediction"].sel(estimate="integral").values, trees[arm]["middle"].values) for arm in ARMS}
     measures["C3.integral_error"] = Measure.exact(float(errors["tanh"].max()))
     ranks = {arm: {m: _rank_of(trees[arm], m) for m in ("endpoints", "endpoints_with_slopes", "midpoint", "fork")} for arm in ARMS}
     measures["C3.end_point_rank"] = rank_measure(ranks["tanh"]["endpoints"], of_forks("tanh", "barrier").size)
@@ -82,6 +84,8 @@ def judge(trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
     session.note(f"C3: predictions over the measured height at the middle, fork 0, tanh, mean over seeds: {_rounded(over)}")
 
     worse("C4.layer_over_full", lambda arm: Measure.over_seeds(layer_shares(trees[arm], trees[f"{arm}_layers"])), "high")
+    layers = trees["tanh_layers"]
+    measures["C4.layer_integral_error"] = Measure.exact(float(integral_errors(layers["integral"].values, layers["middle"].values).max()))
     for arm in ARMS:
         _describe(arm, trees[arm], trees[f"{arm}_layers"], session)
     return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
@@ -97,10 +101,9 @@ def at_least_noise(barriers: np.ndarray) -> np.ndarray:
     return np.maximum(barriers, NOISE)
 
 
-def integral_errors(data: xr.Dataset) -> np.ndarray:
+def integral_errors(integral: np.ndarray, middle: np.ndarray) -> np.ndarray:
     """|integral - measured| over the measured height at the middle, or over the height of which the noise is the tolerated share."""
-    middle = data["middle"].values
-    return np.abs(data["prediction"].sel(estimate="integral").values - middle) / np.maximum(np.abs(middle), NOISE / TOLERANCE)
+    return np.abs(integral - middle) / np.maximum(np.abs(middle), NOISE / TOLERANCE)
 
 
 def layer_shares(data: xr.Dataset, layers: xr.Dataset) -> np.ndarray:
@@ -134,6 +137,12 @@ def _describe(arm: str, data: xr.Dataset, layers: xr.Dataset, session: Session) 
         f"{_significant(data['fork_loss'].values)}; angle at the fork {_significant(data['angle'].values)}, at the start "
         f"{_significant(data['angle_from_start'].values)} degrees"
     )
+    instability = instabilities(data["test_error_line"].values)
+    session.note(
+        f"{arm}: instability, largest error of test images on the line over the mean of its ends, by fork and between initialisations "
+        f"{_percent(instability.mean(axis=0))} %; below the {100 * STABLE:.0f} % of linear connectivity in "
+        f"{(instability < STABLE).sum(axis=0).tolist()} of {len(instability)} seeds"
+    )
     for case in layers["case"].values:
         one = layers.sel(case=case)
         session.note(
@@ -141,6 +150,15 @@ def _describe(arm: str, data: xr.Dataset, layers: xr.Dataset, session: Session) 
             f"at the middle {_significant(one['middle'].values)}, integral {_significant(one['integral'].values)}; layers from the input "
             f"on together {_significant(one['cumulative'].values.max(axis=2))}"
         )
+
+
+def instabilities(errors: np.ndarray) -> np.ndarray:
+    """The largest error on each line less the mean of its ends."""
+    return errors.max(axis=-1) - (errors[..., 0] + errors[..., -1]) / 2
+
+
+def _percent(shares: np.ndarray) -> list[float]:
+    return [round(100 * float(share), 2) for share in shares]
 
 
 def _bump(lines: np.ndarray) -> np.ndarray:

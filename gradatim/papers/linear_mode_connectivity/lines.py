@@ -55,6 +55,7 @@ def measure_lines(config: Config, runs: Runs, session: Session, label: str) -> x
     variables: dict[str, Any] = {
         "line": (("seed", "pair", "t"), lines["line"], "nat"),
         "test_line": (("seed", "pair", "t"), lines["test_line"], "nat"),
+        "test_error_line": (("seed", "pair", "t"), lines["test_error_line"], "1"),
         "barrier": (("seed", "pair"), lines["barrier"], "nat"),
         "crest": (("seed", "pair"), lines["crest"], "nat"),
         "barrier_over_mean": (("seed", "pair"), lines["barrier_over_mean"], "nat"),
@@ -85,7 +86,7 @@ def measure_lines(config: Config, runs: Runs, session: Session, label: str) -> x
 
 def measure_layers(config: Config, runs: Runs, session: Session, label: str) -> xr.Dataset:
     """Lines on which one layer moves, or ever more of them, for the first fork and for networks of two initialisations."""
-    nodes, weights = quadrature(n_nodes=config.layer_nodes)
+    nodes, weights = quadrature(n_nodes=config.nodes)
     t = jnp.asarray(nodes, jnp.float32)
     arguments = (runs.problem, runs.firsts, runs.seconds, config.layer_points, t)
     found = _shaped(session.once(f"{label}: layers", _layers, *arguments), config.seeds)
@@ -125,6 +126,7 @@ def _lines(problem: Problem, firsts: PyTree, seconds: PyTree, n_points: int) -> 
         return {
             "line": line,
             "test_line": line_loss(problem.test_loss, *pair, n_points=n_points).loss,
+            "test_error_line": line_loss(lambda layers: 1 - problem.accuracy(layers), *pair, n_points=n_points).loss,
             "barrier": found.height,
             # The highest of the grid, or what the search found if that is higher.
             "crest": jnp.maximum(line.max(), found.height + chord),

@@ -69,6 +69,7 @@ def run_toys(session: Session) -> Findings:
     measures = {
         "C5.product_barrier": Measure.exact(float(found["product"])),
         "C5.permutation_barrier": Measure.exact(float(found["permuted"])),
+        "C5.matched_barrier": Measure.exact(rest),
     }
     u = np.linspace(-2, 2, 81)
     w = np.linspace(0, 4, 81)

@@ -31,7 +31,7 @@ SCALES = {
         images=Images("digits", (4, 8), features=200, sizes=(4, 5, 7, 10, 14, 20), last=10, grid=(8, 16), draws=2, grid_draws=4),
         students=Students(teacher_width=8, width=12, sizes=(16, 32, 64, 128), steps=100, batch_size=16, n_test=100, seeds=3),
         widths=Widths(widths=(8, 16, 32, 64), n_train=16, n_test=50, steps=10, pairs=10),
-        samples=Samples(population=50, width=4, sizes=(4096, 8192, 16_384, 32_768), draws=8, steps=20),
+        samples=Samples(population=50, width=4, sizes=(4096, 8192, 16_384, 32_768), draws=8, steps=20, seeds=3),
         labels=Labels("digits", sizes=(32, 64, 128, 256), seeds=3),
     ),
     "laptop": Config(),
@@ -43,19 +43,23 @@ SCALES = {
             steps=40_000, n_test=4000, seeds=10,
         ),
         widths=Widths((64, 128, 256, 512, 1024, 2048, 4096), n_train=100, steps=300, learning_rate=0.1),
-        samples=Samples(1437, width=16, sizes=(32_768, 65_536, 131_072, 262_144), draws=50, steps=2000, seeds=5),
+        samples=Samples(1437, width=16, sizes=(32_768, 65_536, 131_072, 262_144), draws=16, steps=2000, seeds=64),
         labels=Labels(sizes=(64, 128, 256, 512, 1024, 2048, 4000), seeds=10),
     ),
 }  # fmt: skip
 
 
 def memory(config: Config) -> int:
-    """Peak bytes of the largest experiment: populations and their covariance, networks beside their linearisations, or Gram matrices."""
-    images, widths, labels = config.images, config.widths, config.labels
+    """Peak bytes of the largest experiment: populations and covariance, networks beside linearisations or by sample, Gram matrices."""
+    images, widths, samples, labels = config.images, config.widths, config.samples, config.labels
     features = 8 * (5000 * (images.features + 784) + 4 * images.features**2)
     networks = 4 * 8 * 2 * widths.pairs * max(widths.widths) * (max(widths.widths) + 64)
+    n_small = 2 * samples.seeds * (len(samples.sizes) * samples.draws + 1)
+    # Activations of every layer and their slopes, single precision, and on the way back the weights of all steps.
+    small = 4 * n_small * samples.population * (2 + 6 * samples.width + 6 * 10)
+    back = 4 * 2 * samples.seeds * (3 * samples.steps * (18 + samples.width + 10) * samples.width + 6 * samples.population * samples.width)
     grams = 8 * 12 * max(labels.sizes) * (max(labels.sizes) + 1000)
-    return int(max(features, networks, grams) + 500e6)
+    return int(max(features, networks, small + back, grams) + 500e6)
 
 
 def run(config: Config, session: Session) -> Findings:

@@ -11,9 +11,9 @@ from gradatim.lab import Measure, host_generator
 from gradatim.landscape import ScalingFit, fit_scaling_law
 
 
-def slope(fit: ScalingFit) -> Measure:
+def slope(fit: ScalingFit, units: str = "draws") -> Measure:
     """The slope of a loss against its size: the exponent with its sign."""
-    return Measure(-fit.exponent, -fit.high, -fit.low, "bootstrap over draws")
+    return Measure(-fit.exponent, -fit.high, -fit.low, f"bootstrap over {units}")
 
 
 def exponents(sizes: Sequence[int], losses: np.ndarray, window: tuple[float, float]) -> np.ndarray:

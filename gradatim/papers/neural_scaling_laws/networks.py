@@ -179,11 +179,12 @@ def run_samples(config: Samples, session: Session, key: PRNGKeyArray) -> Finding
     slopes: dict[str, Measure] = {}
     untested: dict[str, str] = {}
     for name, rows, ends in zip(LOSSES, steady, limit, strict=True):
-        beyond = (rows - ends[:, None, None]).reshape(-1, len(config.sizes))
+        # One row a seed: its draws share the first weights.
+        beyond = (rows - ends[:, None, None]).mean(axis=1)
         try:
             # Training that is stopped may do better for the noise of its sample: what counts is how fast that goes.
             fit = fit_variance_limited(np.array(config.sizes), np.sign(beyond[:, 0].mean()) * beyond, np.zeros(len(beyond)))
-            slopes[name] = slope(fit)
+            slopes[name] = slope(fit, "initialisations")
         except ValueError as error:
             untested["C2.data_slope"] = f"{name} loss, with the sign of the excess at the fewest samples: {error}"
     measures = {} if untested else {"C2.data_slope": max(slopes.values(), key=lambda m: abs(m.intervals()[0][0] + 1))}
@@ -235,6 +236,8 @@ def _influence(config: Samples, work: _Sampled, params: PyTree) -> Float[np.ndar
 @eqx.filter_jit
 def _slopes(work: _Sampled, params: PyTree, weights: Array, is_cross_entropy: Array, steps: int) -> Array:
     def loss(weights: Array, params: PyTree, is_cross_entropy: Array) -> Array:
+        # What a step computes is computed again on the way back: kept for all steps it would fill the memory.
+        @jax.checkpoint
         def step(state: tuple[PyTree, optax.OptState], _: None) -> tuple[tuple[PyTree, optax.OptState], None]:
             params, memory = state
             updates, memory = work.optimizer.update(jax.grad(work.loss)(params, weights, is_cross_entropy), memory)

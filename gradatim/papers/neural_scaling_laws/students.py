@@ -98,6 +98,11 @@ def run_students(config: Students, session: Session, key: PRNGKeyArray) -> Findi
         untested["C3.dimension_order"] = next(
             (_reason(d, config) for d in config.dimensions if d not in known), "there is but one dimension"
         )
+    if len(known) == len(config.dimensions):
+        bound = [Measure.over_seeds(4 * d / known[d]) for d in config.dimensions]
+        measures["C3.exponent_over_inverse"] = min(bound, key=lambda measure: measure.intervals()[0][0])
+    else:
+        untested["C3.exponent_over_inverse"] = next(_reason(d, config) for d in config.dimensions if d not in known)
     return Findings(measures, xr.DataTree.from_dict({"students": data}), untested)
 
 
