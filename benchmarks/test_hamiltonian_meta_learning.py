@@ -1,4 +1,8 @@
-"""An outer gradient of MAML on a Hamiltonian network, values compared first; PyTorch in peers/torch_hamiltonian_meta_learning.py."""
+"""An outer gradient of MAML on a Hamiltonian network, values compared first; PyTorch in peers/torch_hamiltonian_meta_learning.py.
+
+There `torch.func` and `create_graph` stand for learn2learn, whose last release, 0.2.0, does not compile for Python 3.11: the C sources in
+it include a header, longintrepr.h, that is no longer there.
+"""
 
 from __future__ import annotations
 

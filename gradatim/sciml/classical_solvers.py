@@ -174,6 +174,11 @@ def host_conjugate_gradients(
     To time it, call `scipy.sparse.linalg.cg` without the look at each step.
 
     **Raises:** `ValueError` if it does not get there.
+
+    >>> from scipy import sparse
+    >>> x, norms = host_conjugate_gradients(sparse.diags_array([1.0, 2.0, 4.0]), np.ones(3))
+    >>> print(x.round(3), len(norms) - 1)
+    [1.   0.5  0.25] 3
     """
     from scipy.sparse import linalg
 

@@ -156,7 +156,7 @@ class ConjugateDirection(lx.AbstractLinearSolver):
     >>> operator = lx.MatrixLinearOperator(jnp.diag(jnp.array([2.0, 4.0])), lx.positive_semidefinite_tag)
     >>> solver = ConjugateDirection(lambda r: r / jnp.array([2.0, 4.0]))
     >>> solution = lx.linear_solve(operator, jnp.array([2.0, 2.0]), solver)
-    >>> print(solution.value, solution.stats["num_steps"])
+    >>> print(solution.value.round(5), solution.stats["num_steps"])
     [1.  0.5] 1
     """
 

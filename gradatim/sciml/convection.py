@@ -8,6 +8,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gradatim.numerics.checks import is_known
@@ -115,8 +116,9 @@ class ConvectionDiffusion(eqx.Module):
         self.speed, self.diffusivity = (f if callable(f) else Affine(f) for f in (speed, diffusivity))
         self.initial, self.period = initial, float(period)
         if isinstance(self.diffusivity, Affine) and is_known(*jax.tree.leaves(self.diffusivity)):
-            least = float(self.diffusivity.constant.min())
-            if least < 0 and not bool(self.diffusivity.slope.any()):
+            # By numpy, which looks at known numbers in a traced function as well.
+            least = float(np.asarray(self.diffusivity.constant).min())
+            if least < 0 and not np.asarray(self.diffusivity.slope).any():
                 raise ValueError(f"diffusivity must be at least 0, got {least}")
         self._check_scalars()
 

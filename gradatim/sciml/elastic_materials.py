@@ -47,7 +47,7 @@ class IsotropicElastic(eqx.Module):
             raise ValueError(f"norm must be 'plane_strain' or 'in_plane', got {norm!r}")
         for name, modulus, least in (("bulk", bulk, None), ("shear", shear, None), ("softening", softening, 0.0)):
             if is_known(modulus):
-                lowest = float(np.min(modulus))
+                lowest = float(np.asarray(modulus).min())
                 if not (lowest > 0 if least is None else lowest >= 0):
                     raise ValueError(f"{name} must be {'positive' if least is None else 'at least 0'}, got {lowest}")
         self.bulk, self.shear, self.softening = (jnp.asarray(modulus, float) for modulus in (bulk, shear, softening))
@@ -124,6 +124,9 @@ def materials_at(materials: Sequence[IsotropicElastic], material_id: Int[np.ndar
     """One law of many points, each of which has that of its number; nothing branches on it later.
 
     **Raises:** `ValueError` for a number without a material, or for softening materials of different norms.
+
+    >>> materials_at([linear_elastic(1.0, 1.0), linear_elastic(5.0, 2.0)], np.array([0, 1, 1])).bulk.tolist()
+    [1.0, 5.0, 5.0]
     """
     if material_id.size and not 0 <= material_id.min() <= material_id.max() < len(materials):
         raise ValueError(f"material_id must lie in [0, {len(materials)}), got {material_id.min()} to {material_id.max()}")

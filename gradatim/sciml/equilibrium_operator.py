@@ -21,6 +21,9 @@ from .operator_training import AbstractOperator
 from .periodic_cell import CellSolution, PeriodicCell
 from .proper_orthogonal import pod
 
+RESIDUAL = 1e-10
+"Of snapshots, at most: what modes inherit, times the spread of singular values."
+
 
 class CellFields(NamedTuple):
     """What an operator says of a cell."""
@@ -35,7 +38,18 @@ class CellFields(NamedTuple):
 
 
 class ModalBasis(eqx.Module):
-    """Modes of solved cells, and what goes with them."""
+    """Modes of solved cells, and what goes with them.
+
+    >>> from gradatim.sciml import linear_elastic
+    >>> with jax.enable_x64(True):
+    ...     laws = [linear_elastic(4.0, 3.0), linear_elastic(8.0, 6.0)]
+    ...     cell = PeriodicCell.structured(2, materials=laws, material_id=lambda x, y: x < 0)
+    ...     snapshots = cell.snapshots(0.01 * np.eye(3))
+    ...     basis = ModalBasis.from_snapshots(cell, snapshots, 2)
+    ...     worst = max(cell.equilibrium_residual(np.asarray(mode)) for mode in basis.stress)
+    >>> basis.rank, worst < 1e-10
+    (2, True)
+    """
 
     fluctuation: Float[Array, "rank 2 nodes"]
     strain: Float[Array, "rank 3 points"]
@@ -52,8 +66,14 @@ class ModalBasis(eqx.Module):
     def from_snapshots(cls, cell: PeriodicCell, snapshots: CellSolution, rank: int) -> ModalBasis:
         """`rank` modes of fluctuations and of stresses, no mean taken off.
 
-        **Raises:** `ValueError` for more modes than snapshots.
+        **Raises:** `ValueError` for more modes than snapshots, and for snapshots with a residual above 1e-10: no sum of their modes
+        would be in equilibrium.
         """
+        worst = float(np.max(snapshots.residual))
+        if not worst <= RESIDUAL:
+            raise ValueError(
+                f"snapshots must be solved to a residual of {RESIDUAL:g} or less, got {worst:.3g}: lower the tolerance of the cell"
+            )
         fluctuation, stress = pod(snapshots.fluctuation, rank), pod(snapshots.stress, rank)
         scales = [np.array([found.coefficients.mean(), found.coefficients.std()]) for found in (fluctuation, stress)]
         arrays = (fluctuation.modes, cell.strain_of(fluctuation.modes), stress.modes, stress.modes @ cell.weights / cell.area, *scales)
@@ -94,7 +114,7 @@ class EquilibriumOperator(AbstractOperator):
 
     Average strains are (E₁₁, E₂₂, 2 E₁₂), the engineering shear third. C̄ is the derivative of a network: not symmetric, which a
     solver must allow for. At no strain a small stress is left, unless `is_anchored`, which takes the networks' outputs there off.
-    Networks know nothing beyond the box of strains that they are trained in.
+    Networks know nothing beyond the box of strains that they are trained in: a strain beyond it that is not traced warns, with the factor.
 
     Deviation from the authors' code: the component is the first axis of fields, not the last.
 
@@ -103,6 +123,16 @@ class EquilibriumOperator(AbstractOperator):
     by component; `width`, `depth`: of the networks, by default the authors'; `key`. Batches: `jax.vmap`.
 
     **Raises:** `ValueError` for a limit that is not positive, strains that are not three.
+
+    >>> from gradatim.sciml import linear_elastic
+    >>> with jax.enable_x64(True):
+    ...     laws = [linear_elastic(4.0, 3.0), linear_elastic(8.0, 6.0)]
+    ...     cell = PeriodicCell.structured(2, materials=laws, material_id=lambda x, y: x < 0)
+    ...     snapshots = cell.snapshots(0.01 * np.eye(3))
+    ...     basis = ModalBasis.from_snapshots(cell, snapshots, 2)
+    ...     operator = EquilibriumOperator(basis, width=4, depth=1, is_anchored=True, key=jax.random.key(0))
+    ...     print(float(abs(operator.average_stress(jnp.zeros(3))).max()))
+    0.0
     """
 
     basis: ModalBasis
@@ -129,11 +159,8 @@ class EquilibriumOperator(AbstractOperator):
         self.stress_network = DenseNetwork(3, basis.rank, width=width, depth=depth, key=other)
 
     def __call__(self, average_strain: Float[Array, " 3"]) -> CellFields:
-        """All fields; a warning for a strain beyond the limit, unless it is traced."""
-        _check(average_strain)
-        if is_known(average_strain) and self.reach(average_strain[None]) > 1:
-            factor = self.reach(average_strain[None])
-            warnings.warn(f"average_strain lies beyond strain_limit {self.strain_limit:g} by a factor of {factor:.3g}", stacklevel=2)
+        """All fields."""
+        self._check(average_strain)
         for_fluctuation, for_stress = self.coefficients(average_strain)
         return self.fields_of(average_strain, for_fluctuation, for_stress)
 
@@ -151,11 +178,12 @@ class EquilibriumOperator(AbstractOperator):
 
     def average_stress(self, average_strain: Float[Array, " 3"]) -> Float[Array, " 3"]:
         """T̄, without any field."""
-        _check(average_strain)
+        self._check(average_strain)
         return self._for_stress(average_strain) @ self.basis.average_stress
 
     def stress_and_tangent(self, average_strain: Float[Array, " 3"]) -> tuple[Float[Array, " 3"], Float[Array, "3 3"]]:
         """T̄ and C̄ = ∂T̄/∂Ē, by forward differentiation."""
+        self._check(average_strain)
         stress, push = jax.linearize(self.average_stress, average_strain)
         return stress, jax.vmap(push, out_axes=1)(jnp.eye(3, dtype=average_strain.dtype))
 
@@ -181,7 +209,12 @@ class EquilibriumOperator(AbstractOperator):
 
     def reach(self, average_strains: Float[Array, "strains 3"]) -> float:
         """The largest component over the limit: above 1 the networks extrapolate."""
-        return float(np.max(np.abs(average_strains)) / self.strain_limit)
+        return self._reach(average_strains)
+
+    def warn_beyond(self, reach: float) -> None:
+        """Says by which factor strains lie beyond the limit, where they do."""
+        if reach > 1:
+            warnings.warn(f"average strains lie beyond strain_limit {self.strain_limit:g} by a factor of {reach:.3g}", stacklevel=3)
 
     def networks(self) -> tuple[eqx.Module, ...]:
         """Of fluctuation and stress."""
@@ -195,6 +228,16 @@ class EquilibriumOperator(AbstractOperator):
             is_anchored=self.is_anchored, key=key,
         )  # fmt: skip
 
+    def _check(self, average_strain: Any) -> None:
+        if average_strain.shape != (3,):
+            raise ValueError(f"average_strain must be (E11, E22, 2 E12), got shape {average_strain.shape}; batch with jax.vmap")
+        if is_known(average_strain):
+            self.warn_beyond(self._reach(average_strain))
+
+    def _reach(self, strains: Any) -> float:
+        # By numpy, which looks at known numbers in a traced function as well.
+        return float(np.abs(np.asarray(strains)).max() / self.strain_limit)
+
     def _strain(self, average_strain: Array, for_fluctuation: Array) -> Array:
         average = average_strain * jnp.array([1, 1, 0.5], average_strain.dtype)
         return average[:, None] + jnp.tensordot(for_fluctuation, self.basis.strain, 1)
@@ -207,11 +250,6 @@ class EquilibriumOperator(AbstractOperator):
         if self.is_anchored:
             return deviation * (network(average_strain / self.strain_limit) - network(jnp.zeros_like(average_strain)))
         return deviation * network(average_strain / self.strain_limit) + mean
-
-
-def _check(average_strain: Any) -> None:
-    if average_strain.shape != (3,):
-        raise ValueError(f"average_strain must be (E11, E22, 2 E12), got shape {average_strain.shape}; batch with jax.vmap")
 
 
 class ModalSamples(NamedTuple):
@@ -238,6 +276,16 @@ class ModalRegression(AbstractOperator):
         loss = ⟨(bᵤ - bᵤ*)²⟩ / s.d.(bᵤ)² + ⟨(b_σ - b_σ*)²⟩ / s.d.(b_σ)²,     b* = ⟨snapshot, mode⟩
 
     `loss` takes [`ModalSamples`][gradatim.sciml.ModalSamples].
+
+    >>> from gradatim.sciml import linear_elastic
+    >>> with jax.enable_x64(True):
+    ...     laws = [linear_elastic(4.0, 3.0), linear_elastic(8.0, 6.0)]
+    ...     cell = PeriodicCell.structured(2, materials=laws, material_id=lambda x, y: x < 0)
+    ...     snapshots = cell.snapshots(0.01 * np.eye(3))
+    ...     basis = ModalBasis.from_snapshots(cell, snapshots, 2)
+    ...     regression = ModalRegression(EquilibriumOperator(basis, width=4, depth=1, key=jax.random.key(0)))
+    ...     print(bool(eqx.filter_jit(lambda model, samples: model.loss(samples))(regression, ModalSamples.of(basis, snapshots)) > 0))
+    True
     """
 
     operator: EquilibriumOperator

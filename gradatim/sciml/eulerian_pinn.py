@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .convection import ConvectionDiffusion
 from .periodic_network import Jet, PeriodicNetwork, started_at
-from .pinn import AbstractPINN, Losses, Points, initial_jet
+from .pinn import AbstractPINN, Losses, Points, checked_offset, initial_jet
 
 
 class EulerianPINN(AbstractPINN):
@@ -21,7 +21,10 @@ class EulerianPINN(AbstractPINN):
     t = 0 speak against it.
 
     **Arguments:** `problem`; `width`, `depth`: of the network, by default those of arXiv:2205.02902; `hard_initial`: w = w₀ + t · network,
-    which fulfils the initial condition, and leaves no loss of it; `key`.
+    which fulfils the initial condition, and leaves no loss of it; `offset`: a constant in w beside its network, which is not trained, as of
+    [`LagrangianPINN`][gradatim.sciml.LagrangianPINN]: the mean of w₀, where that is far from 0; `key`.
+
+    **Raises:** `ValueError` for an offset beside `hard_initial`, where w₀ has it already.
 
     >>> problem = ConvectionDiffusion(30.0, 0.01, jnp.sin, 6.283185307179586)
     >>> model = EulerianPINN(problem, width=8, depth=2, hard_initial=True, key=jax.random.key(0))
@@ -31,16 +34,29 @@ class EulerianPINN(AbstractPINN):
 
     problem: ConvectionDiffusion
     state: PeriodicNetwork
+    offset: Float[Array, "*batch"]
     hard_initial: bool = eqx.field(static=True)
 
-    def __init__(self, problem: ConvectionDiffusion, *, width: int = 50, depth: int = 5, hard_initial: bool = False, key: PRNGKeyArray):
+    def __init__(
+        self,
+        problem: ConvectionDiffusion,
+        *,
+        width: int = 50,
+        depth: int = 5,
+        hard_initial: bool = False,
+        offset: float | Float[Array, ""] = 0.0,
+        key: PRNGKeyArray,
+    ):
+        self.offset = checked_offset(offset, hard_initial=hard_initial)
         self.problem, self.hard_initial = problem, hard_initial
         self.state = PeriodicNetwork(width, depth, period=problem.period, key=key)
 
     def jet(self, x: Float[Array, " points"], t: Float[Array, " points"]) -> Jet:
         """State and derivatives at points."""
         jet = self.state.jet(x, t)
-        return started_at(jet, t, initial_jet(self.problem, x)) if self.hard_initial else jet
+        if self.hard_initial:
+            return started_at(jet, t, initial_jet(self.problem, x))
+        return jet._replace(value=jet.value + self.offset.astype(x.dtype))
 
     def residuals(self, points: Points) -> Float[Array, " points"]:
         """R at points."""
@@ -55,16 +71,15 @@ class EulerianPINN(AbstractPINN):
         initial = zero
         if not self.hard_initial:
             start = self.state(points.initial, jnp.zeros_like(points.initial))
-            initial = jnp.mean((start - jax.vmap(self.problem.initial)(points.initial)) ** 2)
-        return Losses(zero, jnp.mean(self.residuals(points) ** 2), initial)
+            initial = jnp.mean((start + self.offset.astype(zero.dtype) - jax.vmap(self.problem.initial)(points.initial)) ** 2)
+        return Losses(zero, jnp.mean(self.residuals(points) ** 2), initial, zero)
 
     def evaluate(self, x: Float[Array, " nx"], t: Float[Array, " nt"]) -> Float[Array, "nt nx"]:
         """The state on a grid of places and times."""
         xs, ts = (grid.ravel() for grid in jnp.meshgrid(x, t))
         values = self.state(xs, ts)
-        if self.hard_initial:
-            values = jax.vmap(self.problem.initial)(xs) + ts * values
-        return values.reshape(t.size, x.size)
+        raised = jax.vmap(self.problem.initial)(xs) + ts * values if self.hard_initial else values + self.offset.astype(x.dtype)
+        return raised.reshape(t.size, x.size)
 
     def networks(self) -> tuple[PeriodicNetwork, ...]:
         """The one network."""

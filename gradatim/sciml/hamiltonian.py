@@ -53,7 +53,11 @@ class HamiltonianField(eqx.Module):
 
 
 def field_at(energy: Energy, states: Float[Array, "n size"]) -> Float[Array, "n size"]:
-    """The field of an energy at many states."""
+    """The field of an energy at many states.
+
+    >>> field_at(lambda x: jnp.sum(x**2) / 2, jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [[2.0, -1.0], [4.0, -3.0]]
+    """
     return jax.vmap(lambda x: HamiltonianField(energy)(0.0, x))(states)
 
 
@@ -68,5 +72,10 @@ def log_cosh_field_loss(energy: Energy, points: FieldPoints) -> Float[Array, ""]
 
 
 def squared_field_loss(energy: Energy, points: FieldPoints) -> Float[Array, ""]:
-    """Half the mean square of J ∇H(x) - ẋ over points and components: what log cosh is near zero."""
+    """Half the mean square of J ∇H(x) - ẋ over points and components: what log cosh is near zero.
+
+    >>> points = FieldPoints(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, -1.1]]))
+    >>> print(f"{squared_field_loss(lambda x: jnp.sum(x**2) / 2, points):.6f}")
+    0.002500
+    """
     return optax.losses.l2_loss(field_at(energy, points.states), points.rates).mean()

@@ -105,17 +105,29 @@ class MechanicalSystem(eqx.Module):
 
 
 def mass_spring() -> MechanicalSystem:
-    """V = q₁²/2, from -1 < q₁, p₁ < 1."""
+    """V = q₁²/2, from -1 < q₁, p₁ < 1.
+
+    >>> print(mass_spring().energy(jnp.array([1.0, 0.0, 2.0, 0.0])))
+    2.5
+    """
     return MechanicalSystem("mass-spring", lambda q: q[0] ** 2 / 2, lambda key: _in_box(key, 1.0, n_surplus=1), n_surplus=1)
 
 
 def pendulum() -> MechanicalSystem:
-    """V = 1 - cos q₁, from -1 < q₁, p₁ < 1: it never turns over."""
+    """V = 1 - cos q₁, from -1 < q₁, p₁ < 1: it never turns over.
+
+    >>> print(f"{pendulum().energy(jnp.array([math.pi, 0.0, 0.0, 0.0])):.4f}")
+    2.0000
+    """
     return MechanicalSystem("pendulum", lambda q: 1 - jnp.cos(q[0]), lambda key: _in_box(key, 1.0, n_surplus=1), n_surplus=1)
 
 
 def henon_heiles() -> MechanicalSystem:
-    """V = (x² + y²)/2 + x²y - y³/3, from |q₁|, |q₂|, |p₁|, |p₂| < 0.25 and H < 0.12: from 1/6 on it may escape."""
+    """V = (x² + y²)/2 + x²y - y³/3, from |q₁|, |q₂|, |p₁|, |p₂| < 0.25 and H < 0.12: from 1/6 on it may escape.
+
+    >>> print(f"{henon_heiles().energy(jnp.array([0.0, 1.0, 0.0, 0.0])):.4f}")  # the saddle
+    0.1667
+    """
 
     def potential(q: Float[Array, " 2"]) -> Float[Array, ""]:
         x, y = q
@@ -125,7 +137,11 @@ def henon_heiles() -> MechanicalSystem:
 
 
 def magnetic_mirror() -> MechanicalSystem:
-    """A charge in a magnetic bottle, V = (ρ + ρz²/2 - ρ³/8)²/2, from |q₁|, |q₂|, |p₁|, |p₂| < 0.5."""
+    """A charge in a magnetic bottle, V = (ρ + ρz²/2 - ρ³/8)²/2, from |q₁|, |q₂|, |p₁|, |p₂| < 0.5.
+
+    >>> print(f"{magnetic_mirror().energy(jnp.array([1.0, 0.0, 0.0, 0.0])):.4f}")
+    0.3828
+    """
 
     def potential(q: Float[Array, " 2"]) -> Float[Array, ""]:
         rho, z = q
@@ -138,6 +154,10 @@ def n_body(n: int) -> MechanicalSystem:
     """`n` bodies in a plane, V = -Σ_{i<j} 1/|qᵢ - qⱼ|, on a circle of radius 0.4 to 0.6, at 0.9 to 1.1 of the speed that keeps them on it.
 
     **Raises:** `ValueError` for fewer than two.
+
+    >>> at_rest = jnp.array([0.5, 0.0, -0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
+    >>> print(n_body(2).energy(at_rest))
+    -1.0
     """
     if n < 2:
         raise ValueError(f"n must be at least 2, got {n}")

@@ -81,6 +81,16 @@ def fit_operator(
     L-BFGS keeps. Defaults are those of arXiv:2504.07976, whose tens of thousands of steps of L-BFGS are the caller's to say.
 
     **Raises:** `ValueError` for a number of steps below 0 or sizes below 1.
+
+    >>> import numpy as np
+    >>> from gradatim.sciml import EquilibriumOperator, ModalBasis, PeriodicCell, linear_elastic
+    >>> with jax.enable_x64(True):
+    ...     cell = PeriodicCell.structured(1, materials=[linear_elastic(4.0, 3.0)])
+    ...     basis = ModalBasis.from_snapshots(cell, cell.snapshots(0.01 * np.eye(3)), 2)
+    ...     model = EquilibriumOperator(basis, width=4, depth=1, key=jax.random.key(0))
+    ...     strains, keys = 0.01 * jnp.eye(3), jax.random.split(jax.random.key(1), 2)
+    ...     eqx.filter_eval_shape(lambda: fit_operator(model, strains, keys, adam_steps=5, lbfgs_steps=3)).lbfgs_loss.shape
+    (2, 3)
     """
     for name, number, least in (
         ("adam_steps", adam_steps, 0), ("lbfgs_steps", lbfgs_steps, 0), ("batch_size", batch_size, 1), ("memory", memory, 1),

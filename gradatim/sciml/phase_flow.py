@@ -42,6 +42,11 @@ def leapfrog_step(hamiltonian: SeparableHamiltonian, x: State, dt: float | Float
     """Half a kick, a drift, half a kick: order 2, symplectic, and its own inverse with the sign of `dt` changed.
 
     p ← p - dt/2 ∇V(q),     q ← q + dt ∇T(p),     p ← p - dt/2 ∇V(q)
+
+    >>> oscillator = SeparableHamiltonian(lambda p: p @ p / 2, lambda q: q @ q / 2)
+    >>> q, p = leapfrog_step(oscillator, jnp.array([1.0, 0.0]), 0.1)
+    >>> print(f"{q:.3f} {p:.3f}")
+    0.995 -0.100
     """
     return _kicks_and_drifts(hamiltonian, x, dt, (1.0,))
 
@@ -59,7 +64,11 @@ def yoshida_step(hamiltonian: SeparableHamiltonian, x: State, dt: float | Float[
 
 
 def runge_kutta_step(field: Callable[[State], State], x: State, dt: float | Float[Array, ""]) -> State:
-    """The classical step of order 4, of any field; it does not keep the energy, but for short times and small steps nearly so."""
+    """The classical step of order 4, of any field; it does not keep the energy, but for short times and small steps nearly so.
+
+    >>> print(runge_kutta_step(lambda x: -x, jnp.array([1.0]), 0.1).round(5))  # exp(-0.1)
+    [0.90484]
+    """
     k1 = field(x)
     k2 = field(x + dt / 2 * k1)
     k3 = field(x + dt / 2 * k2)

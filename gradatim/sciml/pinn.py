@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from gradatim.numerics.checks import is_known
+
 from .convection import ConvectionDiffusion
 from .periodic_network import Jet, PeriodicNetwork
 
@@ -37,11 +39,13 @@ DEFAULT_WEIGHTS = LossWeights()
 
 
 class Losses(NamedTuple):
-    """Mean squares of what should be zero."""
+    """What should be zero: mean squares, and a share."""
 
     path: Float[Array, ""]
     state: Float[Array, ""]
     initial: Float[Array, ""]
+    crossed: Float[Array, ""]
+    "Share of the points where ∂X/∂ξ ≤ 0, which has no gradient and no weight: to be counted while a network is trained."
 
     def weighted(self, weights: LossWeights) -> Float[Array, ""]:
         """The loss."""
@@ -73,6 +77,13 @@ class AbstractPINN(eqx.Module):
         """The arrays of the networks, which are trained, and the rest; `eqx.combine` joins them again."""
         trained = tuple(jax.tree.map(eqx.is_inexact_array, network) for network in self.networks())
         return eqx.partition(self, eqx.tree_at(lambda model: model.networks(), jax.tree.map(lambda _: False, self), trained))
+
+
+def checked_offset(offset: float | Float[Array, ""], *, hard_initial: bool) -> Float[Array, ""]:
+    """A constant beside the network of a state, which a state that starts from w₀ by construction must not have."""
+    if hard_initial and is_known(offset) and offset != 0:
+        raise ValueError(f"offset must be 0 with hard_initial, which begins at w₀, got {offset}")
+    return jnp.asarray(offset, float)
 
 
 def initial_jet(problem: ConvectionDiffusion, x: Float[Array, " points"]) -> Jet:

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .convection import ConvectionDiffusion, Sampled
-from .pinn import DEFAULT_WEIGHTS, AbstractPINN, LossWeights, Points
+from .pinn import DEFAULT_WEIGHTS, AbstractPINN, Losses, LossWeights, Points
 
 Model = TypeVar("Model", bound=AbstractPINN)
 
@@ -26,19 +26,23 @@ class Fit(NamedTuple):
 
 def training_step(
     trained: PyTree, memory: optax.OptState, rest: PyTree, points: Points, optimizer: optax.GradientTransformation, weights: LossWeights
-) -> tuple[PyTree, optax.OptState, Float[Array, ""]]:
+) -> tuple[PyTree, optax.OptState, Losses]:
     """One step of an optimiser on the two parts of a model that `AbstractPINN.split` makes, over all
-    points; and the loss before it. `jax.vmap` over both parts and the memory trains a batch, of other problems too.
+    points; and the parts of the loss before it. `jax.vmap` over both parts and the memory trains a batch, of other problems too.
     """
 
-    def loss(trained: PyTree) -> Float[Array, ""]:
-        return eqx.combine(trained, rest).loss(points, weights)
+    def both(trained: PyTree) -> tuple[Float[Array, ""], Losses]:
+        losses = eqx.combine(trained, rest).losses(points)
+        return losses.weighted(weights), losses
 
-    value, gradient = jax.value_and_grad(loss)(trained)
+    def loss(trained: PyTree) -> Float[Array, ""]:
+        return both(trained)[0]
+
+    (value, losses), gradient = jax.value_and_grad(both, has_aux=True)(trained)
     # What a line search asks for, which the others pass over.
     extended = optax.with_extra_args_support(optimizer)
     updates, memory = extended.update(gradient, memory, trained, value=value, grad=gradient, value_fn=loss)
-    return optax.apply_updates(trained, updates), memory, value
+    return optax.apply_updates(trained, updates), memory, losses
 
 
 @eqx.filter_jit
@@ -63,8 +67,8 @@ def fit_pinn(
     trained, rest = model.split()
 
     def step(carry: tuple[PyTree, optax.OptState], _: None) -> tuple[tuple[PyTree, optax.OptState], Array]:
-        trained, memory, loss = training_step(*carry, rest, points, optimizer, weights)
-        return (trained, memory), loss
+        trained, memory, losses = training_step(*carry, rest, points, optimizer, weights)
+        return (trained, memory), losses.weighted(weights)
 
     (trained, _), losses = jax.lax.scan(step, (trained, optimizer.init(trained)), length=n_steps)
     return Fit(eqx.combine(trained, rest), losses)
@@ -91,6 +95,14 @@ def sequence_to_sequence(
     **Returns:** models and losses with the windows along the first axis; [`evaluate_windows`][gradatim.sciml.evaluate_windows] reads them.
 
     **Raises:** `ValueError` for fewer than one window.
+
+    >>> from gradatim.sciml import EulerianPINN, collocation_grid
+    >>> problem = ConvectionDiffusion(1.0, 0.01, jnp.sin, 6.283185307179586)
+    >>> window = collocation_grid(8, 4, period=problem.period, horizon=0.5)
+    >>> make = lambda problem, key: EulerianPINN(problem, width=4, depth=1, key=key)
+    >>> options = {"n_windows": 2, "n_steps": 30, "key": jax.random.key(0)}
+    >>> eqx.filter_eval_shape(lambda: sequence_to_sequence(make, problem, window, optax.adam(1e-2), **options).loss).shape
+    (2, 30)
     """
     if n_windows < 1:
         raise ValueError(f"n_windows must be at least 1, got {n_windows}")
@@ -108,7 +120,14 @@ def sequence_to_sequence(
 
 
 def evaluate_windows(models: AbstractPINN, x: Float[Array, " nx"], t: Float[Array, " nt"], *, length: float) -> Float[Array, "nt nx"]:
-    """The state on a grid, each time from the window of that `length` in which it lies."""
+    """The state on a grid, each time from the window of that `length` in which it lies.
+
+    >>> from gradatim.sciml import EulerianPINN, collocation_grid
+    >>> problem = ConvectionDiffusion(1.0, 0.01, jnp.sin, 6.283185307179586)
+    >>> models = eqx.filter_vmap(lambda key: EulerianPINN(problem, width=4, depth=1, key=key))(jax.random.split(jax.random.key(0), 2))
+    >>> evaluate_windows(models, jnp.linspace(0, 1, 3), jnp.linspace(0, 1, 5), length=0.5).shape
+    (5, 3)
+    """
     n_windows = models.networks()[0].biases[0].shape[0]
     number = jnp.clip((t / length).astype(int), 0, n_windows - 1)
     values = eqx.filter_vmap(lambda model, start: model.evaluate(x, t - start))(models, length * jnp.arange(n_windows, dtype=t.dtype))
@@ -131,6 +150,14 @@ def curriculum(
     `n_steps`: for each, with a new memory of the optimiser.
 
     **Returns:** the last model, and losses with the stages along the first axis.
+
+    >>> from gradatim.sciml import EulerianPINN, collocation_grid
+    >>> problem = ConvectionDiffusion(1.0, 0.01, jnp.sin, 6.283185307179586)
+    >>> model = EulerianPINN(problem, width=4, depth=1, key=jax.random.key(0))
+    >>> with_speed = lambda model, c: eqx.tree_at(lambda m: m.problem, model, ConvectionDiffusion(c, 0.01, jnp.sin, problem.period))
+    >>> points, speeds = collocation_grid(8, 4, period=problem.period, horizon=1.0), jnp.array([1.0, 5.0, 10.0])
+    >>> eqx.filter_eval_shape(lambda: curriculum(model, with_speed, speeds, points, optax.adam(1e-2), n_steps=30).loss).shape
+    (3, 30)
     """
 
     def stage(trained: PyTree, speed: Array) -> tuple[PyTree, Array]:

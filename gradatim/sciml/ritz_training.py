@@ -83,6 +83,11 @@ def spectral_right_hand_sides(
     """Unit vectors b = Σⱼ cⱼ qⱼ / ‖·‖, cⱼ normal with the standard deviations of `spectral_weights`.
 
     The same key draws the same normal numbers whatever the weights.
+
+    >>> basis = RitzBasis(jnp.array([1.0, 2.0]), jnp.eye(2))
+    >>> b = spectral_right_hand_sides(basis, 1000, key=jax.random.key(0), low_fraction=0.5)
+    >>> print(f"{(b**2).sum(axis=1).mean():.3f}, of which low {(b[:, 0] ** 2).mean():.1f}")
+    1.000, of which low 0.9
     """
     m = len(basis.values)
     weights = spectral_weights(m, boost=boost, low_fraction=low_fraction)
@@ -122,7 +127,12 @@ def direction_loss(product: Map, q: Float[Array, "*shape"], b: Float[Array, "*sh
 def mean_direction_loss(
     network: Any, product: Map, batch: Float[Array, "batch ..."], *, forward: Forward | None = None
 ) -> Float[Array, ""]:
-    """Of the network's directions, `network(b)` or `forward(network, b)`, for a batch of right-hand sides."""
+    """Of the network's directions, `network(b)` or `forward(network, b)`, for a batch of right-hand sides.
+
+    >>> A = jnp.array([1.0, 2.0])
+    >>> print(f"{mean_direction_loss(lambda b: -b / A, lambda x: A * x, jnp.eye(2)):.3f}")  # the inverse, up to scale
+    0.000
+    """
     call: Forward = (lambda network, b: network(b)) if forward is None else forward
     return jnp.mean(jax.vmap(lambda b: direction_loss(product, call(network, b), b))(batch))
 
@@ -150,6 +160,12 @@ def direction_step(
     """One step of an optimiser on a batch, and the loss before it.
 
     On CPU, steps that are called one by one are fastest with `GridResNet.by_convolutions` as `forward`.
+
+    >>> A, optimizer = jnp.array([1.0, 2.0]), optax.sgd(0.1)
+    >>> state = DirectionTraining.start(eqx.nn.Linear(2, 2, key=jax.random.key(0)), optimizer)
+    >>> after, loss = eqx.filter_jit(direction_step)(state, lambda x: A * x, jnp.eye(2), optimizer)
+    >>> bool(loss > 0), after.network.weight.shape
+    (True, (2, 2))
     """
     loss, gradient = eqx.filter_value_and_grad(mean_direction_loss)(state.network, product, batch, forward=forward)
     updates, memory = optimizer.update(gradient, state.memory, eqx.filter(state.network, eqx.is_inexact_array))
@@ -172,6 +188,13 @@ def fit_direction_network(
     The steps are called one by one: on CPU, a compiled loop would make convolutions slow.
 
     **Raises:** `ValueError` for fewer than one step or example a batch.
+
+    >>> A, b = jnp.array([1.0, 2.0]), jax.random.normal(jax.random.key(0), (64, 2))
+    >>> network = eqx.nn.Linear(2, 2, key=jax.random.key(1))
+    >>> options = {"optimizer": optax.adam(0.1), "steps": 100, "batch_size": 16, "key": jax.random.key(2)}
+    >>> _, losses = fit_direction_network(network, lambda x: A * x, b, **options)
+    >>> bool(losses[-1] < losses[0] / 10)
+    True
     """
     if steps < 1 or batch_size < 1:
         raise ValueError(f"steps and batch_size must be at least 1, got {steps} and {batch_size}")

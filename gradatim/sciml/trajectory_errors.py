@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gradatim.numerics.checks import is_known
+
 from .hamiltonian import Energy
 
 
@@ -24,21 +26,30 @@ def relative_state_error(predicted: Float[Array, "*batch size"], true: Float[Arr
 
 
 def relative_field_error(predicted: Float[Array, "points size"], true: Float[Array, "points size"]) -> Float[Array, ""]:
-    """‖f̂ - f‖ / ‖f‖ over all points together."""
+    """‖f̂ - f‖ / ‖f‖ over all points together.
+
+    >>> relative_field_error(jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 4.0]])).tolist()
+    0.75
+    """
     return jnp.linalg.norm(predicted - true) / jnp.linalg.norm(true)
 
 
 def relative_energy_error(energy: Energy, predicted: Float[Array, "times size"], start: Float[Array, " size"]) -> Float[Array, " times"]:
     """|H(x̂(t)) - H(x(0))| / |H(x(0))| along a predicted trajectory, with the energy of the true system.
 
-    A learned energy is conserved along its own trajectories, however wrong it is.
+    A learned energy is conserved along its own trajectories, however wrong it is. An energy is defined up to a constant: it must be one
+    with which H(x(0)) is not zero.
+
+    **Raises:** `ValueError` for a start without energy; traced, it gives NaN.
 
     >>> path = jnp.array([[1.0, 0.0], [0.0, 1.1]])
     >>> print(relative_energy_error(lambda x: x @ x / 2, path, path[0]).round(4))
     [0.   0.21]
     """
     first = energy(start)
-    return jnp.abs(jax.vmap(energy)(predicted) - first) / jnp.abs(first)
+    if is_known(first) and first == 0:
+        raise ValueError("energy must not be zero at the start, to which errors are relative: add a constant to it")
+    return jnp.abs(jax.vmap(energy)(predicted) - first) / jnp.abs(jnp.where(first == 0, jnp.nan, first))
 
 
 def geometric_mean_over_time(errors: Float[Array, "*batch times"], *, floor: float = 1e-6) -> Float[Array, "*batch"]:

@@ -60,6 +60,15 @@ class VariationalOperator(AbstractOperator):
     divided by it; `output_scale` s; `key`.
 
     **Raises:** `ValueError` for an energy that does not exist.
+
+    >>> from gradatim.sciml import linear_elastic
+    >>> with jax.enable_x64(True):
+    ...     laws = [linear_elastic(4.0, 3.0), linear_elastic(8.0, 6.0)]
+    ...     cell = PeriodicCell.structured(2, materials=laws, material_id=lambda x, y: x < 0)
+    ...     operator = VariationalOperator(CellGeometry.of(cell), rank=2, width=4, depth=1, key=jax.random.key(0))
+    ...     shapes = eqx.filter_jit(lambda model: model.shapes())(operator)
+    ...     print(bool(abs(shapes - shapes[..., cell.partner]).max() < 1e-12))  # periodic before it is trained
+    True
     """
 
     geometry: CellGeometry

@@ -51,7 +51,11 @@ def test_crossings_are_counted_and_the_exact_paths_are_those_of_the_equation(smo
     is_convection = (data["equation"] == "convection").values
     exact = data["true_path"].values[is_convection]
     assert np.allclose(exact, data["speed"].values[is_convection][:, None, None] * data["t"].values[None, :, None])
-    assert (data["crossed"] >= 0).all() and float(data["least_jacobian"].min()) == smoke[0].measures["C7.least_jacobian"].value
+    assert (
+        (data["crossed"] >= 0).all()
+        and (data["crossed_steps"] <= SMOKE.steps).all()
+        and float(data["least_jacobian"].min()) == smoke[0].measures["C7.least_jacobian"].value
+    )
 
 
 def test_methods_are_paired_seed_by_seed_and_share_what_they_are_given(smoke):
@@ -66,6 +70,21 @@ def test_what_is_judged_is_the_best_of_the_rates(smoke):
     judged = smoke[0].measures["C1.error_at_30"].value
     all_rates = [np.median(judging.errors(fixed, "convection", 30.0, rate)) for rate in (SMOKE.rate, *SMOKE.other_rates)]
     assert judged == min(all_rates)
+    easy = [np.median(judging.errors(fixed, "convection", 10.0, rate)) for rate in (SMOKE.rate, *SMOKE.other_rates)]
+    assert smoke[0].measures["C1.error_at_10"].value == min(easy)
+
+
+def test_burgers_is_judged_with_its_mean_given_and_told_with_it_learnt(smoke):
+    findings, session = smoke
+    for name in ("fixed", "moving"):
+        data = findings.data[name].to_dataset()
+        assert data["is_raised"].values.tolist() == [True] * (data.sizes["case"] - 1) + [False]
+        alone, given = data.isel(case=-1), judging.errors(data, "Burgers", 10.0, SMOKE.rate)
+        assert alone["equation"] == "Burgers" and alone["speed"] == 10
+        # A network without the mean begins as far off as it is; what is judged begins near.
+        assert (alone["watched_error"][0] > 2 * given.max()).all()
+    assert findings.measures["C5.burgers_error"].value < 200
+    assert sum(note.count("mean learnt, too") for note in session.notes) == 2
 
 
 def test_figures_are_drawn_from_findings_alone(smoke):

@@ -24,6 +24,12 @@ def test_a_batch_of_problems_is_a_problem_with_an_axis_more():
     assert problems.speed.constant.tolist() == [0, 1, 2]
 
 
+def test_known_coefficients_make_a_problem_in_a_traced_function_too():
+    problem = burgers(0.1, jnp.sin)
+    remade = jax.jit(lambda: ConvectionDiffusion(problem.speed, problem.diffusivity, jnp.cos, PERIOD).diffusivity.constant)
+    assert float(remade()) == np.float32(0.1)
+
+
 def test_samples_are_joined_by_their_fourier_series(double):
     def truth(x):
         return 0.3 + np.sin(x) - 0.5 * np.cos(4 * x)

@@ -119,3 +119,8 @@ def test_what_no_law_can_have_is_refused(matrix):
         materials_at([matrix, in_plane], np.array([0, 1]))
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\), got 0 to 1"):
         materials_at([matrix], np.array([0, 1]))
+
+
+def test_known_moduli_make_a_law_in_a_traced_function_too():
+    bulk = jnp.ones(3)
+    assert jax.eval_shape(lambda: IsotropicElastic(bulk, bulk).bulk).shape == (3,)

@@ -15,6 +15,7 @@ from gradatim.sciml import (
     ModalBasis,
     ModalRegression,
     ModalSamples,
+    OperatorConstitutive,
     PeriodicCell,
     VariationalOperator,
     linear_elastic,
@@ -135,6 +136,13 @@ def test_trap_snapshots_that_did_not_converge_are_out_of_equilibrium_and_so_are_
     assert max(cell.equilibrium_residual(mode) for mode in modes) > 1e-6
 
 
+def test_trap_snapshots_that_say_so_are_refused(cell, snapshots):
+    residual = snapshots.residual.copy()
+    residual[3] = 2e-9
+    with pytest.raises(ValueError, match=r"snapshots must be solved to a residual of 1e-10 or less, got 2e-09"):
+        ModalBasis.from_snapshots(cell, snapshots._replace(residual=residual), RANK)
+
+
 def test_o8_with_exact_coefficients_the_loss_is_the_truncation_error(snapshots, found):
     truth, scale = snapshots.stress[KNOWN], np.linalg.norm(snapshots.stress[KNOWN])
     left, misfit = ([np.linalg.norm(a - b) / scale for a, b in pairs] for pairs in (
@@ -210,8 +218,14 @@ def test_strains_that_do_not_fit_are_refused_and_those_beyond_the_limit_are_told
         operator(jnp.zeros((2, 3)))
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="average_strains"):
         operator.consistency_loss(jnp.zeros(3))
+    far = jax.device_put(np.array([0.0, 0.06, 0.0]))
+    for asked in (operator, operator.average_stress, operator.stress_and_tangent):
+        with pytest.raises(UserWarning, match=r"beyond strain_limit 0\.04 by a factor of 1\.5"):
+            asked(far)
     with pytest.raises(UserWarning, match=r"beyond strain_limit 0\.04 by a factor of 1\.5"):
-        operator(jax.device_put(np.array([0.0, 0.06, 0.0])))
+        jax.eval_shape(lambda: operator(far))
+    with pytest.raises(UserWarning, match=r"beyond strain_limit 0\.04 by a factor of 1\.5"):
+        OperatorConstitutive(operator)(np.array([[0.0, 0.01, 0.0], [0.0, -0.06, 0.0]]))
     with pytest.raises(ValueError, match=r"strain_limit must be positive, got 0\.0"):
         EquilibriumOperator(basis, strain_limit=0.0, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"rank must lie in \[1, 10\]"):

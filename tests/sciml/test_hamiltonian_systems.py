@@ -113,6 +113,8 @@ def test_errors_of_a_trajectory_are_as_written():
     assert state_error(np.zeros(2), np.zeros(2)) == 0 and state_error(np.ones(2), np.zeros(2)) == 1
     assert np.allclose(jax.jit(relative_field_error)(2 * path, path), 1)
     assert np.allclose(jax.jit(lambda path: relative_energy_error(lambda x: x @ x, path, path[0]))(path), [0, 3])
+    # Not infinite, which would be a very large error: relative to nothing there is none.
+    assert np.isnan(jax.jit(lambda path: relative_energy_error(lambda x: x @ x, path, 0 * path[0]))(path)).all()
     assert np.isclose(jax.jit(geometric_mean_over_time)(np.array([0.0, 1e-2])), 1e-4)
 
 
@@ -124,6 +126,7 @@ def test_errors_of_a_trajectory_are_as_written():
         (lambda: pendulum().trajectory(jnp.zeros(4), horizon=1.0, n_steps=0), "n_steps and substeps must be at least 1, got 0 and 4"),
         (lambda: n_body(1), "n must be at least 2, got 1"),
         (lambda: geometric_mean_over_time(jnp.ones(3), floor=0.0), "floor must be positive, got 0.0"),
+        (lambda: relative_energy_error(lambda x: x @ x, jnp.ones((3, 2)), jnp.zeros(2)), "energy must not be zero at the start"),
     ],
 )
 def test_what_cannot_be_is_refused(call, message):

@@ -141,6 +141,40 @@ def test_galilean_frames_of_burgers_leave_the_same(residuals, points):
     assert np.allclose(losses, losses_there, atol=ROUND_OFF)
 
 
+def test_an_offset_is_the_galilean_frame_of_a_state(residuals, points):
+    here, c = lagrangian(burgers(NU, jnp.sin)), 7.0
+    there = lagrangian(burgers(NU, jnp.sin, mean=c), offset=c)
+    there = eqx.tree_at(lambda m: m.path, there, Exact(lambda x, t: here.path(x, t) + c * t))
+    (left, losses), (left_there, losses_there) = residuals(here, points), residuals(there, points)
+    assert np.allclose(left.path, left_there.path, atol=ROUND_OFF) and np.allclose(left.state, left_there.state, atol=ROUND_OFF)
+    assert np.allclose(losses, losses_there, atol=ROUND_OFF)
+    # The state alone in fixed coordinates: with the offset it is the network's, read anywhere, raised.
+    fixed = [EulerianPINN(burgers(NU, jnp.sin, mean=m), width=3, depth=1, offset=m, key=jax.random.key(0)) for m in (0.0, c)]
+    x, t = np.linspace(0, 1, 3), np.array([0.0, 0.5])
+    fields, jets, starts = zip(*(found(model, x, t) for model in fixed), strict=True)
+    assert np.allclose(fields[0] + c, fields[1]) and np.allclose(jets[0].value + c, jets[1].value) and np.allclose(*starts)
+    assert all(np.allclose(*pair) for pair in zip(jets[0][1:], jets[1][1:], strict=True))
+
+
+@eqx.filter_jit
+def found(model, x, t):
+    points = collocation_grid(4, 3, period=PERIOD, horizon=1.0)
+    return model.evaluate(x, t), model.jet(x[:2], t), model.losses(points).initial
+
+
+def test_an_offset_is_not_trained():
+    trained, rest = lagrangian(burgers(NU, jnp.sin, mean=7.0), offset=7.0).split()
+    assert trained.offset is None and float(rest.offset) == 7
+
+
+def test_a_hard_start_has_its_offset_already():
+    message = "offset must be 0 with hard_initial, which begins at w₀, got 7.0"
+    with pytest.raises(ValueError, match=message):
+        lagrangian(burgers(NU, jnp.sin, mean=7.0), hard_initial=True, offset=7.0)
+    with pytest.raises(ValueError, match=message):
+        EulerianPINN(burgers(NU, jnp.sin, mean=7.0), width=3, depth=1, hard_initial=True, offset=7.0, key=jax.random.key(0))
+
+
 def test_a_state_is_read_off_where_its_path_has_come_to():
     model = lagrangian(carried(SPEED), lambda x, t: SPEED * t, dying)
     x, t = np.linspace(0, PERIOD, 33), np.array([0.0, 0.31, 1.0])
@@ -186,10 +220,12 @@ def test_crossed_paths_leave_a_finite_loss_and_gradient():
     @eqx.filter_jit
     def both(model):
         trained, rest = model.split()
-        return jax.value_and_grad(lambda trained: eqx.combine(trained, rest).loss(points))(trained), model.residuals(points).is_crossed
+        loss = jax.value_and_grad(lambda trained: eqx.combine(trained, rest).loss(points))
+        return loss(trained), model.residuals(points).is_crossed, model.losses(points).crossed
 
-    (loss, gradient), is_crossed = both(model)
+    (loss, gradient), is_crossed, crossed = both(model)
     is_crossed = np.asarray(is_crossed)
+    assert np.isclose(crossed, is_crossed.mean())
     assert 0 < is_crossed.sum() < is_crossed.size and np.isfinite(loss)
     assert all(np.isfinite(leaf).all() and leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(gradient))
     # Nothing but the networks is trained.

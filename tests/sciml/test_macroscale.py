@@ -6,6 +6,9 @@ import pytest
 from gradatim.sciml import (
     COOK,
     CellConstitutive,
+    EquilibriumOperator,
+    ModalBasis,
+    OperatorConstitutive,
     PeriodicCell,
     clamped_and_sheared,
     ramberg_like_elastic,
@@ -87,6 +90,17 @@ def test_solved_cells_of_one_material_are_that_material(cook, cell):
     np.testing.assert_allclose(both.displacement, one.displacement, atol=1e-9)
     np.testing.assert_allclose(both.reaction, one.reaction, atol=1e-7 * abs(one.reaction).max())
     assert both.reaction[1, is_fixed[1] & ~is_fixed[0]].sum() > 0
+
+
+def test_an_operator_tells_how_far_it_was_asked(cook, cell):
+    basis = ModalBasis.from_snapshots(cell, cell.snapshots(0.04 * np.eye(3)), 1)
+    law = OperatorConstitutive(EquilibriumOperator(basis, width=2, depth=1, key=jax.random.key(0)))
+    assert law.reach == 0
+    stress, tangent = law(np.array([[0.01, 0.0, 0.0], [0.0, -0.03, 0.01]]))
+    assert law.reach == 0.75 and stress.shape == (2, 3) and tangent.shape == (2, 3, 3)
+    with pytest.warns(UserWarning, match=r"beyond strain_limit 0\.04 by a factor of 2"):
+        law(np.array([[0.0, 0.0, 0.08]]))
+    assert law.reach == 2
 
 
 def test_structures_that_float_or_do_not_fit_are_refused(cook):

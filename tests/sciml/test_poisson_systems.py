@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given
@@ -92,5 +93,9 @@ def test_bad_inputs_are_refused():
         PoissonSystem(np.zeros((4, 4), bool))
     with pytest.raises(ValueError, match=r"spacing must be positive, got 0\.0"):
         PoissonSystem(DISK, spacing=0.0)
+    # By the type checker, where there is one, before the system can.
+    for name in ("walls", "obstacles"):
+        with pytest.raises((ValueError, jaxtyping.TypeCheckError), match=name):
+            PoissonSystem(DISK, **{name: "periodic"})
     with pytest.raises(ValueError, match=r"x must have the shape of the box, \(8, 10\), got \(10, 8\)"):
         PoissonSystem(DISK)(jnp.ones((10, 8)))

@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpy as np
 import optax
 import pytest
@@ -139,3 +140,9 @@ def test_bad_inputs_are_refused(basis):
         fit_direction_network(
             lambda b: b, SYSTEM, jnp.ones((4, SIDE, SIDE)), optimizer=optax.sgd(1.0), steps=0, batch_size=4, key=jax.random.key(0)
         )
+
+
+def test_products_that_are_not_finite_are_refused():
+    operator = lx.FunctionLinearOperator(lambda x: jnp.nan * x, jax.ShapeDtypeStruct((4,), jnp.float32), lx.positive_semidefinite_tag)
+    with pytest.raises(ValueError, match="operator must give finite products, got Ritz values that are not"):
+        ritz_vectors(operator, 2, key=jax.random.key(0))

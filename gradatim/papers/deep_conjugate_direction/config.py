@@ -42,12 +42,14 @@ class Training:
 class Config:
     """Networks trained on one box, and the systems that they are used for."""
 
+    dimensions: Annotated[int, Between(2, 3)] = 2
+    "Of the boxes."
     side: Annotated[int, Between(8, 1024)] = 32
     "Cells a side of the box for training; even."
     with_larger: bool = True
     "Whether boxes twice and three times as wide are solved too, without training anew."
     radius: Annotated[float, Between(0.01, 0.45)] = 0.15
-    "Of the solid disk, in units of the side."
+    "Of the solid disk, or ball, in units of the side."
     training: Training = Training()
     "Of the networks."
     right_hand_sides: Annotated[int, Between(1, 10_000)] = 8

@@ -98,7 +98,7 @@ def _draw_grids(tree: dict[str, xr.Dataset], sizes: dict[int, xr.Dataset]) -> Fi
     ax.set_yscale("log")
     plots.log_ticks(ax, sides)
     ax.legend(fontsize=7)
-    plots.label(ax, "cells a side", f"iterations to {RTOL:g}", title=f"trained on {sides[0]} × {sides[0]}")
+    plots.label(ax, "cells a side", f"iterations to {RTOL:g}", title=f"trained on {sides[0]} cells a side")
     ax = axes[0, 1]
     learned = [m for m in common if m.startswith(LEARNED) and m != named(0)]
     for m, colour in zip(learned, plots.COLOURS, strict=False):

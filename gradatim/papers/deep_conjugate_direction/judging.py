@@ -48,7 +48,8 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         measures["C2.growth_over_cg_growth"] = Measure.paired(growth, of_gradients, "log-ratio")
         session.note(
             f"C2: from {config.side} to {3 * config.side} cells a side iterations grow {growth.mean():.2f}-fold, those of conjugate "
-            f"gradients {of_gradients.mean():.2f}-fold"
+            f"gradients {of_gradients.mean():.2f}-fold. That their number is nearly the same on every grid, as the article has it, is not "
+            "judged, for want of a bound: a network sees a fixed number of cells to each side"
         )
         costs = [Measure.paired(count(where, two), count(where, ALIKE)) for where in (twice, thrice)]
         measures["C6.cost_of_weighting"] = max(costs, key=lambda cost: cost.intervals()[0][0])

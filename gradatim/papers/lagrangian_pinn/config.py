@@ -29,13 +29,13 @@ class Config:
     amsgrad: bool = False
     "Whether Adam keeps its largest second moment, as the authors' does: in few steps the first gradients then hold it back for good."
     other_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (0.003, 0.03)
-    "With which the usual network is tried once more at speed 30, so that its failure is not the rate's."
+    "With which the usual network is tried once more at speeds 10 and 30, so that its failure is not the rate's."
     speeds: Annotated[tuple[float, ...], Between(0.01, 1000)] = (1.0, 10.0, 30.0, 50.0)
     "Of convection–diffusion, both methods."
     fixed_burgers: Annotated[tuple[float, ...], Between(0, 1000)] = (0.0, 10.0, 30.0)
     "Means of the states of Burgers, at which their shocks travel, for the usual network."
     moving_burgers: Annotated[tuple[float, ...], Between(0, 1000)] = (0.0, 10.0)
-    "Likewise for the moving coordinates."
+    "Likewise for the moving coordinates; at the first that is not 0 both methods also have to learn the mean."
     by_label: bool = True
     "Whether the first of those is also learnt with the label's diffusion."
     seeds: Annotated[int, Between(3, 100)] = 6

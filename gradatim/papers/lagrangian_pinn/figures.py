@@ -29,9 +29,9 @@ def draw(findings: Findings) -> dict[str, Figure]:
 
 
 def _main(data: xr.Dataset, equation: str) -> xr.Dataset:
-    """The cases of an equation at the rate that all have."""
-    rate = data["rate"].values[0]
-    return data.isel(case=np.flatnonzero(((data["equation"] == equation) & np.isclose(data["rate"], rate)).values))
+    """The cases of an equation at the rate that all have, with the mean beside the networks."""
+    chosen = (data["equation"] == equation) & np.isclose(data["rate"], data["rate"].values[0]) & data["is_raised"]
+    return data.isel(case=np.flatnonzero(chosen.values))
 
 
 def _present(tree: dict[str, xr.Dataset]) -> list[tuple[str, str, str]]:
@@ -63,6 +63,12 @@ def _draw_errors(tree: dict[str, xr.Dataset]) -> Figure:
         one = others.isel(case=case)
         places = np.full(one.sizes["seed"], one["speed"].item())
         axes[0, 0].plot(places, one["error"], "_", color=FIXED, ms=9, label="… at other rates" if case == 0 else None)
+    for name, colour, marker in _present(tree):
+        alone = tree[name].isel(case=np.flatnonzero(~tree[name]["is_raised"].values))
+        for case in range(alone.sizes["case"]):
+            one = alone.isel(case=case)
+            places = np.full(one.sizes["seed"], one["speed"].item())
+            axes[0, 1].plot(places, one["error"], marker, color=colour, mfc="none", ms=7, label="… mean learnt, too")
     for remedy, marker in zip(tree["remedies"]["remedy"].values, ("v", "D"), strict=True):
         rows = tree["remedies"]["error"].sel(remedy=remedy).values
         axes[0, 0].plot(np.full(rows.size, HARD_SPEED), rows, marker, color=plots.COLOURS[3], alpha=0.8, label=f"fixed, {remedy}")

@@ -40,8 +40,8 @@ LOOKS = 20
 "Times at which loss and error are seen; steps are a multiple."
 DENSER = 3
 "Places and times of the dense check of the residual, for one of the training."
-HARD_SPEED = 30.0
-"At which the remedies are tried."
+EASY_SPEED, HARD_SPEED = 10.0, 30.0
+"Of convection: at which the usual network must be able to learn, and at which it fails and the remedies are tried."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,13 @@ class Case:
     equation: str
     speed: float
     rate: float
+    is_raised: bool = True
+    "Whether the mean of the initial state stands beside the network of the state, or is to be learnt."
+
+    @property
+    def mean(self) -> float:
+        """Of the state."""
+        return self.speed if self.equation == "Burgers" else 0.0
 
 
 def cases(config: Config, method: Method) -> list[Case]:
@@ -59,9 +66,10 @@ def cases(config: Config, method: Method) -> list[Case]:
         return [Case("Burgers", config.moving_burgers[0], config.rate)]
     means = config.fixed_burgers if method == "fixed" else config.moving_burgers
     found = [Case("convection", c, config.rate) for c in config.speeds] + [Case("Burgers", c, config.rate) for c in means]
-    if method == "fixed" and HARD_SPEED in config.speeds:
-        found += [Case("convection", HARD_SPEED, rate) for rate in config.other_rates]
-    return found
+    if method == "fixed":
+        found += [Case("convection", c, rate) for c in (EASY_SPEED, HARD_SPEED) for rate in config.other_rates]
+    travelling = [c for c in config.moving_burgers if c > 0]
+    return found + [Case("Burgers", c, config.rate, is_raised=False) for c in travelling[:1]]
 
 
 class Trained(NamedTuple):
@@ -74,6 +82,8 @@ class Trained(NamedTuple):
 class _State(eqx.Module):
     trained: PyTree
     memory: PyTree
+    crossed_steps: Array
+    "Before which some paths had crossed."
 
 
 class _Work(eqx.Module):
@@ -93,7 +103,7 @@ def train(config: Config, method: Method, truth: Truth, session: Session, key: P
     """Trains and measures one method on all its cases."""
     todo, seeds = cases(config, method), config.seeds
     fields, displacements = (np.stack(rows) for rows in zip(*(truth.on_grid(case.equation, case.speed) for case in todo), strict=True))
-    means = np.array([case.speed if case.equation == "Burgers" else 0.0 for case in todo])
+    means = np.array([case.mean for case in todo])
     rates = jnp.asarray(np.repeat([case.rate for case in todo], seeds), jnp.float32)
     state, rest = _begin(config, method, todo, rates, key)
     work = _Work(
@@ -112,6 +122,7 @@ def train(config: Config, method: Method, truth: Truth, session: Session, key: P
     dense = collocation_grid(DENSER * config.places, DENSER * config.times, period=PERIOD, horizon=HORIZON)
     paths = jnp.asarray(np.repeat(displacements, seeds, axis=0), jnp.float32)
     found = session.once(f"{method} coordinates, measured", _measure, models, work, dense, paths)
+    found = found | {"crossed_steps": loop.state.crossed_steps}
     shaped = {name: np.asarray(value, np.float64).reshape(len(todo), seeds, *value.shape[1:]) for name, value in found.items()}
     history = {name: loop.history[name].reshape(-1, len(todo), seeds) for name in ("loss", "error")}
     steps = loop.history["step"] * (config.steps // LOOKS)
@@ -140,6 +151,7 @@ def _dataset(
         "equation": (("case",), [case.equation for case in todo], ""),
         "speed": (("case",), [case.speed for case in todo], "1"),
         "rate": (("case",), [case.rate for case in todo], "1"),
+        "is_raised": (("case",), [case.is_raised for case in todo], ""),
     }
     if "path_error" in found:
         # As a share of how far the exact paths go, or of a period where they go further: there a phase is what counts.
@@ -148,6 +160,7 @@ def _dataset(
             "path_error": (("case", "seed"), 100 * found["path_error"] / extent[:, None], "%"),
             "least_jacobian": (("case", "seed"), found["least_jacobian"], "1"),
             "crossed": (("case", "seed"), found["crossed"], "1"),
+            "crossed_steps": (("case", "seed"), found["crossed_steps"], "steps"),
             "path": (("case", "t", "label"), found["path"][:, 0], "1"),
             "true_path": (("case", "t", "label"), displacements, "1"),
         }
@@ -159,36 +172,39 @@ def _begin(config: Config, method: Method, todo: list[Case], rates: Array, key: 
     """Untrained networks with an optimiser's memory, and the rest of the models."""
     seeds = config.seeds
     is_burgers = np.array([case.equation == "Burgers" for case in todo])
-    speeds = np.array([case.speed for case in todo])
-    columns = (np.where(is_burgers, 0.0, speeds), is_burgers.astype(float), np.where(is_burgers, speeds, 0.0))
-    constant, slope, mean = (jnp.asarray(np.repeat(column, seeds), jnp.float32) for column in columns)
-    return _build(config, method, key, constant, slope, mean, rates)
+    speeds, means = np.array([case.speed for case in todo]), np.array([case.mean for case in todo])
+    offsets = np.where([case.is_raised for case in todo], means, 0.0)
+    columns = (np.where(is_burgers, 0.0, speeds), is_burgers.astype(float), means, offsets)
+    constant, slope, mean, offset = (jnp.asarray(np.repeat(column, seeds), jnp.float32) for column in columns)
+    return _build(config, method, key, constant, slope, mean, offset, rates)
 
 
 @eqx.filter_jit
 def _build(
-    config: Config, method: Method, key: PRNGKeyArray, constant: Array, slope: Array, mean: Array, rates: Array
+    config: Config, method: Method, key: PRNGKeyArray, constant: Array, slope: Array, mean: Array, offset: Array, rates: Array
 ) -> tuple[_State, PyTree]:
-    def one(key: Array, constant: Array, slope: Array, mean: Array, rate: Array) -> tuple[_State, PyTree]:
+    def one(key: Array, constant: Array, slope: Array, mean: Array, offset: Array, rate: Array) -> tuple[_State, PyTree]:
         problem = ConvectionDiffusion(Affine(constant, slope), config.diffusivity, Raised(jnp.sin, mean), PERIOD)
-        trained, rest = new_model(config, method, problem, key).split()
-        return _State(trained, _optimizer(rate, config.steps, amsgrad=config.amsgrad).init(trained)), rest
+        trained, rest = new_model(config, method, problem, key, offset).split()
+        memory = _optimizer(rate, config.steps, amsgrad=config.amsgrad).init(trained)
+        return _State(trained, memory, jnp.zeros((), jnp.int32)), rest
 
     # One key for each seed, whatever the problem.
     keys = jnp.tile(jax.random.split(key, config.seeds), rates.size // config.seeds)
-    return eqx.filter_vmap(one)(keys, constant, slope, mean, rates)
+    return eqx.filter_vmap(one)(keys, constant, slope, mean, offset, rates)
 
 
-def new_model(config: Config, method: Method, problem: ConvectionDiffusion, key: PRNGKeyArray) -> AbstractPINN:
+def new_model(config: Config, method: Method, problem: ConvectionDiffusion, key: PRNGKeyArray, offset: float | Array = 0.0) -> AbstractPINN:
     """An untrained network."""
     if method == "fixed":
-        return EulerianPINN(problem, width=config.width, depth=config.depth_state, key=key)
+        return EulerianPINN(problem, width=config.width, depth=config.depth_state, offset=offset, key=key)
     return LagrangianPINN(
         problem,
         width=config.width,
         depth_path=config.depth_path,
         depth_state=config.depth_state,
         diffusion="label" if method == "label" else "physical",
+        offset=offset,
         key=key,
     )
 
@@ -201,13 +217,16 @@ def _optimizer(rate: Array | float, steps: int, *, amsgrad: bool) -> optax.Gradi
 def _stretch(state: _State, _: Array, work: _Work) -> _State:
     """A part of all steps, one network after another: together, they would not fit into the fast memory, and take twice as long."""
 
-    def one(rest: PyTree, trained: PyTree, memory: PyTree, rate: Array) -> tuple[PyTree, PyTree]:
-        def step(_: Array, moving: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-            return training_step(*moving, rest, work.points, _optimizer(rate, work.steps, amsgrad=work.amsgrad), WEIGHTS)[:2]
+    def one(rest: PyTree, state: _State, rate: Array) -> _State:
+        optimizer = _optimizer(rate, work.steps, amsgrad=work.amsgrad)
 
-        return jax.lax.fori_loop(0, work.steps // LOOKS, step, (trained, memory))
+        def step(_: Array, state: _State) -> _State:
+            trained, memory, losses = training_step(state.trained, state.memory, rest, work.points, optimizer, WEIGHTS)
+            return _State(trained, memory, state.crossed_steps + (losses.crossed > 0))
 
-    return _State(*_each(one, work.rest, state.trained, state.memory, work.rates))
+        return jax.lax.fori_loop(0, work.steps // LOOKS, step, state)
+
+    return _each(one, work.rest, state, work.rates)
 
 
 def _each(fn: Callable[..., Any], batch: PyTree, *others: PyTree) -> Any:
