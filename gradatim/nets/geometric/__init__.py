@@ -15,6 +15,8 @@ from .equivariance import random_motions as random_motions
 from .equivariance import random_permutations as random_permutations
 from .euclidean import Cloud as Cloud
 from .euclidean import EGNNLayer as EGNNLayer
+from .euclidean import act_on_irreps as act_on_irreps
+from .euclidean import irreps_of as irreps_of
 from .gauges import GaugeConv as GaugeConv
 from .gauges import NormGate as NormGate
 from .gauges import field_size as field_size
@@ -44,6 +46,7 @@ from .graphs import joined as joined
 from .graphs import laplacian as laplacian
 from .graphs import laplacian_eigenmaps as laplacian_eigenmaps
 from .graphs import permuted as permuted
+from .graphs import random_walk_pe as random_walk_pe
 from .graphs import ring_encoding as ring_encoding
 from .graphs import with_self_loops as with_self_loops
 from .grids import CyclicConv as CyclicConv
@@ -51,6 +54,7 @@ from .grids import GroupConv as GroupConv
 from .grids import GroupLift as GroupLift
 from .grids import GroupPool as GroupPool
 from .grids import act_on_maps as act_on_maps
+from .grids import blur_pool as blur_pool
 from .grids import circulant as circulant
 from .groups import Action as Action
 from .groups import Group as Group
@@ -83,6 +87,8 @@ from .meshes import spectrum as spectrum
 from .meshes import surface_gradient as surface_gradient
 from .node_pairs import Linear2Tensor as Linear2Tensor
 from .node_pairs import MatrixProductBlock as MatrixProductBlock
+from .normalisation import FieldDropout as FieldDropout
+from .normalisation import FieldNorm as FieldNorm
 from .sequences import GatedUpdate as GatedUpdate
 from .sequences import RestingState as RestingState
 from .sequences import SimpleRNN as SimpleRNN

@@ -45,7 +45,14 @@ def colour_refinement(graphs: Sequence[Graph], *, max_steps: int | None = None) 
 
 
 def are_confused(a: Graph, b: Graph) -> bool:
-    """Whether colour refinement gives both graphs the same colours, each as often: then no message passing tells them apart."""
+    """Whether colour refinement gives both graphs the same colours, each as often: then no message passing tells them apart.
+
+    >>> from gradatim.nets.geometric import graph_from_edges
+    >>> hexagon = graph_from_edges([(u, (u + 1) % 6) for u in range(6)], nodes=np.ones((6, 1)))
+    >>> triangles = graph_from_edges([(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3)], nodes=np.ones((6, 1)))
+    >>> are_confused(hexagon, triangles)
+    True
+    """
     return _equal(*colour_refinement([a, b]))
 
 
@@ -55,6 +62,12 @@ def are_confused_as_pairs(a: Graph, b: Graph) -> bool:
         c'(u, v) = hash(c(u, v), {{(c(u, w), c(w, v)) : w}})
 
     It costs n³ a step, and still confuses strongly regular graphs of the same parameters.
+
+    >>> from gradatim.nets.geometric import graph_from_edges
+    >>> hexagon = graph_from_edges([(u, (u + 1) % 6) for u in range(6)], nodes=np.ones((6, 1)))
+    >>> triangles = graph_from_edges([(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3)], nodes=np.ones((6, 1)))
+    >>> are_confused_as_pairs(hexagon, triangles)
+    False
     """
     graphs = (a, b)
     n_of = [int(np.asarray(graph.node_mask).sum()) for graph in graphs]

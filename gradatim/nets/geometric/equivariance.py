@@ -59,7 +59,12 @@ def equivariance_error(
 
 
 def moved_inputs(elements: Group | Sequence[Any], x: Any, act_in: Action) -> list[Any]:
-    """X itself, and ρ(g)x for each element: what [`compare_outputs`][gradatim.nets.geometric.compare_outputs] wants the outputs for."""
+    """X itself, and ρ(g)x for each element: what [`compare_outputs`][gradatim.nets.geometric.compare_outputs] wants the outputs for.
+
+    >>> from gradatim.nets.geometric import cyclic, standard
+    >>> [x.tolist() for x in moved_inputs(cyclic(2), np.array([1.0, 0.0]), standard(cyclic(2)))]
+    [[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]
+    """
     x = jax.tree.map(np.asarray, x)
     return [x, *(act_in(g, x) for g in _listed(elements))]
 
@@ -69,6 +74,12 @@ def compare_outputs(elements: Group | Sequence[Any], outputs: Sequence[Any], act
     [`equivariance_error`][gradatim.nets.geometric.equivariance_error], for outputs that come from one batched call.
 
     **Raises:** as there.
+
+    >>> from gradatim.nets.geometric import act_on_grid, cyclic
+    >>> turn = act_on_grid(cyclic(4))
+    >>> images = np.stack(moved_inputs(cyclic(4), np.arange(9.0).reshape(3, 3), turn))
+    >>> compare_outputs(cyclic(4), images**2, turn).worst  # all at once
+    0.0
     """
     first, *rest = (jax.tree.map(np.asarray, output) for output in outputs)
     errors = []
@@ -124,6 +135,10 @@ def random_motions(key: PRNGKeyArray, n: int, *, dim: int = 3, reflections: bool
 
 
 def random_permutations(key: PRNGKeyArray, n: int, *, size: int) -> list[np.ndarray]:
-    """A sample of the permutations of `size` things: arrays p for x ↦ x[p]."""
+    """A sample of the permutations of `size` things: arrays p for x ↦ x[p].
+
+    >>> [sorted(order.tolist()) for order in random_permutations(jax.random.key(0), 2, size=3)]
+    [[0, 1, 2], [0, 1, 2]]
+    """
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     return [random.permutation(size) for _ in range(n)]

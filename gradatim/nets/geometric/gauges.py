@@ -129,6 +129,10 @@ class NormGate(eqx.Module):
     A rectifier on the entries of a vector would depend on the frame.
 
     **Arguments:** `orders`: an order for each entry.
+
+    >>> gate, x = NormGate((1,)), jnp.array([[3.0, 4.0]])  # a vector of length 5 keeps its direction
+    >>> bool(jnp.allclose(gate(x), x * jax.nn.sigmoid(5.0)))
+    True
     """
 
     slope: Float[Array, " entries"]

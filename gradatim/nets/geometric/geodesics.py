@@ -92,6 +92,11 @@ def holonomy(edges: EdgeLogs, loops: Int[np.ndarray, "loops length"]) -> Float[n
     Over all faces, each run round counterclockwise, it sums to 2π times the Euler characteristic.
 
     **Raises:** `ValueError` for a step between vertices that have no common edge.
+
+    >>> from gradatim.nets.geometric import icosphere
+    >>> mesh = icosphere(1)
+    >>> print(f"{holonomy(log_map_edges(mesh), np.asarray(mesh.faces)).sum() / np.pi:.3f} π")  # 2π times 2, of a sphere
+    4.000 π
     """
     tails, heads = np.asarray(edges.receivers, np.int64), np.asarray(edges.senders, np.int64)
     keys = tails * edges.n_vertices + heads
@@ -109,7 +114,14 @@ def holonomy(edges: EdgeLogs, loops: Int[np.ndarray, "loops length"]) -> Float[n
 
 @eqx.filter_jit
 def vertex_gradient(edges: EdgeLogs, x: Float[Array, " vertices"]) -> Float[Array, "vertices 2"]:
-    """The gradient of a function at each vertex in its frame, by least squares over its edges: a field of order 1."""
+    """The gradient of a function at each vertex in its frame, by least squares over its edges: a field of order 1.
+
+    >>> from gradatim.nets.geometric import icosphere
+    >>> mesh = icosphere(2)
+    >>> slopes = jnp.linalg.norm(vertex_gradient(log_map_edges(mesh), mesh.vertices[:, 2]), axis=1)  # of height, at most 1, at the equator
+    >>> print(f"{slopes.max():.1f}")
+    1.0
+    """
     directions = jnp.stack([jnp.cos(edges.angles), jnp.sin(edges.angles)], axis=-1)
     slopes = (x[edges.senders] - x[edges.receivers]) / edges.lengths
 
@@ -131,6 +143,11 @@ class HeatMethod:
     and off by a percent or two on an even mesh; a larger `time_factor` smooths more.
 
     **Raises:** `ValueError` for a `time_factor` that is not positive.
+
+    >>> from gradatim.nets.geometric import icosphere
+    >>> distances = HeatMethod(icosphere(2))
+    >>> print(f"{distances(0).max():.1f} from one vertex, {distances([0, 3]).max():.1f} from the nearer of it and its opposite")
+    3.0 from one vertex, 1.5 from the nearer of it and its opposite
     """
 
     def __init__(self, mesh: Mesh, *, time_factor: float = 1.0) -> None:
@@ -188,14 +205,26 @@ class PatchConvolution(eqx.Module):
 
         (D_k x)_u = Σ_v w_k(r_uv, θ_uv) x_v / Σ_v w_k(r_uv, θ_uv),     y_u = max_q Σ_k t_{k + q} (D_k x)_u
 
-    with Gaussian windows w_k on a polar grid about each vertex, over the vertex itself (r = 0, in all directions) and its neighbours.
+    with Gaussian windows w_k on a polar grid about each vertex, over the vertex itself (r = 0, in all directions) and its neighbours. Radii
+    and widths of the windows are learned beside the weights t; they start evenly from the vertex to the mean length of an edge.
     The maximum over the turns q of the grid makes the frames not matter, exactly if they turn by whole steps of the grid. With one angle
     it is an isotropic filter, for which they never do.
 
     **Arguments:** `n_in`, `n_out`: channels; `n_radii`, `n_angles`: of the grid, at least 1; `key`.
+
+    >>> from gradatim.nets.geometric import icosphere
+    >>> layer = PatchConvolution(1, 4, key=jax.random.key(0))
+    >>> layer(log_map_edges(icosphere(1)), jnp.ones((42, 1))).shape
+    (42, 4)
     """
 
     weight: Float[Array, "n_radii n_angles n_in n_out"]
+    radii: Float[Array, " n_radii"]
+    "Of the windows' centres, in mean lengths of an edge."
+    log_widths: Float[Array, " n_radii"]
+    "Logarithms of their standard deviations along the radius, in the same unit."
+    log_spread: Float[Array, ""]
+    "Logarithm of that in angle, in steps of the grid."
     pools: bool = eqx.field(static=True)
 
     def __init__(self, n_in: int, n_out: int, *, n_radii: int = 2, n_angles: int = 8, pools: bool = True, key: PRNGKeyArray) -> None:
@@ -203,18 +232,20 @@ class PatchConvolution(eqx.Module):
             raise ValueError(f"n_radii and n_angles must be at least 1, got {n_radii} and {n_angles}")
         shape = (n_radii, n_angles, n_in, n_out)
         self.weight = jax.random.normal(key, (int(np.prod(shape)),)).reshape(shape) / np.sqrt(n_radii * n_angles * n_in)
+        self.radii, self.log_widths = jnp.linspace(0.0, 1.0, n_radii), jnp.full(n_radii, -np.log(n_radii))
+        self.log_spread = jnp.zeros(())
         self.pools = pools
 
     @eqx.filter_jit
     def __call__(self, edges: EdgeLogs, x: Float[Array, "vertices n_in"]) -> Float[Array, "vertices n_out"]:
         """Filtered features; without `pools` those of the frames as they are."""
         n_radii, n_angles = self.weight.shape[:2]
-        radii = jnp.arange(n_radii) * edges.lengths.mean() / max(n_radii - 1, 1)
-        step = 2 * jnp.pi / n_angles
-        away = (edges.lengths[:, None] - radii[None]) / (edges.lengths.mean() / n_radii)
+        step, widths = 2 * jnp.pi / n_angles, jnp.exp(self.log_widths)
+        away = ((edges.lengths / edges.lengths.mean())[:, None] - self.radii[None]) / widths[None]
         aside = wrapped(edges.angles[:, None] - step * jnp.arange(n_angles)[None]) / step if n_angles > 1 else jnp.zeros((len(away), 1))
+        aside = aside * jnp.exp(-self.log_spread)
         windows = jnp.exp(-(away[:, :, None] ** 2) / 2) * jnp.exp(-(aside[:, None] ** 2) / 2)
-        own = jnp.broadcast_to(jnp.exp(-((radii / (edges.lengths.mean() / n_radii)) ** 2) / 2)[:, None], (n_radii, n_angles))
+        own = jnp.broadcast_to(jnp.exp(-((self.radii / widths) ** 2) / 2)[:, None], (n_radii, n_angles))
         flat = windows.reshape(len(away), -1)
         total = jax.ops.segment_sum(flat, edges.receivers, edges.n_vertices) + own.ravel()[None]
         gathered = jax.ops.segment_sum(flat[:, :, None] * x[edges.senders][:, None], edges.receivers, edges.n_vertices)

@@ -34,6 +34,13 @@ class GraphConv(eqx.Module):
     **Arguments:** `n_in`, `n_out`: channels; `normalisation`: `"symmetric"`, `"mean"` or `"sum"`; `key`.
 
     **Raises:** `ValueError` for another normalisation.
+
+    >>> from gradatim.nets.geometric import graph_from_edges
+    >>> path = graph_from_edges([(0, 1), (1, 2)], nodes=jnp.eye(3))
+    >>> layer = GraphConv(3, 1, normalisation="mean", key=jax.random.key(0))
+    >>> means = eqx.tree_at(lambda layer: layer.weight, layer, jnp.array([[0.0], [6.0], [0.0]]))  # how much of node 1 each one sees
+    >>> means(path)[:, 0].round().tolist()
+    [3.0, 2.0, 3.0]
     """
 
     weight: Float[Array, "n_in n_out"]
@@ -72,6 +79,11 @@ class GraphAttention(eqx.Module):
     **Arguments:** `n_in`, `n_out`: channels, of all heads together; `n_heads`: a divisor of `n_out`; `score`; `key`.
 
     **Raises:** `ValueError` for another score, or heads that do not divide the channels.
+
+    >>> from gradatim.nets.geometric import complete_graph
+    >>> layer = GraphAttention(2, 6, n_heads=3, score="dot", key=jax.random.key(0))
+    >>> eqx.filter_jit(layer)(complete_graph(jnp.ones((4, 2)))).shape
+    (4, 6)
     """
 
     weight: Float[Array, "n_in heads d"]
@@ -115,6 +127,12 @@ class MessagePassing(eqx.Module):
     usual one.
 
     **Raises:** `ValueError` for another aggregation.
+
+    >>> from gradatim.nets.geometric import graph_from_edges
+    >>> path = graph_from_edges([(0, 1), (1, 2)], nodes=jnp.array([[0.0], [3.0], [1.0]]))
+    >>> steepest = MessagePassing(lambda x, y, edge: y - x, lambda x, m: m, aggregation="max")  # the largest rise to a neighbour
+    >>> steepest(path)[:, 0].tolist()
+    [3.0, -2.0, 2.0]
     """
 
     message: Callable[[Any, Any, Any], Array]
@@ -152,7 +170,13 @@ class Perceptron(eqx.Module):
 def perceptron_messages(
     n_in: int, n_out: int, *, n_edge: int = 0, width: int, aggregation: Aggregation = "sum", key: PRNGKeyArray
 ) -> MessagePassing:
-    """[`MessagePassing`][gradatim.nets.geometric.MessagePassing] with `width` hidden units in ψ and in φ, and messages as wide."""
+    """[`MessagePassing`][gradatim.nets.geometric.MessagePassing] with `width` hidden units in ψ and in φ, and messages as wide.
+
+    >>> from gradatim.nets.geometric import complete_graph
+    >>> layer = perceptron_messages(2, 5, width=8, key=jax.random.key(0))
+    >>> eqx.filter_jit(layer)(complete_graph(jnp.ones((4, 2)))).shape
+    (4, 5)
+    """
     keys = jax.random.split(key)
     message = Perceptron(2 * n_in + n_edge, width, width, key=keys[0])
     return MessagePassing(message, Perceptron(n_in + width, width, n_out, key=keys[1]), aggregation=aggregation)
@@ -164,6 +188,12 @@ class GIN(eqx.Module):
         h_u = perceptron((1 + ε) x_u + Σ_v x_v)
 
     **Arguments:** `n_in`, `n_out`: channels; `width`: hidden units; `key`.
+
+    >>> from gradatim.nets.geometric import graph_from_edges
+    >>> path = graph_from_edges([(0, 1), (1, 2)], nodes=jnp.ones((3, 1)))
+    >>> end, middle, other_end = eqx.filter_jit(GIN(1, 2, width=8, key=jax.random.key(0)))(path)
+    >>> bool((end == other_end).all()), bool((end == middle).all())
+    (True, False)
     """
 
     perceptron: Perceptron
@@ -187,6 +217,11 @@ class ChebConv(eqx.Module):
     2 is always safe; `key`.
 
     **Raises:** `ValueError` for a negative degree, or a λ outside (0, 2].
+
+    >>> from gradatim.nets.geometric import graph_from_edges
+    >>> path = graph_from_edges([(0, 1), (1, 2), (2, 3)], nodes=jnp.eye(4)[:, :1])  # a signal at node 0 alone
+    >>> (eqx.filter_jit(ChebConv(1, 1, degree=2, key=jax.random.key(0)))(path)[:, 0] != 0).tolist()
+    [True, True, True, False]
     """
 
     weight: Float[Array, "terms n_in n_out"]

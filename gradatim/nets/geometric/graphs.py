@@ -75,7 +75,11 @@ def graph_from_edges(
 
 
 def complete_graph(nodes: Any) -> Graph:
-    """All pairs of different nodes, in both directions."""
+    """All pairs of different nodes, in both directions.
+
+    >>> degrees(complete_graph(np.ones((4, 1)))).tolist()
+    [3, 3, 3, 3]
+    """
     n = len(nodes)
     pairs = [(u, v) for u in range(n) for v in range(u)]
     return graph_from_edges(np.array(pairs).reshape(-1, 2), nodes=nodes)
@@ -85,6 +89,11 @@ def joined(graphs: Sequence[Graph]) -> Graph:
     """Several graphs as one, without edges between them, told apart by `graph_id`; on the host.
 
     **Raises:** `ValueError` for none, or where only some have features of edges.
+
+    >>> edge = graph_from_edges([(0, 1)], nodes=np.ones((2, 1)))
+    >>> both = joined([edge, edge])
+    >>> both.graph_id.tolist(), both.senders.tolist()
+    ([0, 0, 1, 1], [0, 1, 2, 3])
     """
     if not graphs or len({graph.edges is None for graph in graphs}) != 1:
         raise ValueError("graphs must be at least one, and all or none with features of edges")
@@ -107,7 +116,13 @@ def joined(graphs: Sequence[Graph]) -> Graph:
 
 
 def permuted(graph: Graph, order: Int[np.ndarray, " n"]) -> Graph:
-    """The same graph with its nodes in another order: node i of the new one was `order[i]`; on the host."""
+    """The same graph with its nodes in another order: node i of the new one was `order[i]`; on the host.
+
+    >>> path = graph_from_edges([(0, 1), (1, 2)], nodes=np.array([[5.0], [6.0], [7.0]]))
+    >>> turned = permuted(path, np.array([1, 2, 0]))
+    >>> turned.nodes[:, 0].tolist(), degrees(turned).tolist()
+    ([6.0, 7.0, 5.0], [2, 1, 1])
+    """
     place = np.argsort(order)
     return _on_device(
         nodes=np.asarray(graph.nodes)[order],
@@ -124,6 +139,10 @@ def aggregate(messages: Float[Array, "edges channels"], graph: Graph, how: Aggre
     """Sum, mean or maximum of the messages that each node receives; zero where it receives none.
 
     **Raises:** `ValueError` for another word.
+
+    >>> path = graph_from_edges([(0, 1), (2, 1)], nodes=np.zeros((3, 1)), directed=True)
+    >>> [aggregate(jnp.array([[1.0], [5.0]]), path, how)[1, 0].item() for how in ("sum", "mean", "max")]
+    [6.0, 3.0, 5.0]
     """
     if how not in AGGREGATIONS:
         raise ValueError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, got {how!r}")
@@ -138,7 +157,12 @@ def aggregate(messages: Float[Array, "edges channels"], graph: Graph, how: Aggre
 
 
 def edge_softmax(scores: Float[Array, "edges heads"], graph: Graph) -> Float[Array, "edges heads"]:
-    """Positive weights of edges that sum to one at every node that receives any, zero on edges that are masked."""
+    """Positive weights of edges that sum to one at every node that receives any, zero on edges that are masked.
+
+    >>> path = graph_from_edges([(0, 1), (2, 1)], nodes=np.zeros((3, 1)), directed=True)
+    >>> edge_softmax(jnp.zeros((2, 1)), path)[:, 0].tolist()
+    [0.5, 0.5]
+    """
     n, mask = len(graph.nodes), graph.edge_mask[:, None]
     scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     # Shifted by the largest, without which large scores overflow; it has no share in the derivative.
@@ -149,7 +173,11 @@ def edge_softmax(scores: Float[Array, "edges heads"], graph: Graph) -> Float[Arr
 
 
 def degrees(graph: Graph) -> Int[Array, " n"]:
-    """How many messages each node receives."""
+    """How many messages each node receives.
+
+    >>> degrees(graph_from_edges([(0, 1), (1, 2)], nodes=np.ones((3, 1)))).tolist()
+    [1, 2, 1]
+    """
     return jax.ops.segment_sum(graph.edge_mask.astype(jnp.int32), graph.receivers, len(graph.nodes))
 
 
@@ -157,6 +185,9 @@ def with_self_loops(graph: Graph) -> Graph:
     """Each node its own neighbour too, the loops behind the edges that there are.
 
     **Raises:** `ValueError` for a graph whose edges have features, for loops have none.
+
+    >>> degrees(with_self_loops(graph_from_edges([(0, 1), (1, 2)], nodes=np.ones((3, 1))))).tolist()
+    [2, 3, 2]
     """
     if graph.edges is not None:
         raise ValueError("a graph whose edges have features gets no loops, for these would have none")
@@ -169,13 +200,22 @@ def with_self_loops(graph: Graph) -> Graph:
 
 
 def global_pool(graph: Graph, how: Aggregation = "sum", *, n_graphs: int = 1) -> Float[Array, "n_graphs channels"]:
-    """Sum, mean or maximum over the nodes of each graph; zero for one without nodes."""
+    """Sum, mean or maximum over the nodes of each graph; zero for one without nodes.
+
+    >>> edge, node = graph_from_edges([(0, 1)], nodes=np.ones((2, 1))), graph_from_edges([], nodes=np.ones((1, 1)))
+    >>> global_pool(joined([edge, node]), "sum", n_graphs=2)[:, 0].tolist()
+    [2.0, 1.0]
+    """
     members = graph._replace(nodes=jnp.zeros((n_graphs, 0)), receivers=graph.graph_id, edge_mask=graph.node_mask)
     return aggregate(graph.nodes, members, how)
 
 
 def adjacency(graph: Graph) -> Float[Array, "n n"]:
-    """A_uv: how many edges go from v to u."""
+    """A_uv: how many edges go from v to u.
+
+    >>> adjacency(graph_from_edges([(0, 1), (1, 2)], nodes=np.ones((3, 1), np.float32))).tolist()
+    [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
+    """
     n = len(graph.nodes)
     return jnp.zeros((n, n), graph.nodes.dtype).at[graph.receivers, graph.senders].add(graph.edge_mask.astype(graph.nodes.dtype))
 
@@ -184,6 +224,10 @@ def laplacian(graph: Graph, kind: Literal["combinatorial", "symmetric", "random 
     """D - A, or 1 - D^-½ A D^-½, or 1 - D⁻¹A, of an undirected graph; nodes without edges have rows of zeros.
 
     **Raises:** `ValueError` for another kind.
+
+    >>> path = graph_from_edges([(0, 1), (1, 2)], nodes=np.ones((3, 1), np.float32))
+    >>> laplacian(path).tolist()
+    [[1.0, -1.0, 0.0], [-1.0, 2.0, -1.0], [0.0, -1.0, 1.0]]
     """
     if kind not in ("combinatorial", "symmetric", "random walk"):
         raise ValueError(f"kind must be 'combinatorial', 'symmetric' or 'random walk', got {kind!r}")
@@ -207,6 +251,10 @@ def laplacian_eigenmaps(graph: Graph, k: int, kind: Literal["combinatorial", "sy
     """The k smoothest eigenvectors of a Laplacian, as positions of the nodes.
 
     **Raises:** `ValueError` for k above the number of nodes.
+
+    >>> ring = graph_from_edges([(u, (u + 1) % 12) for u in range(12)], nodes=np.ones((12, 1), np.float32))
+    >>> print(", ".join(f"{abs(value):.2f}" for value in laplacian_eigenmaps(ring, 4, "combinatorial").values))  # 2 - 2 cos(2πk/12)
+    0.00, 0.27, 0.27, 1.00
     """
     if not 1 <= k <= len(graph.nodes):
         raise ValueError(f"k must lie between 1 and the number of nodes, {len(graph.nodes)}, got {k}")
@@ -214,8 +262,33 @@ def laplacian_eigenmaps(graph: Graph, k: int, kind: Literal["combinatorial", "sy
     return Eigenmaps(values[:k], vectors[:, :k])
 
 
+def random_walk_pe(graph: Graph, steps: int) -> Float[Array, "n steps"]:
+    """How likely a walk along edges is back after 1 to `steps` steps, as positions of the nodes: the diagonals of (D⁻¹A)ᵏ.
+
+    Unlike eigenvectors they have no signs to choose. Nodes without edges have zeros (Dwivedi et al., arXiv:2110.07875).
+
+    **Raises:** `ValueError` for no steps.
+
+    >>> triangle = graph_from_edges([(0, 1), (1, 2), (2, 0)], nodes=np.ones((3, 1)))
+    >>> random_walk_pe(triangle, 3)[0].tolist()
+    [0.0, 0.5, 0.25]
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    A = adjacency(graph)
+    walk = A / jnp.maximum(A.sum(axis=1, keepdims=True), 1)
+    powers = [walk]
+    while len(powers) < steps:
+        powers.append(powers[-1] @ walk)
+    return jnp.stack([jnp.diagonal(power) for power in powers], axis=1)
+
+
 def ring_encoding(n: int, frequencies: Sequence[int]) -> Float[np.ndarray, "n channels"]:
-    """cos(2πku/n) and sin(2πku/n) for each k: sinusoidal positions, eigenvectors of a ring's Laplacian to 2 - 2 cos(2πk/n)."""
+    """cos(2πku/n) and sin(2πku/n) for each k: sinusoidal positions, eigenvectors of a ring's Laplacian to 2 - 2 cos(2πk/n).
+
+    >>> (ring_encoding(4, [1]).round(3) + 0.0).tolist()
+    [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]
+    """
     angles = 2 * np.pi * np.arange(n)[:, None] * np.asarray(frequencies)[None] / n
     return np.stack([np.cos(angles), np.sin(angles)], axis=2).reshape(n, -1)
 

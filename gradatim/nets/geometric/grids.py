@@ -206,8 +206,38 @@ class GroupPool(eqx.Module):
         return pooled[..., 0, :] if self.is_whole else pooled
 
 
+def blur_pool(x: Float[Array, "*space_and_channels"], *, dim: int = 2, stride: int = 2) -> Float[Array, "*smaller"]:
+    """Every `stride`-th pixel of the image blurred by (1, 2, 1)/4 along each axis (Zhang, arXiv:1904.11486): the scale of the blueprint's
+    pooling, without the aliases of pixels that are merely left out.
+
+    It commutes with turns and reflections of the grid, maps of a group included. At the border the weights that lie within count, so that
+    constants stay.
+
+    **Arguments:** `x`: space first; `dim`: how many axes space has; `stride`: a divisor of the side less one.
+
+    **Raises:** `ValueError` for a stride that leaves a remainder.
+
+    >>> blur_pool(jnp.array([0.0, 0.0, 4.0, 0.0, 0.0]), dim=1).tolist()
+    [0.0, 2.0, 0.0]
+    """
+    for axis in range(dim):
+        _check_stride(x.shape[axis], stride)
+        n = x.shape[axis]
+        wide = jnp.pad(x, [(int(k == axis), int(k == axis)) for k in range(x.ndim)])
+        before, after = (jax.lax.slice_in_dim(wide, start, start + n, axis=axis) for start in (0, 2))
+        weight = 4.0 - (np.arange(n) == 0) - (np.arange(n) == n - 1)
+        blurred = (before + 2 * x + after) / jnp.asarray(weight, x.dtype).reshape([n if k == axis else 1 for k in range(x.ndim)])
+        x = jax.lax.slice_in_dim(blurred, 0, n, stride, axis=axis)
+    return x
+
+
 def act_on_maps(group: Group) -> Any:
-    """The action on what [`GroupLift`][gradatim.nets.geometric.GroupLift] gives: each map is turned, and h' goes to gh'."""
+    """The action on what [`GroupLift`][gradatim.nets.geometric.GroupLift] gives: each map is turned, and h' goes to gh'.
+
+    >>> from gradatim.nets.geometric import cyclic
+    >>> act_on_maps(cyclic(4))(1, np.arange(4.0).reshape(1, 1, 4, 1))[0, 0, :, 0].tolist()
+    [3.0, 0.0, 1.0, 2.0]
+    """
     on_space = act_on_grid(group)
 
     def act(g: int | np.integer, x: Any) -> Any:
@@ -228,8 +258,8 @@ def _turned(group: Group, size: int) -> Int[np.ndarray, "order points"]:
 
 def _filtered(x: Array, filters: Array, bias: Array, dim: int, stride: int, padding: Padding) -> Array:
     side, size = x.shape[0], filters.shape[0]
-    if (side - 1) % stride and padding == "zeros":
-        raise ValueError(f"stride must divide the side less one, {side - 1}, to look at the same pixels after a turn, got {stride}")
+    if padding == "zeros":
+        _check_stride(side, stride)
     if side % stride and padding == "circular":
         raise ValueError(f"stride must divide the side, {side}, of a ring, got {stride}")
     *_, n_in, order, n_out = filters.shape
@@ -247,3 +277,8 @@ def _filtered(x: Array, filters: Array, bias: Array, dim: int, stride: int, padd
 def _check_size(size: int) -> None:
     if size < 1 or size % 2 == 0:
         raise ValueError(f"size must be odd, for a filter without a centre moves what it filters, got {size}")
+
+
+def _check_stride(side: int, stride: int) -> None:
+    if stride < 1 or (side - 1) % stride:
+        raise ValueError(f"stride must divide the side less one, {side - 1}, to look at the same pixels after a turn, got {stride}")

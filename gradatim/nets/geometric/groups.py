@@ -111,6 +111,9 @@ def cyclic(n: int) -> Group:
     """Turns of the plane by multiples of 2π/n, in their order: element k turns by 2πk/n.
 
     **Raises:** `ValueError` for n below 1.
+
+    >>> cyclic(4).matrices[1].tolist()  # a quarter turn
+    [[0.0, -1.0], [1.0, 0.0]]
     """
     _check_order(n)
     angles = 2 * np.pi * np.arange(n) / n
@@ -122,6 +125,10 @@ def dihedral(n: int) -> Group:
     """Turns of the plane by multiples of 2π/n, and the reflections between them: 2n elements, the turns first.
 
     **Raises:** `ValueError` for n below 1.
+
+    >>> group = dihedral(3)
+    >>> group, bool((group.table == group.table.T).all())  # the order of turns and reflections matters
+    (D3 (6 elements), False)
     """
     _check_order(n)
     turns = cyclic(n).matrices
@@ -130,13 +137,21 @@ def dihedral(n: int) -> Group:
 
 @functools.cache
 def mirror() -> Group:
-    """The reflection of a line."""
+    """The reflection of a line.
+
+    >>> act_on_grid(mirror())(1, np.array([1, 2, 3])).tolist()
+    [3, 2, 1]
+    """
     return Group("Z2", np.array([[[1.0]], [[-1.0]]]))
 
 
 @functools.cache
 def octahedral(*, reflections: bool = False) -> Group:
-    """The 24 rotations of a cube, or its 48 symmetries with reflections."""
+    """The 24 rotations of a cube, or its 48 symmetries with reflections.
+
+    >>> octahedral(), octahedral(reflections=True)
+    (O (24 elements), Oh (48 elements))
+    """
     turns = [np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]), np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])]
     return _generated("Oh", [*turns, -np.eye(3)]) if reflections else _generated("O", turns)
 
@@ -146,6 +161,9 @@ def symmetric(n: int) -> Group:
     """All n! permutations of n things: the matrix of element g moves thing j to place i where entry ij is 1.
 
     **Raises:** `ValueError` for n below 1 or above 6.
+
+    >>> symmetric(4).order
+    24
     """
     if not 1 <= n <= 6:
         raise ValueError(f"n must lie between 1 and 6, got {n}: larger groups are sampled, not listed")
@@ -224,38 +242,67 @@ class Representation:
 
 
 def trivial(group: Group) -> Representation:
-    """One number that nothing changes."""
+    """One number that nothing changes.
+
+    >>> trivial(cyclic(4))(1, np.array([5.0])).tolist()
+    [5.0]
+    """
     return Representation("trivial", group, np.ones((group.order, 1, 1)))
 
 
 def standard(group: Group) -> Representation:
-    """The matrices that the group is made of."""
+    """The matrices that the group is made of.
+
+    >>> standard(cyclic(4))(1, np.array([1.0, 0.0])).tolist()
+    [0.0, 1.0]
+    """
     return Representation("standard", group, group.matrices)
 
 
 def regular(group: Group) -> Representation:
-    """Functions on the group itself: (ρ(g)x)(h) = x(g⁻¹h)."""
+    """Functions on the group itself: (ρ(g)x)(h) = x(g⁻¹h).
+
+    >>> regular(cyclic(4))(1, np.array([1.0, 2.0, 3.0, 4.0])).tolist()
+    [4.0, 1.0, 2.0, 3.0]
+    """
     return Representation("regular", group, np.eye(group.order)[:, group.table].transpose(1, 0, 2))
 
 
-def irreducible(group: Group, order: int) -> Representation:
-    """Of turns of the plane, and reflections: `order` times the angle, for `order` between 1 and half the number of turns.
+def irreducible(group: Group, order: int, *, reflected: bool = False) -> Representation:
+    """Of turns of the plane, and reflections: `order` times the angle, for `order` from 0 to half the number of turns.
 
-    **Raises:** `ValueError` for a group that does not act on the plane, or an order out of range.
+    At both ends there are single numbers: 1 for order 0, and for half the turns a sign that alternates from one to the next. Where the
+    group has reflections, each of them comes in a second kind, `reflected`, which changes sign under those.
+
+    **Raises:** `ValueError` for a group that does not act on the plane, an order out of range, or a reflected kind that there is not.
+
+    >>> [int(irreducible(dihedral(4), 2, reflected=True).matrices[g, 0, 0]) for g in range(8)]  # four turns, four reflections
+    [1, -1, 1, -1, -1, 1, -1, 1]
     """
-    turns = int((np.linalg.det(group.matrices) > 0).sum())
-    if group.dim != 2 or not 1 <= order < turns / 2:
-        raise ValueError(f"order must lie between 1 and below half the turns of a group of the plane, got {order} for {group.name}")
-    angle = order * np.arctan2(group.matrices[:, 1, 0], group.matrices[:, 0, 0])
+    if group.dim != 2:
+        raise ValueError(f"group must act on the plane, got {group.name} of dimension {group.dim}")
     sign = np.sign(np.linalg.det(group.matrices))
+    turns = int((sign > 0).sum())
+    if not 0 <= order <= turns / 2:
+        raise ValueError(f"order must lie between 0 and half the turns, {turns / 2:g}, got {order} for {group.name}")
+    angle = order * np.arctan2(group.matrices[:, 1, 0], group.matrices[:, 0, 0])
     cos, sin = np.cos(angle), np.sin(angle)
-    return Representation(f"order {order}", group, np.array([[cos, -sign * sin], [sin, sign * cos]]).transpose(2, 0, 1))
+    is_single = order in (0, turns / 2)
+    if reflected and (turns == group.order or not is_single):
+        raise ValueError(f"reflected must be False for order {order} of {group.name}: it has no second kind")
+    name = f"order {order}, reflected" if reflected else f"order {order}"
+    if is_single:
+        return Representation(name, group, np.round(cos * (sign if reflected else 1))[:, None, None] + 0.0)
+    return Representation(name, group, np.array([[cos, -sign * sin], [sin, sign * cos]]).transpose(2, 0, 1))
 
 
 def on_grid(group: Group, *, side: int) -> Representation:
     """Values on a square (or cubic) grid with as many points a side, written out row by row.
 
     **Raises:** as [`act_on_grid`][gradatim.nets.geometric.act_on_grid].
+
+    >>> len(intertwiner_basis(on_grid(cyclic(4), side=3), trivial(cyclic(4))))  # filters of 3 x 3 that quarter turns leave alone
+    3
     """
     n = side**group.dim
     points = np.eye(n).reshape((side,) * group.dim + (n,))
@@ -269,6 +316,9 @@ def act_on_grid(group: Group) -> Action:
 
     **Raises:** `ValueError` for a group that does not map the grid to itself, such as sixths of a turn; when it is called, for axes of
     different lengths.
+
+    >>> act_on_grid(cyclic(4))(1, np.array([[1, 2], [3, 4]])).tolist()
+    [[2, 4], [1, 3]]
     """
     signs = np.round(group.matrices)
     if np.abs(signs - group.matrices).max() > ROUND_OFF:

@@ -199,7 +199,12 @@ def edge_lengths(mesh: Mesh) -> Float[Array, " edges"]:
 
 @eqx.filter_jit
 def surface_gradient(mesh: Mesh, x: Float[Array, " vertices"]) -> Float[Array, "faces 3"]:
-    """The gradient on each face of a function that is linear between the vertices; Σ A |∇x|² = xᵀ K x."""
+    """The gradient on each face of a function that is linear between the vertices; Σ A |∇x|² = xᵀ K x.
+
+    >>> sheet = flat_sheet(3, 3)
+    >>> (surface_gradient(sheet, 2 * sheet.vertices[:, 0])[0].round(3) + 0.0).tolist()
+    [2.0, 0.0, 0.0]
+    """
     corners = mesh.vertices[mesh.faces]
     opposite = jnp.roll(corners, -2, axis=1) - jnp.roll(corners, -1, axis=1)
     normal = jnp.cross(opposite[:, 0], opposite[:, 1])

@@ -23,6 +23,11 @@ class Linear2Tensor(eqx.Module):
     the same for graphs of any size. Networks of these and pointwise functions distinguish what colour refinement does, and no more.
 
     **Arguments:** `n_in`, `n_out`: channels; `key`.
+
+    >>> layer = eqx.filter_jit(Linear2Tensor(1, 1, key=jax.random.key(0)))
+    >>> x, order = jnp.arange(9.0).reshape(3, 3, 1), jnp.array([2, 0, 1])
+    >>> bool(jnp.allclose(layer(x[order][:, order]), layer(x)[order][:, order], atol=1e-5))
+    True
     """
 
     weight: Float[Array, "generators n_in n_out"]
@@ -59,6 +64,9 @@ class MatrixProductBlock(eqx.Module):
     refinement, and n³ operations a channel are the price.
 
     **Arguments:** `n_in`, `n_out`: channels; `width`: of the products; `key`.
+
+    >>> eqx.filter_jit(MatrixProductBlock(1, 4, width=8, key=jax.random.key(0)))(jnp.ones((5, 5, 1))).shape
+    (5, 5, 4)
     """
 
     factors: Float[Array, "2 n_in width"]

@@ -24,6 +24,9 @@ class SimpleRNN(eqx.Module):
 
     **Arguments:** `n_in`, `n_hidden`: channels of input and state; `gain`: the state's weights start as uniform numbers between
     ±gain/√n_hidden; `key`.
+
+    >>> SimpleRNN(2, 3, key=jax.random.key(0))(jnp.zeros(2), jnp.zeros(3)).tolist()  # at rest, for it has no biases yet
+    [0.0, 0.0, 0.0]
     """
 
     input_weight: Float[Array, "n_hidden n_in"]
@@ -51,6 +54,10 @@ class GatedUpdate(eqx.Module):
 
     **Arguments:** `n_in`, `n_hidden`: channels; `update`: R, by default a [`SimpleRNN`][gradatim.nets.geometric.SimpleRNN]; `gate_bias`: b,
     by default zero: [`chrono_bias`][gradatim.nets.geometric.chrono_bias] is for memories of known length; `key`.
+
+    >>> cell = GatedUpdate(1, 1, update=lambda z, h: jnp.ones(1), key=jax.random.key(0))
+    >>> cell(jnp.zeros(1), jnp.zeros(1)).tolist(), cell.slowed(0.5)(jnp.zeros(1), jnp.zeros(1)).tolist()  # half, and a quarter of the way
+    ([0.5], [0.25])
     """
 
     update: Update
@@ -95,7 +102,11 @@ class GatedUpdate(eqx.Module):
 
 
 def run_rnn(cell: Callable[[Any, Any], Any], inputs: Float[Array, "time n_in"], start: Any) -> Any:
-    """The states after each input, stacked over time."""
+    """The states after each input, stacked over time.
+
+    >>> run_rnn(lambda z, h: h + z, jnp.array([[1.0], [2.0], [4.0]]), jnp.zeros(1))[:, 0].tolist()
+    [1.0, 3.0, 7.0]
+    """
 
     def step(state: Any, z: Array) -> tuple[Any, Any]:
         state = cell(z, state)
@@ -160,6 +171,11 @@ def with_chrono_bias(cell: eqx.nn.LSTMCell, *, longest: float, key: PRNGKeyArray
     """An LSTM that begins with memories of up to `longest` steps: b_f = log(T - 1), b_i = -b_f, T uniform between 2 and `longest`.
 
     **Raises:** `ValueError` for a cell without biases, or `longest` of 2 or less.
+
+    >>> cell = with_chrono_bias(eqx.nn.LSTMCell(1, 5, key=jax.random.key(0)), longest=100.0, key=jax.random.key(1))
+    >>> b_input, b_forget, *_ = jnp.split(cell.bias, 4)
+    >>> bool((b_forget == -b_input).all() and (b_forget > 0).all())
+    True
     """
     if cell.bias is None:
         raise ValueError("cell must have biases, got one with use_bias=False")

@@ -17,6 +17,10 @@ class SetLinear(eqx.Module):
     """Every linear map of a set that respects permutations: h_u = W x_u + V mean_v x_v + b, from two generators.
 
     **Arguments:** `n_in`, `n_out`: channels; `key`.
+
+    >>> layer, x = SetLinear(1, 2, key=jax.random.key(0)), jnp.array([[1.0], [5.0], [3.0]])
+    >>> bool(jnp.allclose(layer(x[::-1]), layer(x)[::-1]))
+    True
     """
 
     own: Float[Array, "n_in n_out"]
@@ -77,6 +81,10 @@ class SetAttention(eqx.Module):
     **Arguments:** `n_in`, `n_out`: channels, of all heads together; `n_heads`: a divisor of `n_out`; `key`.
 
     **Raises:** `ValueError` for heads that do not divide the channels.
+
+    >>> layer, x = eqx.filter_jit(SetAttention(1, 4, n_heads=2, key=jax.random.key(0))), jnp.array([[1.0], [5.0], [3.0]])
+    >>> bool(jnp.allclose(layer(x[::-1]), layer(x)[::-1], atol=1e-6))
+    True
     """
 
     query: Float[Array, "n_in heads d"]

@@ -81,6 +81,12 @@ def heat_filter(
     """exp(-time L) x, the heat after a while, by a Chebyshev polynomial.
 
     Its error is near exp(-degree² / (time λ_max)): take a degree of 3 √(time λ_max) for three digits.
+
+    >>> from gradatim.nets.geometric import cotangent_laplacian, icosphere
+    >>> mesh = icosphere(2)
+    >>> cooled = heat_filter(cotangent_laplacian(mesh), mesh.vertices, 0.5)  # coordinates have the eigenvalue 2
+    >>> print(f"{jnp.vdot(cooled, mesh.vertices) / 162:.3f}, exp(-1) = {np.exp(-1):.3f}")
+    0.368, exp(-1) = 0.368
     """
     if degree < 0:
         raise ValueError(f"degree must be at least 0, got {degree}")
@@ -97,6 +103,12 @@ def cayley_features(
     differentiated in all arguments.
 
     **Raises:** `ValueError` for a negative order.
+
+    >>> from gradatim.nets.geometric import cotangent_laplacian, icosphere
+    >>> mesh = icosphere(1)
+    >>> x, real, imaginary = cayley_features(cotangent_laplacian(mesh), mesh.vertices, 1, 0.5)  # h λ near 1: (1 - i)/(1 + i) = -i
+    >>> print(f"{abs(jnp.vdot(real, x)) / 42:.1f}, {jnp.vdot(imaginary, x) / 42:.1f}")
+    0.0, -1.0
     """
     if order < 0:
         raise ValueError(f"order must be at least 0, got {order}")
@@ -131,6 +143,12 @@ def spectral_filter(
     """Φ diag(c) Φᵀ M x: a coefficient for each eigenvector of this mesh, in the order of its spectrum.
 
     On another mesh the same coefficients meet other eigenvectors, of other signs and, within an eigenspace, of another basis.
+
+    >>> from gradatim.nets.geometric import cotangent_laplacian, icosphere, spectrum
+    >>> mesh = icosphere(0)
+    >>> first = spectrum(cotangent_laplacian(mesh), 4)  # the constant, and three of one eigenvalue: the coordinates
+    >>> bool(jnp.allclose(spectral_filter(first, mesh.vertices, jnp.array([5.0, 1.0, 1.0, 1.0])), mesh.vertices, atol=1e-4))
+    True
     """
     vectors = jnp.asarray(spectrum.eigenvectors)
     weights = (vectors * jnp.asarray(spectrum.mass)[:, None]).T @ jnp.asarray(x)
@@ -147,6 +165,11 @@ def functional_map(
     **Arguments:** spectra of both meshes; `places`: of each vertex of the target, the vertex of the source that it corresponds to.
 
     **Raises:** `ValueError` for a place that is no vertex of the source, or as many places as the target has no vertices.
+
+    >>> from gradatim.nets.geometric import cotangent_laplacian, icosphere, spectrum
+    >>> whole = spectrum(cotangent_laplacian(icosphere(1)), 4)
+    >>> bool(np.allclose(functional_map(whole, whole, np.arange(42)), np.eye(4), atol=1e-5))
+    True
     """
     if len(places) != len(target.mass) or places.min() < 0 or places.max() >= len(source.mass):
         wanted = f"{len(target.mass)} numbers from 0 to {len(source.mass) - 1}"

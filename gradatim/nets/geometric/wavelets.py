@@ -15,7 +15,11 @@ from jaxtyping import Array, Float
 
 
 def fourier_modulus(x: Float[Array, " n"]) -> Float[Array, " n"]:
-    """|x̂|, unitary: its norm is that of x."""
+    """|x̂|, unitary: its norm is that of x.
+
+    >>> fourier_modulus(jnp.array([1.0, 0.0, 0.0, 0.0])).tolist()
+    [0.5, 0.5, 0.5, 0.5]
+    """
     return jnp.abs(jnp.fft.fft(x, norm="ortho"))
 
 

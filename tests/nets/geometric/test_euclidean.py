@@ -7,10 +7,16 @@ import pytest
 from gradatim.nets.geometric import (
     Cloud,
     EGNNLayer,
+    act_on_irreps,
     compare_outputs,
     complete_graph,
+    cyclic,
+    equivariance_error,
     graph_from_edges,
+    intertwiner_basis,
+    irreps_of,
     moved_inputs,
+    octahedral,
     permuted,
     random_motions,
 )
@@ -71,3 +77,34 @@ def test_trap_points_that_meet_have_a_finite_gradient(layer):
     assert np.isfinite(gradient).all()
     # Who has no neighbours stays.
     assert (np.asarray(gradient)[2] == 1).all()
+
+
+class ScalarAndTensor:
+    """As `e3nn_jax.Irreps` of a pseudoscalar and of matrices written out row by row."""
+
+    def D_from_matrix(self, R):
+        D = np.zeros((10, 10))
+        D[0, 0], D[1:, 1:] = np.linalg.det(R), np.kron(R, R)
+        return D
+
+
+def products(x):
+    """Volumes and outer products of three vectors."""
+    a, b, c = x.reshape(3, 3)
+    return jnp.concatenate([jnp.dot(jnp.cross(a, b), c)[None], jnp.outer(a, b).ravel()])
+
+
+def test_networks_of_irreps_are_tried_by_motions():
+    vectors = lambda move, x: (x.reshape(3, 3) @ move.turn.T.astype(x.dtype)).ravel()  # noqa: E731
+    x = np.random.default_rng(3).normal(size=9).astype(np.float32)
+    assert equivariance_error(jax.jit(products), MOTIONS, x, vectors, act_on_irreps(ScalarAndTensor())).worst < ROUND_OFF
+    assert equivariance_error(jax.jit(lambda x: jnp.abs(products(x))), MOTIONS, x, vectors, act_on_irreps(ScalarAndTensor())).worst > 1e-2
+
+
+def test_irreps_of_a_finite_group_of_space():
+    # Of a cube, matrices are a number, an antisymmetric part, two that are traceless on the diagonal and three off it.
+    rotations, all_symmetries = (irreps_of(octahedral(reflections=r), ScalarAndTensor()) for r in (False, True))
+    assert len(intertwiner_basis(rotations, rotations)) == 4 + 1 + 1 + 1
+    assert len(intertwiner_basis(all_symmetries, all_symmetries)) == 1 + 4
+    with pytest.raises(ValueError, match="group must act on space, of dimension 3, got C4 of dimension 2"):
+        irreps_of(cyclic(4), ScalarAndTensor())

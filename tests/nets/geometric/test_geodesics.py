@@ -139,9 +139,9 @@ def test_gradient_of_height_on_the_sphere():
 
 def patches(n_angles, pools=True):
     """Of two channels to three, weights from the host."""
-    shapes = eqx.filter_eval_shape(lambda: PatchConvolution(2, 3, n_angles=n_angles, pools=pools, key=jax.random.key(0)))
-    weight = np.random.default_rng(5).normal(size=shapes.weight.shape)
-    return eqx.tree_at(lambda module: module.weight, shapes, jax.device_put(weight))
+    layer = PatchConvolution(2, 3, n_angles=n_angles, pools=pools, key=jax.random.key(0))
+    weight = np.random.default_rng(5).normal(size=layer.weight.shape)
+    return eqx.tree_at(lambda module: module.weight, layer, jax.device_put(weight))
 
 
 def test_patches_pooled_over_turns_do_not_see_the_frames(edges):
@@ -154,6 +154,21 @@ def test_patches_pooled_over_turns_do_not_see_the_frames(edges):
     assert errors[True] < ROUND_OFF and errors[False] > 1e-2
     isotropic, anyhow = patches(1), edges.turned(jax.device_put(np.linspace(0, 5, 42)))
     np.testing.assert_allclose(isotropic(anyhow, x), isotropic(edges, x), atol=ROUND_OFF)
+
+
+def test_windows_are_learned_beside_the_weights(edges):
+    x, layer = jax.device_put(np.random.default_rng(2).normal(size=(42, 2))), patches(8)
+    windows = (layer.radii, layer.log_widths, layer.log_spread)
+
+    def loss(windows):
+        return (eqx.tree_at(lambda module: (module.radii, module.log_widths, module.log_spread), layer, windows)(edges, x) ** 2).sum()
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(windows)
+    way, step = [jax.device_put(np.random.default_rng(7).normal(size=leaf.shape)) for leaf in windows], 1e-6
+    ahead, behind = (loss(tuple(leaf + sign * step * d for leaf, d in zip(windows, way, strict=True))) for sign in (1, -1))
+    along = sum(float((g * d).sum()) for g, d in zip(gradient, way, strict=True))
+    assert np.isfinite(value) and abs(along - (ahead - behind) / (2 * step)) < 1e-5 * abs(along)
+    assert all(np.abs(np.asarray(part)).max() > 0 for part in gradient)
 
 
 def test_a_patch_of_a_constant_is_that_constant(edges):

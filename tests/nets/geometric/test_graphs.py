@@ -1,6 +1,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from gradatim.nets.geometric import (
     DeepSets,
     GraphAttention,
     GraphConv,
+    GroupPool,
     Linear2Tensor,
     MatrixProductBlock,
     MessagePassing,
@@ -21,6 +23,7 @@ from gradatim.nets.geometric import (
     are_confused_as_pairs,
     colour_refinement,
     complete_graph,
+    cyclic,
     edge_softmax,
     global_pool,
     graph_from_edges,
@@ -30,6 +33,7 @@ from gradatim.nets.geometric import (
     laplacian_eigenmaps,
     perceptron_messages,
     permuted,
+    random_walk_pe,
     ring_encoding,
     standard,
     symmetric,
@@ -259,7 +263,7 @@ def plain(pairs, **sizes):
     return graph_from_edges(pairs, nodes=np.zeros((int(np.max(pairs)) + 1, 1)), **sizes)
 
 
-def test_o6_colour_refinement_confuses_regular_graphs():
+def test_c6_colour_refinement_confuses_regular_graphs():
     triangles, hexagon = plain(circle(3) + circle(3, 3)), plain(circle(6), n_nodes=9, n_edges=20)
     assert are_confused(triangles, hexagon) and not are_confused_as_pairs(triangles, hexagon)
     path = plain(circle(6)[:-1])
@@ -294,6 +298,42 @@ def test_what_is_no_graph_is_refused():
         laplacian_eigenmaps(GRAPH, 6)
     with pytest.raises(ValueError, match="a graph whose edges have features gets no loops"):
         with_self_loops(graph_from_edges([(0, 1)], nodes=np.ones((2, 1)), edges=np.ones((1, 1))))
+
+
+@pytest.fixture
+def without_type_checks():
+    """As for a user, for whom the types of the tests do not stop a wrong word first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_wrong_words_are_refused_with_those_there_are(without_type_checks):
+    identity = lambda *parts: parts[0]  # noqa: E731
+    for wrong, words in (
+        (lambda: aggregate(jnp.ones((10, 1)), GRAPH, "median"), "aggregation must be one of sum, mean, max, got 'median'"),
+        (lambda: global_pool(GRAPH, "median"), "aggregation must be one of sum, mean, max, got 'median'"),
+        (lambda: MessagePassing(identity, identity, aggregation="min"), "aggregation must be one of sum, mean, max, got 'min'"),
+        (lambda: laplacian(GRAPH, "signless"), "kind must be 'combinatorial', 'symmetric' or 'random walk', got 'signless'"),
+        (lambda: GraphConv(1, 1, normalisation="none", key=KEY), "normalisation must be 'symmetric', 'mean' or 'sum', got 'none'"),
+        (lambda: GraphAttention(1, 1, score="bilinear", key=KEY), "score must be 'additive' or 'dot', got 'bilinear'"),
+        (lambda: DeepSets(identity, identity, pool="median"), "pool must be one of sum, mean, max, got 'median'"),
+        (lambda: GroupPool(cyclic(4), reduce="sum"), "reduce must be 'mean' or 'max', got 'sum'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            wrong()
+
+
+def test_walks_come_back_as_often_as_their_matrix_says():
+    found = np.asarray(random_walk_pe(plain(RING), 4))
+    # Half of the walks of two steps on a ring return, and six of sixteen of four.
+    np.testing.assert_allclose(found, np.tile([0, 1 / 2, 0, 3 / 8], (12, 1)), atol=ROUND_OFF)
+    order = np.random.default_rng(0).permutation(N)
+    np.testing.assert_allclose(random_walk_pe(permuted(GRAPH, order), 5), random_walk_pe(GRAPH, 5)[order], atol=ROUND_OFF)
+    padded = random_walk_pe(graph_from_edges(PAIRS, nodes=np.ones((N, 1)), n_nodes=8, n_edges=20), 3)
+    assert (np.asarray(padded)[4:] == 0).all()
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        random_walk_pe(GRAPH, 0)
 
 
 def test_layers_out_of_range_are_refused():

@@ -12,6 +12,7 @@ from gradatim.nets.geometric import (
     Representation,
     act_on_grid,
     act_on_maps,
+    blur_pool,
     circulant,
     compare_outputs,
     cyclic,
@@ -174,6 +175,28 @@ def test_trap_strides_and_sizes_that_break_the_symmetry_are_refused():
         GroupLift(1, 1, group=cyclic(6), key=key)
     with pytest.raises(ValueError, match="a ring must be as long as the filter, 5, or longer, got 3"):
         CyclicConv(1, 1, size=5, key=key)(jnp.ones((3, 1)))
+
+
+@pytest.mark.parametrize(("side", "stride"), [(9, 2), (7, 3)])
+def test_blurred_pixels_move_with_the_group_and_constants_stay(side, stride):
+    group = dihedral(4)
+    x = np.random.default_rng(0).normal(size=(side, side, 8, 2)).astype(np.float32)
+    blurred = jax.jit(lambda x: blur_pool(x, stride=stride))
+    maps = act_on_maps(group)
+    assert equivariance_error(blurred, group, x, maps, maps).worst < ROUND_OFF
+    ones = blurred(jnp.ones((side, side, 1)))
+    assert ones.shape == ((side - 1) // stride + 1,) * 2 + (1,)
+    np.testing.assert_allclose(ones, 1, atol=ROUND_OFF)
+    # What alternates from pixel to pixel is gone, where leaving pixels out would keep it.
+    waves = (-1.0) ** np.arange(side)
+    assert np.abs(np.asarray(blur_pool(jnp.asarray(waves), dim=1, stride=stride))[1:-1]).max() < ROUND_OFF
+
+
+def test_trap_an_even_side_is_not_blurred():
+    with pytest.raises(ValueError, match="stride must divide the side less one, 7, to look at the same pixels after a turn, got 2"):
+        blur_pool(jnp.ones((8, 8, 1)))
+    with pytest.raises(ValueError, match="stride must divide the side less one, 8, to look at the same pixels after a turn, got 0"):
+        blur_pool(jnp.ones((9, 9, 1)), stride=0)
 
 
 def test_inputs_of_another_group_are_refused():

@@ -76,6 +76,20 @@ def test_irreducible_orders_turn_by_multiples_of_the_angle():
     assert len(intertwiner_basis(rho, rho)) == 1 and len(intertwiner_basis(irreducible(cyclic(8), 3), irreducible(cyclic(8), 3))) == 2
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("make", [cyclic, dihedral])
+def test_irreducible_representations_are_all_there_are(make, n):
+    group = make(n)
+    orders = [(order, reflected) for order in range(n // 2 + 1) for reflected in (False, True)]
+    ends = (0, n / 2)
+    found = [irreducible(group, k, reflected=r) for k, r in orders if not r or (make is dihedral and k in ends)]
+    # None is another's, and the regular one holds as much of each as there is room for: together they fill it.
+    for a in found:
+        assert [len(intertwiner_basis(a, b)) > 0 for b in found] == [a is b for b in found]
+    within = sum(len(intertwiner_basis(rho, regular(group))) * rho.dim / len(intertwiner_basis(rho, rho)) for rho in found)
+    assert within == group.order
+
+
 @pytest.mark.parametrize(("n", "expected"), [(2, (2, 8, 4, 2)), (3, (2, 14, 5, 2)), (4, (2, 15, 5, 2)), (5, (2, 15, 5, 2))])
 def test_o2_dimensions_of_linear_equivariants(n, expected):
     things = standard(symmetric(n))
@@ -195,8 +209,13 @@ def test_what_is_no_representation_is_refused():
     for wrong in (lambda: regular(group) + regular(dihedral(4)), lambda: intertwiner_basis(regular(group), trivial(mirror()))):
         with pytest.raises(ValueError, match="both representations must be of one group, got C4 and"):
             wrong()
-    with pytest.raises(ValueError, match="order must lie between 1 and below half the turns"):
-        irreducible(group, 2)
+    with pytest.raises(ValueError, match="order must lie between 0 and half the turns, 2, got 3 for C4"):
+        irreducible(group, 3)
+    with pytest.raises(ValueError, match="group must act on the plane, got O of dimension 3"):
+        irreducible(octahedral(), 1)
+    for wrong, order in ((group, 0), (dihedral(4), 1)):
+        with pytest.raises(ValueError, match=f"reflected must be False for order {order} of {wrong.name}: it has no second kind"):
+            irreducible(wrong, order, reflected=True)
 
 
 def test_what_does_not_fit_is_refused():
