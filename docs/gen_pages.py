@@ -148,15 +148,20 @@ def paper_page(paper: Paper, scorecard: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def introduction(package: Path) -> str:
+    """What a room says of itself, tables of its methods included."""
+    return ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+
+
 def room_page(room: str) -> str:
     """The public names of a room, and of the rooms within it."""
     package = ROOT / "gradatim" / room
-    lines = [f"# gradatim.{room}\n", f"{ast.get_docstring(ast.parse((package / '__init__.py').read_text(encoding='utf-8'))) or ''}\n"]
+    lines = [f"# gradatim.{room}\n", f"{introduction(package)}\n"]
     inner = sorted(path.parent for path in package.glob("*/__init__.py"))
     for folder in [package, *inner]:
         if folder != package:
             name = ".".join(folder.relative_to(ROOT).parts)
-            lines.append(f"[](){{#{name}}}\n\n## {name}\n")
+            lines.append(f"[](){{#{name}}}\n\n## {name}\n\n{introduction(folder)}\n")
         for module, name in public_names(folder):
             # The name that users import is an anchor too: docstrings refer to each other by it.
             public = f"{'.'.join(folder.relative_to(ROOT).parts)}.{name}"

@@ -161,6 +161,11 @@ class ResidualOperator(AbstractCurvatureOperator):
     """R = H - G, computed as the Hessian of θ ↦ ⟨∂ℓ/∂f, f(θ)⟩ with ∂ℓ/∂f held fixed: no difference of nearly equal products.
 
     Arguments and errors as [`GaussNewtonOperator`][gradatim.numerics.GaussNewtonOperator].
+
+    >>> model, loss = (lambda w, x: x * w**2), (lambda f, y: ((f - y) ** 2).mean() / 2)
+    >>> operator = ResidualOperator(model, loss, jnp.array(1.0), (jnp.ones(2), jnp.zeros(2)))
+    >>> print(operator.mv(jnp.array(1.0)))
+    2.0
     """
 
     model: Callable[[PyTree, Any], PyTree]
@@ -197,6 +202,10 @@ def dense_matrix(operator: lx.AbstractLinearOperator, *, max_size: int = 6000, c
     """The matrix of an operator over any pytree, column by column, `chunk` columns at a time.
 
     **Raises:** `ValueError` for an operator larger than `max_size` (6000² float64 numbers are 288 MB, their eigenvalues minutes).
+
+    >>> print(dense_matrix(lx.DiagonalLinearOperator(jnp.array([1.0, 2.0]))))
+    [[1. 0.]
+     [0. 2.]]
     """
     size = operator.in_size()
     if size > max_size:

@@ -76,6 +76,10 @@ def quadrature_probes(key: PRNGKeyArray, n_rows: int, *, n_probes: int = 8) -> I
     **Arguments:** `key`; `n_rows`: of the largest matrix, on its shorter side; `n_probes`: at least 1.
 
     **Raises:** `ValueError` for fewer than one probe.
+
+    >>> probes = quadrature_probes(jax.random.key(0), 5, n_probes=3)
+    >>> print(probes.shape, set(abs(probes).ravel().tolist()))
+    (3, 5) {1}
     """
     if n_probes < 1:
         raise ValueError(f"n_probes must be at least 1, got {n_probes}")

@@ -284,7 +284,12 @@ def _block_sizes(steps: int) -> list[int]:
 
 
 def random_probe(operator: lx.AbstractLinearOperator, *, key: PRNGKeyArray) -> PyTree[Array]:
-    """A direction uniform on the unit sphere of the operator's space."""
+    """A direction uniform on the unit sphere of the operator's space.
+
+    >>> probe = random_probe(lx.DiagonalLinearOperator(jnp.ones(5)), key=jax.random.key(0))
+    >>> print(f"{jnp.linalg.norm(probe):.3f}")
+    1.000
+    """
     flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), operator.in_structure()))
     normal = jax.random.normal(key, flat.shape, flat.dtype)
     return unravel(normal / jnp.sqrt(normal @ normal))
@@ -321,6 +326,11 @@ def trace_estimate(operator: lx.AbstractLinearOperator, *, key: PRNGKeyArray, n_
 def gaussian_density(
     nodes: Float[Array, " nodes"], weights: Float[Array, " nodes"], grid: Float[Array, " points"], *, sigma: float | Float[Array, ""]
 ) -> Float[Array, " points"]:
-    """Σᵢ wᵢ N(x; θᵢ, σ²) on a grid."""
+    """Σᵢ wᵢ N(x; θᵢ, σ²) on a grid.
+
+    >>> density = gaussian_density(jnp.array([0.0, 1.0]), jnp.array([0.75, 0.25]), jnp.array([0.0, 1.0]), sigma=0.1)
+    >>> print(density.round(2))
+    [2.99 1.  ]
+    """
     offsets = (grid[:, None] - nodes[None, :]) / sigma
     return (jnp.exp(-(offsets**2) / 2) @ weights) / (sigma * np.sqrt(2 * np.pi))

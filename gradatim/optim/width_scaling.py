@@ -34,7 +34,7 @@ class WidthScaling:
     """How learning rate η and weight decay λ of AdamW go from a model of `base_width` to one of `width`, m = width / base_width.
 
         matrix (both dimensions grow):   η = η₀ mᵃ   a = -1     λ = λ₀ mᵇ   b = ½     first weights of deviation 1/√(fan in)
-        vector (one grows, or none):     η = η₀ mᶜ   c = 0      λ = 0
+        vector (one grows, or none):     η = η₀ mᶜ   c = 0      λ = `vector_decay`, 0 by default
         output (read-out):               as vectors, and the logits times 1/m (`output_multiplier`)
 
     In the steady state of AdamW the singular values of a matrix scale as √(η/λ), and, at fixed η/λ, the largest as about d^0.75:
@@ -44,9 +44,10 @@ class WidthScaling:
     1 in `independent_decay`. All hold for AdamW, whose decay is decoupled and multiplied by η; with L2 in the gradient there is no such
     law.
 
-    **Arguments:** `base_width`, `width` > 0: d at which η₀ and λ₀ were found, and that of the model; the exponents.
+    **Arguments:** `base_width`, `width` > 0: d at which η₀ and λ₀ were found, and that of the model; the exponents; `vector_decay`: λ of
+    vectors and read-out at every width.
 
-    **Raises:** `ValueError` for a width that is not positive, or an exponent that is not finite.
+    **Raises:** `ValueError` for a width that is not positive, an exponent that is not finite, or a negative `vector_decay`.
 
     >>> rate, decay = WidthScaling(256, 2048).scale(4e-3, 0.1)["matrix"]
     >>> f"{rate:.4f} {decay:.4f}"
@@ -58,6 +59,7 @@ class WidthScaling:
     matrix_rate_exponent: float = -1.0
     matrix_decay_exponent: float = 0.5
     vector_rate_exponent: float = 0.0
+    vector_decay: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("base_width", "width"):
@@ -66,6 +68,7 @@ class WidthScaling:
         for name in ("matrix_rate_exponent", "matrix_decay_exponent", "vector_rate_exponent"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
+        check_not_negative(vector_decay=self.vector_decay)
 
     @classmethod
     def square_root_decay(cls, base_width: int, width: int) -> WidthScaling:
@@ -102,7 +105,7 @@ class WidthScaling:
         """
         vector_learning_rate = learning_rate if vector_learning_rate is None else vector_learning_rate
         check_not_negative(learning_rate=learning_rate, weight_decay=weight_decay, vector_learning_rate=vector_learning_rate)
-        vector = RateAndDecay(_times(vector_learning_rate, self.ratio**self.vector_rate_exponent), 0.0)
+        vector = RateAndDecay(_times(vector_learning_rate, self.ratio**self.vector_rate_exponent), self.vector_decay)
         matrix_rate = _times(learning_rate, self.ratio**self.matrix_rate_exponent)
         matrix_decay = weight_decay * self.ratio**self.matrix_decay_exponent
         return {"matrix": RateAndDecay(matrix_rate, matrix_decay), "vector": vector, "output": vector}
@@ -123,8 +126,8 @@ def width_adamw(
 
         matrix:  W ← W - η (m̂ / (√v̂ + eps) + λ W)          vector, output:  w ← w - η m̂ / (√v̂ + eps)
 
-    Embeddings, gains and biases do not decay. The decay is multiplied by the *current* rate: under a schedule that falls, the weights
-    follow √(η/λ) late, and end where their history, not the last rate, puts them.
+    Embeddings, gains and biases do not decay, unless `scaling` has a `vector_decay`. The decay is multiplied by the *current* rate: under
+    a schedule that falls, the weights follow √(η/λ) late, and end where their history, not the last rate, puts them.
 
     **Arguments:** `scaling`; `learning_rate`: η₀ of the base width, or a schedule; `weight_decay`: λ₀; `labels`: "matrix", "vector" or
     "output" for every parameter, a tree ([`label_by_growth`][gradatim.nets.label_by_growth],

@@ -311,6 +311,27 @@ def test_losses_that_are_not_finite():
         jax.block_until_ready(raising(x, KEY))
 
 
+def test_guided_directions_drop_or_refuse_what_is_not_finite():
+    cliff = lambda x: jnp.where(x[0] > 0, jnp.nan, x @ x / 2)  # noqa: E731
+    surrogate = jnp.array([[1.0, 0.0]])
+    make = functools.partial(guided_directions, surrogates=surrogate, radius=0.1, n_probes=8)
+    nowhere, somewhere = (make(f, nonfinite="drop") for f in (lambda x: x @ x * jnp.nan, cliff))
+    x = jnp.array([-0.05, 1.0])
+    (value, none), (kept_value, kept) = jax.jit(lambda x, key: (nowhere(x, key=key), somewhere(x, key=key)))(x, KEY)
+    assert np.isnan(value) and not np.asarray(none).any()
+    assert np.isfinite(kept_value) and np.isfinite(kept).all()
+    raising = eqx.filter_jit(lambda x, k: make(cliff, nonfinite="raise")(x, key=k))
+    with pytest.raises(RuntimeError, match="fun was not finite at a probe: lower the radius, or drop such probes"):
+        jax.block_until_ready(raising(x, KEY))
+
+
+def test_finite_differences_evaluate_each_coordinate_twice_and_the_point():
+    calls = []
+    jax.jit(finite_differences(lambda x: jax.debug.callback(lambda _: calls.append(1), x) or x @ x, radius=0.1))(jnp.ones(3))
+    jax.effects_barrier()
+    assert len(calls) == 7
+
+
 def test_losses_without_derivative():
     """Wrong answers counted: whole numbers, flat almost everywhere."""
     labels = jnp.array([1, 0, 1, 1])

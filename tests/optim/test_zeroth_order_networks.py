@@ -14,6 +14,7 @@ import pytest
 
 from gradatim.optim import (
     DecorrelatedMLP,
+    activity_gradient,
     activity_perturbation,
     decorrelated,
     eligibility_trace,
@@ -126,6 +127,31 @@ def test_activity_perturbation_follows_its_formula(depth):
     if depth == 0:
         np.testing.assert_allclose(moves[0], h * noise[0][0], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(estimate.layers[0].weight, 3 / (noise[0] ** 2).sum() * node.layers[0].weight, rtol=1e-3)
+
+
+def test_measured_moves_give_the_estimate_of_drawn_ones():
+    """Noise that only the device knows: two passes are measured, and the estimate is that of the drawn noise that moved them so."""
+    value_and_grad = activity_perturbation(squared, radius=1e-2)
+
+    @eqx.filter_jit
+    def both(net, key):
+        clean = layer_pass(net, INPUTS)
+        noise = [1e-2 * z for z in draw_probe(probe_seed(key), clean.pre_activations)]
+        noisy = layer_pass(net, INPUTS, noise)
+        moves = [after - a for after, a in zip(noisy.pre_activations, clean.pre_activations, strict=True)]
+        changes = jax.vmap(squared)(noisy.output, TARGETS) - jax.vmap(squared)(clean.output, TARGETS)
+        return flat(activity_gradient(net, clean.inputs, moves, changes)), flat(value_and_grad(net, INPUTS, TARGETS, key=key)[1])
+
+    measured, drawn = both(NET, KEY)
+    np.testing.assert_allclose(measured, drawn, rtol=1e-4, atol=1e-6)
+
+
+def test_moves_that_do_not_fit_the_layers_are_refused():
+    inputs, moves = [jnp.ones((5, 4)), jnp.ones((5, 6)), jnp.ones((5, 6))], [jnp.ones((5, 6)), jnp.ones((5, 6)), jnp.ones((5, 3))]
+    with pytest.raises(ValueError, match=r"moves must have shapes \[\(5, 6\), \(5, 6\), \(5, 3\)\], got \[\(5, 6\)\]"):
+        activity_gradient(NET, inputs, moves[:1], jnp.ones(5))
+    with pytest.raises(ValueError, match=r"inputs must have shapes \[\(5, 4\)"):
+        activity_gradient(NET, moves, moves, jnp.ones(5))
 
 
 def test_noise_is_each_examples_own():

@@ -2,6 +2,7 @@
 
 import math
 
+import equinox as eqx
 import hypothesis
 import hypothesis.extra.numpy
 import hypothesis.strategies as st
@@ -12,16 +13,20 @@ import optax
 import pytest
 
 from gradatim.optim import (
+    SearchDistribution,
     best_half_directions,
     centered_ranks,
     evolution_strategy,
+    log_ranks,
     mezo_step,
+    natural_evolution_strategy,
     random_directions,
     raw_losses,
     replay_updates,
     standardized,
     without_mean,
 )
+from gradatim.optim.zeroth_order.probes import draw_probe, probe_seed
 
 KEY = jax.random.key(11)
 SIGMAS = 4.5  # of a standard error
@@ -60,6 +65,119 @@ def test_the_best_half_of_the_directions():
     losses = jnp.array([1.0, 5.0, 2.0, 9.0, 4.0, 7.0, 3.0, 8.0])  # pairs (1, 4), (5, 7), (2, 3), (9, 8)
     shaped = jax.jit(best_half_directions)(losses)
     np.testing.assert_allclose(shaped, 2 * np.array([1.0, 0, 2, 0, 4, 0, 3, 0]) / np.std([1, 4, 2, 3]), rtol=1e-6)
+
+
+def test_the_best_half_is_of_pairs():
+    with pytest.raises(ValueError, match="losses must be those of a mirrored population, an even number, got 7"):
+        best_half_directions(jnp.ones(7))
+    with pytest.raises(ValueError, match="mirrored must be True for best_half_directions, got False"):
+        evolution_strategy(bowl, radius=0.1, population=8, mirrored=False, shaping=best_half_directions)
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_losses_that_are_not_finite_are_dropped_or_refused(mirrored):
+    cliff = lambda x: jnp.where(x[0] > 0.01, jnp.inf, bowl(x))  # noqa: E731
+    make = lambda fun, nonfinite: evolution_strategy(  # noqa: E731
+        fun, radius=0.1, population=4000, mirrored=mirrored, shaping=without_mean, nonfinite=nonfinite
+    )
+    x = jnp.array([0.0, -1.0])
+    nowhere, dropping, plain = make(lambda x: bowl(x) * jnp.nan, "drop"), make(cliff, "drop"), make(cliff, "propagate")
+    (value, none), (kept_value, kept), (_, lost) = jax.jit(lambda x, k: [f(x, key=k) for f in (nowhere, dropping, plain)])(x, KEY)
+    assert np.isnan(value) and not np.asarray(none).any()
+    assert np.isfinite(kept_value) and abs(np.asarray(kept)[1] + 4) < 0.5
+    assert not np.isfinite(lost).all()
+    raising = eqx.filter_jit(lambda x, k: make(cliff, "raise")(x, key=k))
+    with pytest.raises(RuntimeError, match="fun was not finite at a probe"):
+        jax.block_until_ready(raising(x, KEY))
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_populations_along_an_axis_are_shaped_as_one(mirrored):
+    x = jnp.linspace(-1.0, 1.0, 5)
+    seen = []
+
+    def ranks(losses):
+        seen.append(losses.shape)
+        return centered_ranks(losses)
+
+    make = lambda **more: evolution_strategy(bowl, radius=0.1, population=6, mirrored=mirrored, shaping=ranks, **more)  # noqa: E731
+    spread = jax.jit(jax.vmap(lambda _: make(axis_name="device")(x, key=KEY), axis_name="device"))
+    values, estimates = map(np.asarray, spread(jnp.arange(3)))
+    assert seen == [(18,)]
+    assert np.ptp(values) == 0 and np.ptp(estimates, axis=0).max() == 0
+    # By hand: three populations of keys of their own, their losses ranked together.
+    keys = [jax.random.fold_in(KEY, i) for i in range(3)]
+    n = 3 if mirrored else 6
+    z = np.concatenate([jax.vmap(lambda k, key=key: draw_probe(probe_seed(key), x, k))(jnp.arange(n)) for key in keys])
+    z = np.concatenate([z, -z]) if mirrored else z
+    losses = jax.vmap(bowl)(np.asarray(x) + np.float32(0.1) * z)
+    np.testing.assert_allclose(estimates[0], np.asarray(centered_ranks(losses)) @ z / (18 * 0.1), rtol=1e-4, atol=1e-5)
+
+
+def test_natural_gradients_are_those_of_the_expected_loss():
+    """E f for f = Σ aᵢ xᵢ²/2 is Σ aᵢ (μᵢ² + σᵢ²)/2, the Fisher matrix 1/σᵢ² for μ and 2 for log σ."""
+    a, mean, radius = (np.array(v, np.float32) for v in ([1.0, 4.0, 0.5], [0.5, -1.0, 2.0], [0.3, 1.0, 0.5]))
+    search = SearchDistribution(jnp.asarray(mean), jnp.log(radius))
+    expected = radius**2 * a * mean, a * radius**2 / 2
+    for mirrored in (True, False):
+        make = natural_evolution_strategy(lambda x: a @ x**2 / 2, population=8, mirrored=mirrored, shaping=raw_losses)
+        estimates = jax.jit(jax.vmap(lambda k, make=make: make(search, key=k)[1]))(jax.random.split(KEY, 8000))
+        for draws, exact in zip(map(np.asarray, estimates), expected, strict=True):
+            assert (abs(draws.mean(0) - exact) < SIGMAS * draws.std(0) / math.sqrt(8000) + 1e-3).all()
+
+
+def test_natural_evolution_is_the_authors_algorithm():
+    """Separable NES, algorithm 6: s ~ N(0, I), ∇μ = Σ uₖ sₖ, ∇σ = Σ uₖ (sₖ² - 1), μ += σ ∇μ, σ *= exp(ησ/2 ∇σ)."""
+    mean, radius, rate, n = np.array([0.5, -1.0, 2.0], np.float32), np.array([0.3, 1.0, 0.5], np.float32), 0.4, 6
+    s = np.asarray(jax.vmap(lambda k: draw_probe(probe_seed(KEY), mean, k))(jnp.arange(n)))
+    order = np.argsort(((mean + radius * s - 1) ** 2).sum(1))
+    raw = np.maximum(0, np.log(n / 2 + 1) - np.log(np.arange(1, n + 1)))
+    u = np.zeros(n)
+    u[order] = raw / raw.sum() - 1 / n
+    search = SearchDistribution(jnp.asarray(mean), jnp.log(radius))
+    _, estimate = natural_evolution_strategy(bowl, population=n, mirrored=False)(search, key=KEY)
+    np.testing.assert_allclose(mean - np.asarray(estimate.mean), mean + radius * (u @ s), rtol=1e-4)
+    np.testing.assert_allclose(
+        radius * np.exp(-rate * np.asarray(estimate.log_radius)), radius * np.exp(rate / 2 * (u @ (s**2 - 1))), rtol=1e-4
+    )
+
+
+def test_natural_evolution_learns_the_scale_of_each_parameter():
+    scales = 10.0 ** jnp.arange(4)
+    value_and_grad = natural_evolution_strategy(lambda x: scales @ (x - 1) ** 2, population=20)
+
+    def step(search, key):
+        _, estimate = value_and_grad(search, key=key)
+        return SearchDistribution(search.mean - estimate.mean, search.log_radius - 0.4 * estimate.log_radius), None
+
+    start = SearchDistribution.around(jnp.zeros(4), 1.0)
+    end, _ = jax.jit(lambda s: jax.lax.scan(step, s, jax.random.split(KEY, 150)))(start)
+    np.testing.assert_allclose(end.mean, 1.0, atol=1e-3)
+    # In equilibrium σ² is as 1/scale: each step down the list is narrower.
+    assert (np.diff(np.asarray(end.log_radius)) < 0).all()
+
+
+def test_weights_by_rank_sum_to_zero_and_treat_the_worse_half_alike():
+    weights = np.asarray(log_ranks(jnp.array([3.0, jnp.nan, -1.0, 5.0, 4.0, 9.0])))
+    np.testing.assert_allclose(weights.sum(), 0, atol=1e-5)
+    assert weights[1] == weights[5] == weights[3] == 1 and weights[2] < weights[0] < weights[4] < 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: natural_evolution_strategy(bowl, population=7), ValueError, "population must be even to be mirrored, got 7"),
+        (lambda: SearchDistribution.around(jnp.ones(2), 0.0), ValueError, "radius must be positive and finite, got 0.0"),
+        (
+            lambda: natural_evolution_strategy(bowl, population=8)(jnp.ones(2), key=KEY),
+            TypeError,
+            "params must be a SearchDistribution, got",
+        ),
+    ],
+)
+def test_bad_searches_are_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
 
 
 def test_unshaped_and_mirrored_it_is_central_differences():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from gradatim.lab import Session, read_paper, validate
+from gradatim.numerics import GaussNewtonOperator, dense_matrix
 from gradatim.papers import hessian_spectrum as paper
-from gradatim.papers.hessian_spectrum import training
+from gradatim.papers.hessian_spectrum import spectra, training
 
 TOML = Path(paper.__file__).parents[1] / "hessian_spectrum.toml"
 
@@ -50,6 +51,23 @@ def test_the_same_seed_gives_the_same_findings(smoke):
     with jax.enable_x64(True):
         again = paper.run(paper.SCALES["smoke"], Session(jax.random.key(0), precision="double", scale="smoke"))
     assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+def test_rows_of_gradients_make_the_gauss_newton_part(double, getkey):
+    problem, start = training.cluster_problem(paper.SCALES["smoke"], getkey(), 3, 1.0)
+    params, inputs, labels = jax.tree.map(lambda x: x[0], (start, problem.inputs, problem.labels))
+    rows = jax.jit(lambda params: spectra.gradient_rows(problem, params, inputs))(params)
+    expected = dense_matrix(GaussNewtonOperator(problem.outputs, training.cross_entropy, params, (inputs, labels)))
+    np.testing.assert_allclose(rows.T @ rows, expected, atol=1e-12)
+
+
+def test_the_bulk_ends_below_the_largest_eigenvalues(smoke):
+    findings, session = smoke
+    counts = findings.data["clusters"]["count"].sel(rule="bulk edge").values
+    size = 2 * 6 + 6 + 6 * 6 + 6 + 2 * 6 + 2
+    assert (counts >= 1).all() and (counts < size / 4).all()
+    assert any("With the labels permuted at the same point" in note for note in session.notes)
+    assert sum("above λmax/10 at the large batch's end, for 10 classes" in note for note in session.notes) == 2
 
 
 def test_figures_are_drawn_from_findings_alone(smoke):

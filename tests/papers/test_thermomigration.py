@@ -9,7 +9,7 @@ import gradatim.papers
 from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import thermomigration
-from gradatim.papers.thermomigration import many, simulation
+from gradatim.papers.thermomigration import many, simulation, single
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,29 @@ def test_every_part_is_measured_or_says_why_not(findings, paper):
 def test_iron_bars_hold_and_the_experiment_stays_untested(findings, paper):
     verdict = paper.claims[0].judge(findings.measures, "smoke", findings.untested)
     assert verdict["verdict"] == "untested" and "could not be read" in verdict["reason"]
-    assert [part["verdict"] for part in verdict["parts"].values()] == ["holds", "holds", "holds", "untested"]
+    assert [part["verdict"] for part in verdict["parts"].values()] == ["holds", "holds", "holds", "untested", "untested"]
+
+
+def test_a_slab_that_is_lost_is_untested_and_the_rest_is_judged():
+    config = thermomigration.Slabs()
+    runs = [
+        (case, width, *((np.nan, np.nan) if (case.name, width) == ("thermal", 240) else (1.01 * case.theory, 1e-7)))
+        for width, cases in single._slab_cases(config).items()
+        for case in [*cases, *([single._Case("total law", *single._DRIVES["competing"], config.gradient, "total")] if width == 240 else [])]
+    ]
+    errors = dict.fromkeys(single._DRIVES, 0.01) | {"thermal": np.nan}
+    found = single._judge_slabs(config, runs, errors)
+    lost = "not measured: the slab of width 240 in a gradient of 0.0005 (thermal) was lost"
+    parts = {"C2.thermal_velocity_ratio", "C2.equal_heats_velocity", "C4.slab_velocity_error", "C4.slab_profile_error"}
+    assert found.untested == dict.fromkeys(parts, lost)
+    assert found.measures["C2.chemical_velocity_ratio"].value == pytest.approx(1.01)
+    assert np.isnan(simulation.steady_speed(np.arange(8.0), np.array([1.0] * 7 + [np.nan]))).all()
+
+
+def test_pairs_have_a_bound_on_the_error_of_the_time_step(findings):
+    for part in ("small_growth", "large_growth", "isothermal_small_growth", "swapped_minus_isothermal"):
+        measure = findings.measures[f"C5.{part}"]
+        assert 0 < measure.high - measure.low < 0.1 * abs(findings.measures["C5.isothermal_small_growth"].value)
 
 
 def test_figures_are_drawn_from_the_findings(findings):

@@ -2,11 +2,12 @@
 
 | function | what it uses | evaluations a step | state |
 | --- | --- | --- | --- |
-| `finite_differences` | every coordinate | 2d | none |
+| `finite_differences` | every coordinate | 2d + 1 | none |
 | `random_directions`, `spsa`, `gaussian_smoothing` | K random directions | 2K, K + 1 or K | none |
 | `forward_gradient` | K exact directional derivatives | about 2K | none |
 | `guided_directions` | K directions near surrogate gradients | 2K | the surrogates |
 | `evolution_strategy` | ranks within a population of n | n | none |
+| `natural_evolution_strategy` | ranks within a population of n | n | a radius for each parameter |
 | `weight_perturbation`, `node_perturbation`, `activity_perturbation` | noise in a layered network | K + 1 | none |
 | `mezo_step` | one direction, drawn again from its key | 2 | a key |
 | `one_plus_one`, `simulated_annealing` | whether one random trial is better | 1 | the loss, a radius |
@@ -36,10 +37,14 @@ from .evolution import raw_losses as raw_losses
 from .evolution import spsa_gains as spsa_gains
 from .evolution import standardized as standardized
 from .evolution import without_mean as without_mean
+from .natural_evolution import SearchDistribution as SearchDistribution
+from .natural_evolution import log_ranks as log_ranks
+from .natural_evolution import natural_evolution_strategy as natural_evolution_strategy
 from .ornstein_uhlenbeck import Adaptation as Adaptation
 from .ornstein_uhlenbeck import ornstein_uhlenbeck_adaptation as ornstein_uhlenbeck_adaptation
 from .perturbation import DecorrelatedMLP as DecorrelatedMLP
 from .perturbation import Layered as Layered
+from .perturbation import activity_gradient as activity_gradient
 from .perturbation import activity_perturbation as activity_perturbation
 from .perturbation import decorrelated as decorrelated
 from .perturbation import layer_pass as layer_pass

@@ -25,6 +25,7 @@ from .probes import (
 Difference = Literal["central", "forward", "one_point"]
 Directions = Literal["gaussian", "rademacher", "sphere", "orthogonal"]
 Nonfinite = Literal["propagate", "drop", "raise"]
+NOT_FINITE = "fun was not finite at a probe: lower the radius, or drop such probes"
 ValueAndGrad = Callable[..., tuple[Any, Any]]
 "`(params, *args, key=key) -> (value, estimate)`: as `jax.value_and_grad` gives it, but for the key."
 
@@ -110,6 +111,10 @@ def spsa(
     Dividing by zᵢ = ±1, as it is often written, and multiplying by it are the same; for other distributions only the product has a
     variance. Spall's decreasing rate and radius are [`spsa_gains`][gradatim.optim.spsa_gains]. Arguments, returns and errors are those of
     [`random_directions`][gradatim.optim.random_directions].
+
+    >>> value, gradient = spsa(lambda x: 3 * x, radius=0.5)(jnp.array(2.0), key=jax.random.key(0))
+    >>> print(f"{value:.1f} {gradient:.1f}")
+    6.0 3.0
     """
     return random_directions(
         fun, radius=radius, n_probes=n_probes, distribution="rademacher", nonfinite=nonfinite, batch_size=batch_size
@@ -128,6 +133,10 @@ def gaussian_smoothing(
 
     For |x| that is erf(x / (h √2)). The radius is part of the question here, so it has no default. Arguments, returns and errors are
     those of [`random_directions`][gradatim.optim.random_directions]. Source: Nesterov and Spokoiny (2017).
+
+    >>> _, slope = gaussian_smoothing(jnp.abs, radius=0.5, n_probes=100_000)(jnp.array(0.3), key=jax.random.key(0))
+    >>> print(f"{slope:.1f} {jax.scipy.special.erf(0.3 / (0.5 * 2**0.5)):.1f}")
+    0.5 0.5
     """
     return random_directions(fun, radius=radius, n_probes=n_probes, nonfinite=nonfinite, batch_size=batch_size)
 
@@ -173,7 +182,7 @@ def forward_gradient(
 
 
 def finite_differences(fun: Callable[..., Any], *, radius: Any = None, batch_size: int | None = None) -> ValueAndGrad:
-    """Central differences along every coordinate: 2d evaluations, no randomness.
+    """Central differences along every coordinate: 2d + 1 evaluations, no randomness.
 
         gᵢ = (f(θ + h eᵢ) - f(θ - h eᵢ)) / (2h)
 
@@ -237,6 +246,23 @@ def weighted_sum(weights: Any, directions: Any, like: Any) -> Any:
     return jax.tree.map(lambda _, z: jnp.tensordot(weights.astype(z.dtype), z, 1), like, directions)
 
 
+def without_nonfinite(values: Any, slopes: Any, nonfinite: Nonfinite) -> tuple[Any, Any, Any]:
+    """Values and slopes of probes, zero for those that are dropped, and 1 or 0 for those that are kept or not."""
+    kept = jnp.ones_like(slopes)
+    if nonfinite == "propagate":
+        return values, slopes, kept
+    good = jnp.isfinite(slopes) & jnp.isfinite(values)
+    if nonfinite == "raise":
+        slopes = eqx.error_if(slopes, ~good, NOT_FINITE)
+    return jnp.where(good, values, 0), jnp.where(good, slopes, 0), good.astype(kept.dtype)
+
+
+def mean_of_kept(value: Any, total: Any, count: Any, params: Any) -> tuple[Any, Any]:
+    """Sums over what is kept as means, in the dtypes of `params`; where nothing is: a value that says so, NaN, and no step."""
+    value = jnp.where(count > 0, value, jnp.nan) / jnp.maximum(count, 1)
+    return value, jax.tree.map(lambda p, g: (g / jnp.maximum(count, 1).astype(g.dtype)).astype(p.dtype), params, total)
+
+
 def _averager(n_probes: int, distribution: Directions, nonfinite: Nonfinite, batch_size: int | None) -> Callable[..., tuple[Any, Any]]:
     """Draws directions, has them probed for `(value, slope)`, and averages the values and the slopes times directions."""
     check_count("n_probes", n_probes)
@@ -254,13 +280,7 @@ def _averager(n_probes: int, distribution: Directions, nonfinite: Nonfinite, bat
         def batch(ks: Any) -> tuple[Any, Any, Any]:
             z = draw(ks)
             values, slopes = jax.vmap(probe)(z)
-            kept = jnp.ones_like(slopes)
-            if nonfinite != "propagate":
-                good = jnp.isfinite(slopes) & jnp.isfinite(values)
-                if nonfinite == "raise":
-                    slopes = eqx.error_if(slopes, ~good, "fun was not finite at a probe: lower the radius, or drop such probes")
-                kept = good.astype(slopes.dtype)
-                values, slopes = jnp.where(good, values, 0), jnp.where(good, slopes, 0)
+            values, slopes, kept = without_nonfinite(values, slopes, nonfinite)
             return values.sum(), weighted_sum(slopes, z, params), kept.sum()
 
         ks = jnp.arange(n_probes)
@@ -271,9 +291,7 @@ def _averager(n_probes: int, distribution: Directions, nonfinite: Nonfinite, bat
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), first)
             step = lambda sums, rows: (jax.tree.map(jnp.add, sums, batch(rows)), None)  # noqa: E731
             (value, total, count), _ = jax.lax.scan(step, zeros, ks.reshape(-1, size))
-        # Where every probe was dropped: a value that says so, and no step.
-        value = jnp.where(count > 0, value, jnp.nan) / jnp.maximum(count, 1)
-        return value, jax.tree.map(lambda p, g: (g / jnp.maximum(count, 1).astype(g.dtype)).astype(p.dtype), params, total)
+        return mean_of_kept(value, total, count, params)
 
     return average
 

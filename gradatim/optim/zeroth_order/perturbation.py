@@ -69,7 +69,12 @@ class DecorrelatedMLP(eqx.Module):
 
 
 def layer_pass(model: Any, inputs: Float[Array, "batch in"], noise: list[Any] | None = None) -> Pass:
-    """Sends a batch through a [`Layered`][gradatim.optim.Layered] network, with noise added to every pre-activation if there is some."""
+    """Sends a batch through a [`Layered`][gradatim.optim.Layered] network, with noise added to every pre-activation if there is some.
+
+    >>> mlp = eqx.nn.MLP(4, 1, 8, 1, key=jax.random.key(0))
+    >>> [a.shape for a in layer_pass(mlp, jnp.ones((16, 4))).pre_activations]
+    [(16, 8), (16, 1)]
+    """
     x, seen, pre = inputs, [], []
     mixing = getattr(model, "mixing", None)
     for i, layer in enumerate(model.layers):
@@ -126,7 +131,8 @@ def activity_perturbation(loss: Callable[..., Any], *, radius: Any = None, n_pro
 
         δaₗ = ãₗ - aₗ;    ∂Wₗ ≈ N (ℓ̃ - ℓ) δaₗ xₗ₋₁ᵀ / ‖δa‖²,    ‖δa‖² and the number N of units over all layers
 
-    The noise need not be known, only its effect, which holds what earlier layers passed on: the case of noisy hardware.
+    The noise need not be known, only its effect, which holds what earlier layers passed on: the case of noisy hardware. Here it is drawn;
+    moves that were measured elsewhere go into [`activity_gradient`][gradatim.optim.activity_gradient].
 
     **Arguments, returns, raises:** as [`node_perturbation`][gradatim.optim.node_perturbation].
 
@@ -141,14 +147,32 @@ def activity_perturbation(loss: Callable[..., Any], *, radius: Any = None, n_pro
     """
 
     def signals(send: _Send, h: Any, noise: list[Any]) -> list[Any]:
-        moves, change = send([h * z for z in noise])
-        n_units = sum(move.shape[1] for move in moves)
-        squared = sum(((move**2).sum(1) for move in moves), jnp.zeros(change.shape, change.dtype))
-        # Noise so small that nothing moved tells nothing.
-        weight = jnp.where(squared > 0, n_units * change / jnp.where(squared > 0, squared, 1), 0)
-        return [weight[:, None] * move for move in moves]
+        return _activity_signals(*send([h * z for z in noise]))
 
     return _perturbed(loss, radius, n_probes, signals)
+
+
+def activity_gradient(model: Any, inputs: list[Any], moves: list[Any], changes: Float[Array, " batch"]) -> Any:
+    """The estimate of [`activity_perturbation`][gradatim.optim.activity_perturbation] from moves that were measured, on a chip say.
+
+    **Arguments:** `model`: the [`Layered`][gradatim.optim.Layered] network whose weights learn; `inputs`: what each layer saw without
+    noise, `(batch, in)`; `moves`: how far noise moved each layer's pre-activations, `(batch, out)`; `changes`: by how much it raised
+    each example's loss. An example that nothing moved teaches nothing.
+
+    **Returns:** the estimate, like `equinox.filter(model, equinox.is_inexact_array)`.
+
+    **Raises:** `ValueError` for inputs or moves that do not fit the layers or one another.
+
+    >>> mlp = eqx.nn.MLP(2, 1, 3, 0, use_bias=False, use_final_bias=False, key=jax.random.key(0))
+    >>> estimate = activity_gradient(mlp, [jnp.array([[1.0, 2.0]])], [jnp.array([[0.5]])], jnp.array([0.25]))
+    >>> print(estimate.layers[0].weight)
+    [[0.5 1. ]]
+    """
+    for name, arrays, axis in (("inputs", inputs, 1), ("moves", moves, 0)):
+        expected = [(len(changes), layer.weight.shape[axis]) for layer in model.layers]
+        if [a.shape for a in arrays] != expected:
+            raise ValueError(f"{name} must have shapes {expected}, got {[a.shape for a in arrays]}")
+    return _estimate(model, inputs, _activity_signals(moves, changes))
 
 
 def weight_perturbation(loss: Callable[..., Any], *, radius: Any = None, n_probes: int = 1) -> ValueAndGrad:
@@ -157,6 +181,12 @@ def weight_perturbation(loss: Callable[..., Any], *, radius: Any = None, n_probe
         ∂W ≈ (ℓ(W + h ξ) - ℓ(W))/h · ξ
 
     **Arguments, returns, raises:** as [`node_perturbation`][gradatim.optim.node_perturbation].
+
+    >>> mlp = eqx.nn.MLP(4, 1, 8, 1, key=jax.random.key(0))
+    >>> value_and_grad = eqx.filter_jit(weight_perturbation(lambda y, t: ((y - t) ** 2).sum()))
+    >>> value, estimate = value_and_grad(mlp, jnp.ones((16, 4)), jnp.zeros((16, 1)), key=jax.random.key(1))
+    >>> estimate.layers[0].weight.shape
+    (8, 4)
     """
     one = scalar_loss(loss)
 
@@ -228,11 +258,23 @@ def _perturbed(loss: Callable[..., Any], radius: Any, n_probes: int, signals: Ca
             return signals(send, h, [z.astype(a.dtype) for z, a in zip(noise, clean.pre_activations, strict=True)])
 
         errors = probe(0) if n_probes == 1 else [e.mean(0) for e in jax.vmap(probe)(jnp.arange(n_probes))]
-        outer = [error.T @ x / len(x) for error, x in zip(errors, clean.inputs, strict=True)]
-        biases = [error.mean(0) for error, layer in zip(errors, model.layers, strict=True) if layer.bias is not None]
-        return before.mean(), _like(model, [g.astype(w.dtype) for g, w in zip(outer + biases, weights, strict=True)])
+        return before.mean(), _estimate(model, clean.inputs, errors)
 
     return value_and_grad
+
+
+def _activity_signals(moves: list[Any], change: Any) -> list[Any]:
+    n_units = sum(move.shape[1] for move in moves)
+    squared = sum(((move**2).sum(1) for move in moves), jnp.zeros(change.shape, change.dtype))
+    # Noise so small that nothing moved tells nothing.
+    weight = jnp.where(squared > 0, n_units * change / jnp.where(squared > 0, squared, 1), 0)
+    return [weight[:, None] * move for move in moves]
+
+
+def _estimate(model: Any, inputs: list[Any], errors: list[Any]) -> Any:
+    outer = [error.T @ x / len(x) for error, x in zip(errors, inputs, strict=True)]
+    biases = [error.mean(0) for error, layer in zip(errors, model.layers, strict=True) if layer.bias is not None]
+    return _like(model, [g.astype(w.dtype) for g, w in zip(outer + biases, _weights(model), strict=True)])
 
 
 def _weights(model: Any) -> list[Any]:

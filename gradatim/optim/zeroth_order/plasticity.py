@@ -10,7 +10,12 @@ from gradatim.numerics.checks import is_known
 
 
 def hebbian(pre: Float[Array, " in"], post: Float[Array, " out"]) -> Float[Array, "out in"]:
-    """Hebb's change ΔW = y xᵀ: what fires together wires together, and grows without end, as e^(η λ₁ t) along the main direction."""
+    """Hebb's change ΔW = y xᵀ: what fires together wires together, and grows without end, as e^(η λ₁ t) along the main direction.
+
+    >>> import jax.numpy as jnp
+    >>> print(hebbian(jnp.array([1.0, 2.0]), jnp.array([3.0])))
+    [[3. 6.]]
+    """
     return post[:, None] * pre[None, :]
 
 
@@ -54,6 +59,10 @@ def eligibility_trace(
     **Arguments:** `decay` γ in [0, 1): e^(-dt/τ) for a trace of time constant τ.
 
     **Raises:** `ValueError` for a decay out of its range.
+
+    >>> import jax.numpy as jnp
+    >>> print(eligibility_trace(jnp.array([[1.0, 0.0]]), jnp.array([1.0, 2.0]), jnp.array([3.0]), decay=0.5))
+    [[3.5 6. ]]
     """
     if is_known(decay) and not 0 <= float(decay) < 1:
         raise ValueError(f"decay must lie in [0, 1), got {decay}")

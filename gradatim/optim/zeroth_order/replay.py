@@ -105,6 +105,11 @@ def replay_updates(
     A fine-tuned model is then two numbers a step beside the model it began with.
 
     **Arguments:** `params`: those of the start; `keys`: one a step; `slopes`; the rest as the run had it (without weight decay).
+
+    >>> start, keys = jnp.ones(3), jax.random.split(jax.random.key(0), 1)
+    >>> params, _, slope = mezo_step(lambda x: x @ x / 2, learning_rate=0.1)(start, key=keys[0])
+    >>> bool(jnp.allclose(replay_updates(start, keys, slope[None], learning_rate=0.1), params, atol=1e-5))
+    True
     """
     check_parameters(params)
     check_word("distribution", distribution, ReplayDistribution)

@@ -51,9 +51,10 @@ def memory(config: Config) -> int:
     width = max(config.width.widths)
     size = features * width + width + width**2 + width + classes * (width + 1)
     switched = config.switch.over_width
+    rows = config.examples * max(classes, *config.cluster.clusters) * min(size, config.max_size)
     basis = config.switch.lanczos_steps * (60 * switched + switched**2)
     activations = 20 * max(config.examples, config.switch.examples) * max(width, switched) * max(config.seeds, config.switch_seeds)
-    return int(8 * (5 * min(size, config.max_size) ** 2 + basis + activations) + 400e6)
+    return int(8 * (5 * min(size, config.max_size) ** 2 + 4 * rows + basis + activations) + 400e6)
 
 
 def run(config: Config, session: Session) -> Findings:

@@ -22,6 +22,7 @@ from .spectra import (
     labelled,
     lanczos_tops,
     near_zero_share,
+    null_models,
     outlier_counts,
     spectral_norm,
 )
@@ -44,6 +45,7 @@ def compare_widths(config: Config, session: Session, key: PRNGKeyArray) -> Findi
         classes = 2
         inputs, labels = cluster_data(config, key_data, classes, c.overlap)
     spectra: dict[int, dict[str, dict[str, np.ndarray]]] = {}
+    nulls: dict[int, dict[str, np.ndarray]] = {}
     tree: dict[str, xr.Dataset] = {}
     for width in c.widths:
         template, static = network(inputs.shape[2], classes, width)
@@ -55,6 +57,9 @@ def compare_widths(config: Config, session: Session, key: PRNGKeyArray) -> Findi
         spectra[width] = {
             when: as_numpy(session.once(f"{label} {when}", dense_spectra, problem, p, config.max_size)) for when, p in points.items()
         }
+        nulls[width] = as_numpy(
+            session.once(f"{label} null models", null_models, problem, points["equal"], key_probe, config.density_steps)
+        )
         # Judged in double precision, kept in single: thousands of eigenvalues of every seed.
         variables = {
             f"{name}_{when}": (("seed", "index"), values[name].astype(np.float32))
@@ -78,7 +83,7 @@ def compare_widths(config: Config, session: Session, key: PRNGKeyArray) -> Findi
         f"random symmetric matrix of that size has {2 * NEAR_ZERO * 2 / np.pi:.4f} of them below {NEAR_ZERO:g} of the largest; share near "
         f"zero when the loss first reached {c.target:g}: {near_zero_share(wide).mean():.3f}"
     )
-    counts = {w: outlier_counts(spectra[w]["equal"], classes, config.examples) for w in c.widths}
+    counts = {w: outlier_counts(spectra[w]["equal"], nulls[w]["edge"], classes) for w in c.widths}
     reached = {w: float(spectra[w]["equal"]["loss"].max()) for w in c.widths}
     means = {w: n.mean(1).tolist() for w, n in counts.items()}
     session.note(f"C2: highest loss at which networks are compared, by width: {reached}; mean counts {RULES}: {means}")
@@ -127,19 +132,28 @@ def _density(problem: Problem, params: PyTree, values: Array, key: PRNGKeyArray,
 def compare_clusters(config: Config, session: Session, key: PRNGKeyArray) -> Findings:
     """One network, growing numbers of clusters: the counts of C3."""
     c = config.cluster
-    counts, variables = [], {}
+    counts, variables, ratios, above = [], {}, [], []
     for clusters in c.clusters:
         problem, start = cluster_problem(config, key, clusters, 1.0)
         label = f"{clusters} clusters"
         end = descend(session, problem, start, steps=c.steps, rate=config.learning_rate, target=c.target, label=label).state.at_target
         values = as_numpy(session.once(f"{label} spectra", dense_spectra, problem, end, config.max_size))
-        counts.append(outlier_counts(values, clusters, config.examples))
+        nulls = as_numpy(session.once(f"{label} null models", null_models, problem, end, key, config.density_steps))
+        counts.append(outlier_counts(values, nulls["edge"], clusters))
+        ratios.append(nulls["labels_permuted"] / values["hessian"][:, 0])
+        above.append((values["hessian"] > nulls["labels_permuted"][:, None]).sum(1))
         variables[f"top_{clusters}"] = (("seed", "rank"), values["hessian"][:, : 3 * max(c.clusters)])
         variables[f"loss_{clusters}"] = ("seed", values["loss"])
     table = np.stack(counts, axis=1)  # rule, clusters, seed
     ranks = {rule: rank_correlation(c.clusters, table[i].T) for i, rule in enumerate(RULES)}
     means = {rule: round(float(values.mean()), 3) for rule, values in ranks.items()}
     session.note(f"C3: mean Spearman correlation with the number of clusters by rule: {means}")
+    session.note(
+        "C2, C3: the bulk edge is the largest eigenvalue of the Gauss-Newton part once each parameter's gradients are permuted over the "
+        f"examples; mean counts by clusters {dict(zip(c.clusters, table[-1].mean(1).round(2).tolist(), strict=True))}. With the labels "
+        f"permuted at the same point instead, λmax(H) is {np.mean(ratios):.1f} times as large, for G does not see labels and the rest of H "
+        f"grows with the residual: an edge there leaves {np.mean(above):.2f} outliers"
+    )
     per_cluster = table[RULES.index("above 20 %")] / np.asarray(c.clusters)[:, None]
     measures = {
         "C3.count_rank": Measure.over_seeds(ranks["above 20 %"]),

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from gradatim.landscape import bulk_edge, count_outliers, hessian_spectrum
+from gradatim.landscape import count_outliers, hessian_spectrum, permuted_edge
 from gradatim.numerics import GaussNewtonOperator, HessianOperator, ResidualOperator, dense_matrix
 
 from .training import Problem, cross_entropy
@@ -50,15 +51,36 @@ def lanczos_tops(problem: Problem, params: PyTree, key: PRNGKeyArray, steps: int
     return {**jax.lax.map(one, (params, problem.inputs, problem.labels)), "loss": problem.losses(params)}
 
 
-def outlier_counts(values: dict[str, np.ndarray], classes: int, examples: int) -> np.ndarray:
-    """Outliers by each rule, for each seed."""
-    return np.asarray(_outlier_counts(jnp.asarray(values["hessian"]), jnp.asarray(values["gauss_newton"]), classes, examples))
+@eqx.filter_jit
+def null_models(problem: Problem, params: PyTree, key: PRNGKeyArray, steps: int) -> dict[str, Array]:
+    """For each repetition: the largest eigenvalue of G with its gradients permuted, the bulk's edge, and of H with its labels permuted."""
+
+    def one(args: tuple[PyTree, Array, Array]) -> dict[str, Array]:
+        params, inputs, labels = args
+        hessian = HessianOperator(problem.loss, params, (inputs, jax.random.permutation(key, labels)))
+        top = hessian_spectrum(hessian, key=key, steps=steps).eigenvalues[0]
+        return {"edge": permuted_edge(gradient_rows(problem, params, inputs), key=key), "labels_permuted": top}
+
+    return jax.lax.map(one, (params, problem.inputs, problem.labels))
+
+
+def gradient_rows(problem: Problem, params: PyTree, inputs: Float[Array, "n features"]) -> Float[Array, "rows parameters"]:
+    """X with G = XᵀX: √(p/n) (∇f - Σ p ∇f) for each class of each example, p the network's probabilities."""
+    flat, unravel = ravel_pytree(params)
+    jacobians = jax.vmap(lambda x: jax.jacrev(lambda flat: problem.outputs(unravel(flat), x[None])[0])(flat))(inputs)
+    p = jax.nn.softmax(problem.outputs(params, inputs))
+    mean = jnp.einsum("nk,nkm->nm", p, jacobians)
+    return (jnp.sqrt(p / len(inputs))[..., None] * (jacobians - mean[:, None])).reshape(-1, flat.size)
+
+
+def outlier_counts(values: dict[str, np.ndarray], edges: np.ndarray, classes: int) -> np.ndarray:
+    """Outliers of H by each rule, for each seed."""
+    return np.asarray(_outlier_counts(jnp.asarray(values["hessian"]), jnp.asarray(edges), classes))
 
 
 @eqx.filter_jit
-def _outlier_counts(hessian: Array, gauss_newton: Array, classes: int, examples: int) -> Array:
-    def one(h: Array, g: Array) -> Array:
-        edge = bulk_edge(g, n_samples=examples * (classes - 1))
+def _outlier_counts(hessian: Array, edges: Array, classes: int) -> Array:
+    def one(h: Array, edge: Array) -> Array:
         by_rule = [
             count_outliers(h, fraction=0.2),
             count_outliers(h, fraction=0.1),
@@ -67,7 +89,7 @@ def _outlier_counts(hessian: Array, gauss_newton: Array, classes: int, examples:
         ]
         return jnp.stack(by_rule)
 
-    return jax.vmap(one, out_axes=1)(hessian, gauss_newton)
+    return jax.vmap(one, out_axes=1)(hessian, edges)
 
 
 def near_zero_share(values: np.ndarray) -> np.ndarray:

@@ -56,6 +56,8 @@ def switch_batches(config: Config, session: Session, key: PRNGKeyArray) -> Findi
             f"λmax(G)/loss { {name: np.round(values, 1).tolist() for name, values in relative.items()} }, "
             f"loss { {name: np.round(values['loss'], 5).tolist() for name, values in tops.items()} }"
         )
+        above = np.sum(tops["large"]["hessian"] > 0.1 * tops["large"]["hessian"][:, :1], axis=1)
+        session.note(f"C6, {n_params} parameters: eigenvalues above λmax/10 at the large batch's end, for 10 classes: {above.tolist()}")
         if regime == "over":
             top = {name: values["hessian"][:, 0] for name, values in tops.items()}
             measures = {

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from gradatim.lab import Findings
-from gradatim.lab.plots import COLOURS, MARKERS, figure, interval, label
+from gradatim.lab.plots import COLOURS, MARKERS, figure, interval, label, log_ticks
 
 from .simulation import ramp
 
@@ -66,11 +66,11 @@ def _draw_velocities(slabs: xr.Dataset, discs: xr.Dataset) -> Figure:
 
 
 def _draw_pairs(data: xr.Dataset) -> Figure:
-    fig, axes = figure(1, 3)
+    fig, axes = figure(2, 2)
     gap = float(data.gap[0])
     chosen = data.isel(run=np.flatnonzero(data.gap.values == gap))
     steps = sorted({abs(float(g)) for g in chosen.gradient})
-    for ax, particle in zip(axes[0], ("small", "large"), strict=False):
+    for ax, particle in zip(axes[0], ("small", "large"), strict=True):
         for i in range(chosen.sizes["run"]):
             gradient = float(chosen.gradient[i])
             colour = "black" if gradient == 0 else COLOURS[steps.index(abs(gradient)) - 1]
@@ -79,7 +79,7 @@ def _draw_pairs(data: xr.Dataset) -> Figure:
             ax.plot(data.time, area / area[0], color=colour, ls="--" if gradient < 0 else "-", label=name)
         label(ax, "time", "area over its first value", x_unit="t", title=f"the {particle} particle")
     axes[0, 0].legend(title="G [10⁻³ T₀/dx]\ndashed: small one cold", fontsize=7.5, title_fontsize=7.5)
-    ax = axes[0, 2]
+    ax = axes[1, 0]
     for i, (distance, colour, marker) in enumerate(zip(data.distance.values, COLOURS, MARKERS, strict=False)):
         runs = data.isel(run=np.flatnonzero((data.gap.values == distance) & (data.gradient.values >= 0)))
         late = (runs.area[-1] - runs.area[data.sizes["time"] // 2]).sel(particle="small") / runs.area[0].sel(particle="small")
@@ -88,6 +88,12 @@ def _draw_pairs(data: xr.Dataset) -> Figure:
             ax.axvline(1e3 * float(data.threshold[i]), color=colour, lw=0.7, ls=":")
     ax.axhline(0, color="black", lw=0.8)
     label(ax, "gradient", "late growth of the small one", x_unit="10⁻³ T₀/dx", y_unit="%", title="ripening turns around")
+    ax.legend()
+    ax = axes[1, 1]
+    ax.loglog(data.distance, 1e3 * data.threshold, MARKERS[0], color=COLOURS[0], label="measured")
+    ax.loglog(data.distance, 1e3 * data.threshold_estimate, "--", color="#888888", label="(γ/Δc)(1/r - 1/R) / (|θ| gap)")
+    log_ticks(ax, data.distance)
+    label(ax, "gap between the particles", "gradient of the turn", x_unit="dx", y_unit="10⁻³ T₀/dx", title="against the simple balance")
     ax.legend()
     return fig
 

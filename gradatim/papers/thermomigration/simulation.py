@@ -86,7 +86,9 @@ def disc_field(shape: tuple[int, ...], centre: tuple[float, float], radius: floa
 
 
 def steady_speed(time: np.ndarray, position: np.ndarray) -> tuple[float, float]:
-    """The slope over the second half, and half the difference between its own halves as the error."""
+    """The slope over the second half, and half the difference between its own halves as the error; NaN for what was lost on the way."""
+    if not np.isfinite(position).all():
+        return np.nan, np.nan
     half, three = len(time) // 2, 3 * len(time) // 4
     parts = (slice(half, None), slice(half, three + 1), slice(three, None))
     slope, early, late = (float(np.polyfit(time[part], position[part], 1)[0]) for part in parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -92,7 +93,7 @@ def run_single(config: Config, session: Session) -> list[Findings]:
     slabs = config.slabs
     widest = slabs.widths[-1]
     runs: list[tuple[_Case, int, float, float]] = []
-    profile_errors: list[float] = []
+    profile_errors: dict[str, float] = {}
     for width, cases in _slab_cases(slabs).items():
         totals = [_Case("total law", *_DRIVES["competing"], slabs.gradient, "total")] if width == widest else []
         for batch in (cases, totals):
@@ -100,11 +101,10 @@ def run_single(config: Config, session: Session) -> list[Findings]:
                 end, faces, speeds = _move_slabs(session, batch, width, slabs)
                 runs += [(case, width, *speed) for case, speed in zip(batch, speeds, strict=True)]
                 if width == widest and batch is cases:
-                    gaps = [
-                        float(jnp.abs(c - _slab_profile(case, face, ROOM * width)).max()) / 0.8
+                    profile_errors = {
+                        case.name: float(jnp.abs(c - _slab_profile(case, face, ROOM * width)).max()) / 0.8
                         for case, c, face in list(zip(cases, end, faces, strict=True))[: len(_DRIVES)]
-                    ]
-                    profile_errors += [gap for gap in gaps if np.isfinite(gap)]
+                    }
     discs = _discs(config.discs, session)
     return [_judge_slabs(slabs, runs, profile_errors), discs]
 
@@ -125,44 +125,67 @@ def _move_slabs(session: Session, cases: list[_Case], width: int, config: Slabs)
     return end, faces[-1], [steady_speed(seen["time"], faces[:, i].mean(1)) for i in range(len(cases))]
 
 
-def _judge_slabs(config: Slabs, runs: list[tuple[_Case, int, float, float]], profile_errors: list[float]) -> Findings:
+def _judge_slabs(config: Slabs, runs: list[tuple[_Case, int, float, float]], profile_errors: dict[str, float]) -> Findings:
+    """C2, C3 and C4 from `(case, width, speed, its error)` of every slab, NaN for one that reached a wall or dissolved."""
     widest = config.widths[-1]
+    measures: dict[str, Measure] = {}
+    untested: dict[str, str] = {}
+
+    def judge(part: str, make: Callable[[], Measure]) -> None:
+        try:
+            measures[part] = make()
+        except ValueError as error:
+            untested[part] = f"not measured: {error}"
+
+    def named(name: str, width: int | None = None) -> list[tuple[_Case, int, float, float]]:
+        chosen = [run for run in runs if run[0].name == name and width in (None, run[1])]
+        for case, lost, speed, _ in chosen:
+            if not np.isfinite(speed):
+                raise ValueError(f"the slab of width {lost} in a gradient of {case.gradient:g} ({case.name}) was lost")
+        return chosen
 
     def ratio(name: str, width: int = widest) -> Measure:
-        case, _, speed, error = next(r for r in runs if r[0].name == name and r[1] == width)
+        ((case, _, speed, error),) = named(name, width)
         return Measure.exact(speed / case.theory, error / abs(case.theory))
 
     def distance(measure: Measure) -> Measure:
         ((value, low, high),) = measure.intervals()
         return Measure.exact(abs(value - 1), (high - low) / 2)
 
-    ratios = {name: ratio(name) for name in _DRIVES}
-    measures = {f"C2.{name}_velocity_ratio": measure for name, measure in ratios.items()}
-    thermal, equal = (next(r for r in runs if r[0].name == name and r[1] == widest) for name in ("thermal", "equal heats"))
-    measures["C2.equal_heats_velocity"] = Measure.exact(abs(equal[2] / thermal[2]), equal[3] / abs(thermal[2]))
-    measures["C2.total_law_ratio"] = ratio("total law")
-    untested = {}
-    reversal = [r for r in runs if r[0].name == "reversal"]
-    heats = np.array([case.heats[1] - case.heats[0] for case, *_ in reversal])
-    speeds, errors = np.array([run[2:] for run in reversal]).T
-    zero = sign_change(heats, speeds)
-    if zero is None:
-        untested["C2.reversal_heat_difference"] = "the speed did not change sign among the heats of this run"
-    else:
-        measures["C2.reversal_heat_difference"] = Measure.exact(zero, float(errors.max() / np.abs(np.gradient(speeds, heats)).min()))
-    gradients, moved, wobble = np.array([(run[0].gradient, *run[2:]) for run in runs if run[0].name == "gradients"]).T
-    if (moved > 0).all():
-        exponent = float(np.polyfit(np.log(gradients), np.log(moved), 1)[0])
-        measures["C3.gradient_exponent"] = Measure.exact(exponent, float((wobble / moved).max() / np.ptp(np.log(gradients))))
-    else:
-        untested["C3.gradient_exponent"] = "a slab stood still"
-    worst = max(ratios.values(), key=lambda measure: abs(measure.intervals()[0][0] - 1))
-    measures["C4.slab_velocity_error"] = distance(worst)
-    measures["C4.velocity_error_with_width"] = Measure.sequence([distance(ratio("competing", width)) for width in config.widths])
-    if profile_errors:
-        measures["C4.slab_profile_error"] = Measure.exact(max(profile_errors))
-    else:
-        untested["C4.slab_profile_error"] = "every slab was lost"
+    def equal_heats() -> Measure:
+        ((_, _, equal, error),), ((_, _, thermal, _),) = (named(name, widest) for name in ("equal heats", "thermal"))
+        return Measure.exact(abs(equal / thermal), error / abs(thermal))
+
+    def reversal() -> Measure:
+        chosen = named("reversal")
+        heats = np.array([case.heats[1] - case.heats[0] for case, *_ in chosen])
+        speeds, errors = np.array([run[2:] for run in chosen]).T
+        zero = sign_change(heats, speeds)
+        if zero is None:
+            raise ValueError("the speed did not change sign among the heats of this run")
+        return Measure.exact(zero, float(errors.max() / np.abs(np.gradient(speeds, heats)).min()))
+
+    def exponent() -> Measure:
+        gradients, moved, wobble = np.array([(run[0].gradient, *run[2:]) for run in named("gradients")]).T
+        if not (moved > 0).all():
+            raise ValueError("a slab stood still")
+        slope = float(np.polyfit(np.log(gradients), np.log(moved), 1)[0])
+        return Measure.exact(slope, float((wobble / moved).max() / np.ptp(np.log(gradients))))
+
+    def profile() -> Measure:
+        for name in _DRIVES:
+            named(name, widest)
+        return Measure.exact(max(profile_errors.values()))
+
+    for name in _DRIVES:
+        judge(f"C2.{name}_velocity_ratio", lambda name=name: ratio(name))
+    judge("C2.equal_heats_velocity", equal_heats)
+    judge("C2.total_law_ratio", lambda: ratio("total law"))
+    judge("C2.reversal_heat_difference", reversal)
+    judge("C3.gradient_exponent", exponent)
+    judge("C4.slab_velocity_error", lambda: max((distance(ratio(name)) for name in _DRIVES), key=lambda measure: measure.intervals()[0][0]))
+    judge("C4.velocity_error_with_width", lambda: Measure.sequence([distance(ratio("competing", width)) for width in config.widths]))
+    judge("C4.slab_profile_error", profile)
     data = xr.Dataset(
         {
             "velocity": ("run", [r[2] for r in runs], {"units": "dx/t"}),

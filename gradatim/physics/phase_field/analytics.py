@@ -31,6 +31,10 @@ def soret_steady_state(temperature: Float[Array, ...], heat_of_transport: Scalar
     (Acta Metall. 2, 841 (1954)).
 
     **Arguments:** `temperature` in K, `heat_of_transport` Q* in J/mol, `mean` in (0, 1). Differentiable in all three.
+
+    >>> c = soret_steady_state(jnp.linspace(973.15, 1073.15, 65), -100e3, 1e-4)
+    >>> print(f"{c[-1] / c[0]:.2f} times as much carbon at the hot end")
+    3.16 times as much carbon at the hot end
     """
     exponent = heat_of_transport / (GAS_CONSTANT * temperature)
 
@@ -58,18 +62,30 @@ def interface_width(free_energy: QuarticTwoPhase, kappa: Scalar) -> Float[Array,
 
 
 def interface_profile(x: Float[Array, ...], free_energy: QuarticTwoPhase, kappa: Scalar) -> Float[Array, ...]:
-    """The flat interface at T₀, matrix at x → -∞, precipitate at x → ∞."""
+    """The flat interface at T₀, matrix at x → -∞, precipitate at x → ∞.
+
+    >>> print(" ".join(f"{c:.2f}" for c in interface_profile(jnp.array([-20.0, 0.0, 20.0]), QuarticTwoPhase(), kappa=1.0)))
+    0.10 0.50 0.90
+    """
     middle = (free_energy.matrix + free_energy.precipitate) / 2
     return middle + _gap(free_energy) / 2 * jnp.tanh(x / interface_width(free_energy, kappa))
 
 
 def interface_energy(free_energy: QuarticTwoPhase, kappa: Scalar) -> Float[Array, ""]:
-    """γ = √(κ W) Δc³/3, per area."""
+    """γ = √(κ W) Δc³/3, per area.
+
+    >>> print(f"{interface_energy(QuarticTwoPhase(), kappa=1.0):.4f}")
+    0.1707
+    """
     return jnp.sqrt(kappa * jnp.asarray(free_energy.barrier)) * _gap(free_energy) ** 3 / 3
 
 
 def gibbs_thomson(radius: Scalar, free_energy: QuarticTwoPhase, kappa: Scalar, *, dimension: Literal[2, 3] = 2) -> Float[Array, ""]:
-    """The excess of composition in a matrix at equilibrium with a particle of that radius: (d - 1) γ / (r Δc f_cc)."""
+    """The excess of composition in a matrix at equilibrium with a particle of that radius: (d - 1) γ / (r Δc f_cc).
+
+    >>> print(f"{gibbs_thomson(10.0, QuarticTwoPhase(), kappa=1.0):.4f}")
+    0.0167
+    """
     potential = (dimension - 1) * interface_energy(free_energy, kappa) / (radius * _gap(free_energy))
     return potential / _curvature(free_energy)
 
@@ -107,7 +123,11 @@ def matrix_flux(
     temperature: Scalar = 1.0,
     convention: str = "isothermal",
 ) -> Float[Array, ""]:
-    """Jₐ of a matrix on its solvus: the flux that walls must pass so that it stays there."""
+    """Jₐ of a matrix on its solvus: the flux that walls must pass so that it stays there.
+
+    >>> print(f"{matrix_flux(QuarticTwoPhase(), HeatOfTransport(-0.2), 1e-3):.1e}")
+    2.0e-04
+    """
     return _fluxes(free_energy, heat_of_transport, gradient, mobility, temperature, convention)[0]
 
 
@@ -128,6 +148,10 @@ def disc_velocity(
         far matrix without flux:    v = (J_b + (d - 1) Jₐ) / Δc          the matrix answers with a dipole around the particle
 
     Size enters through Gibbs–Thomson only, at order δ/radius.
+
+    >>> speeds = [disc_velocity(QuarticTwoPhase(), HeatOfTransport(-0.2), 1e-3, far_field=far) for far in ("equilibrium", "zero_flux")]
+    >>> print(" ".join(f"{speed:.1e}" for speed in speeds))
+    0.0e+00 5.0e-04
     """
     if far_field not in FAR_FIELDS:
         raise ValueError(f"far_field must be 'equilibrium' or 'zero_flux', got {far_field!r}")
@@ -151,6 +175,9 @@ def critical_gradient(
         |f_cc sₐ/T₀ + Qₐ/T| G ℓ = (γ/Δc) (1/r - 1/R)
 
     An estimate, up to a factor of order one from the shape of the flow around them. `separation` ℓ is the matrix between them.
+
+    >>> print(f"{critical_gradient(9.0, 14.0, 37.0, QuarticTwoPhase(), HeatOfTransport(-0.2), kappa=1.0):.2g}")
+    0.0011
     """
     theta = _curvature(free_energy) * free_energy.matrix_slope / free_energy.reference_temperature
     theta = theta + heat_of_transport.matrix / temperature
@@ -160,7 +187,11 @@ def critical_gradient(
 def spinodal_growth_rate(
     wavenumber: Float[Array, ...], composition: Scalar, free_energy: QuarticTwoPhase, kappa: Scalar, *, temperature: Scalar = 1.0
 ) -> Float[Array, ...]:
-    """-k² (f_cc + 2κ k²): how fast a small wave on a uniform c grows at unit mobility (J. W. Cahn, Acta Metall. 9, 795 (1961))."""
+    """-k² (f_cc + 2κ k²): how fast a small wave on a uniform c grows at unit mobility (J. W. Cahn, Acta Metall. 9, 795 (1961)).
+
+    >>> print(spinodal_growth_rate(jnp.array([0.1, 0.4, 0.8]), 0.5, QuarticTwoPhase(), kappa=1.0).round(4))
+    [ 0.0062  0.0512 -0.4096]
+    """
     curvature = free_energy.curvature(jnp.asarray(composition), jnp.asarray(temperature))
     return -(wavenumber**2) * (curvature + 2 * kappa * wavenumber**2)
 

@@ -58,6 +58,10 @@ class IdealSolution(AbstractFreeEnergy):
     a step that undershoots keeps its mass and stays finite: nothing is clipped.
 
     **Arguments:** `reference` g₀ in J/mol.
+
+    >>> f = IdealSolution()
+    >>> print(f"{f.curvature(jnp.array(0.5), jnp.array(1000.0)) / (GAS_CONSTANT * 1000):.1f} R T")
+    4.0 R T
     """
 
     reference: Scalar = 0.0
@@ -179,6 +183,10 @@ class CustomFreeEnergy(AbstractFreeEnergy):
 
     **Arguments:** `density`: a function of arrays, cell by cell; `matrix` < `precipitate`: compositions of the two stable phases, which
     define `phase`; `limits`: the open interval in which c must start.
+
+    >>> f = CustomFreeEnergy(lambda c, T: T * (c - 0.1) ** 2 * (0.9 - c) ** 2, matrix=0.1, precipitate=0.9)
+    >>> print(f"{f.curvature(jnp.array(0.1), jnp.array(1.0)):.2f}, {f.phase(jnp.array(0.5), jnp.array(1.0)):.1f}")
+    1.28, 0.5
     """
 
     density: Callable[[Field, Field], Field]

@@ -16,6 +16,11 @@ class HeatOfTransport(eqx.Module):
     Sign: the flux is -M Q* ∇T/T, so **Q* < 0 drives solute to the hot side**. Unit: that of f (J/mol for `IdealSolution`).
 
     **Arguments:** `matrix` Qₐ; `precipitate` Q_b, or None for the matrix's value everywhere.
+
+    >>> from gradatim.physics.phase_field import QuarticTwoPhase
+    >>> heat = HeatOfTransport(-0.2, 0.6)(jnp.array([0.1, 0.5, 0.9]), jnp.array(1.0), QuarticTwoPhase())
+    >>> print(" ".join(f"{q:.1f}" for q in heat))
+    -0.2 0.2 0.6
     """
 
     matrix: Scalar

@@ -12,6 +12,10 @@ class PhaseMobility(eqx.Module):
     """M constant, or linear in composition between its values in the two phases (cut off to them beyond).
 
     **Arguments:** `matrix` > 0; `precipitate` > 0, or None for the matrix's value everywhere.
+
+    >>> from gradatim.physics.phase_field import QuarticTwoPhase
+    >>> print(PhaseMobility(1.0, 3.0)(jnp.array([0.1, 0.5, 0.9]), jnp.array(1.0), QuarticTwoPhase()).round(2))
+    [1. 2. 3.]
     """
 
     matrix: Scalar
@@ -32,6 +36,11 @@ class ArrheniusMobility(eqx.Module):
     Only where f is convex: inside a spinodal this M is negative.
 
     **Arguments:** `diffusivity` D₀ in m²/s; `activation_energy` E in J/mol; f must be in J/mol and T in K.
+
+    >>> from gradatim.physics.phase_field import IdealSolution
+    >>> f, c, T = IdealSolution(), jnp.array(1e-4), jnp.array(1000.0)
+    >>> print(f"D = {ArrheniusMobility(2e-6, 84.1e3)(c, T, f) * f.curvature(c, T):.2g} m²/s")
+    D = 8.1e-11 m²/s
     """
 
     diffusivity: Scalar

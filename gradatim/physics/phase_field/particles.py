@@ -25,13 +25,20 @@ def indicator(phase: Float[Array, ...]) -> Float[Array, ...]:
 
     Counting cells above 1/2 jumps by cells; ∫φ itself counts a supersaturated matrix as precipitate. This does neither: it is odd
     about 1/2, as an interface is, and flat to second order at 0 and 1.
+
+    >>> print(" ".join(f"{p:.3f}" for p in indicator(jnp.array([-0.1, 0.1, 0.5, 0.9]))))
+    0.000 0.009 0.500 0.991
     """
     p = jnp.clip(phase, 0, 1)
     return p**3 * (10 - 15 * p + 6 * p**2)
 
 
 def centre_of_mass(density: Float[Array, "nx ..."], x: Float[Array, " nx"]) -> Float[Array, ""]:
-    """∫ x ρ / ∫ ρ along the first axis, of any density: c itself, or `indicator(phase)` for the precipitates alone."""
+    """∫ x ρ / ∫ ρ along the first axis, of any density: c itself, or `indicator(phase)` for the precipitates alone.
+
+    >>> print(centre_of_mass(jnp.array([0.0, 1.0, 3.0]), jnp.array([0.0, 1.0, 2.0])))
+    1.75
+    """
     along = density.reshape(density.shape[0], -1).sum(1)
     return (x * along).sum() / along.sum()
 
@@ -41,6 +48,11 @@ def interface_positions(phase: Float[Array, " nx"], x: Float[Array, " nx"]) -> F
 
     Between two cells artanh(2φ - 1) is taken to be linear, as it is in the tanh profile of an interface at rest. A slab that has reached
     a wall has lost that interface. Works under jit, vmap and grad.
+
+    >>> x = jnp.arange(40.0)
+    >>> faces = interface_positions((jnp.tanh((x - 10.3) / 2.5) - jnp.tanh((x - 29.6) / 2.5)) / 2, x)
+    >>> print(" ".join(f"{face:.2f}" for face in faces))
+    10.30 29.60
     """
     above = phase > 0.5
     rises, falls = ~above[:-1] & above[1:], above[:-1] & ~above[1:]
@@ -55,7 +67,11 @@ def interface_positions(phase: Float[Array, " nx"], x: Float[Array, " nx"]) -> F
 
 
 def elongation(phase: Float[Array, "nx ny"], dx: float = 1.0) -> Float[Array, ""]:
-    """The ratio of a lone particle's root-mean-square widths along x and along y (y not wrapped); 1 for a disc."""
+    """The ratio of a lone particle's root-mean-square widths along x and along y (y not wrapped); 1 for a disc.
+
+    >>> print(f"{elongation(jnp.zeros((20, 20)).at[5:15, 8:12].set(1.0)):.2f}")
+    2.57
+    """
     weight = indicator(phase) / indicator(phase).sum()
     widths = []
     for axis in range(2):
@@ -69,6 +85,12 @@ def label_particles(phase: np.ndarray | Float[Array, "nx ny"], *, dx: float = 1.
     """Connected regions above 1/2 of at least so many cells, periodic along y; each cell's area goes to the nearest of them.
 
     **Returns:** areas ∫`indicator`, centroids (x, y) with y wrapped into the box, labels. On the host, in NumPy.
+
+    >>> phase = np.zeros((12, 8))
+    >>> phase[1:4, 2:4] = phase[7:9, [0, 1, 7]] = 1
+    >>> found = label_particles(phase)
+    >>> print(found.areas, found.centroids.round(1).tolist())
+    [6. 6.] [[2.5, 3.0], [8.0, 0.5]]
     """
     phase = np.asarray(phase)
     ny = phase.shape[1]
@@ -95,14 +117,19 @@ def label_particles(phase: np.ndarray | Float[Array, "nx ny"], *, dx: float = 1.
     x, y = np.indices(phase.shape)
     along_x = np.bincount(owner.ravel(), (weight * x).ravel(), n)[1:] / areas
     turns = [np.bincount(owner.ravel(), (weight * part(2 * np.pi * y / ny)).ravel(), n)[1:] for part in (np.sin, np.cos)]
-    along_y = np.arctan2(*turns) / (2 * np.pi) * ny % ny
-    return Particles(areas * dx**2, dx * np.stack([along_x + 0.5, along_y + 0.5], 1), labels)
+    # Twice, for the remainder of a negative rounding is ny itself.
+    along_y = (np.arctan2(*turns) / (2 * np.pi) * ny + 0.5) % ny % ny
+    return Particles(areas * dx**2, dx * np.stack([along_x + 0.5, along_y], 1), labels)
 
 
 def heat_of_transport_from_profile(concentration: Float[Array, ...], temperature: Float[Array, ...]) -> Float[Array, ""]:
     """Q* in J/mol from a profile at rest: R times the least-squares slope of ln(c/(1 - c)) against 1/T.
 
     Exact for the ideal solution; ln c, as Darken and Oriani took, is its dilute limit.
+
+    >>> T = jnp.linspace(973.15, 1073.15, 65)
+    >>> print(f"{heat_of_transport_from_profile(1e-9 * jnp.exp(-100e3 / (GAS_CONSTANT * T) + 12), T) / 1e3:.0f} kJ/mol")
+    -100 kJ/mol
     """
     inverse = 1 / temperature
     centred = inverse - inverse.mean()

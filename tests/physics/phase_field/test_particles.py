@@ -105,3 +105,13 @@ def test_scales_are_one_diffusivity():
     assert np.isclose(scales.velocity, 1e-9 / scales.time)
     with pytest.raises(ValueError, match="diffusivity must be positive, got 0"):
         Scales(length=1e-9, diffusivity=0.0, model_diffusivity=1.28, temperature=1000.0)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, -1], [0], [-1, 0], [3, 4]])
+def test_centroids_across_the_edge_lie_in_the_box(rows):
+    phase = np.zeros((9, 8))
+    phase[2:6, rows] = 1
+    ((x, y),) = label_particles(phase, at_least=1).centroids
+    assert x == 4.0 and 0 <= y < 8
+    expected = (np.angle(np.exp(2j * np.pi * np.array(rows) / 8).sum()) * 8 / (2 * np.pi) + 0.5) % 8
+    assert min(abs(y - expected), 8 - abs(y - expected)) < 1e-9
