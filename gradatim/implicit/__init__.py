@@ -44,11 +44,14 @@ from .equilibrium_propagation import EquilibriumLoss as EquilibriumLoss
 from .equilibrium_propagation import cost_through_time as cost_through_time
 from .equilibrium_propagation import equilibrium_propagation as equilibrium_propagation
 from .equilibrium_responses import AbstractResponse as AbstractResponse
+from .equilibrium_responses import EquilibriumResponse as EquilibriumResponse
 from .equilibrium_responses import ExactAdjoint as ExactAdjoint
 from .equilibrium_responses import ExactResponse as ExactResponse
 from .equilibrium_responses import ForwardResponse as ForwardResponse
+from .equilibrium_responses import GivenResponse as GivenResponse
 from .equilibrium_responses import NudgedResponse as NudgedResponse
 from .equilibrium_responses import OnlinePhase as OnlinePhase
+from .equilibrium_responses import OnlineResponse as OnlineResponse
 from .equilibrium_responses import RecurrentAdjoint as RecurrentAdjoint
 from .equilibrium_responses import online_phase as online_phase
 from .hard_constraints import HardConstraint as HardConstraint

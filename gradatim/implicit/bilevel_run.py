@@ -187,6 +187,17 @@ def certified_loss(
     return CertifiedLoss(point.x, point.value, float(lower), float(upper), point.certified)
 
 
+def _check_takes(names: str, what: str, objective: Callable[..., Any], *trees: PyTree) -> None:
+    """Refuses trees that an objective cannot read, and an objective that is more than a number."""
+    try:
+        value = jax.eval_shape(objective, *trees)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        got = " and ".join(str(jax.eval_shape(lambda tree=tree: tree)) for tree in trees)
+        raise ValueError(f"{names} must be what the {what} takes, got {got}: {type(error).__name__}: {error}") from error
+    if jnp.shape(value) != ():
+        raise ValueError(f"the {what} must be one number, got shape {jnp.shape(value)}")
+
+
 class Machinery:
     """The compiled pieces for one problem, with warm starts and counters."""
 
@@ -195,9 +206,8 @@ class Machinery:
             leaves = jax.tree.leaves(tree)
             if not leaves or not all(eqx.is_inexact_array(leaf) for leaf in leaves):
                 raise TypeError(f"{name} must hold floating-point arrays only, got {jax.tree.map(type, tree)}")
-        wanted = jax.tree.structure(jax.eval_shape(jax.grad(problem.lower), x, theta))
-        if wanted != jax.tree.structure(x):
-            raise ValueError(f"x must have the structure that the lower objective takes, {wanted}, got {jax.tree.structure(x)}")
+        _check_takes("x", "upper loss", problem.upper, x)
+        _check_takes("x and theta", "lower objective", problem.lower, x, theta)
         self.problem, self.max_gradients, self.work = problem, max_gradients, Work()
         # Of one type from the first call on: a weakly typed array would be another program.
         theta, x = strong_arrays((theta, x))

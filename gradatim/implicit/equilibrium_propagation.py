@@ -31,6 +31,8 @@ class EquilibriumLoss(NamedTuple):
     "ṙ or δ, without derivative."
     residual: Float[Array, ""]
     "The largest move in the last step of the free phase."
+    response_residual: Float[Array, ""]
+    "The largest move in the last step of what the response rests on, such as any nudged phase; 0 without an iteration."
 
 
 def equilibrium_propagation(
@@ -50,7 +52,7 @@ def equilibrium_propagation(
 
     Two biases: the response is read from a finite nudge ([`NudgedResponse`][gradatim.implicit.NudgedResponse]), and stands for the adjoint,
     which it is only where the Jacobian is symmetric ([`homeostatic_loss`][gradatim.implicit.homeostatic_loss] makes it more so). Both are
-    meaningless where the residual is not small.
+    meaningless where a residual is not small: nothing is raised, look at both.
 
     **Arguments:** `network`, `x`, `target`: one input and what is wanted of it; `response`: how the response is found;
     [`ExactAdjoint`][gradatim.implicit.ExactAdjoint] or [`RecurrentAdjoint`][gradatim.implicit.RecurrentAdjoint] give the true gradient;
@@ -72,14 +74,14 @@ def equilibrium_propagation(
     held = _held(network)
     drive = held.drive(jax.lax.stop_gradient(x))
     free = relax(held, drive, steps=steps, tolerance=tolerance)
-    answer = jax.lax.stop_gradient(response(held, drive, target, free.state))
+    answer, answer_residual = jax.lax.stop_gradient(response(held, drive, target, free.state))
     state = jax.lax.stop_gradient(free.state)
     activity = activities(held, state)
     sent = network.field(activity, network.drive(x))
     pull = jnp.stack([jnp.vdot(v, g) for v, g in zip(*map(jax.tree.leaves, (answer, sent)), strict=True)]).sum()
     # Zero in value, with the derivative of what the units are sent.
     loss = network.cost(activity, target) + (pull - jax.lax.stop_gradient(pull))
-    return EquilibriumLoss(loss, state, activity, answer, jax.lax.stop_gradient(free.residual))
+    return EquilibriumLoss(loss, state, activity, answer, jax.lax.stop_gradient(free.residual), answer_residual)
 
 
 def cost_through_time(
@@ -92,6 +94,13 @@ def cost_through_time(
     **Arguments:** `state`: where the steps begin, such as the free equilibrium; `steps` ≥ 1.
 
     **Raises:** `ValueError` for steps below 1.
+
+    >>> from gradatim.implicit import LayeredNetwork
+    >>> network = LayeredNetwork({"in": 1, "out": 1}, ("in->out",), activation=lambda u: u, key=jax.random.key(0))
+    >>> network = eqx.tree_at(lambda n: n.weights["in->out"], network, jnp.array([[3.0]]))
+    >>> loss = lambda network: cost_through_time(network, jnp.ones(1), jnp.array([1.0]), {"out": jnp.zeros(1)}, steps=5)
+    >>> print(loss(network), eqx.filter_grad(loss)(network).weights["in->out"])
+    2.0 [[2.]]
     """
     _check(steps, 0.0)
     drive = network.drive(x)

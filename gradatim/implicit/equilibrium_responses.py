@@ -22,24 +22,59 @@ from .differentiation import root_jvp, root_vjp
 from .equilibrium_network import AbstractEquilibriumNetwork, activities, check_complex
 from .holomorphic import _check as check_circle
 from .holomorphic import cauchy_derivative
-from .relaxation import Nudge, _check, cost_gradient, relax, update
+from .relaxation import Nudge, _check, cost_gradient, largest_move, relax, update
+
+
+class EquilibriumResponse(NamedTuple):
+    """What an [`AbstractResponse`][gradatim.implicit.AbstractResponse] gives."""
+
+    value: PyTree[Array]
+    "ṙ or δ, of the state's structure."
+    residual: Float[Array, ""]
+    "The largest move in the last step of what it rests on: where that is not small, the value means nothing. 0 without an iteration."
 
 
 class AbstractResponse(eqx.Module):
     """What stands for the derivative of the cost in the drive of every unit: a response, or the adjoint itself.
 
-    Called with a network, `network.drive(x)`, a target and the free equilibrium u*, for one input; it gives arrays like u*.
+    Called with a network, `network.drive(x)`, a target and the free equilibrium u*, for one input.
     """
 
     @abc.abstractmethod
-    def __call__(self, network: AbstractEquilibriumNetwork, drive: PyTree[Array], target: Array, state: PyTree[Array]) -> PyTree[Array]:
-        """For one input, of the state's structure."""
+    def __call__(
+        self, network: AbstractEquilibriumNetwork, drive: PyTree[Array], target: Array, state: PyTree[Array]
+    ) -> EquilibriumResponse:
+        """For one input."""
+
+
+class GivenResponse(AbstractResponse):
+    """A response that is known already, such as that of an [`online_phase`][gradatim.implicit.online_phase].
+
+    **Arguments:** `value`: of the state's structure.
+
+    >>> from gradatim.implicit import LayeredNetwork, equilibrium_propagation
+    >>> network = LayeredNetwork({"in": 1, "out": 1}, ("in->out",), key=jax.random.key(0))
+    >>> known = GivenResponse({"out": jnp.array([0.5])})
+    >>> print(equilibrium_propagation(network, jnp.ones(1), jnp.ones(1), response=known).response)
+    {'out': Array([0.5], dtype=float32)}
+    """
+
+    value: PyTree[Array]
+
+    def __call__(self, network, drive, target, state):  # noqa: D102
+        return EquilibriumResponse(self.value, _nothing(state))
 
 
 class ExactResponse(AbstractResponse):
     """The response ṙ = -J⁻¹ ∂L/∂r, by one linear solve.
 
     **Arguments:** `linear_solver`: of lineax; None takes a factorisation up to 500 units and GMRES beyond.
+
+    >>> from gradatim.implicit import LayeredNetwork
+    >>> network = LayeredNetwork({"in": 1, "out": 1}, ("in->out",), activation=lambda u: 1.0 * u, key=jax.random.key(0))
+    >>> drive = state = {"out": jnp.array([3.0])}
+    >>> print(ExactResponse()(network, drive, jnp.array([1.0]), state).value["out"])
+    [2.]
     """
 
     linear_solver: lx.AbstractLinearSolver | None = None
@@ -50,13 +85,19 @@ class ExactResponse(AbstractResponse):
 
         zero = jnp.zeros((), jax.tree.leaves(state)[0].dtype)
         moved = root_jvp(conditions, state, (zero,), (jnp.ones_like(zero),), linear_solver=self.linear_solver)
-        return jax.jvp(lambda u: activities(network, u), (state,), (moved,))[1]
+        return EquilibriumResponse(jax.jvp(lambda u: activities(network, u), (state,), (moved,))[1], _nothing(state))
 
 
 class ExactAdjoint(AbstractResponse):
     """The adjoint δ = -J⁻ᵀ ∂L/∂r, by one linear solve with the transpose: the true gradient.
 
     **Arguments:** as for [`ExactResponse`][gradatim.implicit.ExactResponse].
+
+    >>> from gradatim.implicit import LayeredNetwork
+    >>> network = LayeredNetwork({"in": 1, "out": 1}, ("in->out",), activation=lambda u: 1.0 * u, key=jax.random.key(0))
+    >>> drive = state = {"out": jnp.array([3.0])}
+    >>> print(ExactAdjoint()(network, drive, jnp.array([1.0]), state).value["out"])
+    [2.]
     """
 
     linear_solver: lx.AbstractLinearSolver | None = None
@@ -66,7 +107,8 @@ class ExactAdjoint(AbstractResponse):
             return jax.tree.map(jnp.subtract, update(network, drive, u), u)
 
         cotangent = jax.grad(lambda u: network.cost(activities(network, u), target))(state)
-        return root_vjp(conditions, state, (), cotangent, linear_solver=self.linear_solver).adjoint
+        adjoint = root_vjp(conditions, state, (), cotangent, linear_solver=self.linear_solver).adjoint
+        return EquilibriumResponse(adjoint, _nothing(state))
 
 
 class ForwardResponse(AbstractResponse):
@@ -75,6 +117,12 @@ class ForwardResponse(AbstractResponse):
     Exact only for many steps: what is left falls as the relaxation converges.
 
     **Arguments:** `steps` ≥ 1, the most that are made; `tolerance` ≥ 0 at which they end, relative to the largest entry of ∂L/∂r φ'.
+
+    >>> from gradatim.implicit import LayeredNetwork
+    >>> network = LayeredNetwork({"in": 1, "out": 1}, ("in->out",), activation=lambda u: 1.0 * u, key=jax.random.key(0))
+    >>> drive = state = {"out": jnp.array([3.0])}
+    >>> print(ForwardResponse(steps=5)(network, drive, jnp.array([1.0]), state).value["out"])
+    [2.]
     """
 
     steps: int = eqx.field(static=True, default=20)
@@ -95,6 +143,12 @@ class RecurrentAdjoint(AbstractResponse):
     After T steps what backpropagation through T steps from the equilibrium gives; the true gradient for many.
 
     **Arguments:** as for [`ForwardResponse`][gradatim.implicit.ForwardResponse].
+
+    >>> from gradatim.implicit import LayeredNetwork
+    >>> network = LayeredNetwork({"in": 1, "out": 1}, ("in->out",), activation=lambda u: 1.0 * u, key=jax.random.key(0))
+    >>> drive = state = {"out": jnp.array([3.0])}
+    >>> print(RecurrentAdjoint(steps=5)(network, drive, jnp.array([1.0]), state).value["out"])
+    [2.]
     """
 
     steps: int = eqx.field(static=True, default=20)
@@ -113,12 +167,19 @@ class NudgedResponse(AbstractResponse):
     """The response from N nudged phases on a circle |β| = r: what a physical network can do.
 
     Its bias falls as rᴺ ([`cauchy_derivative`][gradatim.implicit.cauchy_derivative]) for radii below that of the nearest singularity, which
-    is not known beforehand: beyond it, or where a phase lands on another equilibrium, the answer is wrong without any sign.
+    is not known beforehand: beyond it, or where a phase lands on another equilibrium, the answer is wrong without any sign. Where a phase
+    did not come to rest, the residual, the largest of all phases, tells.
 
     **Arguments:** `radius` r > 0; `points` N: 1 and 2 are real, more need a holomorphic activation; `steps` ≥ 1 of each phase, from the
     free equilibrium; `tolerance` ≥ 0 at which a phase ends.
 
     **Raises:** `ValueError` for numbers out of range and, with three points or more, an activation that is not holomorphic.
+
+    >>> from gradatim.implicit import LayeredNetwork
+    >>> network = LayeredNetwork({"in": 1, "out": 1}, ("in->out",), activation=lambda u: 1.0 * u, key=jax.random.key(0))
+    >>> drive = state = {"out": jnp.array([3.0])}
+    >>> print(NudgedResponse(radius=0.1, points=2)(network, drive, jnp.array([1.0]), state).value["out"].round(2))
+    [2.02]
     """
 
     radius: Float[Array, ""] | float
@@ -134,11 +195,42 @@ class NudgedResponse(AbstractResponse):
         if self.points > 2:
             check_complex(network)
 
-        def nudged(strength: Array) -> PyTree[Array]:
+        def nudged(strength: Array) -> tuple[PyTree[Array], Array]:
             phase = relax(network, drive, state, steps=self.steps, tolerance=self.tolerance, nudge=Nudge(strength, target))
-            return activities(network, phase.state)
+            return activities(network, phase.state), phase.residual
 
-        return cauchy_derivative(nudged, radius=self.radius, points=self.points, value=activities(network, state))
+        value = activities(network, state)
+        response, residuals = cauchy_derivative(nudged, radius=self.radius, points=self.points, value=value, has_aux=True)
+        return EquilibriumResponse(response, residuals.max())
+
+
+class OnlineResponse(AbstractResponse):
+    """The response of one phase in which the nudge turns, from the free equilibrium on: no phase has to be taken back.
+
+    **Arguments:** as for [`online_phase`][gradatim.implicit.online_phase], which also does without the free phase.
+
+    **Raises:** as that.
+
+    >>> from gradatim.implicit import LayeredNetwork
+    >>> network = LayeredNetwork({"in": 1, "out": 1}, ("in->out",), activation=lambda u: 1.0 * u, key=jax.random.key(0))
+    >>> drive = state = {"out": jnp.array([3.0])}
+    >>> print(OnlineResponse(radius=0.1, points=4)(network, drive, jnp.array([1.0]), state).value["out"].round(2))
+    [2.]
+    """
+
+    radius: float
+    points: int = eqx.field(static=True)
+    segment: int = eqx.field(static=True, default=60)
+    turns: int = eqx.field(static=True, default=1)
+    settling: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self) -> None:
+        _check_online(self.radius, self.points, self.segment, self.turns, self.settling)
+
+    def __call__(self, network, drive, target, state):  # noqa: D102
+        numbers = {"points": self.points, "segment": self.segment, "turns": self.turns, "settling": self.settling}
+        phase = online_phase(network, drive, target, state, radius=self.radius, **numbers)
+        return EquilibriumResponse(phase.response, phase.residual)
 
 
 class OnlinePhase(NamedTuple):
@@ -150,6 +242,8 @@ class OnlinePhase(NamedTuple):
     "Its first Fourier coefficient over r, which stands for ṙ."
     state: PyTree[Array]
     "The last state, complex."
+    residual: Float[Array, ""]
+    "The largest move in the last step of a segment, of those that are averaged."
 
 
 def online_phase(
@@ -173,27 +267,41 @@ def online_phase(
     ≥ 0 that are not.
 
     **Raises:** `ValueError` for numbers out of range and an activation that is not holomorphic.
+
+    >>> from gradatim.implicit import LayeredNetwork
+    >>> network = LayeredNetwork({"in": 1, "out": 1}, ("in->out",), activation=lambda u: 1.0 * u, key=jax.random.key(0))
+    >>> phase = online_phase(network, {"out": jnp.array([3.0])}, jnp.array([1.0]), radius=0.1, points=4, segment=20)
+    >>> print(phase.activity["out"].round(2), phase.response["out"].round(2), phase.residual < 1e-5)
+    [3.] [2.] True
     """
-    check_circle(radius, points)
-    _check(segment, 0.0)
-    if points < 3 or turns < 1 or settling < 0:
-        raise ValueError(f"points must be at least 3, turns 1 and settling 0, got {points}, {turns} and {settling}")
+    _check_online(radius, points, segment, turns, settling)
     check_complex(network)
     state = jax.tree.map(jnp.zeros_like, drive) if start is None else start
     state = jax.tree.map(lambda u: u.astype(jnp.result_type(u.dtype, jnp.complex64)), state)
     dtype = jax.tree.leaves(state)[0].dtype
     strengths = (radius * jnp.exp(2j * jnp.pi * jnp.arange((settling + turns) * points) / points)).astype(dtype)
 
-    def turn(state: PyTree[Array], strength: Array) -> tuple[PyTree[Array], PyTree[Array]]:
-        state = relax(network, drive, state, steps=segment, nudge=Nudge(strength, target)).state
-        return state, activities(network, state)
+    def turn(state: PyTree[Array], strength: Array) -> tuple[PyTree[Array], tuple[PyTree[Array], Array]]:
+        phase = relax(network, drive, state, steps=segment, nudge=Nudge(strength, target))
+        return phase.state, (activities(network, phase.state), phase.residual)
 
-    state, seen = jax.lax.scan(turn, state, strengths)
+    state, (seen, residuals) = jax.lax.scan(turn, state, strengths)
     kept = turns * points
     weights = 1 / strengths[-kept:]
     activity = jax.tree.map(lambda r: r[-kept:].real.mean(axis=0), seen)
     response = jax.tree.map(lambda r: (jnp.tensordot(weights, r[-kept:], 1) / kept).real, seen)
-    return OnlinePhase(activity, response, state)
+    return OnlinePhase(activity, response, state, residuals[-kept:].max())
+
+
+def _check_online(radius: float, points: int, segment: int, turns: int, settling: int) -> None:
+    check_circle(radius, points)
+    if points < 3 or segment < 1 or turns < 1 or settling < 0:
+        got = f"{points}, {segment}, {turns} and {settling}"
+        raise ValueError(f"points must be at least 3, segment 1, turns 1 and settling 0, got {got}")
+
+
+def _nothing(state: PyTree[Array]) -> Float[Array, ""]:
+    return jnp.zeros((), jax.tree.leaves(state)[0].real.dtype)
 
 
 def _iterated(
@@ -203,7 +311,7 @@ def _iterated(
     activity: PyTree[Array],
     target: Array,
     settings: ForwardResponse | RecurrentAdjoint,
-) -> PyTree[Array]:
+) -> EquilibriumResponse:
     """V = φ' (M v + c) by repetition from v = 0."""
     slopes = jax.jvp(lambda u: activities(network, u), (state,), (jax.tree.map(jnp.ones_like, state),))[1]
     gradient = cost_gradient(network, activity, target)
@@ -212,9 +320,14 @@ def _iterated(
     def once(v: PyTree[Array]) -> PyTree[Array]:
         return jax.tree.map(lambda s, m, c: s * (m + c), slopes, product(v), gradient)
 
+    size = largest_move(jax.tree.map(jnp.zeros_like, first), first)
+    if settings.steps == 1:
+        return EquilibriumResponse(first, size)
     if settings.tolerance == 0:
-        return jax.lax.fori_loop(1, settings.steps, lambda _, v: once(v), first)
-    bound = settings.tolerance * jnp.stack([jnp.max(jnp.abs(v), initial=0) for v in jax.tree.leaves(first)]).max()
+        before = jax.lax.fori_loop(1, settings.steps - 1, lambda _, v: once(v), first)
+        after = once(before)
+        return EquilibriumResponse(after, largest_move(before, after))
+    bound = settings.tolerance * size
 
     def goes_on(carry: tuple[PyTree[Array], Array, Array]) -> Array:
         _, moved, count = carry
@@ -223,8 +336,8 @@ def _iterated(
     def step(carry: tuple[PyTree[Array], Array, Array]) -> tuple[PyTree[Array], Array, Array]:
         before, _, count = carry
         after = once(before)
-        moves = jax.tree.map(lambda a, b: jnp.max(jnp.abs(b - a), initial=0), before, after)
-        return after, jnp.stack(jax.tree.leaves(moves)).max(), count + 1
+        return after, largest_move(before, after), count + 1
 
     start = (first, jnp.asarray(jnp.inf, bound.dtype), jnp.asarray(1, jnp.int32))
-    return jax.lax.while_loop(goes_on, step, start)[0]
+    value, moved, _ = jax.lax.while_loop(goes_on, step, start)
+    return EquilibriumResponse(value, moved)

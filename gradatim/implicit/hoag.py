@@ -14,6 +14,8 @@ from .bilevel_run import BilevelSolution, BilevelStep, Callback, Machinery, Poin
 
 INCREASE = 0.25
 "C of HOAG's test of a step."
+RISE = 0.2
+"Share of |g| by which a step that is kept may raise g."
 FINEST = 1e-12
 "Below which HOAG's accuracies do not go."
 BOX = 1000.0
@@ -34,13 +36,13 @@ def hoag(
     """HOAG: step k solves lower problem and linear system to εₖ, and its step 1/Λ follows a test that forgives errors of that size.
 
         θ₊ = θ - z/Λ,  Λ₀ = ‖z‖/√d;    with s = ‖θ₊ - θ‖, C = ¼:
-        g₊ ≤ g + C ε₊ + (C + 1) ε s - Λ s²:  Λ ← 0.95 Λ;       g₊ ≥ 1.2 g:  back to θ, solved anew, Λ ← 2 Λ, later accuracies halved
+        g₊ ≤ g + C ε₊ + (C + 1) ε s - Λ s²:  Λ ← 0.95 Λ;       g₊ ≥ g + 0.2 |g|:  back to θ, solved anew, Λ ← 2 Λ, later accuracies halved
 
     Nothing is certified: the bounds of its history are infinite. The first step 1/Λ₀ has length √d: scale theta so that this is
     sensible.
 
     **Arguments:** `schedule(k)`: εₖ for k = 0, 1, …, such as `lambda k: 0.9**k`, used down to 1e-12 or round-off; θ is kept in
-    [-1000, 1000]; the others as [`maid`][gradatim.implicit.maid].
+    [-1000, 1000]; `max_steps`: refused ones included; the others as [`maid`][gradatim.implicit.maid].
 
     **Raises:** as `maid`; `ValueError` for a negative accuracy.
 
@@ -70,7 +72,7 @@ def hoag(
     steps: list[BilevelStep] = []
     status: Status = "max_steps"
     k = 0
-    while len(steps) < max_steps:
+    while k < max_steps:
         if machinery.work.total >= work_limit:
             status = "work_limit"
             break
@@ -92,7 +94,7 @@ def hoag(
         if _leaves_box(moved.theta):
             boxed = jax.tree.map(lambda leaf: jnp.clip(leaf, -BOX, BOX), moved.theta)
             moved = machinery.solve(boxed, machinery.still, 0.0, point.x, next_accuracy)
-        if not moved.value < 1.2 * point.value:
+        if not moved.value < point.value + RISE * abs(point.value):
             curvature, halved = 2 * curvature, halved / 2
             point = machinery.solve(point.theta, machinery.still, 0.0, point.x, accuracy_of(k))
             slope = machinery.differentiate(point, point.accuracy)

@@ -21,7 +21,12 @@ _MEAN_VALUE_TOLERANCE = 1e-5
 
 
 def cauchy_derivative(
-    f: Callable[[Array], PyTree], *, radius: Float[Array, ""] | float, points: int, value: PyTree | None = None
+    f: Callable[[Array], PyTree],
+    *,
+    radius: Float[Array, ""] | float,
+    points: int,
+    value: PyTree | None = None,
+    has_aux: bool = False,
 ) -> PyTree[Array]:
     """f'(0) of a function that is holomorphic around 0 and real on real numbers, from N values on a circle.
 
@@ -35,7 +40,10 @@ def cauchy_derivative(
     One point is the difference (f(r) - f(0))/r, two are the central difference.
 
     **Arguments:** `f`: from a scalar, real or complex, to arrays of the corresponding type; mapped over the points by `jax.vmap`;
-    `radius` r > 0; `points` N ≥ 1; `value`: f(0) where it is known; used by one point alone.
+    `radius` r > 0; `points` N ≥ 1; `value`: f(0) where it is known; used by one point alone; `has_aux`: f gives a pair, of which the
+    second, real part is not differentiated.
+
+    **Returns:** the derivative; with `has_aux` also the second parts at the points that were computed, along a further axis 0.
 
     **Raises:** `ValueError` for a radius that is not positive or fewer than one point.
 
@@ -50,15 +58,18 @@ def cauchy_derivative(
     signs = np.array([1.0] if points % 2 else [1.0, -1.0])
     upper = np.exp(2j * np.pi * np.arange(1, (points + 1) // 2) / points)
     radius = jnp.asarray(radius)
-    at_real = jax.vmap(f)(radius * jnp.asarray(signs, radius.dtype))
+    pair = f if has_aux else lambda b: (f(b), ())
+    at_real, aux = jax.vmap(pair)(radius * jnp.asarray(signs, radius.dtype))
     if points == 1:
-        origin = f(jnp.zeros_like(radius)) if value is None else value
+        origin = pair(jnp.zeros_like(radius))[0] if value is None else value
         at_real = jax.tree.map(lambda v, v0: v - v0[None], at_real, origin)
     total = jax.tree.map(lambda v: _weighted(1 / signs, v, radius), at_real)
     if upper.size:
-        at_upper = jax.vmap(f)(radius * jnp.asarray(upper, jnp.result_type(radius.dtype, jnp.complex64)))
+        at_upper, further = jax.vmap(pair)(radius * jnp.asarray(upper, jnp.result_type(radius.dtype, jnp.complex64)))
         total = jax.tree.map(lambda t, v: t + 2 * _weighted(1 / upper, v, radius).real, total, at_upper)
-    return jax.tree.map(lambda t: t / points, total)
+        aux = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), aux, further)
+    derivative = jax.tree.map(lambda t: t / points, total)
+    return (derivative, aux) if has_aux else derivative
 
 
 def check_holomorphic(fn: Callable[[Array], Array], name: str = "fn") -> None:

@@ -87,6 +87,13 @@ def set_weight_angle(network: LayeredNetwork, degrees: Float[Array, ""] | float)
     **Arguments:** `degrees` α: 0 to 180.
 
     **Raises:** `ValueError` for a network without reciprocal pairs.
+
+    >>> import jax
+    >>> from gradatim.implicit import chain_connections
+    >>> sizes = {"in": 3, "l1": 4, "out": 2}
+    >>> network = set_weight_angle(LayeredNetwork(sizes, chain_connections(sizes), key=jax.random.key(0)), 0.0)
+    >>> print((network.weights["out->l1"] == network.weights["l1->out"].T).all())
+    True
     """
     pairs = network.reciprocal_pairs()
     if not pairs:

@@ -43,7 +43,11 @@ def maid(
 
     Every accepted step decreases f by λ α ‖z‖², by proof, although f is never evaluated
     ([`InexactArmijo`][gradatim.implicit.InexactArmijo]). ε shrinks only where a bound or the line search asks for it and grows after each
-    step, so that its first value hardly matters. The certificates are as good as the problem's constants.
+    step, so that its first value hardly matters. The certificates are as good as the problem's constants. Where it knows no bound of ‖J‖
+    (`cross_norm` gives None), ω rests on a measurement: twenty power iterations at the start, five from the last vector at each later
+    point, times 1.05, an estimate from below that the factor is to make up for. It does so along denoising runs
+    ([`TotalVariationDenoising`][gradatim.implicit.TotalVariationDenoising] and
+    [`FieldOfExpertsDenoising`][gradatim.implicit.FieldOfExpertsDenoising]); nothing proves it.
 
     A loop on the host around compiled pieces: not for jit or vmap. Problems of one structure share the compiled pieces.
 

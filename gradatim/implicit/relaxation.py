@@ -67,7 +67,7 @@ def relax(
     if tolerance == 0:
         before = jax.lax.fori_loop(0, steps - 1, lambda _, u: move(u), state)
         after = move(before)
-        return Relaxation(after, _largest_move(before, after), jnp.asarray(steps, jnp.int32))
+        return Relaxation(after, largest_move(before, after), jnp.asarray(steps, jnp.int32))
 
     def goes_on(carry: tuple[PyTree[Array], Array, Array]) -> Array:
         _, residual, count = carry
@@ -76,7 +76,7 @@ def relax(
     def once(carry: tuple[PyTree[Array], Array, Array]) -> tuple[PyTree[Array], Array, Array]:
         before, _, count = carry
         after = move(before)
-        return after, _largest_move(before, after), count + 1
+        return after, largest_move(before, after), count + 1
 
     real = jax.tree.leaves(state)[0].real.dtype
     state, residual, count = jax.lax.while_loop(goes_on, once, (state, jnp.asarray(jnp.inf, real), jnp.asarray(0, jnp.int32)))
@@ -99,7 +99,8 @@ def cost_gradient(network: AbstractEquilibriumNetwork, activity: PyTree[Array], 
     return jax.grad(lambda r: network.cost(r, target), holomorphic=is_complex)(activity)
 
 
-def _largest_move(before: PyTree[Array], after: PyTree[Array]) -> Float[Array, ""]:
+def largest_move(before: PyTree[Array], after: PyTree[Array]) -> Float[Array, ""]:
+    """Of any unit."""
     return jnp.stack([jnp.max(jnp.abs(b - a), initial=0) for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True)]).max()
 
 

@@ -55,6 +55,10 @@ from .layer_sampling import shifting_starts as shifting_starts
 from .layer_sampling import starts_from_marginals as starts_from_marginals
 from .layer_sampling import total_cost as total_cost
 from .layer_sampling import uniform_starts as uniform_starts
+from .layer_smoothness import layer_smoothness as layer_smoothness
+from .model_descent import AbstractModelDescent as AbstractModelDescent
+from .model_descent import CubicNewton as CubicNewton
+from .model_descent import GradientDescent as GradientDescent
 from .muon import ScaleByMuonState as ScaleByMuonState
 from .muon import muon as muon
 from .muon import muon_dimension_numbers as muon_dimension_numbers
@@ -108,9 +112,11 @@ from .zeroth_order import Layered as Layered
 from .zeroth_order import Nonfinite as Nonfinite
 from .zeroth_order import RandomSearch as RandomSearch
 from .zeroth_order import ReplayStep as ReplayStep
+from .zeroth_order import SearchDistribution as SearchDistribution
 from .zeroth_order import SearchState as SearchState
 from .zeroth_order import SPSAGains as SPSAGains
 from .zeroth_order import ValueAndGrad as ValueAndGrad
+from .zeroth_order import activity_gradient as activity_gradient
 from .zeroth_order import activity_perturbation as activity_perturbation
 from .zeroth_order import best_half_directions as best_half_directions
 from .zeroth_order import centered_ranks as centered_ranks
@@ -123,7 +129,9 @@ from .zeroth_order import gaussian_smoothing as gaussian_smoothing
 from .zeroth_order import guided_directions as guided_directions
 from .zeroth_order import hebbian as hebbian
 from .zeroth_order import layer_pass as layer_pass
+from .zeroth_order import log_ranks as log_ranks
 from .zeroth_order import mezo_step as mezo_step
+from .zeroth_order import natural_evolution_strategy as natural_evolution_strategy
 from .zeroth_order import node_perturbation as node_perturbation
 from .zeroth_order import oja as oja
 from .zeroth_order import one_plus_one as one_plus_one

@@ -67,7 +67,15 @@ class LowRankOperator(lx.AbstractLinearOperator):
 
 
 class AbstractHessian(eqx.Module):
-    """A matrix H(y) in the place of the Hessian of an objective: `operator = hessian(fn, y, args)`."""
+    """A matrix H(y) in the place of the Hessian of an objective: `operator = hessian(fn, y, args)`.
+
+    >>> class Curvature(AbstractHessian):
+    ...     def __call__(self, fn, y, args):
+    ...         return lx.DiagonalLinearOperator(2 * jnp.abs(y))
+    >>> print(Curvature()(lambda y, _: jnp.sum(y**3), jnp.array([1.0, -2.0]), None).as_matrix())
+    [[2. 0.]
+     [0. 4.]]
+    """
 
     @abc.abstractmethod
     def __call__(self, fn: Objective, y: PyTree, args: Any) -> lx.AbstractLinearOperator:
@@ -75,7 +83,12 @@ class AbstractHessian(eqx.Module):
 
 
 class ExactHessian(AbstractHessian):
-    """H = ∇²f(y), by forward differentiation of the gradient. Indefinite where the objective is not convex."""
+    """H = ∇²f(y), by forward differentiation of the gradient. Indefinite where the objective is not convex.
+
+    >>> print(ExactHessian()(lambda y, _: y[0] ** 2 * y[1], jnp.array([1.0, 2.0]), None).as_matrix())
+    [[4. 2.]
+     [2. 0.]]
+    """
 
     def __call__(self, fn: Objective, y: PyTree, args: Any) -> lx.AbstractLinearOperator:
         """See the class."""
@@ -84,7 +97,12 @@ class ExactHessian(AbstractHessian):
 
 
 class ZeroHessian(AbstractHessian):
-    """H = 0: what is left is a normalised gradient method in the metric."""
+    """H = 0: what is left is a normalised gradient method in the metric.
+
+    >>> print(ZeroHessian()(lambda y, _: jnp.sum(y**2), jnp.ones(2), None).as_matrix())
+    [[0. 0.]
+     [0. 0.]]
+    """
 
     def __call__(self, fn: Objective, y: PyTree, args: Any) -> lx.AbstractLinearOperator:
         """See the class."""
@@ -97,6 +115,10 @@ class MatrixHessian(AbstractHessian):
 
     **Raises:** `ValueError` for a matrix of the wrong shape; at run time an error for one that is not symmetric (an entry that is not
     finite is left to the method).
+
+    >>> print(MatrixHessian(lambda y, _: jnp.diag(y))(lambda y, _: jnp.sum(y**3) / 6, jnp.array([1.0, 2.0]), None).as_matrix())
+    [[1. 0.]
+     [0. 2.]]
     """
 
     function: Callable[[PyTree, Any], Float[Array, "n n"]]
@@ -125,6 +147,11 @@ class GaussNewton(AbstractHessian):
     nonlinear equations; for a network with softmax cross-entropy, Fisher's matrix.
 
     **Arguments:** `inner(y, args)`: u, an array; `outer(u, args)`: s, a scalar.
+
+    >>> hessian = GaussNewton(lambda y, _: y**2, lambda u, _: jnp.sum(u**2) / 2)
+    >>> print(hessian(lambda y, _: jnp.sum(y**4) / 2, jnp.array([1.0, 2.0]), None).as_matrix())
+    [[ 4.  0.]
+     [ 0. 16.]]
     """
 
     inner: Callable[[PyTree, Any], Array]
@@ -143,6 +170,11 @@ class WeightedGaussNewton(AbstractHessian):
     β = 0 would do.
 
     **Arguments:** `inner(y, args)`: u, an array; `weights(u, args)`: w ≥ 0, of the same shape.
+
+    >>> hessian = WeightedGaussNewton(lambda y, _: y, lambda u, _: jax.nn.softmax(u))
+    >>> print(hessian(lambda y, _: jax.nn.logsumexp(y), jnp.zeros(2), None).as_matrix())
+    [[0.5 0. ]
+     [0.  0.5]]
     """
 
     inner: Callable[[PyTree, Any], Array]
@@ -161,6 +193,11 @@ class FisherTerm(AbstractHessian):
     For u = Ay - b with A of full row rank, in the metric AᵀA: C₁ = 0, C₂ = 1, β = 1/(p-1).
 
     **Arguments:** `inner(y, args)`: u, an array; `power`: p ≥ 2, a number or what gives it from `args`.
+
+    >>> hessian = FisherTerm(lambda y, _: y, power=4.0)
+    >>> print(hessian(lambda y, _: jnp.sum(y**2) ** 2 / 4, jnp.array([1.0, 2.0]), None).as_matrix().round(3))
+    [[2. 4.]
+     [4. 8.]]
     """
 
     inner: Callable[[PyTree, Any], Array]
@@ -188,6 +225,11 @@ class EmpiricalFisher(AbstractHessian):
     In logistic regression with examples aᵢ its error is at most max ‖aᵢ‖² f: C₁ = max ‖aᵢ‖² f*, and β = 0.
 
     **Arguments:** `losses(y, args)`: the loss of each example, without the penalty; `penalty` ≥ 0, whose Hessian is exact.
+
+    >>> hessian = EmpiricalFisher(lambda y, rows: rows @ y)
+    >>> print(hessian(lambda y, rows: jnp.mean(rows @ y), jnp.zeros(2), jnp.array([[1.0, 0.0], [1.0, 2.0]])).as_matrix())
+    [[1. 1.]
+     [1. 2.]]
     """
 
     losses: Callable[[PyTree, Any], Float[Array, " examples"]]
@@ -196,7 +238,8 @@ class EmpiricalFisher(AbstractHessian):
     def __call__(self, fn: Objective, y: PyTree, args: Any) -> lx.AbstractLinearOperator:
         """See the class."""
         del fn
-        n_examples = jax.eval_shape(self.losses, y, args).shape[0]
+        # Closed over: arguments may hold more than arrays, such as a network's static parts.
+        n_examples = jax.eval_shape(lambda: self.losses(y, args)).shape[0]
         n_parameters = sum(leaf.size for leaf in jax.tree.leaves(y))
         is_unpenalised = isinstance(self.penalty, float | int) and self.penalty == 0
         if is_unpenalised and n_examples < n_parameters:

@@ -12,8 +12,10 @@ import lineax as lx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from gradatim.numerics.checks import is_known
+
 from .hessian_approximations import AbstractHessian
-from .regularized_solves import dual_norm, primal_norm
+from .regularized_solves import dual_norm, primal_norm, root_of_metric
 
 Scalar = Float[Array, ""]
 
@@ -44,9 +46,11 @@ def gradient_normalized_smoothness(
     either side, geometric from `max_radius`/10⁸ on. Between two neighbours on it the error is taken to be monotone: with that, γ lies
     between the bounds. A step of the method always lies in O, and without O the bound for quasi-self-concordant functions is false.
 
-    **Arguments:** `fn(y, args)`; `hessian`: an approximation; `max_radius` > 0; `restrict`: to O; `resolution`: lengths on a side.
+    **Arguments:** `fn(y, args)`; `hessian`: an approximation; `max_radius` > 0; `restrict`: to O; `resolution` ≥ 2: lengths on a
+    side.
 
-    **Raises:** `ValueError` for more than one variable: see [`smoothness_upper_bound`][gradatim.optim.smoothness_upper_bound].
+    **Raises:** `ValueError` for more than one variable (see [`smoothness_upper_bound`][gradatim.optim.smoothness_upper_bound]), a
+    radius that is not positive and finite, or a resolution below 2.
 
     >>> from gradatim.optim import ExactHessian
     >>> found = gradient_normalized_smoothness(lambda y, _: jnp.exp(y), jnp.array(0.0), hessian=ExactHessian(), max_radius=100.0)
@@ -56,7 +60,7 @@ def gradient_normalized_smoothness(
     if y.size != 1:
         raise ValueError(f"y must be one variable, got {y.size}; smoothness_upper_bound samples directions in more")
     model = _model(fn, y, args, hessian, None)
-    lengths = _lengths(jnp.asarray(max_radius, model.point.dtype), resolution)
+    lengths = _lengths(max_radius, resolution, model.point.dtype)
     low, high = [], []
     for sign in (1.0, -1.0):
         direction = jnp.full(1, sign, model.point.dtype)
@@ -96,7 +100,11 @@ def smoothness_upper_bound(
     Directions are uniform on the sphere of the metric, both signs of each, and along the gradient; otherwise as
     [`gradient_normalized_smoothness`][gradatim.optim.gradient_normalized_smoothness].
 
-    **Arguments:** as there; `metric`: B, None for the identity; `num_directions`: pairs; `resolution`: lengths along each.
+    **Arguments:** as there; `metric`: B, symmetric and positive definite over the entries of `y`, None for the identity;
+    `num_directions` ≥ 0: pairs beside that along the gradient; `resolution` ≥ 2: lengths along each.
+
+    **Raises:** `ValueError` for numbers out of range, or a metric of another shape; at run time an error for a metric that is not
+    symmetric and positive definite.
 
     >>> from gradatim.optim import ZeroHessian
     >>> bound = smoothness_upper_bound(
@@ -105,10 +113,12 @@ def smoothness_upper_bound(
     >>> print(f"{bound:.3f}")
     5.000
     """
-    root = None if metric is None else jnp.linalg.cholesky(metric)
+    if num_directions < 0:
+        raise ValueError(f"num_directions must be at least 0, got {num_directions}")
+    root = None if metric is None else root_of_metric(metric, ravel_pytree(y)[0])
     model = _model(fn, y, args, hessian, root)
-    lengths = _lengths(jnp.asarray(max_radius, model.point.dtype), resolution)
-    steepest = model.gradient if metric is None else jnp.linalg.solve(metric, model.gradient)
+    lengths = _lengths(max_radius, resolution, model.point.dtype)
+    steepest = model.gradient if root is None else jax.scipy.linalg.cho_solve((root, True), model.gradient)
     drawn = jnp.concatenate([steepest[None], jax.random.normal(key, (num_directions, steepest.size), steepest.dtype)])
     if root is not None:
         drawn = drawn.at[1:].set(jax.scipy.linalg.solve_triangular(root, drawn[1:].T, lower=True, trans="T").T)
@@ -171,5 +181,9 @@ def _model(fn: Callable[[Any, Any], Scalar], y: PyTree, args: Any, hessian: Abst
     return _Model(slope, lambda h: ravel_pytree(linear.mv(unravel(h)))[0], x, slope(x), root)
 
 
-def _lengths(max_radius: Scalar, resolution: int) -> Float[Array, " resolution"]:
-    return max_radius * jnp.geomspace(1e-8, 1.0, resolution, dtype=max_radius.dtype)
+def _lengths(max_radius: float | Scalar, resolution: int, dtype: Any) -> Float[Array, " resolution"]:
+    if is_known(max_radius) and not 0 < max_radius < jnp.inf:
+        raise ValueError(f"max_radius must be positive and finite, got {max_radius}")
+    if resolution < 2:
+        raise ValueError(f"resolution must be at least 2, got {resolution}")
+    return jnp.asarray(max_radius, dtype) * jnp.geomspace(1e-8, 1.0, resolution, dtype=dtype)

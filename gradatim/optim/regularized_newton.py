@@ -17,9 +17,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradatim.numerics.checks import is_known
 
-from .hessian_approximations import ASYMMETRY, AbstractHessian, ExactHessian, LowRankOperator, MatrixHessian
-from .regularized_solves import Scalar, Solve, Vector, conjugate_gradients, direct, dual_norm, primal_norm, woodbury
+from .hessian_approximations import AbstractHessian, ExactHessian, LowRankOperator, MatrixHessian
+from .regularized_solves import Scalar, Solve, Vector, conjugate_gradients, direct, dual_norm, primal_norm, root_of_metric, woodbury
 from .regularized_trace import Trace, empty_trace, recorded
+from .stopping import evaluate, is_still, is_target_met
 
 WORTHWHILE = 0.25
 "Of the decrease: what one more doubling must be able to gain to be tried."
@@ -168,8 +169,8 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
             raise TypeError("y must be real, got a complex leaf: minimise over its real and imaginary parts")
         x, unravel = ravel_pytree(y)
         self._warn_of_single_precision(x.dtype)
-        root = None if self.metric is None else _root_of_metric(self.metric, x)
-        (value, aux), gradient = _evaluate(fn, unravel, args, x)
+        root = None if self.metric is None else root_of_metric(self.metric, x)
+        (value, aux), gradient = evaluate(fn, unravel, args, x)
         gradient_norm = dual_norm(root, gradient)
         nothing = jnp.zeros((), jnp.int32)
         is_finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm)
@@ -182,7 +183,7 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
             jnp.ones_like(value),
             aux,
             root,
-            self._is_target_met(value, gradient_norm),
+            is_target_met(value, gradient_norm, self.gradient_tol, self.value_target),
             optx.RESULTS.where(is_finite, optx.RESULTS.successful, optx.RESULTS.nonfinite),
             _Counts(*(nothing for _ in _Counts._fields)),
             empty_trace(self.record, value, gradient_norm),
@@ -221,7 +222,7 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
             regularization = state.gradient_norm / (gamma + self.jitter)
             step, is_solved, products = solve(regularization)
             candidate = jnp.where(is_solved, x + step, x)
-            (value, aux), gradient = _evaluate(fn, unravel, args, candidate)
+            (value, aux), gradient = evaluate(fn, unravel, args, candidate)
             gradient_norm = dual_norm(state.root, gradient)
             passes = is_solved & self._passes(state.reference, value, gradient, gradient_norm, step, regularization)
             before = best.counts
@@ -244,7 +245,8 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
         best = jax.lax.while_loop(is_searching, attempt, start)
         result = optx.RESULTS.where(best.is_accepted, optx.RESULTS.successful, optx.RESULTS.nonlinear_divergence)
         result = optx.RESULTS.where(is_finite, result, optx.RESULTS.nonfinite)
-        is_still = self._is_still(x, best.x - x, best.value, best.value - state.value, unravel)
+        ends = is_still(self, x, best.x - x, best.value, best.value - state.value, unravel)
+        ends |= is_target_met(best.value, best.gradient_norm, self.gradient_tol, self.value_target)
         weight = self.memory * state.weight + 1
         counts = best.counts._replace(steps=state.counts.steps + 1)
         new = _State(
@@ -256,7 +258,7 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
             weight,
             best.aux,
             state.root,
-            best.is_accepted & (is_still | self._is_target_met(best.value, best.gradient_norm)),
+            best.is_accepted & ends,
             result,
             counts,
             self._recorded(state, best),
@@ -316,20 +318,6 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
         steps = (radius, best.regularization, best.step_norm, further)
         return recorded(state.trace, state.counts.steps, best.is_accepted, (best.value, best.gradient_norm), steps)
 
-    def _is_target_met(self, value: Scalar, gradient_norm: Scalar) -> Bool[Array, ""]:
-        is_met = gradient_norm == 0
-        if self.gradient_tol is not None:
-            is_met |= gradient_norm < self.gradient_tol
-        if self.value_target is not None:
-            is_met |= value < self.value_target
-        return is_met
-
-    def _is_still(self, x: Vector, step: Vector, value: Scalar, change: Scalar, unravel: Callable[[Vector], PyTree]) -> Bool[Array, ""]:
-        if self.rtol == 0 and self.atol == 0:
-            return jnp.array(False)
-        shares = jnp.abs(step) / (self.atol + self.rtol * jnp.abs(x))
-        return (self.norm(unravel(shares)) < 1) & (jnp.abs(change) < self.atol + self.rtol * jnp.abs(value))
-
     def _warn_of_single_precision(self, dtype: Any) -> None:
         if jnp.finfo(dtype).bits > 32:
             return
@@ -380,16 +368,3 @@ class _State(eqx.Module):
     result: optx.RESULTS
     counts: _Counts
     trace: Trace | None
-
-
-def _evaluate(fn: Any, unravel: Callable[[Vector], PyTree], args: Any, x: Vector) -> tuple[tuple[Scalar, Any], Vector]:
-    return jax.value_and_grad(lambda x: fn(unravel(x), args), has_aux=True)(x)
-
-
-def _root_of_metric(metric: Float[Array, "rows columns"], x: Vector) -> Float[Array, "n n"]:
-    if metric.shape != (x.size, x.size):
-        raise ValueError(f"metric must have shape {(x.size, x.size)} for {x.size} unknowns, got {metric.shape}")
-    metric = jnp.asarray(metric, x.dtype)
-    root = jax.lax.linalg.cholesky(metric, symmetrize_input=False)
-    is_lopsided = jnp.max(jnp.abs(metric - metric.T)) > ASYMMETRY * jnp.max(jnp.abs(metric))
-    return eqx.error_if(root, is_lopsided | ~jnp.isfinite(root).all(), "metric must be symmetric and positive definite")

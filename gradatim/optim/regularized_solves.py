@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -16,6 +17,8 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .hessian_approximations import ASYMMETRY
 
 Vector = Float[Array, " n"]
 Scalar = Float[Array, ""]
@@ -32,6 +35,19 @@ def dual_norm(root: Root, gradient: Vector) -> Scalar:
 def primal_norm(root: Root, step: Vector) -> Scalar:
     """‖h‖ = ⟨Bh, h⟩^½."""
     return optx.two_norm(step if root is None else root.T @ step)
+
+
+def root_of_metric(metric: Float[Array, "rows columns"], x: Vector) -> Float[Array, "n n"]:
+    """The Cholesky factor of a metric for the unknowns x.
+
+    **Raises:** `ValueError` for a shape that does not fit; at run time an error for a metric that is not symmetric and positive definite.
+    """
+    if metric.shape != (x.size, x.size):
+        raise ValueError(f"metric must have shape {(x.size, x.size)} for {x.size} unknowns, got {metric.shape}")
+    metric = jnp.asarray(metric, x.dtype)
+    root = jax.lax.linalg.cholesky(metric, symmetrize_input=False)
+    is_lopsided = jnp.max(jnp.abs(metric - metric.T)) > ASYMMETRY * jnp.max(jnp.abs(metric))
+    return eqx.error_if(root, is_lopsided | ~jnp.isfinite(root).all(), "metric must be symmetric and positive definite")
 
 
 def direct(matrix: Float[Array, "n n"], gradient: Vector, metric: Root) -> Solve:

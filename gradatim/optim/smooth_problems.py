@@ -138,18 +138,20 @@ class FadingWaves(eqx.Module):
     steps, for b towards 1 the worst case k^(-1/(1+α)): α = ½ has a Lipschitz Hessian. Without a Hessian nothing holds a step back, for
     the waves always descend.
 
-    **Arguments:** `smoothness`: α in [0, 1]; `decay`: b > 1; `drift`: c > 1 keeps f′ negative.
+    **Arguments:** `smoothness`: α in [0, 1]; `decay`: b > 1; `drift`: c > 1 keeps f′ negative far out, with the
+    defaults from x = 2 on for every `phase`: θ(0), and from 0 on for the phase 0.
     """
 
     smoothness: float | Scalar
     decay: float = eqx.field(static=True, default=1.1)
     drift: float = eqx.field(static=True, default=1.5)
+    phase: float | Scalar = 0.0
 
     def __call__(self, x: Float[Array, " 1"]) -> Scalar:
         """The value at `x`, one coordinate."""
         far = 1 + x[0]
         b = self.decay
-        angle = (far ** (1 + self.smoothness * b) - 1) / (1 + self.smoothness * b)
+        angle = self.phase + (far ** (1 + self.smoothness * b) - 1) / (1 + self.smoothness * b)
         return self.drift * far ** (1 - b) / (b - 1) + far ** (-b * (1 + self.smoothness)) * jnp.cos(angle)
 
 
@@ -159,16 +161,17 @@ class FadingValley(eqx.Module):
     The floor winds with steepness one at a width that shrinks with the slope along it, so that a gradient method meets the curvature across
     at every step, however flat the valley has become: ‖∇f‖ ~ (1+x)^(-b) falls as k^(-b/(1+b)), for b towards 1 the worst case k^(-½).
 
-    **Arguments:** `decay`: b > 1; `drift`: c > 0.
+    **Arguments:** `decay`: b > 1; `drift`: c > 0; `phase`: θ(0).
     """
 
     decay: float = eqx.field(static=True, default=1.1)
     drift: float = eqx.field(static=True, default=1.0)
+    phase: float | Scalar = 0.0
 
     def __call__(self, y: Float[Array, " 2"]) -> Scalar:
         """The value at (x, z)."""
         far, b = 1 + y[0], self.decay
-        floor = far**-b * jnp.sin((far ** (1 + b) - 1) / (1 + b))
+        floor = far**-b * jnp.sin(self.phase + (far ** (1 + b) - 1) / (1 + b))
         return self.drift * far ** (1 - b) / (b - 1) + 0.5 * (y[1] - floor) ** 2
 
 

@@ -300,6 +300,20 @@ def test_schedules_of_hoag_converge(well, schedule):
     assert np.isinf(found.history.error_bound).all() and (found.history.accuracy >= 1e-12).all()
 
 
+def test_hoag_takes_an_upper_loss_below_zero():
+    # The test of a step is relative: 1.2 g is less than g, and all steps would be refused.
+    problem = Bilevel(lambda x: scalar_upper(x) - 10.0, scalar_lower, **UNIT)
+    found = hoag(problem, jnp.array(4.0), jnp.array(0.0), schedule=lambda k: 0.9**k, max_steps=40)
+    assert len(found.history.loss) > 5 and float(found.theta) == pytest.approx(1.0, abs=0.05)
+
+
+def test_hoag_ends_where_every_step_is_refused():
+    # Without a minimum in reach: any step leads to a loss that is no number.
+    problem = Bilevel(lambda x: jnp.where(x >= 3.99, scalar_upper(x), jnp.nan), scalar_lower, **UNIT)
+    found = hoag(problem, jnp.array(4.0), jnp.array(4.0), schedule=lambda k: 1e-6, max_steps=5)
+    assert found.status == "max_steps" and len(found.history.loss) == 0 and float(found.theta) == 4.0
+
+
 # A signal in one dimension, total variation with one weight: everything known from elsewhere.
 CLEAN = np.repeat([0.0, 1.0, 0.5], [40, 30, 30])
 NOISY = CLEAN + 0.1 * np.random.default_rng(0).standard_normal(100)
@@ -410,6 +424,13 @@ def test_wrong_problems_are_refused(well):
         maid(problem, jnp.array(jnp.nan), jnp.array(0.0))
     with pytest.raises(TypeError, match="theta must hold floating-point arrays only"):
         maid(problem, jnp.array(3), jnp.array(0.0))
+    trees = Bilevel(lambda x: scalar_upper(x["a"]), lambda x, theta: scalar_lower(x["a"], theta["b"]), **UNIT)
+    with pytest.raises(ValueError, match=r"x must be what the upper loss takes, got .*'c'.*KeyError: 'a'"):
+        maid(trees, {"b": jnp.array(3.0)}, {"c": jnp.array(0.0)})
+    with pytest.raises(ValueError, match=r"x and theta must be what the lower objective takes, got .*'a'.*'c'.*KeyError: 'b'"):
+        maid(trees, {"c": jnp.array(3.0)}, {"a": jnp.array(0.0)})
+    with pytest.raises(ValueError, match=r"the upper loss (must be one number|takes)"):
+        maid(Bilevel(scalar_upper, lambda x, theta: scalar_lower(x, theta).sum(), **UNIT), jnp.ones(2), jnp.zeros(2))
     with pytest.raises(ValueError, match="schedule must be at least 0, got -1"):
         hoag(problem, jnp.array(3.0), jnp.array(0.0), schedule=lambda k: -1.0)
     with pytest.raises(ValueError, match=r"A2 must have at least as many rows as columns, got shape \(2, 3\)"):

@@ -5,7 +5,16 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import signal
 
-from gradatim.implicit import FieldOfExpertsDenoising, RidgeLogistic, TotalVariationDenoising, cosine_filters, measured_cross_norm
+from gradatim.implicit import (
+    FieldOfExpertsDenoising,
+    RidgeLogistic,
+    TotalVariationDenoising,
+    cosine_filters,
+    maid,
+    measured_cross_norm,
+)
+from gradatim.implicit.bilevel_problem import lower_gradient
+from gradatim.implicit.bilevel_run import COLD, WARM
 from gradatim.implicit.denoising import filtered
 
 
@@ -103,3 +112,30 @@ def test_wrong_images_and_parameters_are_refused():
     problem = FieldOfExpertsDenoising.of(images, images, cosine_filters(2))
     with pytest.raises(ValueError, match=r"theta must have shape \(7,\) for 3 filters, got \(6,\)"):
         problem.lower(images, jnp.zeros(6))
+
+
+@pytest.mark.parametrize("kind", ["total variation", "experts"])
+def test_few_warm_power_iterations_with_their_factor_bound_the_cross_norm_along_a_run(kind):
+    random = np.random.default_rng(0)
+    clean = np.repeat(np.repeat(random.uniform(size=(2, 3, 3)), 4, axis=1), 4, axis=2)
+    images = jnp.asarray(clean), jnp.asarray(clean + 0.1 * random.standard_normal(clean.shape))
+    if kind == "experts":
+        filters = cosine_filters(3)
+        problem = FieldOfExpertsDenoising.of(*images, filters)
+        theta = jnp.concatenate([jnp.full(1 + len(filters), -3.0), jnp.full(len(filters), -3.5)])
+    else:
+        problem, theta = TotalVariationDenoising(*images), jnp.array([-5.0, -5.0])
+
+    @jax.jit
+    def both(theta, x, vector, iterations):
+        jacobian = jax.jacfwd(lambda theta: lower_gradient(problem, x, theta).ravel())(theta)
+        found = measured_cross_norm(problem, theta, x, vector, iterations=iterations)
+        return found.value, found.vector, jnp.linalg.norm(jacobian, 2)
+
+    steps = []
+    maid(problem, theta, problem.noisy, work_limit=3000, max_steps=10**6, callback=steps.append)
+    vector, over = jnp.zeros_like(theta), []
+    for i, step in enumerate(steps):
+        bound, vector, exact = both(step.theta, step.x, vector, WARM if i else COLD)
+        over.append(float(bound / exact))
+    assert len(over) > 5 and min(over) >= 1

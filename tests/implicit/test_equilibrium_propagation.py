@@ -9,13 +9,14 @@ from jaxtyping import Array
 
 from gradatim.implicit import (
     AbstractEquilibriumNetwork,
-    AbstractResponse,
     ExactAdjoint,
     ExactResponse,
     ForwardResponse,
+    GivenResponse,
     LayeredNetwork,
     Nudge,
     NudgedResponse,
+    OnlineResponse,
     RecurrentAdjoint,
     activities,
     chain_connections,
@@ -59,15 +60,6 @@ def flat(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-class Given(AbstractResponse):
-    """One that is known already."""
-
-    value: dict[str, Array]
-
-    def __call__(self, network, drive, target, state):
-        return self.value
-
-
 def gradient(network, x, target, response):
     def loss(network, x):
         return equilibrium_propagation(network, x, target, response=response, steps=LONG).loss
@@ -97,10 +89,10 @@ def everything(network, angles, radii, x, target):
             "short response": ForwardResponse(TRUNCATED),
             "short adjoint": RecurrentAdjoint(TRUNCATED),
         }
-        answers = {name: way(*call) for name, way in ways.items()}
+        answers = {name: way(*call).value for name, way in ways.items()}
         # One program for all.
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *answers.values())
-        gradients = jax.vmap(lambda answer: gradient(turned, x, target, Given(answer)))(stacked)
+        gradients = jax.vmap(lambda answer: gradient(turned, x, target, GivenResponse(answer)))(stacked)
         gradients = {name: jax.tree.map(lambda leaf, k=k: leaf[k], gradients) for k, name in enumerate(ways)}
         return {
             "free": free,
@@ -109,9 +101,9 @@ def everything(network, angles, radii, x, target):
             "cost": jax.grad(lambda r: turned.cost(r, target))(activity),
             "response": answers["response"],
             "adjoint": answers["adjoint"],
-            "forward": ForwardResponse(LONG)(*call),
-            "recurrent": RecurrentAdjoint(LONG, tolerance=1e-14)(*call),
-            "nudged": {n: jax.vmap(lambda r, n=n: NudgedResponse(r, n, steps=LONG)(*call))(radii) for n in POINTS},
+            "forward": ForwardResponse(LONG)(*call).value,
+            "recurrent": RecurrentAdjoint(LONG, tolerance=1e-14)(*call).value,
+            "nudged": {n: jax.vmap(lambda r, n=n: NudgedResponse(r, n, steps=LONG)(*call).value)(radii) for n in POINTS},
             "through": through,
             "gradients": gradients,
         }
@@ -222,9 +214,9 @@ def test_one_unit_has_the_response_of_its_formula_and_the_error_of_the_next_coef
         # Coefficients from a circle so small and fine that nothing is aliased.
         turn = jnp.exp(2j * jnp.pi * jnp.arange(32) / 32)
         circle = jax.vmap(lambda b: steep_sigmoid(relax(unit, drive, free, steps=LONG, nudge=Nudge(b, target)).state))(0.2 * turn)
-        nudged = {n: jax.vmap(lambda b, n=n: NudgedResponse(b, n, steps=LONG)(unit, drive, target, free))(radii) for n in (2, 4)}
+        nudged = {n: jax.vmap(lambda b, n=n: NudgedResponse(b, n, steps=LONG)(unit, drive, target, free).value)(radii) for n in (2, 4)}
         call = (unit, drive, target, free)
-        return (r - target) / (1 / slope - unit.weight), ExactResponse()(*call), ExactAdjoint()(*call), circle, nudged
+        return (r - target) / (1 / slope - unit.weight), ExactResponse()(*call).value, ExactAdjoint()(*call).value, circle, nudged
 
     formula, response, adjoint, circle, nudged = jax.tree.map(np.asarray, readings(unit))
     np.testing.assert_allclose([response, adjoint], formula, rtol=1e-12)
@@ -256,7 +248,7 @@ def test_a_linear_network_is_rational_in_the_nudge_with_its_pole_at_the_radius_o
     def nudged(radius):
         drive = network.drive(x)
         free = relax(network, drive, steps=LONG).state
-        return {n: NudgedResponse(radius, n, steps=2000)(network, drive, target, free) for n in (4, 8)}
+        return {n: NudgedResponse(radius, n, steps=2000)(network, drive, target, free).value for n in (4, 8)}
 
     radius = 0.5 * pole
     errors = {}
@@ -274,16 +266,55 @@ def test_one_rotating_phase_shows_activity_and_response(found, network, inputs):
     @eqx.filter_jit
     def rotate(network):
         turned = set_weight_angle(network, 45.0)
-        return online_phase(turned, turned.drive(x), target, radius=0.1, points=4, segment=100, turns=2, settling=1)
+        drive = turned.drive(x)
+        numbers = {"points": 4, "segment": 100, "turns": 2, "settling": 1}
+        free = relax(turned, drive, steps=LONG).state
+        return online_phase(turned, drive, target, radius=0.1, **numbers), OnlineResponse(0.1, **numbers)(turned, drive, target, free)
 
-    phase = rotate(network)
+    phase, answer = rotate(network)
     still = {n: flat(jax.tree.map(lambda v: v[1], found[1]["nudged"][n])) for n in (4,)}
     np.testing.assert_allclose(flat(phase.response), still[4], rtol=1e-8, atol=1e-11)
+    np.testing.assert_allclose(flat(answer.value), still[4], rtol=1e-8, atol=1e-11)
+    assert phase.residual < 1e-10 and answer.residual < 1e-10
     free = flat(jax.jit(lambda state: jax.tree.map(steep_sigmoid, state))(found[1]["free"].state))
     np.testing.assert_allclose(flat(phase.activity), free, atol=1e-4)
 
 
-@pytest.mark.parametrize("response", [NudgedResponse(0.1, 4, tolerance=1e-5), ExactResponse(), RecurrentAdjoint(), ExactAdjoint()])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda steps: NudgedResponse(0.05, 2, steps),
+        lambda steps: NudgedResponse(0.05, 3, steps),
+        lambda steps: OnlineResponse(0.05, 3, steps),
+        ForwardResponse,
+        RecurrentAdjoint,
+        lambda steps: ForwardResponse(steps, 1e-14),
+        lambda steps: RecurrentAdjoint(steps, 1e-14),
+    ],
+)
+def test_what_did_not_come_to_rest_is_told_by_the_responses_residual(network, inputs, make):
+    x, target = inputs
+
+    @eqx.filter_jit
+    def residuals(network):
+        found = [equilibrium_propagation(network, x, target, response=make(steps), steps=LONG) for steps in (1, 3, LONG)]
+        return [one.response_residual for one in found], found[0].residual
+
+    (first, early, late), free = residuals(network)
+    assert free < 1e-12 and late < 1e-12 and 1e-5 < early < first
+
+
+def test_a_nudge_from_which_a_network_swings_is_told_by_the_residual():
+    # At rest at 1/2 with slope -0.95; the nudge makes it steeper, and the unit swings between two states.
+    unit = Scalar(weight=jnp.array(-0.95), activation=steep_sigmoid)
+    drive = unit.drive(jnp.array(0.975))
+    found = jax.jit(lambda r: NudgedResponse(r, 2, steps=2000)(unit, drive, jnp.array(0.2), jnp.array(0.5)).residual)
+    assert found(0.01) < 1e-6 and found(1.0) > 1e-2
+
+
+@pytest.mark.parametrize("response", [
+    NudgedResponse(0.1, 4, tolerance=1e-5), OnlineResponse(0.1, 3, 5), ExactResponse(), RecurrentAdjoint(), ExactAdjoint(),
+])  # fmt: skip
 def test_single_precision_stays_single_in_a_batch(response):
     def losses(key, xs, targets):
         network = LayeredNetwork(SIZES, loop_connections(SIZES), classes=3, key=key, dtype=jnp.float32)
@@ -292,7 +323,7 @@ def test_single_precision_stays_single_in_a_batch(response):
     batch = jax.ShapeDtypeStruct((2, 5), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
     found = jax.eval_shape(losses, jax.random.key(1), *batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}
-    assert found.loss.shape == (2,) and found.response["l1"].shape == (2, 6)
+    assert found.loss.shape == found.response_residual.shape == (2,) and found.response["l1"].shape == (2, 6)
 
 
 def test_a_network_that_amplifies_too_much_is_told_by_its_residual():
@@ -309,6 +340,7 @@ def test_a_network_that_amplifies_too_much_is_told_by_its_residual():
         (lambda: NudgedResponse(0.1, 0), "points must be at least 1, got 0"),
         (lambda: NudgedResponse(0.1, 2, steps=0), "steps must be at least 1, got 0"),
         (lambda: ForwardResponse(5, tolerance=-1.0), "tolerance must be at least 0, got -1.0"),
+        (lambda: OnlineResponse(0.1, 3, segment=0), "points must be at least 3, segment 1, turns 1 and settling 0, got 3, 0, 1 and 0"),
         (lambda: RecurrentAdjoint(0), "steps must be at least 1, got 0"),
         (lambda: LayeredNetwork({"in": 2}, (), key=jax.random.key(0)), "sizes must hold an input and at least one layer"),
         (lambda: LayeredNetwork({"in": 2, "out": 0}, ("in->out",), key=jax.random.key(0)), "at least 1, got 0 for out"),
@@ -333,5 +365,8 @@ def test_complex_nudges_of_a_kinked_activation_are_refused_and_real_ones_are_not
     assert shape.shape == ()
     with pytest.raises(ValueError, match="activation must be holomorphic around the real line for complex nudges, relu is not"):
         jax.eval_shape(lambda: equilibrium_propagation(network, x, target, response=NudgedResponse(0.1, 4)).loss)
-    with pytest.raises(ValueError, match="points must be at least 3, turns 1 and settling 0, got 2, 1 and 0"):
+    message = "points must be at least 3, segment 1, turns 1 and settling 0, got"
+    with pytest.raises(ValueError, match=f"{message} 2, 5, 1 and 0"):
         online_phase(network, network.drive(x), target, radius=0.1, points=2, segment=5)
+    with pytest.raises(ValueError, match=f"{message} 3, 0, 1 and 0"):
+        online_phase(network, network.drive(x), target, radius=0.1, points=3, segment=0)

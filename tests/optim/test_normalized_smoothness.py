@@ -91,8 +91,36 @@ def test_hoelder_hessians_have_their_bound():
             assert radius(power, x, nu, restrict=False).low >= bound * (1 - GRID)
 
 
+def beyond_quartic(y, nu):
+    return jnp.abs(y) ** (3 + nu)
+
+
+def test_hoelder_third_derivatives_have_their_bound():
+    """f‴ Hölder of degree ν, f convex: γ ≥ ((1+ν)(2+ν)‖g‖/((4+ν)H))^(1/(2+ν)) within O, the degree α = 1/(2+ν) from ½ down to ⅓.
+
+    Convexity at x ± γ bounds |f‴| γ by f″ + H γ^(1+ν)/(1+ν), and in O f″ |h| ≤ ‖g‖: the error is at most
+    ‖g‖ |h|/(2γ) + H γ^(1+ν) |h| (4+ν)/(2(1+ν)(2+ν)), where the definition asks for ‖g‖ |h|/γ.
+    """
+    for nu in (0.25, 0.5, 1.0):
+        for x in (0.4, 2.0):
+            constant = (3 + nu) * (2 + nu) * (1 + nu) * 2 ** (1 - nu)
+            gradient = (3 + nu) * x ** (2 + nu)
+            bound = ((1 + nu) * (2 + nu) * gradient / ((4 + nu) * constant)) ** (1 / (2 + nu))
+            assert radius(beyond_quartic, x, nu).low >= bound * (1 - GRID)
+
+
 def catenary(y, _):
     return jnp.cosh(y)
+
+
+def test_a_gradient_whose_slope_grows_with_it_has_its_bound():
+    """|f″| ≤ L₀ + L₁|f′| without a Hessian: γ ≥ log(1 + L₁‖g‖/(L₀ + L₁‖g‖))/L₁, by Grönwall; cosh has L₀ = L₁ = 1."""
+    for x in (0.05, 0.9, 5.0):
+        gradient = np.sinh(x)
+        found = radius(catenary, x, hessian=ZERO, restrict=False)
+        assert found.low >= np.log(1 + gradient / (1 + gradient)) * (1 - GRID)
+        # Not far above: that would be another class.
+        assert found.high <= 3 * gradient / (1 + gradient)
 
 
 WRONG = MatrixHessian(lambda y, error: (jnp.cosh(y) + error)[None, None])
@@ -104,6 +132,20 @@ def test_an_error_of_the_hessian_enters_as_a_harmonic_sum(error):
     inexact = radius(catenary, 0.9, error, WRONG, restrict=False)
     bound = 1 / (1 / exact.high + abs(error) / np.sinh(0.9))
     assert inexact.low >= bound * (1 - GRID)
+
+
+def weighted_sum(y, weights):
+    return weights[0] * jnp.cosh(y) + weights[1] * y**4
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, 0.01), (3.0, -0.05)])
+def test_a_sum_has_a_harmonic_bound(weights):
+    """Errors add: γ ≥ min(γ₁, γ₂, ‖g₁ + g₂‖/(‖g₁‖/γ₁ + ‖g₂‖/γ₂)), Hessians added as well."""
+    x, (a, b) = 0.9, weights
+    first, second, both = (radius(weighted_sum, x, pair, restrict=False) for pair in ((a, 0.0), (0.0, b), weights))
+    sizes = a * np.sinh(x), 4 * b * x**3
+    harmonic = abs(sum(sizes)) / (abs(sizes[0]) / first.high + abs(sizes[1]) / second.high)
+    assert both.low >= min(float(first.high), float(second.high), float(harmonic)) * (1 - GRID)
 
 
 def tilted_catenary(y, scales):
@@ -161,3 +203,36 @@ def test_under_jit_and_vmap():
 def test_more_than_one_variable_is_refused():
     with pytest.raises(ValueError, match="y must be one variable, got 3; smoothness_upper_bound samples directions"):
         gradient_normalized_smoothness(lambda y, _: jnp.sum(y), jnp.ones(3), hessian=ZeroHessian(), max_radius=1.0)
+
+
+@pytest.mark.parametrize("max_radius", [0.0, -1.0, np.nan, np.inf])
+def test_a_radius_that_is_not_positive_and_finite_is_refused(max_radius):
+    with pytest.raises(ValueError, match=f"max_radius must be positive and finite, got {max_radius}"):
+        gradient_normalized_smoothness(exponential, jnp.array(0.0), hessian=EXACT, max_radius=max_radius)
+    with pytest.raises(ValueError, match=f"max_radius must be positive and finite, got {max_radius}"):
+        smoothness_upper_bound(bowl, jnp.ones(2), hessian=ZERO, key=jax.random.key(0), max_radius=max_radius)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"num_directions": -1}, "num_directions must be at least 0, got -1"),
+        ({"resolution": 1}, "resolution must be at least 2, got 1"),
+        ({"metric": jnp.eye(3)}, r"metric must have shape \(2, 2\) for 2 unknowns, got \(3, 3\)"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        smoothness_upper_bound(bowl, jnp.ones(2), hessian=ZERO, key=jax.random.key(0), max_radius=1.0, **changed)
+
+
+def test_a_metric_that_is_none_is_refused():
+    with pytest.raises(RuntimeError, match="metric must be symmetric and positive definite"):
+        jax.block_until_ready(upper_bound(bowl, jnp.ones(2), None, jax.random.key(0), ZERO, metric=-jnp.eye(2)))
+
+
+def test_the_gradients_direction_alone_will_do():
+    alone = smoothness_upper_bound(
+        bowl, jnp.array([3.0, 4.0]), hessian=ZERO, key=jax.random.key(0), max_radius=1e3, num_directions=0, resolution=400
+    )
+    np.testing.assert_allclose(alone, 5.0, rtol=4e-2)

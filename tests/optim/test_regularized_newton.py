@@ -15,6 +15,7 @@ from gradatim.optim import (
     ChebyshevResidual,
     EmpiricalFisher,
     ExactHessian,
+    FadingWaves,
     FisherTerm,
     GaussNewton,
     GradientNormalizedNewton,
@@ -758,3 +759,12 @@ def test_single_precision_with_a_tight_tolerance_warns():
 def test_powers_below_two_are_refused(make):
     with pytest.raises(ValueError, match=r"power must be at least 2, got 1\.[05]"):
         make()
+
+
+def test_fading_waves_descend_from_two_on_at_every_phase():
+    x = jnp.concatenate([jnp.linspace(2.0, 60.0, 4000), jnp.geomspace(60.0, 1e4, 2000)])
+    slopes = jax.jit(lambda rows: jax.lax.map(lambda row: jax.vmap(jax.grad(FadingWaves(row[0], phase=row[1])))(x[:, None]), rows))
+    rows = jnp.asarray([(alpha, phase) for alpha in (0.0, 0.25, 0.5, 0.75, 1.0) for phase in np.linspace(0, 2 * np.pi, 13)])
+    assert (slopes(rows) < 0).all()
+    at_zero = jax.vmap(lambda x: jax.grad(FadingWaves(0.5))(x))(jnp.linspace(0.0, 2.0, 500)[:, None])
+    assert (at_zero < 0).all()

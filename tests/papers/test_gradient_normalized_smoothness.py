@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import gradatim.papers
 from gradatim.lab import Session, read_paper, validate
 from gradatim.optim import value_at
 from gradatim.papers import gradient_normalized_smoothness as paper
-from gradatim.papers.gradient_normalized_smoothness import convergence, problems, rates
+from gradatim.papers.gradient_normalized_smoothness import convergence, problems, rates, steadiness
 
 CLAIMS = {claim.id: claim for claim in read_paper(Path(gradatim.papers.__file__).parent / "gradient_normalized_smoothness.toml").claims}
 
@@ -42,23 +43,27 @@ def test_measures_are_what_was_seen(findings):
     value = {name: measure.value for name, measure in findings.measures.items()}
     assert value["C6.gauss_newton_over_exact"] == 21 / 14 and value["C6.gradient_over_gauss_newton"] == 41 / 21
     assert value["C7.iterations_over_exact"] == 18 / 27
-    assert value["C9.failed_factorisations"] == 0
     assert value["C2.radius_over_bound"] >= 1
     # Fisher's matrix stalls where the minimiser lies at infinity.
     assert value["C8.separable_gradient_norm"] > 1e-6
 
 
 def test_worst_cases_fall_no_slower_than_theory_and_mostly_as_fast(findings):
-    """Single slopes of so few steps hang on rounding, for a wave that is hit at another phase is another wave."""
+    """All together: a single slope of so few steps hangs on the phase, for a wave that is hit at another one is another wave."""
     waves = findings.data["waves"].to_dataset()
     decided = waves.theory.values < -0.01
-    faster = waves.theory.values[decided] - waves.slope.values[decided]
-    assert (faster > -0.25).all() and np.median(abs(faster)) < 0.2
+    faster = waves.theory.values[decided] - waves.slope.mean("phase").values[decided]
+    assert faster.mean() > -0.1 and np.median(abs(faster)) < 0.2
 
 
 def test_a_slope_is_fitted_to_a_power_law():
-    found, error = rates.slope(3.0 * np.arange(1, 200) ** -1.5, 10)
-    assert abs(found + 1.5) < 1e-9 and error < 1e-6
+    assert abs(rates.slope(3.0 * np.arange(1, 200) ** -1.5, 10) + 1.5) < 1e-9
+
+
+def test_starts_that_never_arrive_leave_their_part_untested(session):
+    with jax.enable_x64(True):
+        _, untested, _ = steadiness.compare(replace(paper.SCALES["smoke"], nonconvex_steps=10), session)
+    assert untested == {"C9.solves_over_exact": "fewer than three starts arrive with both Hessians within 10 steps"}
 
 
 def test_further_digits_count_what_did_not_arrive_in_full():

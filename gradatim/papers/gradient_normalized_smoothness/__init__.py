@@ -8,7 +8,7 @@ from gradatim.lab import Findings, Session
 
 from .config import Config as Config
 from .config import Rates as Rates
-from .convergence import as_dataset, iteration_measures, run_all, step_measures, time_fisher_term
+from .convergence import as_dataset, iteration_measures, run_all, step_measures, tell_baselines, time_fisher_term
 from .figures import draw as draw
 from .rates import chains, radius, waves
 from .steadiness import compare
@@ -25,8 +25,9 @@ SCALES = {
         max_steps=400,
         separable_steps=200,
         n_starts=20,
+        chebyshev_starts=3,
         nonconvex_steps=100,
-        rates=Rates(chain=20, chain_steps=200, waves_steps=200, degrees=(0.0, 0.5, 1.0)),
+        rates=Rates(chain=20, chain_steps=200, repeats=3, waves_steps=200, degrees=(0.0, 0.5, 1.0)),
     ),
     "laptop": Config(),
     "full": Config(
@@ -42,8 +43,11 @@ SCALES = {
 def memory(config: Config) -> int:
     """Bytes: some ten square matrices of the largest problem, and the traces of every run."""
     largest = max(*config.log_sum_exp, *config.chebyshev, config.timed_equations[1], config.rates.chain)
-    traces = 8 * 6 * (25 * config.max_steps + 3 * config.separable_steps + (len(config.rates.degrees) + 1) ** 2 * config.rates.waves_steps)
-    return 10 * 8 * largest**2 + 2 * traces + 400_000_000
+    rates = config.rates
+    cells = (len(rates.degrees) + 1) ** 2
+    traces = 8 * 6 * (25 * config.max_steps + 3 * config.separable_steps + cells * rates.waves_steps)
+    # Of the waves only gradients are kept, of every phase.
+    return 10 * 8 * largest**2 + 2 * (traces + 8 * rates.repeats * cells * rates.waves_steps) + 400_000_000
 
 
 def run(config: Config, session: Session) -> Findings:
@@ -52,7 +56,8 @@ def run(config: Config, session: Session) -> Findings:
     chain_measures, chain_data = chains(config.rates, session)
     wave_measures, wave_data = waves(config.rates, session)
     ratio, radius_data = radius(session)
-    start_measures, start_data = compare(config, session)
+    start_measures, untested, start_data = compare(config, session)
+    tell_baselines(config, session)
     measures = {**chain_measures, **wave_measures, "C2.radius_over_bound": ratio, **start_measures}
     measures |= step_measures(runs, session) | iteration_measures(config, runs, session)
     measures["C7.speedup_over_exact"] = time_fisher_term(config, session)
@@ -63,4 +68,4 @@ def run(config: Config, session: Session) -> Findings:
     trees = {"chains": chain_data, "waves": wave_data, "radii": radius_data, "starts": start_data}
     for index, name in enumerate(dict.fromkeys(problem for problem, _ in runs)):
         trees[f"problems/{index}"] = as_dataset(runs, name).assign_attrs(name=name)
-    return Findings(measures, xr.DataTree.from_dict(trees))
+    return Findings(measures, xr.DataTree.from_dict(trees), untested)

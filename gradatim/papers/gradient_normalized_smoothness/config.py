@@ -16,6 +16,8 @@ class Rates:
     "Coordinates of the slack chain."
     chain_steps: Annotated[int, Between(10, 100_000)] = 2000
     "Steps on it, at most."
+    repeats: Annotated[int, Between(3, 100)] = 8
+    "Starts of the chain, phases of the waves and of the valley."
     waves_steps: Annotated[int, Between(50, 1_000_000)] = 10_000
     "Steps on the fading waves, the last tenth to all of which the slopes are fitted to."
     degrees: Annotated[tuple[float, ...], Between(0.0, 1.0)] = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -50,6 +52,8 @@ class Config:
     "Whether Hessians that no part asks for run beside the others."
     n_starts: Annotated[int, Between(3, 100_000)] = 200
     "Random starts of either system of nonlinear equations."
-    nonconvex_steps: Annotated[int, Between(10, 100_000)] = 500
+    chebyshev_starts: Annotated[int, Between(2, 12)] = 7
+    "Unknowns of the Chebyshev chain that starts are drawn for; each two more take seven times as many steps."
+    nonconvex_steps: Annotated[int, Between(10, 100_000)] = 5000
     "Steps from each of them, at most."
     rates: Rates = field(default_factory=Rates)

@@ -11,10 +11,11 @@ import optimistix as optx
 import xarray as xr
 
 from gradatim.lab import Measure, Session
-from gradatim.optim import AbstractHessian, GradientNormalizedNewton, value_at
+from gradatim.optim import AbstractHessian, AbstractModelDescent, GradientNormalizedNewton, value_at
 
 from .config import Config
-from .problems import Problem, five_problems, linear_equations, logistic_regression
+from .problems import Problem, five_problems, linear_equations, log_sum_exp, logistic_regression
+from .rates import BASELINES
 
 TRACED = ("value", "gradient_norm", "radius", "regularization", "step_norm", "halvings")
 BESIDE = {("linear equations", "zero"), ("logistic regression", "exact"), ("separable", "exact"), ("separable", "zero")}
@@ -27,6 +28,25 @@ def solve(problem: Problem, hessian: AbstractHessian, max_steps: int, *, record:
     """The method from the problem's start, its trace kept."""
     solver = GradientNormalizedNewton(0.0, 0.0, hessian=hessian, metric=problem.metric, record=max_steps if record else 0, **problem.stop)
     return optx.minimise(value_at, solver, problem.start, problem.objective, max_steps=max_steps, throw=False)
+
+
+def counts_of(problem: Problem, method: type[AbstractModelDescent], max_steps: int) -> dict[str, Any]:
+    """What a baseline takes from the same start to the same end."""
+    solver = method(0.0, 0.0, metric=problem.metric, **problem.stop)
+    solution = optx.minimise(value_at, solver, problem.start, problem.objective, max_steps=max_steps, throw=False)
+    counts = {name: int(solution.stats[f"num_{name}"]) for name in ("steps", "gradients")}
+    return {**counts, "is_successful": bool(solution.result == optx.RESULTS.successful)}
+
+
+def tell_baselines(config: Config, session: Session) -> None:
+    """Iterations of the baselines on LogSumExp, beside those of the scheme."""
+    for n in config.log_sum_exp:
+        for name, method in BASELINES.items():
+            run = session.once(f"LogSumExp {n}, {name}", counts_of, log_sum_exp(n), method, config.max_steps)
+            state = "" if run["is_successful"] else ", not converged"
+            session.note(
+                f"C6: LogSumExp {n}, {name}, same metric and start: {run['steps']} iterations, {run['gradients']} gradients{state}"
+            )
 
 
 def traced(problem: Problem, hessian: AbstractHessian, max_steps: int) -> dict[str, Any]:

@@ -52,9 +52,12 @@ def _panels(problems: dict[str, xr.Dataset], x: str, y: str, x_name: str, y_name
 
 def _phase_diagram(data: xr.Dataset) -> Figure:
     fig, axes = plots.figure(1, 2, panel=(4.2, 3.6), sharey=True)
+    data = data.mean("phase")
     low, high = min(float(data.slope.min()), float(data.theory.min())), max(float(data.slope.max()), float(data.theory.max()))
     image = None
-    for ax, name, title in zip(axes[0], ("slope", "theory"), ("measured", "theory: the larger degree decides"), strict=True):
+    for ax, name, title in zip(
+        axes[0], ("slope", "theory"), ("measured, mean over phases", "theory: the larger degree decides"), strict=True
+    ):
         image = ax.imshow(data[name].values.T, origin="lower", vmin=low, vmax=high, cmap="cividis")
         for i in range(data.sizes["smoothness"]):
             for j in range(data.sizes["approximation"]):

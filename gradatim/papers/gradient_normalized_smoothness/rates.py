@@ -16,9 +16,11 @@ from jaxtyping import Array
 from gradatim.lab import Measure, Session
 from gradatim.optim import (
     AbstractHessian,
+    CubicNewton,
     ExactHessian,
     FadingValley,
     FadingWaves,
+    GradientDescent,
     GradientNormalizedNewton,
     SlackChain,
     ZeroHessian,
@@ -30,6 +32,12 @@ from .config import Rates
 
 CHAIN_GAP = 1e-10
 "Of the first, to which the chain is followed."
+BASELINES = {"cubic Newton": CubicNewton, "gradient descent with a doubled constant": GradientDescent}
+"What the scheme is compared with."
+BEGIN = 2.0
+"Of the waves: from here on none has a minimum, whatever its phase."
+CHAIN, PHASES = 101, 102
+"Keys of starts and phases."
 
 
 class Perturbed(AbstractHessian):
@@ -47,51 +55,76 @@ def _perturbed_value(y: Array, args: Any) -> Array:
     return args[0](y)
 
 
-def slope(values: np.ndarray, first: int) -> tuple[float, float]:
-    """The slope of log `values` over log k, k from `first`, and 1.96 standard errors of it (of a line: what is curved has more)."""
+def slope(values: np.ndarray, first: int) -> float:
+    """The slope of log `values` over log k, k from `first`."""
     k = np.arange(1, values.size + 1)
     chosen = (k >= first) & (values > 0)
-    (line, _), covariance = np.polyfit(np.log(k[chosen]), np.log(values[chosen]), 1, cov=True)
-    return float(line), 1.96 * float(np.sqrt(covariance[0, 0]))
+    return float(np.polyfit(np.log(k[chosen]), np.log(values[chosen]), 1)[0])
 
 
 @eqx.filter_jit
-def _descend_waves(smoothness: Array, size: Array, degree: Array, hessian: AbstractHessian, steps: int) -> Array:
-    def norms(smoothness: Array, size: Array, degree: Array) -> Array:
+def _descend_waves(rows: Array, phases: Array, hessian: AbstractHessian, steps: int) -> Array:
+    def norms(row: Array, phase: Array) -> Array:
+        smoothness, size, degree = row
         solver = GradientNormalizedNewton(0.0, 0.0, hessian=hessian, record=steps)
-        args = (FadingWaves(smoothness), size, degree)
-        solution = optx.minimise(_perturbed_value, solver, jnp.zeros(1), args, max_steps=steps, throw=False)
+        args = (FadingWaves(smoothness, phase=phase), size, degree)
+        solution = optx.minimise(_perturbed_value, solver, jnp.full(1, BEGIN), args, max_steps=steps, throw=False)
         return solution.stats["trace"].gradient_norm
 
-    return jax.vmap(norms)(smoothness, size, degree)
+    return jax.lax.map(lambda phase: jax.vmap(norms, (0, None))(rows, phase), phases)
 
 
 @eqx.filter_jit
-def _descend_valley(steps: int) -> Array:
-    solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), record=steps)
-    solution = optx.minimise(value_at, solver, jnp.array([0.0, 1.0]), FadingValley(), max_steps=steps, throw=False)
-    return solution.stats["trace"].gradient_norm
+def _descend_valley(phases: Array, steps: int) -> Array:
+    def norms(phase: Array) -> Array:
+        solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), record=steps)
+        start = jnp.array([0.0, 1.0])
+        solution = optx.minimise(value_at, solver, start, FadingValley(phase=phase), max_steps=steps, throw=False)
+        return solution.stats["trace"].gradient_norm
+
+    return jax.vmap(norms)(phases)
 
 
-def _descend_chain(config: Rates, power: int) -> np.ndarray:
-    objective = SlackChain(jnp.asarray(0.5 / config.chain), power)
-    start = jnp.zeros(config.chain)
-    target = CHAIN_GAP * eqx.filter_jit(value_at)(start, objective)
-    solver = GradientNormalizedNewton(0.0, 0.0, hessian=ExactHessian(), value_target=target, record=config.chain_steps)
-    solution = optx.minimise(value_at, solver, start, objective, max_steps=config.chain_steps, throw=False)
-    values = np.asarray(solution.stats["trace"].value)
-    return values[np.isfinite(values)]
+@eqx.filter_jit
+def _descend_chain(method: optx.AbstractMinimiser, objective: SlackChain, starts: Array, steps: int) -> Array:
+    def values(start: Array) -> Array:
+        solver: Any = eqx.tree_at(
+            lambda solver: solver.value_target, method, CHAIN_GAP * objective(start), is_leaf=lambda leaf: leaf is None
+        )
+        return optx.minimise(value_at, solver, start, objective, max_steps=steps, throw=False).stats["trace"].value
+
+    return jax.lax.map(values, starts)
 
 
 def chains(config: Rates, session: Session) -> tuple[dict[str, Measure], xr.Dataset]:
-    """The gap over iterations on the slack chain, with Hessians of bounded variation and with Lipschitz ones."""
+    """The gap over iterations on the slack chain, with Hessians of bounded variation and with Lipschitz ones, and the baselines there."""
+    slack = 0.5 / config.chain
+    # So near to the origin that all coordinates but the first still sleep.
+    shape = (config.repeats, config.chain)
+    starts = jax.random.uniform(jax.random.fold_in(session.key, CHAIN), shape, minval=-slack / 2, maxval=slack / 2)
+    first = max(config.chain // 10, 1)
     measures, curves = {}, {}
     for part, power in (("bounded_variation_slope", 2), ("lipschitz_hessian_slope", 3)):
-        values = session.once(f"chain, power {power}", _descend_chain, config, power)
+        objective = SlackChain(jnp.asarray(slack), power)
+        methods = {
+            "": GradientNormalizedNewton(0.0, 0.0, hessian=ExactHessian(), record=config.chain_steps),
+            **{name: method(0.0, 0.0, record=config.chain_steps) for name, method in BASELINES.items()},
+        }
         # While coordinates still wake: later the chain is used up and convergence quadratic.
-        fitted, error = slope(values[1 : max(config.chain // 2, 3) + 1], max(config.chain // 10, 1))
-        measures[f"C1.{part}"] = Measure.exact(fitted, error)
-        curves[power] = values
+        fitted = max(config.chain // 2, 3)
+        found = {}
+        for name, method in methods.items():
+            label = f"chain, power {power}" + (f", {name}" if name else "")
+            gaps = session.once(label, lambda m=method, o=objective, n=fitted: np.asarray(_descend_chain(m, o, starts, n)))
+            found[name] = Measure.over_seeds([slope(row[1 : fitted + 1], first) for row in gaps])
+        whole = session.once(
+            f"chain, power {power}, to its end",
+            lambda m=methods[""], o=objective: np.asarray(_descend_chain(m, o, starts[:1], config.chain_steps))[0],
+        )
+        curves[power] = whole[np.isfinite(whole)]
+        measures[f"C1.{part}"] = found.pop("")
+        beside = ", ".join(f"{name} {m.value:.2f} [{m.low:.2f}, {m.high:.2f}]" for name, m in found.items())
+        session.note(f"C1: slopes of the gap on the slack chain of power {power}, from the same starts: {beside}")
     longest = max(map(len, curves.values()))
     gaps = [np.pad(values, (0, longest - len(values)), constant_values=np.nan) for values in curves.values()]
     data = xr.Dataset({"gap": (("power", "step"), np.stack(gaps), {"units": "1"})}, {"power": list(curves), "step": np.arange(longest)})
@@ -106,31 +139,44 @@ def waves(config: Rates, session: Session) -> tuple[dict[str, Measure], xr.Datas
     # A Hessian that is Lipschitz, and exact.
     extra = [(0.5, 0.0, 1.0)]
     rows = jnp.asarray([*grid, *exact, *extra])
-    paths = session.once("waves", lambda: np.asarray(_descend_waves(rows[:, 0], rows[:, 1], rows[:, 2], Perturbed(), config.waves_steps)))
-    blind = session.once("valley", lambda: np.asarray(_descend_valley(config.waves_steps))[None])
-    paths = np.concatenate([paths, blind])
-    least = np.fmin.accumulate(paths, axis=1)[:, 1:]
-    fits = np.asarray([slope(path, max(config.waves_steps // 10, 1)) for path in least])
+    phases = jax.random.uniform(jax.random.fold_in(session.key, PHASES), (config.repeats,), maxval=2 * jnp.pi)
+    first = max(config.waves_steps // 10, 1)
+
+    def fitted(paths: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes, axes (phase, row), and what is drawn of the first phase."""
+        least = np.fmin.accumulate(np.asarray(paths), axis=-1)[..., 1:]
+        slopes = np.array([[slope(path, first) for path in row] for row in least])
+        return slopes, least[0][:, _looks(config.waves_steps) - 1]
+
+    fits, drawn = session.once("waves", lambda: fitted(_descend_waves(rows, phases, Perturbed(), config.waves_steps)))
+    blind, drawn_blind = session.once("valley", lambda: fitted(_descend_valley(phases, config.waves_steps)[:, None]))
     n = degrees.size
-    inexact, reference = fits[: n * n].reshape(n, n, 2), fits[n * n : n * n + n]
+    inexact, reference = fits[:, : n * n].reshape(-1, n, n), fits[:, n * n : n * n + n]
     # Where theory lets the approximation cost nothing: β ≤ α.
-    excess = {(i, j): inexact[i, j] - [reference[i, 0], -reference[i, 1]] for i in range(n) for j in range(n) if degrees[j] <= degrees[i]}
-    worst = max(excess.values(), key=lambda pair: pair[0])
+    cells = [(i, j) for i in range(n) for j in range(n) if degrees[j] <= degrees[i]]
+    pairs = {(i, j): Measure.paired(inexact[:, i, j], reference[:, i]) for i, j in cells}
+    worst = max(pairs, key=lambda cell: float(np.asarray(pairs[cell].value)))
+    session.note(
+        f"C2: slope with the inexact Hessian minus the exact one's, mean over {config.repeats} phases, worst at α = "
+        f"{degrees[worst[0]]:g}, β = {degrees[worst[1]]:g}; mean over all {len(pairs)} pairs β ≤ α "
+        f"{np.mean([pair.value for pair in pairs.values()]):.3f}"
+    )
     measures = {
-        "C2.slope_difference": Measure.exact(float(worst[0]), float(worst[1])),
-        "C3.exact_slope": Measure.exact(*map(float, fits[-2])),
-        "C3.zero_hessian_slope": Measure.exact(*map(float, fits[-1])),
+        "C2.slope_difference": pairs[worst],
+        "C3.exact_slope": Measure.over_seeds(fits[:, -1]),
+        "C3.zero_hessian_slope": Measure.over_seeds(blind[:, 0]),
     }
     decay = FadingWaves(0.5).decay
     expected = -decay / (1 + decay * np.maximum(degrees[:, None], degrees[None]))
     data = xr.Dataset(
         {
-            "slope": (("smoothness", "approximation"), inexact[..., 0], {"units": "1"}),
+            "slope": (("phase", "smoothness", "approximation"), inexact, {"units": "1"}),
             "theory": (("smoothness", "approximation"), expected, {"units": "1"}),
-            "exact_slope": ("smoothness", reference[:, 0], {"units": "1"}),
-            "least_gradient": (("arm", "look"), least[-2:][:, _looks(config.waves_steps) - 1], {"units": "1"}),
+            "exact_slope": (("phase", "smoothness"), reference, {"units": "1"}),
+            "least_gradient": (("arm", "look"), np.stack([drawn[-1], drawn_blind[0]]), {"units": "1"}),
         },
         {
+            "phase": ("phase", np.asarray(phases), {"units": "radians"}),
             "smoothness": ("smoothness", degrees, {"units": "1"}),
             "approximation": ("approximation", degrees, {"units": "1"}),
             "arm": ["exact Hessian", "no Hessian"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -10,7 +10,7 @@ import xarray as xr
 from gradatim.lab import Findings, Measure, Session
 
 from .config import Config
-from .training import ANGLES
+from .training import ANGLES, SETTLED
 
 ROUND_OFF = 1e-11
 "Relative errors below are those of the solves and no longer the nudge's."
@@ -24,7 +24,8 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     """Measures of all claims but C7.
 
     Accuracies are compared with every arm at its own best learning rate of the grid; what else two arms with and without the loss differ
-    in is read at one rate, the best of the arm without.
+    in is read at one rate, the best of the arm without. All claims are about equilibria: a seed counts where the networks of every arm
+    that is compared come to rest.
     """
     measures: dict[str, Measure] = {}
     untested: dict[str, str] = {}
@@ -67,40 +68,67 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         f"convergence by angle {radii}; errors of the response at the radius 1: {far}"
     )
 
+    def on_settled(part: str, data: xr.Dataset, runs: Mapping[str, float], measure: Callable[[np.ndarray], Measure]) -> None:
+        seeds = settled(data, runs)
+        if seeds.sum() >= 3:
+            measures[part] = measure(seeds)
+        else:
+            untested[part] = (
+                f"too few seeds whose networks settle for every test image in all arms, got {seeds.sum()} of {seeds.size} ("
+                + "; ".join(f"{arm}: {settled(data, {arm: rate}).sum()}" for arm, rate in runs.items())
+                + ")"
+            )
+
     angles = trees["angles"]
-    estimated, true = ([f"{name} {angle:g}" for angle in ANGLES] for name in ("EP", "RBP"))
-    measures["C3.cosine_by_angle"] = Measure.paired_sequence([at_best(angles, arm, "cosine")[:, 0] for arm in estimated])
-    measures["C3.accuracy_by_angle"] = Measure.paired_sequence([at_best(angles, arm, "accuracy") for arm in estimated])
-    flat, wide = at_best(angles, true[0], "accuracy"), at_best(angles, true[-1], "accuracy")
-    measures["C3.backpropagation_change"] = Measure.paired(wide, flat)
-    points = wide - at_best(angles, estimated[-1], "accuracy")
-    cosine = np.maximum(at_best(angles, estimated[-1], "cosine")[:, 0], LEAST_COSINE)
-    measures["C3.deficit_at_90"] = Measure.over_seeds(np.maximum(points / 5, 0.5 / cosine))
+    estimated, true = ({f"{name} {angle:g}": best_rate(angles, f"{name} {angle:g}") for angle in ANGLES} for name in ("EP", "RBP"))
+
+    def in_order(name: str) -> Callable[[np.ndarray], Measure]:
+        return lambda seeds: Measure.paired_sequence([_first(at_rate(angles, arm, rate, name))[seeds] for arm, rate in estimated.items()])
+
+    on_settled("C3.cosine_by_angle", angles, estimated, in_order("cosine"))
+    on_settled("C3.accuracy_by_angle", angles, estimated, in_order("accuracy"))
+    straight, turned = (f"RBP {angle:g}" for angle in (ANGLES[0], ANGLES[-1]))
+    ends = {arm: true[arm] for arm in (straight, turned)}
+    flat, wide = (at_rate(angles, arm, rate, "accuracy") for arm, rate in ends.items())
+    on_settled("C3.backpropagation_change", angles, ends, lambda seeds: Measure.paired(wide[seeds], flat[seeds]))
+    furthest = f"EP {ANGLES[-1]:g}"
+    points = wide - at_best(angles, furthest, "accuracy")
+    cosine = np.maximum(_first(at_best(angles, furthest, "cosine")), LEAST_COSINE)
+    both = {turned: true[turned], furthest: estimated[furthest]}
+    on_settled("C3.deficit_at_90", angles, both, lambda seeds: Measure.over_seeds(np.maximum(points / 5, 0.5 / cosine)[seeds]))
     session.note(f"C3: at 90 degrees {points.mean():.1f} points below recurrent backpropagation, first-layer cosine {cosine.mean():.2f}")
 
     chain = trees["homeostasis"]
     rate = best_rate(chain, "90, without")
-    with_loss, without = (at_rate(chain, f"90, {word}", rate, "cosine")[:, 0] for word in ("with", "without"))
-    measures["C5.cosine_gain"] = Measure.paired(with_loss, without)
-    measures["C5.symmetry_score"] = Measure.over_seeds(at_rate(chain, "90, with", rate, "score"))
-    measures["C5.accuracy_gain"] = Measure.paired(at_best(chain, "90, with", "accuracy"), at_best(chain, "90, without", "accuracy"))
-    _describe("C5", chain, ("90, without", "90, with"), rate, session)
+    both = {"90, with": rate, "90, without": rate}
+    on_settled("C5.cosine_gain", chain, both, _difference(chain, both, "cosine"))
+    on_settled("C5.symmetry_score", chain, {"90, with": rate}, _level(chain, "90, with", rate, "score"))
+    best = {arm: best_rate(chain, arm) for arm in both}
+    on_settled("C5.accuracy_gain", chain, best, _difference(chain, best, "accuracy"))
+    _describe("C5", chain, both, session)
 
     loop = trees["loop"]
     rate = best_rate(loop, "without")
-    measures["C6.symmetry_rise"] = _difference(loop, "with", "without", rate, "score")
-    measures["C6.symmetry_score"] = Measure.over_seeds(at_rate(loop, "with", rate, "score"))
-    measures["C6.weight_decay_difference"] = _difference(loop, "with", "decay", rate, "accuracy")
-    _describe("C6", loop, ("without", "with", "decay"), rate, session)
+    both, decayed = {"with": rate, "without": rate}, {"with": rate, "decay": rate}
+    on_settled("C6.symmetry_rise", loop, both, _difference(loop, both, "score"))
+    on_settled("C6.symmetry_score", loop, {"with": rate}, _level(loop, "with", rate, "score"))
+    on_settled("C6.weight_decay_difference", loop, decayed, _difference(loop, decayed, "accuracy"))
+    _describe("C6", loop, {**both, **decayed}, session)
 
     rate = best_rate(chain, "0, without")
-    measures["C8.angle_without"] = Measure.over_seeds(at_rate(chain, "0, without", rate, "angle"))
-    measures["C8.angle_difference"] = _difference(chain, "0, with", "0, without", rate, "angle")
-    _describe("C8", chain, ("0, without", "0, with"), rate, session)
+    both = {"0, with": rate, "0, without": rate}
+    on_settled("C8.angle_without", chain, {"0, without": rate}, _level(chain, "0, without", rate, "angle"))
+    on_settled("C8.angle_difference", chain, both, _difference(chain, both, "angle"))
+    _describe("C8", chain, both, session)
 
     for name in ("angles", "homeostasis", "loop"):
         _tell_rates(name, trees[name], session)
     return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
+
+
+def settled(data: xr.Dataset, runs: Mapping[str, float]) -> np.ndarray:
+    """Whether the last networks of a seed settle for every test image, in all arms at these rates."""
+    return np.all([at_rate(data, arm, rate, "residual") <= SETTLED for arm, rate in runs.items()], axis=0)
 
 
 def slopes(radii: np.ndarray, errors: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -131,34 +159,55 @@ def at_best(data: xr.Dataset, arm: str, name: str) -> np.ndarray:
     return at_rate(data, arm, best_rate(data, arm), name)
 
 
-def _difference(data: xr.Dataset, ours: str, control: str, rate: float, name: str) -> Measure:
-    """Of a reading of two arms after the last epoch, at one rate."""
-    return Measure.paired(at_rate(data, ours, rate, name), at_rate(data, control, rate, name))
+def _level(data: xr.Dataset, arm: str, rate: float, name: str) -> Callable[[np.ndarray], Measure]:
+    """Of a reading after the last epoch, over the seeds that are asked for."""
+    return lambda seeds: Measure.over_seeds(_first(at_rate(data, arm, rate, name))[seeds])
+
+
+def _difference(data: xr.Dataset, runs: Mapping[str, float], name: str) -> Callable[[np.ndarray], Measure]:
+    """Of a reading of two arms after the last epoch, the first less the second, over the seeds that are asked for."""
+    ours, control = (_first(at_rate(data, arm, rate, name)) for arm, rate in runs.items())
+    return lambda seeds: Measure.paired(ours[seeds], control[seeds])
+
+
+def _first(rows: np.ndarray) -> np.ndarray:
+    """Of the first layer, where a reading has several."""
+    return rows[:, 0] if rows.ndim == 2 else rows
 
 
 def _at_one(nudging: xr.Dataset, points: int) -> float:
     return float(nudging["response_error"].sel(points=points).sel(radius=1.0, method="nearest").mean())
 
 
-def _describe(claim: str, data: xr.Dataset, arms: tuple[str, ...], rate: float, session: Session) -> None:
+def _describe(claim: str, data: xr.Dataset, runs: Mapping[str, float], session: Session) -> None:
     """Beside the claim: how asymmetric the networks are in themselves, for a score near 1 may come of small weights."""
+
+    def of(arm: str, name: str) -> float:
+        return float(_first(at_rate(data, arm, runs[arm], name)).mean())
+
     words = [
-        f"{arm}: score {at_rate(data, arm, rate, 'score').mean():.3f}, norm of the antisymmetric part "
-        f"{at_rate(data, arm, rate, 'antisymmetric').mean():.2f}, first-layer cosine "
-        f"{at_rate(data, arm, rate, 'cosine')[:, 0].mean():.2f}, "
-        f"accuracy {at_rate(data, arm, rate, 'accuracy').mean():.1f} %"
-        for arm in arms
+        f"{arm}: settled {settled(data, {arm: runs[arm]}).sum()}, score {of(arm, 'score'):.3f}, norm of the antisymmetric part "
+        f"{of(arm, 'antisymmetric'):.2f}, angle {of(arm, 'angle'):.1f}, first-layer cosine {of(arm, 'cosine'):.2f}, "
+        f"accuracy {of(arm, 'accuracy'):.1f} %"
+        for arm in runs
     ]
-    session.note(f"{claim}, at the rate {rate:g}: " + "; ".join(words))
+    n_seeds = data.sizes["seed"]
+    session.note(f"{claim}, at the rate {next(iter(runs.values())):g}, all {n_seeds} seeds, settled or not: " + "; ".join(words))
 
 
 def _tell_rates(name: str, data: xr.Dataset, session: Session) -> None:
     rates = data.rate.values.tolist()
     best = {arm: best_rate(data, arm) for arm in data.arm.values.tolist()}
     edge = [arm for arm, rate in best.items() if rate in (rates[0], rates[-1])]
-    unsettled = float((data["residual"].isel(epoch=-1) > 1e-2).mean())
     session.note(
-        f"{name}: best rates of {rates}: " + ", ".join(f"{arm} {rate:g}" for arm, rate in best.items())
+        f"{name}: best rates of {rates}: " + "; ".join(f"{arm}: {rate:g}" for arm, rate in best.items())
         + (f"; on the edge of the grid: {', '.join(edge)}" if edge else "")
-        + (f"; {100 * unsettled:.0f} % of the last networks do not settle for some image" if unsettled else "")
+    )  # fmt: skip
+    words = [
+        f"{arm}: {settled(data, {arm: rate}).sum()} ({100 - at_rate(data, arm, rate, 'unsettled').mean():.1f} % of the images)"
+        for arm, rate in best.items()
+    ]
+    session.note(
+        f"{name}: seeds of {data.sizes['seed']} whose last networks settle for every test image, each arm at its best rate: "
+        + "; ".join(words) + "; where claims are judged the others are left out"
     )  # fmt: skip

@@ -16,6 +16,7 @@ from gradatim.implicit import (
     AbstractResponse,
     ExactAdjoint,
     ExactResponse,
+    GivenResponse,
     LayeredNetwork,
     Nudge,
     NudgedResponse,
@@ -37,16 +38,6 @@ AT_REST = 1e-15
 "Move of a unit at which a phase ends."
 CIRCLE, ON_CIRCLE, ORDERS = 0.05, 32, (4, 10)
 "Radius and points from which the radius of convergence is found, and the orders of the two coefficients whose ratio tells it."
-
-
-class Given(AbstractResponse):
-    """A response that is known already."""
-
-    value: Any
-
-    def __call__(self, network: Any, drive: Any, target: Any, state: Any) -> Any:
-        """What is known."""
-        return self.value
 
 
 class Readings(eqx.Module):
@@ -73,7 +64,7 @@ class Readings(eqx.Module):
         free = jax.vmap(lambda x: relax(network, network.drive(x), steps=self.config.steps, tolerance=AT_REST))(self.x)
         # One example after the other: two factorisations of whole batches at once can wait for each other's threads without end.
         response, adjoint = (
-            jax.lax.map(lambda given, way=way: way(network, network.drive(given[0]), *given[1:]), (self.x, self.y, free.state))
+            jax.lax.map(lambda given, way=way: way(network, network.drive(given[0]), *given[1:]).value, (self.x, self.y, free.state))
             for way in (ExactResponse(), ExactAdjoint())
         )
         recurrent = self.answers(RecurrentAdjoint(self.config.steps, AT_REST), network, free.state)
@@ -99,7 +90,7 @@ class Readings(eqx.Module):
 
     def answers(self, response: AbstractResponse, network: LayeredNetwork, states: Any) -> Any:
         """Of all examples."""
-        return jax.vmap(lambda x, y, state: response(network, network.drive(x), y, state))(self.x, self.y, states)
+        return jax.vmap(lambda x, y, state: response(network, network.drive(x), y, state).value)(self.x, self.y, states)
 
     def nudged(self, radius: Array, points: int) -> NudgedResponse:
         """Phases that come to rest."""
@@ -109,7 +100,7 @@ class Readings(eqx.Module):
         """Of the mean cost of the examples, from responses or adjoints that are known."""
 
         def cost(network: LayeredNetwork, x: Array, y: Array, answer: Any) -> Array:
-            return equilibrium_propagation(network, x, y, response=Given(answer), steps=self.config.steps, tolerance=AT_REST).loss
+            return equilibrium_propagation(network, x, y, response=GivenResponse(answer), steps=self.config.steps, tolerance=AT_REST).loss
 
         def loss(network: LayeredNetwork) -> Array:
             return jax.vmap(lambda x, y, answer: cost(network, x, y, answer))(self.x, self.y, answers).mean()

@@ -40,6 +40,8 @@ CLASSES = 10
 FORWARD = ("in->l1", "l1->l2", "l2->out")
 "The connections whose gradients are compared, layer by layer."
 MOMENTUM = 0.9
+SETTLED = 1e-2
+"Largest move of a unit in the last step of a free phase, in single precision, above which a network swings on."
 CONVERGED = 1e-5
 "Of the responses that are compared, relative, and of the free phases before them."
 
@@ -218,7 +220,7 @@ def train(
 
 def as_dataset(history: dict[str, np.ndarray], family: Family, n_seeds: int) -> xr.Dataset:
     """What was watched, axes (epoch, seed, lane), by arm and rate."""
-    units = {"accuracy": "%", "angle": "degrees"}
+    units = {"accuracy": "%", "unsettled": "%", "angle": "degrees"}
     variables: dict[str, Any] = {}
     for name, values in history.items():
         shaped = values.reshape(len(values), n_seeds, len(family.arms), len(family.rates), *values.shape[3:])
@@ -307,6 +309,7 @@ def watch(state: State, work: Work) -> dict[str, Array]:
         return {
             "accuracy": 100 * jnp.mean((labels == images.test_labels).astype(jnp.float32)),
             "residual": residuals.max(),
+            "unsettled": 100 * jnp.mean((~(residuals <= SETTLED)).astype(jnp.float32)),
             "score": symmetry.score,
             "antisymmetric": symmetry.antisymmetric,
             "angle": jnp.rad2deg(2 * jnp.arctan2(wide, near)),
