@@ -1,7 +1,14 @@
-"""Five steps of conjugate gradients on the normal equations of a scan with four coils, for 16 images; solutions compared first."""
+"""Five steps of conjugate gradients on the normal equations of a scan with four coils, for 16 images; solutions compared first.
+
+Projections and structural similarity beside scikit-image's, in peers/imaging_decomposed_diffusion_sampler.py.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,12 +16,21 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
+from environments import python_of
 
-from gradatim.numerics import conjugate_gradient
-from gradatim.transport import CartesianMRI, cartesian_mask, coil_sensitivities
+from gradatim.numerics import conjugate_gradient, ssim
+from gradatim.transport import CartesianMRI, ParallelBeamCT, cartesian_mask, coil_sensitivities
+
+PEERS_FOLDER = Path(__file__).parent / "peers"
+_spec = importlib.util.spec_from_file_location("shapes", PEERS_FOLDER / "shapes.py")
+assert _spec is not None
+assert _spec.loader is not None
+shapes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(shapes)
 
 SIDE, IMAGES, STEPS, WEIGHT = 128, 16, 5, 10.0
 AGREEMENT = 1e-5  # relative, of single precision
+INTERPOLATION = 1e-2  # relative: scikit-image turns the image, by linear interpolation, and adds up its columns
 
 
 def problem() -> tuple[Any, jax.Array]:
@@ -80,3 +96,21 @@ def test_products_alone(benchmark: Any) -> None:
 
     compiled = jax.jit(products).lower(scan, b).compile()
     benchmark.pedantic(lambda: jax.block_until_ready(compiled(scan, b)), rounds=20, warmup_rounds=2)
+
+
+def test_projections(benchmark: Any) -> None:
+    benchmark.group, benchmark.param = shapes.GROUP, "gradatim"
+    scanner = ParallelBeamCT(shapes.SIDE, np.radians(shapes.angles()), n_detectors=shapes.SIDE)
+    image = jnp.asarray(shapes.image(), jnp.float32)
+    compiled = jax.jit(lambda scanner, image: scanner(image)).lower(scanner, image).compile()
+    benchmark.pedantic(lambda: jax.block_until_ready(compiled(scanner, image)), rounds=50, warmup_rounds=3)
+
+
+def test_agrees_with_scikit_image() -> None:
+    command = [python_of("imaging"), str(PEERS_FOLDER / "imaging_decomposed_diffusion_sampler.py"), "--values"]
+    theirs = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1])
+    clean, other = (jnp.asarray(image, jnp.float32) for image in shapes.pair())
+    ours = np.asarray(ParallelBeamCT(shapes.SIDE, np.radians(shapes.angles()), n_detectors=shapes.SIDE)(clean))
+    projections = np.asarray(theirs["projections"])
+    assert np.linalg.norm(ours - projections) < INTERPOLATION * np.linalg.norm(projections)
+    np.testing.assert_allclose(ssim(clean, other, data_range=shapes.RANGE), theirs["similarity"], rtol=AGREEMENT)

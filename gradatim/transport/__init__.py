@@ -36,6 +36,8 @@ from .exact_scores import GaussianScore as GaussianScore
 from .exact_scores import SphereScore as SphereScore
 from .flow_jacobian import FlowJacobian as FlowJacobian
 from .flow_jacobian import flow_jacobian as flow_jacobian
+from .flow_likelihood import FlowLikelihood as FlowLikelihood
+from .flow_likelihood import velocity_log_likelihood as velocity_log_likelihood
 from .flow_matching import EmpiricalVelocity as EmpiricalVelocity
 from .flow_matching import flow_matching_loss as flow_matching_loss
 from .flow_sampling import FlowEnd as FlowEnd
@@ -138,8 +140,8 @@ from .probability_paths import Coefficients as Coefficients
 from .probability_paths import CondOT as CondOT
 from .probability_paths import TabulatedPath as TabulatedPath
 from .probability_paths import Trigonometric as Trigonometric
+from .probability_paths import VarianceExploding as VarianceExploding
 from .probability_paths import VariancePreserving as VariancePreserving
-from .score_flow import FlowLikelihood as FlowLikelihood
 from .score_flow import ScoreFlow as ScoreFlow
 from .score_flow import drift_and_noise as drift_and_noise
 from .score_flow import flow_log_likelihood as flow_log_likelihood

@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradatim.numerics.divergence import hutchinson_asymmetry, jacobian_asymmetry
 
+from .flow_likelihood import MOST_EXACT
 from .probability_paths import AbstractGaussianPath
-from .score_flow import MOST_EXACT, Score
+from .score_flow import Score
 
 Denoiser = Callable[[Float[Array, ""], Float[Array, " dim"]], Float[Array, " dim"]]
 "A function of a time and a noisy point, a network most often."

@@ -1,7 +1,7 @@
 """Costs of moving one point to another, as functions of the two.
 
-Any function of two points is a cost, and so is one of ott-jax's (`ott.geometry.costs`). Those here are finite, with finite gradients, where
-the points coincide, and know what a map by a potential needs:
+Any function of two points is a cost, such as an instance of one of ott-jax's classes (`ott.geometry.costs`). Those here are finite, with
+finite gradients, where the points coincide, and know what a map by a potential needs:
 
     T(x) = x - ∇h*(∇φ(x))     for c(x, y) = h(x - y), h strictly convex     (Uscidda and Cuturi, arXiv:2302.04953, Equation 6)
 """
@@ -112,7 +112,11 @@ def cost_matrix(cost: Cost, x: Float[Array, "n dim"], y: Float[Array, "m dim"]) 
 
 
 def displacement_cost(cost: Cost, x: Float[Array, "n dim"], y: Float[Array, "n dim"]) -> Float[Array, ""]:
-    """What it costs to move each point to its own image, (1/n) Σᵢ c(xᵢ, yᵢ)."""
+    """What it costs to move each point to its own image, (1/n) Σᵢ c(xᵢ, yᵢ).
+
+    >>> print(displacement_cost(Euclidean(), jnp.array([[0.0], [1.0]]), jnp.array([[3.0], [2.0]])))
+    2.0
+    """
     return jnp.mean(jax.vmap(cost)(x, y))
 
 

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 
 from gradatim.numerics.checks import is_known
 
+from .flow_likelihood import MOST_EXACT
 from .kinetic_energy import Velocity
-from .score_flow import MOST_EXACT
 
 
 class FlowJacobian(eqx.Module):
@@ -60,6 +60,10 @@ def flow_jacobian(
     **Raises:** `ValueError` for times that neither ascend nor descend, where they are known, or more than 64 dimensions.
 
     [`flow_dimension`][gradatim.transport.flow_dimension] shows it at work.
+
+    >>> flow = flow_jacobian(lambda t, x: jnp.array([1.0, -1.0]) * x, jnp.ones(2), jnp.array([0.0, 1.0]), rtol=1e-5, atol=1e-5)
+    >>> print([f"{value:.3f}" for value in flow.singular_values[-1]])  # e and 1/e
+    ['2.718', '0.368']
     """
     if x.size > MOST_EXACT:
         raise ValueError(f"a flow's derivative is for at most {MOST_EXACT} dimensions, got {x.size}")

@@ -33,6 +33,9 @@ def sample_flow(
     program; `solver`: of diffrax, by default Euler's.
 
     **Raises:** `ValueError` for a count outside, where it is known.
+
+    >>> print(sample_flow(lambda t, x: -x, jnp.ones(1), n_steps=2))  # (1 - 1/2)²
+    [0.25]
     """
     if isinstance(n_steps, int) and not 1 <= n_steps <= _MAX_STEPS:
         raise ValueError(f"n_steps must lie between 1 and {_MAX_STEPS}, got {n_steps}")
@@ -64,6 +67,9 @@ def sample_flow_adaptively(
     an error.
 
     **Raises:** `ValueError` for times that do not obey 0 ≤ `start` < `end` ≤ 1.
+
+    >>> print(f"{sample_flow_adaptively(lambda t, x: x, jnp.ones(1)).x[0]:.3f}")
+    2.718
     """
     if not 0 <= start < end <= 1:
         raise ValueError(f"times must obey 0 <= start < end <= 1, got {start} and {end}")

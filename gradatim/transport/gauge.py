@@ -19,8 +19,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradatim.numerics.checks import is_known
 
+from .flow_likelihood import field_divergence
 from .probability_paths import AbstractGaussianPath
-from .score_flow import Score, field_divergence
+from .score_flow import Score
 
 MatrixField = Callable[[Float[Array, " dim"]], Float[Array, "dim dim"]]
 

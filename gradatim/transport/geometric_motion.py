@@ -20,6 +20,7 @@ from gradatim.numerics.checks import is_known
 
 Times = Float[Array, "*batch"] | float
 Number = Float[Array, ""] | float
+NOISELESS = "at 0 there is no noise to remove"
 
 
 class Rates(NamedTuple):
@@ -62,15 +63,18 @@ class AbstractGeometricMotion(eqx.Module):
     def point(self, x0: Float[Array, "*shape"], noise: Float[Array, "*shape"], t: Times) -> Float[Array, "*shape"]:
         """X_t from data and standard normal noise.
 
-        **Raises:** `ValueError` for data that are not positive, where they are known; a traced negative entry keeps its sign.
+        **Raises:** `ValueError` for data that are not positive, or an error at run time where they are traced.
         """
-        check_positive("x0", x0)
+        x0 = check_positive("x0", x0)
         shift, variance = spread(self.log_transition(t), x0)
         return x0 * jnp.exp(shift + jnp.sqrt(variance) * noise)
 
     def conditional_score(self, x: Float[Array, "*shape"], x0: Float[Array, "*shape"], t: Times) -> Float[Array, "*shape"]:
-        """The score of one transition times the point, x ∘ ∇ log p_t(x | x₀) = -1 - (log x - log x₀ - M + V/2) / V, for t > 0."""
-        check_positive("x", x)
+        """The score of one transition times the point, x ∘ ∇ log p_t(x | x₀) = -1 - (log x - log x₀ - M + V/2) / V, for t > 0.
+
+        **Raises:** `ValueError` for points, data or times that are not positive, or an error at run time where they are traced.
+        """
+        x, x0, t = check_positive("x", x), check_positive("x0", x0), check_noisy(t)
         shift, variance = spread(self.log_transition(t), x)
         return -1 - (jnp.log(x) - jnp.log(x0) - shift) / variance
 
@@ -175,10 +179,24 @@ class RampedGeometricMotion(AbstractGeometricMotion):
         return Rates(self.drift_share * variance, variance)
 
 
-def check_positive(name: str, x: Array) -> None:
-    """Refuses points that are not positive, where they are known."""
-    if is_known(x) and not np.all(np.asarray(x) > 0):
-        raise ValueError(f"{name} must be positive, got a least entry of {np.asarray(x).min()}: shift the data, as images by one")
+def check_positive(name: str, x: Float[Array, "*shape"], remedy: str = "shift the data, as images by one") -> Float[Array, "*shape"]:
+    """The same, once it is known to be positive; while it is traced, with an error at run time.
+
+    **Raises:** `ValueError`.
+    """
+    if is_known(x):
+        if not np.all(np.asarray(x) > 0):
+            raise ValueError(f"{name} must be positive, got a least entry of {np.asarray(x).min()}: {remedy}")
+        return x
+    return eqx.error_if(x, ~(x > 0), f"{name} must be positive: {remedy}")
+
+
+def check_noisy(t: Times) -> Float[Array, "*batch"]:
+    """Times as an array, once they are known to be positive, or with an error at run time.
+
+    **Raises:** `ValueError`.
+    """
+    return check_positive("t", jnp.asarray(t, jnp.result_type(float)) if isinstance(t, float | int) else t, NOISELESS)
 
 
 def check_times(t: Times, end: float) -> Float[Array, "*batch"]:

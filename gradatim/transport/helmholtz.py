@@ -112,7 +112,12 @@ def helmholtz_decomposition(field: Field, samples: Float[Array, "n dim"], basis:
 
 
 def project_on_gradients(values: Float[Array, "n dim"], gradients: Float[Array, "n features dim"]) -> Float[Array, " features"]:
-    """The coefficients of [`helmholtz_decomposition`][gradatim.transport.helmholtz_decomposition], from values at samples."""
+    """The coefficients of [`helmholtz_decomposition`][gradatim.transport.helmholtz_decomposition], from values at samples.
+
+    >>> of_half_a_square = jnp.array([[[1.0]], [[3.0]]])  # ∇(x²/2) at 1 and at 3
+    >>> print(f"{project_on_gradients(jnp.array([[2.0], [6.0]]), of_half_a_square)[0]:.2f}")
+    2.00
+    """
     n, n_features, dim = gradients.shape
     matrix = jnp.swapaxes(gradients, 1, 2).reshape(n * dim, n_features)
     scale = jnp.sqrt(jnp.sum(matrix**2, axis=0))

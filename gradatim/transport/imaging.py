@@ -162,7 +162,11 @@ class ParallelBeamCT(AbstractForward):
 
 
 class Inpainting(AbstractForward):
-    """Pixels that are seen: y = M x."""
+    """Pixels that are seen: y = M x.
+
+    >>> print(Inpainting(jnp.array([[True, False, True]]))(jnp.array([[1.0, 2.0, 3.0]])))
+    [[1. 0. 3.]]
+    """
 
     mask: Bool[Array, "height width"]
     shape: tuple[int, int] = eqx.field(static=True)
@@ -211,6 +215,9 @@ class SuperResolution(AbstractForward):
     """Coarse pixels: the mean of each block of `factor` × `factor`.
 
     **Raises:** `ValueError` for a factor that does not divide both sides.
+
+    >>> print(SuperResolution((2, 4), 2)(jnp.arange(8.0).reshape(2, 4)))
+    [[2.5 4.5]]
     """
 
     shape: tuple[int, int] = eqx.field(static=True)
@@ -267,7 +274,7 @@ class Scaled(AbstractForward):
 
 
 def normalised(operator: AbstractForward, *, iterations: int = 50) -> Scaled:
-    """The operator over its largest singular value, found by power iteration.
+    """The operator over its largest singular value, found by power iteration, over complex images where it has them.
 
     **Arguments:** `operator`; `iterations`: their value is an estimate from below, so that the norm may come out a little above 1.
 
@@ -275,9 +282,8 @@ def normalised(operator: AbstractForward, *, iterations: int = 50) -> Scaled:
     >>> print(f"{scanner.factor:.4f}")
     0.3333
     """
-    if operator.has_complex_images:
-        raise ValueError("operator must have real images to be normalised, got complex ones; normalise it before has_complex_images is set")
-    zeros = jnp.zeros(math.prod(operator.shape))
+    # A complex image as its two parts: on them AᴴA is symmetric, with the same eigenvalues.
+    zeros = jnp.zeros((2 if operator.has_complex_images else 1) * math.prod(operator.shape))
     product = jax.jit(lambda v: top_singular_value_of_map(lambda x: _normal_of(operator, x), lambda x: x, v, iterations=iterations).value)
     return Scaled(operator, 1 / jnp.sqrt(product(zeros)))
 
@@ -340,8 +346,11 @@ def _batched(function: Callable[[Any], Any], arrays: Array, axes: int) -> Array:
     return found.reshape(*lead, *found.shape[1:])
 
 
-def _normal_of(operator: AbstractForward, x: Float[Array, " pixels"]) -> Float[Array, " pixels"]:
-    return operator.normal(x.reshape(operator.shape)).ravel()
+def _normal_of(operator: AbstractForward, x: Float[Array, " numbers"]) -> Float[Array, " numbers"]:
+    if not operator.has_complex_images:
+        return operator.normal(x.reshape(operator.shape)).ravel()
+    image = operator.normal(jax.lax.complex(*x.reshape(2, *operator.shape)))
+    return jnp.stack([image.real, image.imag]).ravel()
 
 
 def _square_below(offset: np.ndarray, angle: float, pixel: float) -> np.ndarray:

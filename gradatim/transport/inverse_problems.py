@@ -120,6 +120,11 @@ def next_noisy(
 
     **Arguments:** `found`: estimate and noise; `level`, `following`: where they are from and where they go; `key` of z; `eta` and
     `noise_rule`: see [`dds_sample`][gradatim.transport.dds_sample].
+
+    >>> level, following = (NoiseLevel(*map(jnp.array, numbers)) for numbers in ((0.6, 0.8, 1.0), (0.8, 0.6, 0.0)))
+    >>> found = Denoised(jnp.array([2.0]), jnp.array([1.0]))
+    >>> print(f"{next_noisy(found, level, following, jax.random.key(0), jnp.array(0.0))[0]:.2f}")  # 0.8 · 2 + 0.6 · 1
+    2.20
     """
     real = jnp.finfo(found.image.dtype).dtype
     a, m, a_next, m_next = (number.astype(real) for number in (level.a, level.m, following.a, following.m))
@@ -143,7 +148,12 @@ def standard_normal(key: PRNGKeyArray, like: Inexact[Array, "*shape"]) -> Inexac
 
 
 def relative_misfit(operator: AbstractForward, y: Inexact[Array, ...], x: Inexact[Array, "*batch height width"]) -> Float[Array, "*batch"]:
-    """‖y - A x‖ / ‖y‖ of each image."""
+    """‖y - A x‖ / ‖y‖ of each image.
+
+    >>> from gradatim.transport import Inpainting
+    >>> print(relative_misfit(Inpainting(jnp.array([[True, False]])), jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 5.0]])))
+    0.5
+    """
     axes = tuple(range(x.ndim - 2, y.ndim))
     size = jnp.sqrt(jnp.sum(jnp.abs(y) ** 2, axis=axes))
     return jnp.sqrt(jnp.sum(jnp.abs(y - operator(x)) ** 2, axis=axes)) / jnp.where(size > 0, size, 1)

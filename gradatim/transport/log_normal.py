@@ -45,7 +45,7 @@ class LogNormal(eqx.Module):
 
         **Raises:** `ValueError` for entries that are not positive or axes outside.
         """
-        check_positive("x", x)
+        x = check_positive("x", x)
         if not all(1 <= axis < x.ndim for axis in shared):
             raise ValueError(f"shared must name axes from 1 to {x.ndim - 1}, got {shared}")
         y = jnp.log(x)

@@ -18,8 +18,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from gradatim.numerics.checks import is_known
 
 from .flow_jacobian import flow_jacobian
+from .flow_likelihood import field_divergence
 from .probability_paths import AbstractGaussianPath
-from .score_flow import Score, ScoreFlow, field_divergence
+from .score_flow import Score, ScoreFlow, check_has_data
 
 
 class FlowDimension(eqx.Module):
@@ -73,14 +74,14 @@ def flow_dimension(
     **Arguments:** `score`; `path`; `x0`: standard normal, one point; `start`: a time that is not singular; `window`: the ends of the last
     stretch, as 1 - t, descending; nearer to the data than the model knows them its values mean nothing; `rtol`, `atol`: per step.
 
-    **Raises:** `ValueError` for a window that does not obey 0 < last < first < 1 - `start`.
+    **Raises:** `ValueError` for a window that does not obey 0 < last < first < 1 - `start`, or a start at which the path's a is 0.
 
     >>> from gradatim.transport import GaussianScore, VariancePreserving
     >>> score = GaussianScore(VariancePreserving(), jnp.diag(jnp.array([4.0, 1.0, 0.0])))
     >>> flow_dimension(score, score.path, jnp.array([1.0, 0.5, -1.0])).by_slope.item()
     2
     """
-    times = _window_times(window, start)
+    times = _window_times(path, window, start)
     return _dimension(ScoreFlow(score, path), x0, times.astype(x0.dtype), from_data=False, rtol=rtol, atol=atol)
 
 
@@ -99,8 +100,14 @@ def flow_dimension_at(
     **Arguments:** `x`: a point as it is at the last time of the window; the others as for
     [`flow_dimension`][gradatim.transport.flow_dimension].
 
+    **Raises:** as there.
+
+    >>> from gradatim.transport import GaussianScore, VariancePreserving
+    >>> score = GaussianScore(VariancePreserving(), jnp.diag(jnp.array([4.0, 1.0, 0.0])))
+    >>> flow_dimension_at(score, score.path, jnp.array([1.0, 0.5, 0.0])).by_slope.item()
+    2
     """
-    times = _window_times(window, start)
+    times = _window_times(path, window, start)
     return _dimension(ScoreFlow(score, path), x, times[::-1].astype(x.dtype), from_data=True, rtol=rtol, atol=atol)
 
 
@@ -161,7 +168,8 @@ def _dimension(
     return read_flow_dimension(found.singular_values[1:], flow.path.coefficients(found.times[1:]).m.astype(x.dtype))
 
 
-def _window_times(window: Sequence[float], start: float) -> Float[Array, " times"]:
+def _window_times(path: AbstractGaussianPath, window: Sequence[float], start: float) -> Float[Array, " times"]:
+    check_has_data("start", path, start)
     first, last = window
     if not 0 < last < first < 1 - start:
         raise ValueError(f"window must obey 0 < last < first < 1 - start = {1 - start}, got {first} and {last}")

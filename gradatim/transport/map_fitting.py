@@ -77,6 +77,11 @@ class MapObjective(eqx.Module):
     far, which shows at weights of ten and more; `"debiased"` does not; `tolerance`, `max_iterations` of Sinkhorn.
 
     **Raises:** `ValueError` for a number out of range.
+
+    >>> x = jnp.array([[0.0], [1.0], [2.0]])
+    >>> _, terms = MapObjective(fit_epsilon=0.1, gap_epsilon=0.1)(lambda z: z + 2, x, x + 2, jax.random.key(0))
+    >>> print(f"{terms.displacement:.2f}", terms.is_converged)
+    4.00 True
     """
 
     fit_epsilon: Weight

@@ -35,13 +35,13 @@ class MixturePrior(eqx.Module):
     variances: Float[Array, "components rank"]
     floor: Float[Array, ""]
 
-    def __call__(self, level: NoiseLevel, x: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-        """The denoised batch."""
+    def __call__(self, level: NoiseLevel, x: Float[Array, ...]) -> Float[Array, ...]:
+        """The denoised images, along any leading axes."""
         a, m = level.a.astype(x.dtype), level.m.astype(x.dtype)
-        n = x[0].size
+        n = self.means[0].size
         means, axes = self.means.reshape(len(self.means), n), self.axes.reshape(*self.variances.shape, n)
         # Not by squares of x and of the means apart: at low noise their difference would be round-off.
-        offsets = x.reshape(len(x), 1, n) - a * means[None]
+        offsets = x.reshape(-1, 1, n) - a * means[None]
         along = jnp.einsum("krn,bkn->bkr", axes, offsets)
         flat = a**2 * self.floor + m**2
         raised = a**2 * (self.variances + self.floor) + m**2
@@ -64,6 +64,10 @@ def fit_mixture(images: Float[np.ndarray, "n ..."], *, n_components: int, rank: 
     `iterations` of Lloyd's.
 
     **Raises:** `ValueError` for fewer images than components, or a rank out of range.
+
+    >>> prior = fit_mixture(np.array([[0.0], [1.0], [8.0], [9.0]]), n_components=2, rank=0, seed=0)
+    >>> print(sorted(prior.means.ravel().tolist()), f"{prior.floor:.2f}")  # two groups, and the variance within
+    [0.5, 8.5] 0.25
     """
     n, pixels = len(images), images[0].size
     if not 1 <= n_components <= n:

@@ -61,6 +61,9 @@ def multiplicative_step(
     The factor is negative, and x crosses zero, with a probability that vanishes fast with the step.
 
     **Arguments:** as for [`dale_langevin_step`][gradatim.transport.dale_langevin_step].
+
+    >>> print(f"{multiplicative_step(jnp.array(2.0), jnp.array(-1.0), jnp.array(0.0), 0.32, 0.64):.2f}")  # 2 (1 + 1.28 - 0.32 - 0.64)
+    2.64
     """
     drift, variance = jnp.asarray(drift, x.dtype), jnp.asarray(variance, x.dtype)
     return x * (1 + 2 * variance - drift + variance * score + jnp.sqrt(variance) * noise)
@@ -88,7 +91,8 @@ def sample_dale_langevin(
     `jnp.linspace(1, 0, 201)`; `key`: of this point's own noise; `repeats` ≥ 1: steps at every level; `step_factor` > 0: of their length;
     `anneal` in (0, 1]: the k-th step's noise is multiplied by its k-th power; `denoise_steps` ≥ 0: steps without noise at the last level.
 
-    **Raises:** `ValueError` for arguments outside, or where they are known for times that do not descend, or an x that is not positive.
+    **Raises:** `ValueError` for arguments outside, or for an x that is not positive or times that do not descend; a traced x is an error at
+    run time.
 
     >>> from gradatim.transport import GeometricBrownianMotion, LogNormal, LogNormalScore
     >>> motion, data = GeometricBrownianMotion(0.8), LogNormal(jnp.zeros(1000), 0.24 * jnp.ones(1000))
@@ -97,7 +101,7 @@ def sample_dale_langevin(
     >>> print(f"{jnp.log(noise).std():.1f} {jnp.log(x).std():.2f}")  # √0.0609 in a hundred steps, 0.24 in many
     0.8 0.25
     """
-    check_positive("x", x)
+    x = check_positive("x", x)
     # Half precision would keep two or three digits of a logarithm, and lose small steps.
     y = jnp.log(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
     levels = _levels(motion, times, y.dtype, repeats, step_factor, anneal, denoise_steps)
@@ -128,8 +132,15 @@ def sample_multiplicative(
     Beyond zero the score is that at |x|: the motion is the same on either side.
 
     **Arguments, raises:** as for [`sample_dale_langevin`][gradatim.transport.sample_dale_langevin].
+
+    >>> from gradatim.transport import GeometricBrownianMotion, LogNormal, LogNormalScore
+    >>> motion, data = GeometricBrownianMotion(0.8), LogNormal(jnp.zeros(10), 0.24 * jnp.ones(10))
+    >>> noise = data.after(motion, 1.0).sample(jax.random.key(0))
+    >>> end = sample_multiplicative(LogNormalScore(motion, data), motion, noise, jnp.linspace(1, 0, 101), key=jax.random.key(1))
+    >>> print(end.crossings)  # of zero, which small steps hardly ever take
+    0
     """
-    check_positive("x", x)
+    x = check_positive("x", x)
     levels = _levels(motion, times, x.dtype, repeats, step_factor, anneal, denoise_steps)
 
     def step(state: MultiplicativeEnd, given: tuple[_Levels, Int[Array, ""]]) -> tuple[MultiplicativeEnd, None]:

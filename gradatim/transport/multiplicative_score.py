@@ -12,13 +12,11 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradatim.numerics import divergence, hutchinson_divergence
-from gradatim.numerics.checks import is_known
 
-from .geometric_motion import AbstractGeometricMotion, check_positive, spread
+from .geometric_motion import AbstractGeometricMotion, check_noisy, check_positive, spread
 
 PointScore = Callable[[Float[Array, ""], Float[Array, " dim"]], Float[Array, " dim"]]
 "x ∘ ∇ log p_t(x), of one time and one point."
@@ -100,7 +98,8 @@ def multiplicative_score_matching(
     **Arguments:** `score`: of one time and one point; `motion`; `x0`: positive data; `noise`: standard normal; `t`: in (0, `motion.end`],
     the same in noising and in the loss (the authors' code is one level apart).
 
-    **Raises:** `ValueError` for an unknown weighting, and where they are known for times that are not positive, or such data.
+    **Raises:** `ValueError` for an unknown weighting, and for times or data that are not positive, which are an error at run time where
+    they are traced.
 
     >>> from gradatim.transport import GeometricBrownianMotion
     >>> x0, noise, t = jnp.ones((2, 1)), jnp.array([[1.0], [-1.0]]), jnp.array([0.5, 1.0])
@@ -109,8 +108,7 @@ def multiplicative_score_matching(
     """
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
-    if is_known(t) and not np.all(np.asarray(t) > 0):
-        raise ValueError(f"t must be positive: at 0 there is no noise to remove, got a least entry of {np.asarray(t).min()}")
+    t = check_noisy(t)
     _, variance = spread(motion.log_transition(t), x0)
     predicted = jax.vmap(score)(t, motion.point(x0, noise, t))
     return jnp.mean(variance ** WEIGHTINGS[weighting] * (jnp.sqrt(variance) * (predicted + 1) + noise) ** 2)
@@ -142,12 +140,12 @@ def nonnegative_score_matching(
 
     **Arguments:** `score`: h of one point; `x`: positive data; `key`: for one random probe a point instead of one product a coordinate.
 
-    **Raises:** `ValueError` for data that are not positive, where they are known.
+    **Raises:** `ValueError` for data that are not positive, or an error at run time where they are traced.
 
     >>> print(nonnegative_score_matching(lambda x: -1 - jnp.log(x), jnp.ones((1, 2))))  # log-normal, at its median
     -1.5
     """
-    check_positive("x", x)
+    x = check_positive("x", x)
 
     def of_log(y: Float[Array, " dim"]) -> Float[Array, " dim"]:
         return score(jnp.exp(y))

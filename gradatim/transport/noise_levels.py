@@ -111,7 +111,12 @@ def variance_exploding_levels(n_steps: int, *, sigma_min: float = 0.01, sigma_ma
 
 
 def levels_of_path(path: AbstractGaussianPath, times: Float[Array, " levels"]) -> NoiseLevels:
-    """Those of a probability path at ascending times, the first above 0 where a is 0 there; `time` is the path's."""
+    """Those of a probability path at ascending times, the first above 0 where a is 0 there; `time` is the path's.
+
+    >>> from gradatim.transport import CondOT
+    >>> print(levels_of_path(CondOT(), jnp.array([0.25, 0.5])).levels.m)
+    [0.75 0.5 ]
+    """
     c = path.coefficients(times)
     return NoiseLevels(c.a, c.m, times)
 
@@ -168,7 +173,12 @@ class Denoiser(eqx.Module):
 
 
 def in_two_channels(model: Model) -> Model:
-    """A model of complex images from one of real images with two channels at the end, real and imaginary part."""
+    """A model of complex images from one of real images with two channels at the end, real and imaginary part.
+
+    >>> level = NoiseLevel(jnp.array(0.8), jnp.array(0.6), jnp.array(0.0))
+    >>> print(in_two_channels(lambda level, x: 2 * x)(level, jnp.array([1.0 + 2.0j])))
+    [2.+4.j]
+    """
 
     def of_complex(level: NoiseLevel, x: Any) -> Any:
         found = model(level, jnp.stack([x.real, x.imag], axis=-1))

@@ -36,6 +36,9 @@ def random_ellipses(n: int, *, n_inner: int = 6, seed: int) -> Float[np.ndarray,
     **Arguments:** `n` tables; `n_inner` ellipses in each; `seed`.
 
     **Raises:** `ValueError` for a negative count.
+
+    >>> random_ellipses(2, seed=0).shape  # the head and six in it, six numbers each
+    (2, 7, 6)
     """
     if n < 0 or n_inner < 0:
         raise ValueError(f"n and n_inner must be at least 0, got {n} and {n_inner}")

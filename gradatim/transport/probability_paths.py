@@ -30,7 +30,7 @@ class Coefficients(NamedTuple):
 
 
 class AbstractGaussianPath(eqx.Module):
-    """A path pₜ(x | x₁) = N(aₜ x₁, mₜ² I), with a₀ = 0, m₀ = 1 (noise) and a₁ = 1, m₁ = 0 (data).
+    """A path pₜ(x | x₁) = N(aₜ x₁, mₜ² I), with a₀ = 0, m₀ = 1 (noise; two paths say otherwise) and a₁ = 1, m₁ = 0 (data).
 
     Points are arrays of any shape; times are one number for all of them, or one for each entry of their leading axes.
     """
@@ -131,6 +131,39 @@ class VariancePreserving(AbstractGaussianPath):
         integral = tau * (self.beta_min + rate) / 2
         a, m = jnp.exp(-integral / 2), jnp.sqrt(-jnp.expm1(-integral))
         return Coefficients(a, m, a * rate / 2, -(a**2) * rate / (2 * m))
+
+
+class VarianceExploding(AbstractGaussianPath):
+    """The path of diffusion models that add ever more noise to data left as they are (Song et al., arXiv:2011.13456), time reversed.
+
+        a = 1,   m² = σ² - σ_min²,   σ = σ_min (σ_max / σ_min)^(1 - t)
+
+    It starts at a₀ = 1 and m₀ = √(σ_max² - σ_min²), in units of the data: samples start from m₀ times standard normal noise, and a
+    likelihood takes the log density of that as `prior`. As m′ diverges at the data, integrate to some t < 1, and say which.
+
+    **Arguments:** `sigma_min` > 0; `sigma_max` > `sigma_min`, well above the spread of the data.
+
+    **Raises:** `ValueError` for standard deviations outside.
+
+    >>> c = VarianceExploding(0.01, 50.0).coefficients(0.0)
+    >>> print(f"{c.a:.1f} {c.m:.1f}")
+    1.0 50.0
+    """
+
+    sigma_min: float | Float[Array, ""] = 0.01
+    sigma_max: float | Float[Array, ""] = 50.0
+
+    def __check_init__(self) -> None:
+        if is_known(self.sigma_min, self.sigma_max) and not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"standard deviations must obey 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
+
+    def coefficients(self, t: Times) -> Coefficients:
+        """The derivative of m is -∞ at t = 1."""
+        t = _times(t)
+        rate = jnp.log(jnp.asarray(self.sigma_max / self.sigma_min, t.dtype))
+        growth = 2 * rate * (1 - t)
+        m = self.sigma_min * jnp.sqrt(jnp.expm1(growth))
+        return Coefficients(jnp.ones_like(t), m, jnp.zeros_like(t), -rate * self.sigma_min**2 * jnp.exp(growth) / m)
 
 
 class TabulatedPath(AbstractGaussianPath):

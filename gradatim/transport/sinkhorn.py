@@ -54,7 +54,7 @@ def sinkhorn(
     """Solves an entropic transport problem between n and m points of equal weights.
 
     The derivative of the value is the coupling P (Danskin): it needs no derivative of the iteration, and it is as good as P is. A second
-    derivative would miss how P itself moves, and is wrong.
+    derivative would miss how P itself moves, and raises `NotImplementedError`.
 
     In single precision costs of some size hold an ε down to about 1e-4 of their mean; below, take double precision.
 
@@ -191,10 +191,41 @@ def _lowering(costs: Array, epsilon: Array, max_iterations: int) -> tuple[Array,
 
 
 def _solution(costs: Array, epsilon: Array, f: Array, g: Array, error: Array, tolerance: float, done: Array) -> EntropicTransport:
-    ratio = jnp.exp((f[:, None] + g[None] - costs) / epsilon)
+    value = _value(costs, epsilon, f, g)
+    fixed, eps = jax.lax.stop_gradient((costs, epsilon))
+    return EntropicTransport(value, jnp.mean(_density(fixed, eps, f, g) * fixed), f, g, error, error <= tolerance, done)
+
+
+def _density(costs: Array, epsilon: Array, f: Array, g: Array) -> Array:
+    """Of the coupling with respect to the product of the weights."""
+    return jnp.exp((f[:, None] + g[None] - costs) / epsilon)
+
+
+@jax.custom_jvp
+def _value(costs: Array, epsilon: Array, f: Array, g: Array) -> Array:
+    return jnp.mean(f) + jnp.mean(g) + epsilon * (1 - jnp.mean(_density(costs, epsilon, f, g)))
+
+
+@_value.defjvp
+def _value_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     # Stationary in the potentials, which therefore need no derivative.
-    value = jnp.mean(f) + jnp.mean(g) + epsilon * (1 - jnp.mean(ratio))
-    return EntropicTransport(value, jax.lax.stop_gradient(jnp.mean(ratio * costs)), f, g, error, error <= tolerance, done)
+    costs, epsilon, f, g = primals
+    density = _held_density(costs, epsilon, f, g)
+    entropy = 1 - jnp.mean(density) + jnp.mean(density * (f[:, None] + g[None] - costs)) / epsilon
+    return _value(costs, epsilon, f, g), jnp.mean(density * tangents[0]) + entropy * tangents[1]
+
+
+@jax.custom_jvp
+def _held_density(costs: Array, epsilon: Array, f: Array, g: Array) -> Array:
+    return _density(costs, epsilon, f, g)
+
+
+@_held_density.defjvp
+def _held_density_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    del primals, tangents
+    raise NotImplementedError(
+        "an entropic transport value can be differentiated once: its derivative holds the coupling still, and a second one would be wrong"
+    )
 
 
 def _scaled(kernel: Array, v: Array, m: int) -> Array:

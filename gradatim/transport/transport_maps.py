@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .costs import SQUARED_EUCLIDEAN, Cost, cost_matrix
 from .sinkhorn import check_epsilon, check_iteration, solve
@@ -29,7 +29,11 @@ class StrictlyConvexCost(Protocol):
 
 
 class ResidualMap(eqx.Module):
-    """T(x) = T₀(x) + F(x): a network F that corrects a map T₀, by default the identity."""
+    """T(x) = T₀(x) + F(x): a network F that corrects a map T₀, by default the identity.
+
+    >>> print(ResidualMap(lambda x: x**2)(jnp.array([2.0, -1.0])))
+    [6. 0.]
+    """
 
     field: Field
     "F"
@@ -130,6 +134,8 @@ class EntropicMap(eqx.Module):
     potential: Float[Array, " m"]
     epsilon: Float[Array, ""]
     cost: Cost
+    is_converged: Bool[Array, ""]
+    "Whether the coupling's marginal error is within the tolerance: if not, images are off."
 
     def __call__(self, x: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """The image."""
@@ -148,8 +154,8 @@ def entropic_map(
 ) -> EntropicMap:
     """The entropic map from one sample to another: what a network has to beat.
 
-    **Arguments, raises:** as for [`sinkhorn`][gradatim.transport.sinkhorn]. With a large ε every image is the mean of y, with a small one
-    every image is one of the yⱼ.
+    **Arguments, raises:** as for [`sinkhorn`][gradatim.transport.sinkhorn]; `is_converged` of the map is that of the coupling. With a
+    large ε every image is the mean of y, with a small one every image is one of the yⱼ.
 
     >>> x = jnp.linspace(0.0, 1.0, 11)[:, None]
     >>> print(jnp.round(entropic_map(x, 2 * x, epsilon=0.01)(jnp.array([0.25])), 2))
@@ -183,8 +189,8 @@ def _identity(x: Float[Array, " dim"]) -> Float[Array, " dim"]:
 
 @eqx.filter_jit
 def _entropic_map(x: Array, y: Array, cost: Cost, epsilon: Array, tolerance: float, max_iterations: int) -> EntropicMap:
-    potential = solve(cost_matrix(cost, x, y), epsilon, tolerance, max_iterations).second_potential
-    return EntropicMap(y, potential, epsilon, cost)
+    found = solve(cost_matrix(cost, x, y), epsilon, tolerance, max_iterations)
+    return EntropicMap(y, found.second_potential, epsilon, cost, found.is_converged)
 
 
 def _covariance(points: Array) -> Array:

@@ -174,6 +174,33 @@ def test_a_pseudo_inverse_of_real_images_from_complex_measurements():
     np.testing.assert_allclose(*measured(truth, x), atol=1e-8)
 
 
+def test_trap_small_singular_values_are_told_from_rounding_in_single_precision():
+    random = np.random.default_rng(6)
+    rows, columns = (np.linalg.qr(random.normal(size=(n, n)))[0] for n in (MEASURED, SIDE**2))
+    values = np.array([1, 1e-1, 1e-2, 1e-3, 1e-5, 1e-5])
+    with jax.enable_x64(False):
+        matrix = jnp.asarray((rows * values) @ columns[:, :MEASURED].T)
+        inverse = RangeNullSpace.of(Forward(lambda image: matrix @ image.ravel(), (SIDE, SIDE)), cutoff=1e-4).inverse
+        assert inverse.dtype == jnp.float32
+    expected = (columns[:, :4] / values[:4] ** 2) @ columns[:, :4].T
+    np.testing.assert_allclose(np.asarray(inverse, np.float64), expected, atol=1e-2 * np.abs(expected).max())
+
+
+def test_a_pseudo_inverse_of_complex_images():
+    mask = cartesian_mask(SIDE, 2, seed=1)
+    operator = CartesianMRI(jax.device_put(mask), jax.device_put(coil_sensitivities(SIDE, 3)), has_complex_images=True)
+    random = np.random.default_rng(5).normal(size=(2, 2, 1, SIDE, SIDE))
+    truth, x = (jax.device_put(part[0] + 1j * part[1]) for part in random)
+    inverse = RangeNullSpace.of(operator, cutoff=1e-6)
+
+    @jax.jit
+    def measured(truth, x):
+        y = operator(truth)
+        return operator(inverse(operator, y, x, None)[0]), y
+
+    np.testing.assert_allclose(*measured(truth, x), atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

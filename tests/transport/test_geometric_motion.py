@@ -1,4 +1,5 @@
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +93,29 @@ def test_the_prior_of_noised_data_adds_variances():
     # The authors' figures for handwritten digits: 0.8353² = 0.64 + 0.0577.
     data = LogNormal(jnp.array([0.1565]), jnp.array([0.0577**0.5]))
     assert abs(float(data.after(MOTIONS["paper"], 1.0).std[0]) - 0.8353) < 1e-4
+
+
+ONE, ZERO, HALF = jnp.ones(2), jnp.zeros(2), jnp.array(0.5)
+REFUSED = {
+    "a datum at zero": (lambda x0, x, t: MOTIONS["paper"].point(x0, x, t), (ZERO, ONE, HALF), "x0 must be positive"),
+    "a datum below zero": (lambda x0, x, t: MOTIONS["paper"].point(x0, x, t), (-ONE, ONE, HALF), "x0 must be positive"),
+    "a score at zero": (lambda x0, x, t: MOTIONS["paper"].conditional_score(x, x0, t), (ONE, ZERO, HALF), "x must be positive"),
+    "a score from zero": (lambda x0, x, t: MOTIONS["paper"].conditional_score(x, x0, t), (ZERO, ONE, HALF), "x0 must be positive"),
+    "a score without noise": (
+        lambda x0, x, t: MOTIONS["paper"].conditional_score(x, x0, t),
+        (ONE, ONE, jnp.array(0.0)),
+        "t must be positive.*: at 0 there is no noise to remove",
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "arguments", "message"), REFUSED.values(), ids=REFUSED)
+def test_points_that_are_not_positive_are_refused_also_when_traced(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(*arguments)
+    with pytest.raises(eqx.EquinoxRuntimeError, match=message):
+        eqx.filter_jit(function)(*arguments)
+    assert np.isfinite(eqx.filter_jit(function)(ONE, 2 * ONE, HALF)).all()
 
 
 @pytest.mark.parametrize(

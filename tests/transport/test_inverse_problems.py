@@ -20,6 +20,7 @@ from gradatim.transport import (
     Proximal,
     dds_sample,
     dps_sample,
+    misfit_gradient,
     next_noisy,
     predictor_corrector_sample,
     variance_exploding_levels,
@@ -218,6 +219,52 @@ def test_back_propagation_without_a_step_is_ancestral_sampling(normal):
     gap = jax.jit(lambda u: jnp.linalg.norm(operator(u[1]) - y[1]))
     gaps = [float(gap(u)) for u in (free, one)]
     assert gaps[1] < 0.5 * gaps[0]
+
+
+def in_two_numbers(image):
+    """A complex image as a real one, twice as high."""
+    return jnp.concatenate([image.real, image.imag], axis=-2)
+
+
+WHOLE_COMPLEX = Inpainting(jnp.ones((SIDE, SIDE), bool), has_complex_images=True)
+
+
+def test_the_misfit_of_complex_images_grows_along_its_gradient():
+    level = NoiseLevel(jnp.array(1.0), jnp.array(0.5), jnp.array(0.0))
+    one = Inpainting(jnp.ones((1, 1), bool), has_complex_images=True)
+    y = jnp.array([[3 + 4j]])
+    gradient, found = misfit_gradient(Denoiser(lambda level, x: x, "image"), one, y, level, 0 * y)
+    np.testing.assert_allclose(gradient, [[-0.6 - 0.8j]], atol=1e-12)
+    np.testing.assert_array_equal(found.image, 0 * y)
+
+
+def test_back_propagation_takes_a_complex_image_as_two_real_ones():
+    random = np.random.default_rng(4)
+    x, y = (jax.device_put(random.normal(size=(2, SIDE, SIDE)) + 1j * random.normal(size=(2, SIDE, SIDE))) for _ in range(2))
+    level = NoiseLevel(jnp.array(0.8), jnp.array(0.6), jnp.array(0.0))
+    both = Inpainting(jnp.ones((2 * SIDE, SIDE), bool))
+    gradient = jax.jit(lambda x: misfit_gradient(STANDARD_NORMAL, WHOLE_COMPLEX, y, level, x)[0])(x)
+    as_real = jax.jit(lambda x: misfit_gradient(STANDARD_NORMAL, both, in_two_numbers(y), level, x)[0])(in_two_numbers(x))
+    np.testing.assert_allclose(in_two_numbers(gradient), as_real, rtol=1e-9)
+    levels = variance_preserving_levels(10)
+    ends = jax.jit(lambda step: dps_sample(STANDARD_NORMAL, levels, WHOLE_COMPLEX, y, x, key=KEY, step_size=step, dispatch="scan").x)
+    free, fitted = (np.linalg.norm(np.asarray(ends(step)) - y) for step in (0.0, 1.0))
+    assert fitted < 0.5 * free
+
+
+def test_predictor_and_corrector_reconstruct_complex_images():
+    seen = jax.device_put(np.arange(N).reshape(SIDE, SIDE) % 2 == 0)
+    operator, levels = Inpainting(seen, has_complex_images=True), variance_exploding_levels(100, sigma_max=20.0)
+    unit = Denoiser(lambda level, x: -x / (1 + level.m**2), "score")
+    random = np.random.default_rng(3).normal(size=(2, 100, SIDE, SIDE))
+    x = 20.0 * jax.device_put(random[0] + 1j * random[1])
+    y = operator(jnp.full((100, SIDE, SIDE), 2 - 1j))
+    found = np.asarray(jax.jit(lambda x: predictor_corrector_sample(unit, levels, operator, y, x, key=KEY, dispatch="scan").x)(x))
+    is_seen = np.asarray(seen)
+    np.testing.assert_allclose(found[:, is_seen], 2 - 1j, atol=1e-6)
+    # Real and imaginary part each of variance one.
+    for part in (found.real, found.imag):
+        assert abs(part[:, ~is_seen].std() - 1) < 0.15 and abs(part[:, ~is_seen].mean()) < 0.1
 
 
 def test_predictor_and_corrector_find_the_data_and_the_prior():

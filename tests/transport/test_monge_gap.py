@@ -80,6 +80,18 @@ def test_o1_a_linear_map_of_a_normal_law():
     assert 0.88 * expected < exact(single(x), single(x @ A.T)) < 1.02 * expected
 
 
+def test_o1_a_linear_map_of_a_normal_law_that_is_not_round():
+    # E‖x - Ax‖² less the Bures distance of the covariances.
+    A, C = np.array([[0.5, 1.5], [-1.0, 0.8]]), np.array([[2.0, 0.7], [0.7, 0.5]])
+    x = normal(700)
+    x = (x - x.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T, bias=True))).T @ np.linalg.cholesky(C).T
+    values, axes = np.linalg.eigh(C)
+    half, image = (axes * np.sqrt(values)) @ axes.T, A @ C @ A.T
+    bures = np.trace(C + image) - 2 * np.sqrt(np.linalg.eigvalsh(half @ image @ half)).sum()
+    expected = np.trace((np.eye(2) - A) @ C @ (np.eye(2) - A).T) - bures
+    assert 0.88 * expected < exact(single(x), single(x @ A.T)) < 1.02 * expected
+
+
 def test_o2_optimal_maps_have_no_gap():
     x = normal()
     for y in (x, x + np.array([[3.0, -1.0]]), 0.2 * x, of_convex(x)):
@@ -208,6 +220,13 @@ def test_o8_gradient_against_differences(double):
     assert abs(slope - differences) < 1e-5 * abs(differences)
 
 
+@pytest.mark.parametrize("convention", ["entropy", "debiased"])
+def test_trap_a_second_derivative_is_refused(convention):
+    x = jax.device_put(np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32))
+    with pytest.raises(NotImplementedError, match="can be differentiated once"):
+        jax.hessian(lambda shear: monge_gap(lambda z: z + shear * z[::-1], x, epsilon=0.5, convention=convention).value)(jnp.array(0.3))
+
+
 def test_trap_both_terms_have_a_gradient():
     """At an optimal map they cancel, all but the entropy's share: with only one detached they would not."""
     x = single(normal(64))
@@ -259,6 +278,36 @@ def test_any_function_of_two_points_is_a_cost():
     difference = np.asarray(x)[:, None] - np.asarray(y)[None]
     np.testing.assert_allclose(found, np.abs(difference).sum(axis=-1), rtol=1e-6)
     np.testing.assert_allclose(squared, (difference**2).sum(axis=-1), rtol=1e-4, atol=1e-5)
+
+
+@jax.tree_util.register_pytree_node_class
+class LikeOtt:
+    """In form one of `ott.geometry.costs`, PNormP: a pytree that is called with two points, and has methods that nobody asks for."""
+
+    def __init__(self, p):
+        self.p = p
+
+    def h(self, z):
+        return jnp.sum(jnp.abs(z) ** self.p) / self.p
+
+    def __call__(self, x, y):
+        return self.h(x - y)
+
+    def all_pairs(self, x, y):
+        raise AssertionError
+
+    def tree_flatten(self):
+        return (), (self.p,)
+
+    @classmethod
+    def tree_unflatten(cls, aux, children):
+        return cls(*aux)
+
+
+def test_a_cost_of_the_form_of_ott_is_one_of_ours():
+    x, y = single(normal(16)), single(normal(16, 2, 1))
+    both = [(monge_gap_from_samples(x, y, epsilon=0.3, cost=cost).value, exact(x, y, cost=cost)) for cost in (LikeOtt(3.0), PNorm(3.0))]
+    np.testing.assert_allclose(*both, rtol=1e-5)
 
 
 def test_samples_that_are_no_pairs_are_refused():

@@ -1,3 +1,4 @@
+import equinox as eqx
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -211,7 +212,10 @@ def test_single_precision_stays():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x, t: multiplicative_score_matching(lambda t, x: x, MOTION, x, x, 0 * t), r"t must be positive: at 0 there is no noise"),
+        (
+            lambda x, t: multiplicative_score_matching(lambda t, x: x, MOTION, x, x, 0 * t),
+            r"t must be positive, got a least entry of 0\.0: at 0 there is no noise",
+        ),
         (lambda x, t: multiplicative_score_matching(lambda t, x: x, MOTION, -x, x, t), r"x0 must be positive, got a least entry of -1\.0"),
         (lambda x, t: nonnegative_score_matching(lambda x: x, 0 * x), r"x must be positive, got a least entry of 0\.0"),
     ],
@@ -225,3 +229,19 @@ def test_an_unknown_weighting_is_refused():
     # By its type under the checks of the tests, by its value without them.
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="weighting"):
         multiplicative_score_matching(lambda t, x: x, MOTION, jnp.ones((2, 1)), jnp.ones((2, 1)), jnp.ones(2), weighting="sigma")
+
+
+@pytest.mark.parametrize(("datum", "time", "message"), [(0.0, 0.5, "x0 must be positive"), (1.0, 0.0, "t must be positive")])
+def test_a_compiled_loss_of_what_cannot_be_is_an_error_and_not_infinite(datum, time, message):
+    @eqx.filter_jit
+    def loss(x0, t):
+        return multiplicative_score_matching(lambda t, x: -1 - jnp.log(x), MOTION, x0, jnp.ones((2, 1)), t)
+
+    with pytest.raises(eqx.EquinoxRuntimeError, match=message):
+        loss(jnp.array([[1.0], [datum]]), jnp.array([0.5, time]))
+    assert np.isfinite(loss(jnp.ones((2, 1)), jnp.full(2, 0.5)))
+
+
+def test_compiled_score_matching_of_data_at_zero_is_an_error():
+    with pytest.raises(eqx.EquinoxRuntimeError, match="x must be positive"):
+        eqx.filter_jit(lambda x: nonnegative_score_matching(lambda x: -1 - x, x))(jnp.array([[1.0], [0.0]]))

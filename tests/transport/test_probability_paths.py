@@ -3,7 +3,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.transport import CondOT, TabulatedPath, Trigonometric, VariancePreserving, kinetic_optimal_path, separation_of_gap
+from gradatim.transport import (
+    CondOT,
+    GaussianScore,
+    TabulatedPath,
+    Trigonometric,
+    VarianceExploding,
+    VariancePreserving,
+    drift_and_noise,
+    flow_log_likelihood,
+    kinetic_optimal_path,
+    sample_reverse_diffusion,
+    separation_of_gap,
+    variance_exploding_levels,
+)
 
 TIMES = np.linspace(0.03, 0.97, 9)
 ROUND_OFF = 1e-12
@@ -25,12 +38,15 @@ def paths():
         "CondOT": CondOT(),
         "Trigonometric": Trigonometric(),
         "VariancePreserving": VariancePreserving(),
+        "VarianceExploding": VarianceExploding(0.01, 5.0),
         "TabulatedPath": TabulatedPath(*map(jnp.asarray, (table, table**2, 1 - table**3))),
         "KineticOptimal": kinetic_optimal_path(separation, floor=0.01),
     }
 
 
-NAMES = ("CondOT", "Trigonometric", "VariancePreserving", "TabulatedPath", "KineticOptimal")
+NAMES = ("CondOT", "Trigonometric", "VariancePreserving", "VarianceExploding", "TabulatedPath", "KineticOptimal")
+STARTS = {"VariancePreserving": (np.exp(-20.1 / 4), np.sqrt(-np.expm1(-20.1 / 2))), "VarianceExploding": (1.0, np.sqrt(25 - 1e-4))}
+"a and m at the noise, of those that do not begin at 0 and 1."
 
 
 @jax.jit
@@ -77,9 +93,35 @@ def test_velocity_denoiser_and_score_say_the_same(seen, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_time_runs_from_noise_to_data(seen, name):
     c = seen[2][3][name][0]
-    start = 0.0 if name != "VariancePreserving" else np.exp(-20.1 / 4)
-    np.testing.assert_allclose(c.a[[0, -1]], [start, 1], atol=1e-9)
-    np.testing.assert_allclose(c.m[[0, -1]], [np.sqrt(1 - start**2), 0], atol=1e-9)
+    a, m = STARTS.get(name, (0.0, 1.0))
+    np.testing.assert_allclose(c.a[[0, -1]], [a, 1], atol=1e-9)
+    np.testing.assert_allclose(c.m[[0, -1]], [m, 0], atol=1e-9)
+
+
+def test_an_exploding_path_has_the_ratios_of_its_levels_and_no_drift():
+    path = VarianceExploding(0.01, 5.0)
+    t = np.linspace(0, 0.9, 7)
+    c = path.coefficients(jnp.asarray(t))
+    expected = 0.01 * 500 ** (1 - t)
+    np.testing.assert_allclose(np.sqrt(np.asarray(c.m) ** 2 + 1e-4), expected, rtol=1e-10)
+    np.testing.assert_allclose(variance_exploding_levels(7, sigma_min=expected[-1], sigma_max=5.0).levels.m, expected, rtol=1e-10)
+    linear, squared = drift_and_noise(path, jnp.asarray(t))
+    np.testing.assert_array_equal(linear, np.zeros(7))
+    np.testing.assert_allclose(squared, 2 * np.log(500) * expected**2, rtol=1e-10)
+
+
+def test_an_exploding_diffusion_has_the_likelihood_and_the_samples_of_its_data():
+    path = VarianceExploding(0.01, 5.0)
+    score = GaussianScore(path, jnp.asarray([[1.5, 0.6], [0.6, 0.5]]))
+    x, end = jnp.array([1.0, -0.3]), 0.999
+    found = flow_log_likelihood(score, path, x, end=end, prior=lambda x: score.log_density(jnp.zeros(()), x))
+    np.testing.assert_allclose(found.log_density, score.log_density(jnp.asarray(end), x), atol=1e-6)
+    times = jnp.linspace(0, 0.999, 300)
+    noise = STARTS["VarianceExploding"][1] * jax.random.normal(jax.random.key(0), (8000,)).reshape(4000, 2)
+    keys = jax.random.split(jax.random.key(1), 4000)
+    ends = jax.jit(jax.vmap(lambda x, key: sample_reverse_diffusion(score, path, x, times, key=key)))(noise, keys)
+    # Four thousand samples: three standard errors of a variance are seven per cent.
+    np.testing.assert_allclose(np.cov(np.asarray(ends).T), [[1.5, 0.6], [0.6, 0.5]], atol=0.15)
 
 
 def test_one_time_for_all_points_and_a_time_for_each_are_the_same(paths):
@@ -124,6 +166,8 @@ def test_times_outside_are_refused(t):
 def test_bad_paths_are_refused():
     with pytest.raises(ValueError, match=r"rates must obey 0 < beta_min <= beta_max, got 3\.0 and 2\.0"):
         VariancePreserving(3.0, 2.0)
+    with pytest.raises(ValueError, match=r"standard deviations must obey 0 < sigma_min < sigma_max, got 2\.0 and 2\.0"):
+        VarianceExploding(2.0, 2.0)
     t = jnp.array([0.0, 0.5, 1.0])
     with pytest.raises(ValueError, match=r"t must ascend strictly from 0 to 1, got 3 times from 0\.0 to 0\.5"):
         TabulatedPath(t / 2, t, 1 - t)

@@ -12,8 +12,12 @@ from gradatim.transport import (
     Trigonometric,
     VariancePreserving,
     drift_and_noise,
+    flow_dimension,
+    flow_dimension_at,
     flow_log_likelihood,
+    kinetic_optimal_path,
     sample_reverse_diffusion,
+    separation_of_gap,
 )
 
 COVARIANCE = np.array([[1.5, 0.6], [0.6, 0.5]])
@@ -97,13 +101,49 @@ def test_the_reverse_diffusion_ends_in_the_data_with_a_gauge_part_and_without():
     assert np.abs(found[0] - found[1]).max() > 0.5
 
 
+def straight_to(data_variance):
+    return GaussianScore(CondOT(), data_variance * jnp.eye(2))
+
+
+LEAST_ENERGY = kinetic_optimal_path(separation_of_gap(lambda s: 0 * s))
+NO_DATA_YET = {"straight": CondOT(), "quarter circle": Trigonometric(), "least energy": LEAST_ENERGY}
+
+
+@pytest.mark.parametrize("path", NO_DATA_YET.values(), ids=NO_DATA_YET)
+def test_a_time_without_data_is_refused_at_once(path):
+    def still(t, x):
+        return -x
+
+    def times(first):
+        return first + (0.999 - first) * jnp.linspace(0, 1, 20)
+
+    with pytest.raises(ValueError, match=r"start must be a time at which the path's a is above 0, got 0\.0"):
+        flow_log_likelihood(still, path, jnp.ones(2), end=0.9)
+    for dimension in (flow_dimension, flow_dimension_at):
+        with pytest.raises(ValueError, match=r"start must be a time at which the path's a is above 0, got 0\.0"):
+            jax.jit(lambda x, dimension=dimension: dimension(still, path, x).by_slope)(jnp.ones(2))
+    with pytest.raises(ValueError, match=r"times\[0\] must be a time at which the path's a is above 0, got 0\.0"):
+        sample_reverse_diffusion(still, path, jnp.ones(2), times(0.0), key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"t must be a time at which the path's a is above 0, got 0\.0"):
+        ScoreFlow(still, path)(jnp.array(0.0), jnp.ones(2))
+    ended = jax.jit(lambda x: sample_reverse_diffusion(still, path, x, times(0.01), key=jax.random.key(0)))(jnp.ones(2))
+    assert np.isfinite(ended).all()
+
+
+def test_likelihoods_of_the_straight_path_from_just_after_the_noise():
+    score, x, end = straight_to(4.0), jnp.array([1.0, -0.3]), 0.9
+    found = flow_log_likelihood(score, score.path, x, start=1e-3, end=end)
+    # The density at the start differs from noise by 1e-3 of its width.
+    np.testing.assert_allclose(found.log_density, score.log_density(jnp.asarray(end), x), atol=5e-3)
+
+
 def test_bad_input_is_refused():
     def still(t, x):
         return -x
 
     with pytest.raises(ValueError, match=r"times must obey 0 <= start < end <= 1, got 0\.0 and 1\.5"):
-        flow_log_likelihood(still, CondOT(), jnp.ones(2), end=1.5)
+        flow_log_likelihood(still, VariancePreserving(), jnp.ones(2), end=1.5)
     with pytest.raises(ValueError, match=r"exact derivatives are for at most 64 dimensions, got 65: pass a key"):
-        flow_log_likelihood(still, CondOT(), jnp.ones(65), end=0.5)
+        flow_log_likelihood(still, VariancePreserving(), jnp.ones(65), end=0.5)
     with pytest.raises(ValueError, match=r"times must ascend, two of them at least, got 2 from 1\.0 to 0\.5"):
         sample_reverse_diffusion(still, CondOT(), jnp.ones(2), jnp.array([1.0, 0.5]), key=jax.random.key(0))

@@ -70,6 +70,29 @@ def test_the_derivative_in_the_costs_is_the_coupling(costs):
     np.testing.assert_allclose(at_epsilon, (coupling * np.log(coupling * costs.size)).sum(), rtol=1e-3)
 
 
+SECOND = {
+    "reverse over reverse": lambda f: jax.grad(lambda z: jax.grad(f)(z).sum()),
+    "forward over reverse": jax.hessian,
+    "forward over forward": lambda f: jax.jacfwd(jax.jacfwd(f)),
+}
+
+
+@pytest.mark.parametrize("twice", SECOND.values(), ids=SECOND)
+def test_trap_a_second_derivative_is_refused(costs, twice):
+    with pytest.raises(NotImplementedError, match="can be differentiated once"):
+        jax.jit(twice(lambda shift: sinkhorn(jnp.asarray(costs) + shift**2, 0.3).value))(jnp.ones(()))
+
+
+def test_trap_a_second_derivative_of_a_divergence_is_refused_and_one_beside_it_is_not():
+    x = jnp.asarray(points(0))
+    one = lambda scale: sinkhorn_divergence(x, scale * x, epsilon=0.3).value  # noqa: E731
+    with pytest.raises(NotImplementedError, match="can be differentiated once"):
+        jax.hessian(one)(jnp.array(2.0))
+    # The weight of a loss is no argument of the transport problem.
+    beside = jax.jit(jax.grad(lambda weight: jax.grad(lambda scale: weight**2 * one(scale))(jnp.array(2.0))))
+    np.testing.assert_allclose(beside(3.0), 6 * jax.jit(jax.grad(one))(2.0), rtol=1e-5)
+
+
 def test_trap_what_is_not_solved_says_so(costs):
     # Of 2e-5 of the mean cost, in a hundred iterations.
     found = sinkhorn(jnp.asarray(costs), jnp.asarray(1e-4), max_iterations=100)

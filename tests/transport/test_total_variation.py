@@ -51,6 +51,22 @@ def test_a_minimum_is_no_higher_than_its_neighbours():
     assert energies[:-1].min() > energies[-1] - 1e-5
 
 
+def test_a_complex_image_turned_by_a_phase_is_the_real_one_turned():
+    y = np.tile(np.array([0, 0, 1, 1, 1, 1], np.float32), (4, 1))
+    seen = Inpainting(WHOLE.mask, has_complex_images=True)
+    for phase in (1, 1j, np.exp(0.7j)):
+        found = tv_reconstruct(seen, jnp.asarray(phase * y, jnp.complex64), weight=0.2, n_steps=400)
+        np.testing.assert_allclose(found.x[0], phase * np.array([0.1, 0.1, 0.95, 0.95, 0.95, 0.95]), atol=1e-3)
+        assert found.last_change < 1e-3
+        np.testing.assert_allclose(total_variation(found.x), 0.85 * 4, atol=1e-2)
+
+
+def test_the_adjoint_of_the_differences_of_complex_images():
+    random = np.random.default_rng(0)
+    x, q = (jax.device_put((random.normal(size=s) + 1j * random.normal(size=s)).astype(np.complex64)) for s in ((4, 6), (2, 4, 6)))
+    np.testing.assert_allclose(np.vdot(image_gradient(x), q), np.vdot(x, image_gradient_adjoint(q)), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -93,6 +93,12 @@ def test_an_entropic_map_tends_to_the_mean_and_to_the_assignment():
     assert float(unexplained_variance(jnp.asarray(little), jnp.asarray(y))) < 1
 
 
+def test_an_entropic_map_says_whether_its_coupling_is_solved():
+    x, y = jax.device_put(np.random.default_rng(0).normal(size=(2, 48, 2)).astype(np.float32))
+    assert entropic_map(x, y, epsilon=0.5).is_converged
+    assert not entropic_map(x, 2 * y, epsilon=1e-4, max_iterations=100).is_converged
+
+
 def test_unexplained_variance_of_the_constant_map_is_a_hundred():
     y = points(1)
     y, twice, constant = map(jnp.asarray, (y, 2 * y, np.broadcast_to(y.mean(axis=0), y.shape)))

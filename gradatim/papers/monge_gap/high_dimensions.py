@@ -32,6 +32,7 @@ def run_dimensions(config: Dimensions, session: Session, key: jax.Array) -> dict
     names = ("network", "fresh", "plain", "entropic", "gaussian", "constant")
     rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
     shares: list[np.ndarray] = []
+    converged: list[np.ndarray] = []
     trees: dict[str, xr.Dataset] = {}
     for dim, dim_key in zip(config.dimensions, jax.random.split(key, len(config.dimensions)), strict=True):
         is_last = dim == config.dimensions[-1]
@@ -47,6 +48,7 @@ def run_dimensions(config: Dimensions, session: Session, key: jax.Array) -> dict
         rows["network"].append(errors[arms.index(ours)])
         classical = session.once(f"maps in closed form, {dim} dimensions", lambda s=samples, o=optimal: _classical(config, s, o))
         shares.append(classical["entropic"])
+        converged.append(classical["converged"])
         rows["entropic"].append(classical["entropic"].min(axis=0))
         rows["gaussian"].append(classical["gaussian"])
         rows["constant"].append(classical["constant"])
@@ -61,7 +63,11 @@ def run_dimensions(config: Dimensions, session: Session, key: jax.Array) -> dict
             )
     variables = {name: (("dimension", "seed"), np.stack(values), {"units": "%"}) for name, values in rows.items()}
     trees["dimensions"] = xr.Dataset(
-        {**variables, "by_share": (("dimension", "share", "seed"), np.stack(shares), {"units": "%"})},
+        {
+            **variables,
+            "by_share": (("dimension", "share", "seed"), np.stack(shares), {"units": "%"}),
+            "converged": (("dimension", "share", "seed"), np.stack(converged), {"units": "1"}),
+        },
         {"dimension": list(config.dimensions), "share": list(config.entropic_shares)},
     )
     return trees
@@ -130,24 +136,24 @@ def _gaussian_maps(samples: Samples, pool: int) -> object:
 
 
 def _classical(config: Dimensions, samples: Samples, optimal: np.ndarray) -> dict[str, np.ndarray]:
-    """Errors of the entropic map at every share (share, seed), and of the Gaussian and the constant map (seed)."""
+    """Errors of the entropic map at every share and whether its coupling is solved (share, seed), of Gaussian and constant map (seed)."""
     shares, pool = jnp.asarray(config.entropic_shares, jnp.float32), config.training.pool
 
     @jax.jit
     def of_seed(x: jax.Array, y: jax.Array, held: jax.Array, best: jax.Array) -> tuple[jax.Array, ...]:
         scale = mean_cost(SQUARED_EUCLIDEAN, x, y)
 
-        def entropic(share: jax.Array) -> jax.Array:
+        def entropic(share: jax.Array) -> tuple[jax.Array, jax.Array]:
             found = entropic_map(x, y, epsilon=share * scale)
-            return unexplained_variance(jax.lax.map(found, held, batch_size=64), best)
+            return unexplained_variance(jax.lax.map(found, held, batch_size=64), best), found.is_converged
 
         constant = jnp.broadcast_to(y.mean(axis=0)[None], best.shape)
         gaussian = jax.vmap(gaussian_map(x, y))(held)
-        return jax.lax.map(entropic, shares), unexplained_variance(gaussian, best), unexplained_variance(constant, best)
+        return *jax.lax.map(entropic, shares), unexplained_variance(gaussian, best), unexplained_variance(constant, best)
 
     rows = [
         of_seed(*(jnp.asarray(part, jnp.float32) for part in parts))
         for parts in zip(samples.x[:, :pool], samples.y[:, :pool], samples.held_x, optimal, strict=True)
     ]
-    entropic, gaussian, constant = (np.stack([np.asarray(row[i], np.float64) for row in rows], axis=-1) for i in range(3))
-    return {"entropic": entropic, "gaussian": gaussian, "constant": constant}
+    names = ("entropic", "converged", "gaussian", "constant")
+    return {name: np.stack([np.asarray(row[i], np.float64) for row in rows], axis=-1) for i, name in enumerate(names)}

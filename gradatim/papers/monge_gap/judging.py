@@ -106,6 +106,8 @@ def _judge_dimensions(
         one = data.sel(dimension=dim)
         best = shares[int(np.argmin(one["by_share"].mean("seed").values))]
         edge = ", on the edge of its grid" if best in (shares[0], shares[-1]) else ""
+        unsolved = int((1 - one["converged"].sel(share=best)).sum())
+        edge += f", where {unsolved} of its {one.sizes['seed']} couplings are not solved to the tolerance" if unsolved else ""
         errors = ", ".join(f"{word} {float(one[name].mean()):.3g} %" for name, word in words.items())
         session.note(
             f"C7: unexplained variance in {dim} dimensions: {errors}; the entropic map's best ε is {best:g} of the mean cost{edge}"
