@@ -1,9 +1,14 @@
-"""Lines of many spectra, and a population's line with scatter: ours beside SciPy and optimistix; emcee in `peers/`.
+"""Lines of many spectra and of a real one, Voronoi bins, and a population's line with scatter: ours beside SciPy and optimistix.
+
+emcee, ppxf and vorbin run in `peers/`; what the last two find is compared with ours here.
 
 Every contestant fits the same Gaussians, integrated over channels, to the same noise, and is compared before it is timed.
 """
 
 import importlib.util
+import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +17,34 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
+from environments import python_of
 from scipy import optimize, special
 
-from gradatim.astro import HALPHA_COMPLEX, channel_edges, fit_lines, instrumental_dispersion, line_profiles
+from gradatim.astro import (
+    HALPHA_COMPLEX,
+    HBETA_COMPLEX,
+    channel_edges,
+    fit_lines,
+    instrumental_dispersion,
+    line_profiles,
+    voronoi_bin,
+)
 from gradatim.numerics import fit_scattered_line, scattered_line_posterior
 
-_spec = importlib.util.spec_from_file_location("population", Path(__file__).parent / "peers" / "population.py")
-assert _spec is not None
-assert _spec.loader is not None
-population = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(population)
+PEERS_FOLDER = Path(__file__).parent / "peers"
+
+
+def shared(name: str) -> Any:
+    """A module of the peers that all contestants share."""
+    spec = importlib.util.spec_from_file_location(name, PEERS_FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+population, spectral_lines = shared("population"), shared("spectral_lines")
 
 N_SPECTRA = 256
 WAVE = 6534.0 + 1.1 * np.arange(61)
@@ -30,6 +53,7 @@ INSTRUMENT = instrumental_dispersion(2700)
 LIGHT = 299_792.458
 LINES, POPULATION = f"lines of {N_SPECTRA} spectra", "posterior of a line with scatter, 25 points"
 LIKELIEST = "likeliest line with scatter, 25 points"
+SPECTRUM, BINS = "lines of an SDSS spectrum", "Voronoi bins of a SAURON map"
 AGREEMENT = 1e-3
 "Of a flux, relative: the least squares are the same, the stopping rules are not."
 
@@ -138,3 +162,43 @@ def test_posterior_of_a_line(benchmark: Any) -> None:
         ours = lambda: jax.block_until_ready(scattered_line_posterior(x, y, x_errors=x_errors, y_errors=y_errors))  # noqa: E731
         benchmark.extra_info.update({name: np.asarray(part).tolist() for name, part in ours()._asdict().items()})
         benchmark.pedantic(ours, rounds=20, warmup_rounds=2)
+
+
+@pytest.fixture(scope="module")
+def peers() -> Any:
+    """What ppxf and vorbin find."""
+    command = [python_of("sky"), str(PEERS_FOLDER / "sky_metallicity_gradients.py"), "--values"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_lines_of_a_real_spectrum(benchmark: Any, peers: Any) -> None:
+    benchmark.group, benchmark.param = SPECTRUM, "gradatim"
+    with jax.enable_x64(True):
+        parts = [(jnp.asarray(f)[None], jnp.asarray(w)[None], jnp.asarray(wave)) for wave, f, w in spectral_lines.parts()]
+
+        def ours() -> Any:
+            settings = {"redshift": spectral_lines.REDSHIFT, "resolving_power": None}
+            return [
+                jax.block_until_ready(fit_lines(wave, flux, weight, lines, **settings)).flux[0]
+                for (flux, weight, wave), lines in zip(parts, (HBETA_COMPLEX, HALPHA_COMPLEX), strict=True)
+            ]
+
+        off = np.concatenate([np.asarray(part) for part in ours()]) / np.array(peers["fluxes"]) - 1
+        benchmark.extra_info["furthest from ppxf [%]"] = 100 * float(np.abs(off).max())
+        # The same Gaussians beside the same continuum: three per cent is what surveys agree to.
+        assert np.abs(off).max() < 0.03
+        benchmark.pedantic(ours, rounds=20, warmup_rounds=2)
+
+
+def test_voronoi_bins(benchmark: Any, peers: Any) -> None:
+    benchmark.group, benchmark.param = BINS, "gradatim"
+    x, y, signal, noise = np.loadtxt(peers["table"]).T
+    ours = lambda: voronoi_bin(x, y, signal, noise, peers["target"])  # noqa: E731
+    found = ours()
+    joined = found.signal_to_noise[found.n_pixels > 1]
+    scatter = 100 * float(joined.std()) / peers["target"]
+    benchmark.extra_info.update({"bins": len(found.x), "scatter of signal to noise [%]": scatter})
+    assert abs(len(found.x) / peers["bins"] - 1) < 0.03
+    assert scatter < peers["scatter of signal to noise [%]"] + 1
+    benchmark.pedantic(ours, rounds=3, warmup_rounds=1)

@@ -8,6 +8,8 @@ from .beam_smearing import gaussian_aperture as gaussian_aperture
 from .beam_smearing import gaussian_beam as gaussian_beam
 from .beam_smearing import pixel_centres as pixel_centres
 from .beam_smearing import smeared_gradient as smeared_gradient
+from .block_bootstrap import BlockBootstrap as BlockBootstrap
+from .block_bootstrap import block_bootstrap as block_bootstrap
 from .deprojection import DiskCoordinates as DiskCoordinates
 from .deprojection import deproject as deproject
 from .deprojection import inclination_of as inclination_of
@@ -38,6 +40,9 @@ from .emission_lines import extract_lines as extract_lines
 from .emission_lines import fit_lines as fit_lines
 from .emission_lines import instrumental_dispersion as instrumental_dispersion
 from .emission_lines import line_profiles as line_profiles
+from .ionisation import BPT_CURVES as BPT_CURVES
+from .ionisation import BptClass as BptClass
+from .ionisation import bpt_class as bpt_class
 from .radial_gradient import RadialProfile as RadialProfile
 from .radial_gradient import radial_gradient as radial_gradient
 from .radial_gradient import radial_profile as radial_profile
@@ -45,6 +50,9 @@ from .strong_lines import CALIBRATIONS as CALIBRATIONS
 from .strong_lines import Calibration as Calibration
 from .strong_lines import LogRatio as LogRatio
 from .strong_lines import Metallicity as Metallicity
+from .strong_lines import abundance_range as abundance_range
 from .strong_lines import line_index as line_index
 from .strong_lines import log_flux_ratio as log_flux_ratio
 from .strong_lines import metallicity as metallicity
+from .voronoi_binning import VoronoiBins as VoronoiBins
+from .voronoi_binning import voronoi_bin as voronoi_bin

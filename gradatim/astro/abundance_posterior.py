@@ -14,7 +14,7 @@ from gradatim.numerics.checks import is_known
 
 from .dust import CASE_B, TOTAL_TO_SELECTIVE, Curve, attenuation_curve
 from .emission_lines import HALPHA, HBETA
-from .strong_lines import CALIBRATIONS, line_index
+from .strong_lines import CALIBRATIONS, abundance_range, line_index
 
 WAVELENGTHS = {"Hβ": HBETA, "[O III]": 5008.24, "Hα": HALPHA, "[N II]": 6585.27}
 "The lines that are taken, in this order; at rest in vacuum, Å."
@@ -39,7 +39,7 @@ def infer_metallicity(
     o3n2: str = "c20-o3n2",
     curve: Curve = "calzetti00",
     probabilities: tuple[float, ...] = (0.16, 0.5, 0.84),
-    metallicity_range: tuple[float, float] = (7.65, 8.85),
+    metallicity_range: tuple[float, float] | None = None,
     n_metallicities: int = 121,
     attenuation_range: tuple[float, float] = (0.0, 4.0),
     n_attenuations: int = 161,
@@ -53,10 +53,12 @@ def infer_metallicity(
     little to Z: it is dust that it tells.
 
     **Arguments:** `fluxes` and `errors` > 0, in the order above; an infinite error leaves a line out; `n2`, `o3n2`: calibrations of these
-    indices; `curve` of the dust; `probabilities` of the quantiles; `metallicity_range`: within that of
-    both calibrations; `attenuation_range`: at least 0; a grid coarser than what the lines tell blurs it.
+    indices; `curve` of the dust; `probabilities` of the quantiles, in [0, 1]; `metallicity_range`: within that of both calibrations, which
+    it is by default (see [`abundance_range`][gradatim.astro.abundance_range]); `attenuation_range`: from at least 0; both ascend;
+    `n_metallicities`, `n_attenuations` ≥ 2: a grid coarser than what the lines tell blurs it.
 
-    **Raises:** `ValueError` for errors that are not positive or calibrations of another index.
+    **Raises:** `ValueError` for errors that are not positive or leave out every line, calibrations of another index, and ranges,
+    probabilities or sizes out of range.
 
     >>> from gradatim.astro import line_index
     >>> z = jnp.asarray(8.5)
@@ -69,9 +71,23 @@ def infer_metallicity(
         if name not in CALIBRATIONS or CALIBRATIONS[name].index != index:
             allowed = ", ".join(key for key, rule in CALIBRATIONS.items() if rule.index == index)
             raise ValueError(f"the calibration of {index} must be one of {allowed}, got {name!r}")
-    if is_known(errors) and not (np.asarray(errors) > 0).all():
-        raise ValueError(f"errors must be positive, got {errors}")
-    at, ranges = (jnp.asarray(part, fluxes.dtype) for part in (probabilities, (*metallicity_range, *attenuation_range)))
+    if is_known(errors) and not ((np.asarray(errors) > 0).all() and np.isfinite(errors).any()):
+        raise ValueError(f"errors must be positive and one of them finite, got {errors}")
+    lows, highs = zip(*(abundance_range(name) for name in (n2, o3n2)), strict=True)
+    known = max(lows), min(highs)
+    span = known if metallicity_range is None else metallicity_range
+    if not known[0] <= span[0] < span[1] <= known[1]:
+        raise ValueError(
+            f"metallicity_range must ascend within [{known[0]:.4g}, {known[1]:.4g}], for which {n2} and {o3n2} were both made, got {span}"
+        )
+    if not 0 <= attenuation_range[0] < attenuation_range[1]:
+        raise ValueError(f"attenuation_range must ascend from at least 0, got {attenuation_range}")
+    for name, size in (("n_metallicities", n_metallicities), ("n_attenuations", n_attenuations)):
+        if size < 2:
+            raise ValueError(f"{name} must be at least 2, got {size}")
+    if not all(0 <= p <= 1 for p in probabilities):
+        raise ValueError(f"probabilities must lie in [0, 1], got {probabilities}")
+    at, ranges = (jnp.asarray(part, fluxes.dtype) for part in (probabilities, (*span, *attenuation_range)))
     return _infer(fluxes, errors, at, ranges, n2, o3n2, curve, (n_metallicities, n_attenuations))
 
 
@@ -87,6 +103,7 @@ def _infer(
     sizes: tuple[int, int],
 ) -> AbundancePosterior:
     dtype, (n_metallicities, n_attenuations) = fluxes.dtype, sizes
+    fluxes = jnp.where(jnp.isfinite(errors), fluxes, 0.0)
     z, dust = (jnp.linspace(ranges[i], ranges[i + 1], n, dtype=dtype) for i, n in ((0, n_metallicities), (2, n_attenuations)))
     low, high = (line_index(z, name).value for name in (n2, o3n2))
     ratios = jnp.stack([jnp.ones_like(z), 10 ** (high + low), jnp.full_like(z, CASE_B), CASE_B * 10**low], axis=1)

@@ -68,6 +68,12 @@ def line_surfaces(disk: ThinDisk, plane: DiskPlane, calibration: str) -> Float[A
     """Hα and [N II] 6585 of each pixel, before any beam: [N II]/Hα is what the calibration gives Z₀ + g r.
 
     **Raises:** `ValueError` for a calibration of another ratio.
+
+    >>> one = jnp.ones(())
+    >>> plane = DiskPlane(jnp.array([[0.0, 2.0]]), jnp.zeros((1, 2)), one)
+    >>> halpha, nitrogen = line_surfaces(ThinDisk(one, one, 8.33 * one, 0 * one, one, one, one), plane, "pp04-n2")
+    >>> print(f"{nitrogen[0, 0] / halpha[0, 0]:.2f} {halpha[0, 1]:.3f}")
+    0.10 0.135
     """
     check_n2(calibration)
     halpha = disk.brightness * jnp.exp(-plane.radius / disk.scale_length)
@@ -76,13 +82,26 @@ def line_surfaces(disk: ThinDisk, plane: DiskPlane, calibration: str) -> Float[A
 
 
 def line_of_sight_velocity(disk: ThinDisk, plane: DiskPlane) -> Float[Array, "y x"]:
-    """V(r) sin i cos φ, km/s: odd about the minor axis."""
+    """V(r) sin i cos φ, km/s: odd about the minor axis.
+
+    >>> one = jnp.ones(())
+    >>> plane = DiskPlane(jnp.ones((1, 2)), jnp.array([[1.0, -1.0]]), jnp.pi / 2 * one)
+    >>> [round(float(v), 1) for v in line_of_sight_velocity(ThinDisk(one, one, one, one, 200 * one, one, one), plane)[0]]
+    [100.0, -100.0]
+    """
     rotation = disk.speed * (2 / np.pi) * jnp.arctan(plane.radius / disk.turnover)
     return rotation * jnp.sin(plane.inclination) * plane.cosine
 
 
 def moments(disk: ThinDisk, plane: DiskPlane, beam: Beam) -> Moments:
-    """Mean velocity and dispersion of Hα through a beam: σ² = ⟨v² + σ₀²⟩ - ⟨v⟩², weighted by the light of each place in the beam."""
+    """Mean velocity and dispersion of Hα through a beam: σ² = ⟨v² + σ₀²⟩ - ⟨v⟩², weighted by the light of each place in the beam.
+
+    >>> one, both_pixels = jnp.ones(()), Beam(jnp.ones((1, 1)), jnp.full((1, 2), 0.5))
+    >>> plane = DiskPlane(jnp.ones((1, 2)), jnp.array([[1.0, -1.0]]), jnp.pi / 2 * one)
+    >>> seen = moments(ThinDisk(one, one, one, one, 200 * one, one, 50 * one), plane, both_pixels)
+    >>> print(f"{seen.velocity[0, 0]:.0f} {seen.dispersion[0, 0]:.1f}")  # rotates by ±100 km/s within the beam
+    0 111.8
+    """
     halpha = disk.brightness * jnp.exp(-plane.radius / disk.scale_length)
     v = line_of_sight_velocity(disk, plane)
     flux, first, second = beam(jnp.stack([halpha, halpha * v, halpha * (v**2 + disk.dispersion**2)]))
@@ -119,7 +138,12 @@ def disk_cube(
 
 
 def rotation_over_dispersion(disk: ThinDisk, radius: Float[Array, ""]) -> Float[Array, ""]:
-    """V(r)/σ₀: above 1 a disc, below it motions that are not ordered."""
+    """V(r)/σ₀: above 1 a disc, below it motions that are not ordered.
+
+    >>> one = jnp.ones(())
+    >>> print(f"{rotation_over_dispersion(ThinDisk(one, one, one, one, 200 * one, one, 50 * one), one):.1f}")
+    2.0
+    """
     return disk.speed * (2 / np.pi) * jnp.arctan(radius / disk.turnover) / disk.dispersion
 
 

@@ -107,6 +107,11 @@ def line_profiles(
 
     **Arguments:** `edges` l of the channels, Å, ascending; `velocity` v and `dispersion` σ ≥ 0, km/s; `redshift` z; `instrument`: the
     instrument's dispersion σ_inst, km/s (0 where σ is to contain it).
+
+    >>> edges, still = channel_edges(jnp.arange(6500.0, 6620.0)), jnp.zeros(())
+    >>> profiles = line_profiles(edges, HALPHA_COMPLEX, still, still + 50.0, instrument=47.0)
+    >>> [round(float(flux), 3) for flux in profiles.sum(axis=0)]  # [N II] holds its fainter line too: 1 + 1/3.05
+    [1.0, 1.328]
     """
     return _profiles(edges, *_arrays(lines, edges.dtype), velocity, dispersion, jnp.asarray(redshift, edges.dtype), instrument)
 
@@ -164,6 +169,7 @@ def extract_lines(
 def _extract(wavelength: Array, flux: Array, ivar: Array, velocity: Array, dispersion: Array, shapes: tuple[Array, ...]) -> LineFluxes:
     edges, (rest, shares, redshift, instrument) = channel_edges(wavelength), shapes
     n = shares.shape[1]
+    flux = _weighed(flux, ivar)
 
     def one(y: Array, w: Array, v: Array, s: Array) -> LineFluxes:
         coefficients, _, covariance = _project(_profiles(edges, rest, shares, v, s, redshift, instrument), y, w)
@@ -229,6 +235,11 @@ def _check(wavelength: Array, flux: Array, inverse_variance: Array) -> None:
         raise ValueError(f"inverse_variance must be at least 0, got a minimum of {np.min(inverse_variance)}")
 
 
+def _weighed(flux: Array, ivar: Array) -> Array:
+    """Zero in bad channels, whose fluxes need not be numbers: NaN times a weight of zero is NaN."""
+    return jnp.where(ivar > 0, flux, 0.0)
+
+
 def _project(profiles: Array, y: Array, w: Array) -> tuple[Array, Array, Array]:
     """Fluxes and continuum that fit best, what they add up to, and their covariance."""
     n, dtype = y.shape[0], y.dtype
@@ -243,6 +254,7 @@ def _project(profiles: Array, y: Array, w: Array) -> tuple[Array, Array, Array]:
 def _fit(wavelength: Array, flux: Array, ivar: Array, starts: Array, shapes: tuple[Array, ...], n_steps: int) -> LineFit:
     edges, (rest, shares, redshift, instrument) = channel_edges(wavelength), shapes
     n_groups, furthest = shares.shape[1], jnp.asarray([150.0, 1.0], flux.dtype)
+    flux = _weighed(flux, ivar)
 
     def one(y: Array, w: Array) -> LineFit:
         root = jnp.sqrt(w)

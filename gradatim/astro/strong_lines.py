@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 SOLAR = 8.69
@@ -130,6 +131,21 @@ def _line_index(abundance: Array, rule: Calibration) -> LogRatio:
     return LogRatio(*_root(lambda index: _polynomial(rule, index), abundance, rule.low, rule.high))
 
 
+def abundance_range(calibration: str) -> tuple[float, float]:
+    """The least and the greatest abundance that a calibration was made for.
+
+    **Raises:** `ValueError` for a name that is not in `CALIBRATIONS`.
+
+    >>> "{:.3f} {:.3f}".format(*abundance_range("pp04-n2"))
+    '7.475 8.729'
+    """
+    rule = _calibration(calibration)
+    if rule.gives == "index" or rule.range_of == "abundance":
+        return rule.low, rule.high
+    low, high = sorted(float(np.polynomial.Polynomial(rule.coefficients)(end)) for end in (rule.low, rule.high))
+    return low, high
+
+
 def _calibration(name: str) -> Calibration:
     if name not in CALIBRATIONS:
         raise ValueError(f"calibration must be one of {', '.join(CALIBRATIONS)}, got {name!r}")
@@ -143,7 +159,9 @@ def _polynomial(rule: Calibration, x: Array) -> Array:
 def _root(fn: Callable[[Array], Array], target: Array, low: float, high: float) -> tuple[Array, Array]:
     """Where a monotonic function takes a value, by halving; one step of Newton from there carries the derivative."""
     ends = fn(jnp.asarray([low, high], jnp.result_type(target)))
-    is_inside = (target >= ends.min()) & (target <= ends.max())
+    # The ends themselves lie inside, however they were rounded.
+    slack = 8 * jnp.finfo(ends.dtype).eps * jnp.abs(ends).max()
+    is_inside = (target >= ends.min() - slack) & (target <= ends.max() + slack)
     rises = ends[1] > ends[0]
 
     def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:

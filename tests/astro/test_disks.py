@@ -113,7 +113,8 @@ def test_disc_comes_back_through_the_beam_and_its_errors_are_the_scatter(seen):
     # What is left out may be anything.
     clean = Moments(clean.flux, clean.velocity.at[0, 0].set(jnp.inf), clean.dispersion)
     broken = Moments(moment.flux, moment.velocity.at[0, 0].set(jnp.nan), moment.dispersion)
-    gradient, rotation = fits(start, plane, beam, flux, error, broken, clean)
+    holes = flux.at[1, 3, 4].set(jnp.nan), error.at[1, 3, 4].set(jnp.inf)
+    gradient, rotation = fits(start, plane, beam, *holes, broken, clean)
     assert gradient.is_valid and rotation.is_valid and gradient.chi_squared < 1e-6 and rotation.chi_squared < 1e-6
     truth = disk()
     assert abs(gradient.disk.gradient - truth.gradient) < 1e-6 and abs(gradient.disk.central_metallicity - 8.4) < 1e-6

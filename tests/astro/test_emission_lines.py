@@ -51,11 +51,11 @@ def test_errors_are_the_scatter_and_the_instrument_can_stay_in_the_width(truth):
     one = [jax.device_put(np.broadcast_to(np.asarray(part)[0], part.shape)) for part in truth]
     flux = np.asarray(spectra(*one)) + noise * np.random.default_rng(1).normal(size=(N, WAVE.size))
     weights = np.full(flux.shape, noise**-2)
-    # One channel is bad, and far off.
-    flux[:, 3], weights[:, 3] = 1e3, 0.0
+    # Two channels are bad: one far off, one without a number.
+    flux[:, 3], flux[:, 40], weights[:, [3, 40]] = 1e3, np.nan, 0.0
     fit = fit_lines(jax.device_put(WAVE), jax.device_put(flux), jax.device_put(weights), HALPHA_COMPLEX, resolving_power=None)
     fit, one = jax.tree.map(np.asarray, (fit, one))
-    assert fit.is_valid.all() and abs(fit.chi_squared.mean() / (WAVE.size - 7) - 1) < 0.1
+    assert fit.is_valid.all() and abs(fit.chi_squared.mean() / (WAVE.size - 8) - 1) < 0.1
     width = np.hypot(one[1][0], INSTRUMENT)
     for found, error, true in (
         (fit.flux[:, 0], fit.flux_error[:, 0], one[2][0, 0]),
@@ -80,6 +80,15 @@ def test_oracle_error_of_an_isolated_line_of_known_place_and_width():
     assert abs(found.flux[0, 0] - 7) < 1e-9
     # The continuum beside it takes about s/range more.
     assert abs(found.flux_error[0, 0] / (np.sqrt(2 * np.sqrt(np.pi) * s / 0.5) * noise * 0.5) - 1) < 0.02
+
+
+def test_channels_of_no_weight_may_be_anything(truth):
+    flux = spectra(*truth)
+    weights = jnp.ones_like(flux).at[:, 7].set(0.0)
+    known = {"velocity": truth[0], "dispersion": truth[1], "resolving_power": 2700}
+    for value in (jnp.nan, jnp.inf, 1e3):
+        found = extract_lines(jnp.asarray(WAVE), flux.at[:, 7].set(value), weights, HALPHA_COMPLEX, **known)
+        assert np.allclose(found.flux, truth[2], rtol=1e-6)
 
 
 def test_known_profiles_give_fluxes_where_a_search_settles_on_the_noise(truth):

@@ -106,6 +106,26 @@ def test_a_ring_without_light_is_left_out():
     assert np.isfinite(radial_gradient(profile).slope)
 
 
+def rings_of(fluxes, errors):
+    radius = jnp.array([0.5, 0.6, 1.5, 2.5])
+    return radial_profile(fluxes, errors, radius, edges=jnp.arange(4.0), calibration="pp04-n2")
+
+
+def test_a_masked_pixel_is_left_out_and_leaves_the_other_rings_alone():
+    fluxes, errors = jnp.array([[4.0, 3.0, 2.0, 1.0], [1.0, 0.7, 0.4, 0.1]]), jnp.full((2, 4), 0.01)
+    whole = rings_of(fluxes, errors)
+    bare = radial_profile(fluxes[:, 1:], errors[:, 1:], jnp.array([0.6, 1.5, 2.5]), edges=jnp.arange(4.0), calibration="pp04-n2")
+    # Masked in one line is masked in both: a ratio of sums over different pixels is none.
+    for row in (0, 1):
+        for value in (jnp.nan, jnp.inf, 9.0):
+            masked = rings_of(fluxes.at[row, 0].set(value), errors.at[row, 0].set(jnp.inf))
+            assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-12), masked, bare)), (row, value)
+    # A number that is missing without a mask spoils its own ring and no other.
+    broken = rings_of(fluxes.at[1, 2].set(jnp.nan), errors)
+    assert broken.is_valid.tolist() == [True, False, True] and np.isinf(broken.standard_error[1])
+    assert np.allclose(broken.metallicity[jnp.array([0, 2])], whole.metallicity[jnp.array([0, 2])], rtol=1e-12)
+
+
 def seen_lines(z, av):
     n2, o3n2 = 10 ** line_index(jnp.asarray(z), "c20-n2").value, 10 ** line_index(jnp.asarray(z), "c20-o3n2").value
     bare = jnp.stack([jnp.ones(()), o3n2 * n2, jnp.asarray(2.86), 2.86 * n2])
@@ -126,6 +146,26 @@ def test_posterior_finds_abundance_and_dust():
     assert abs(loose.metallicity[1] - found.metallicity[1]) < 0.03
 
 
+def test_a_line_that_is_left_out_may_be_anything():
+    fluxes = seen_lines(8.4, 1.0)
+    errors = (0.01 * fluxes).at[1].set(jnp.inf)
+    for value in (jnp.nan, -5.0):
+        found = infer_metallicity(fluxes.at[1].set(value), errors)
+        assert np.allclose(found.metallicity, infer_metallicity(fluxes, errors).metallicity, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("n2", "o3n2", "low", "high"), [
+    ("c20-n2", "c20-o3n2", 7.65, 8.85), ("pp04-n2", "pp04-o3n2", 8.122, 8.729), ("pp04-n2-cubic", "b18-o3n2", 7.8, 8.4),
+    ("pp04-n2-cubic", "m13-o3n2", 8.1692, 8.7684),
+])  # fmt: skip
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_abundances_run_over_what_both_calibrations_know(n2, o3n2, low, high, dtype):
+    fluxes = jnp.asarray(np.array([1.0, 3.0, 3.2, 0.4]), dtype)
+    found = infer_metallicity(fluxes, 0.05 * fluxes, n2=n2, o3n2=o3n2)
+    assert np.allclose([found.metallicities[0], found.metallicities[-1]], [low, high], atol=1e-5)
+    assert np.isfinite(found.density).all() and np.isfinite(found.metallicity).all()
+
+
 @given(st.floats(-1.5, -0.35))
 def test_an_index_and_its_abundance_are_inverse(index):
     with jax.enable_x64(True):
@@ -140,6 +180,29 @@ def test_an_index_and_its_abundance_are_inverse(index):
         (lambda: attenuation_curve(jnp.ones(1), "smc"), "curve must be 'ccm89' or 'calzetti00', got 'smc'"),
         (lambda: attenuation_curve(jnp.ones(1), "ccm89"), "wavelength must lie between 3031 and 33333 Å for ccm89"),
         (lambda: infer_metallicity(jnp.ones(4), jnp.zeros(4)), "errors must be positive"),
+        (lambda: infer_metallicity(jnp.ones(4), jnp.full(4, jnp.inf)), "errors must be positive and one of them finite"),
+        (
+            lambda: infer_metallicity(jnp.ones(4), jnp.ones(4), n2="pp04-n2-cubic", metallicity_range=(7.1, 9.2)),
+            r"metallicity_range must ascend within \[7.65, 8.85\], .* pp04-n2-cubic and c20-o3n2 .*, got \(7.1, 9.2\)",
+        ),
+        (
+            lambda: infer_metallicity(jnp.ones(4), jnp.ones(4), metallicity_range=(8.5, 8.0)),
+            r"metallicity_range must ascend within \[7.65, 8.85\].*got \(8.5, 8.0\)",
+        ),
+        (
+            lambda: infer_metallicity(jnp.ones(4), jnp.ones(4), attenuation_range=(-1.0, 4.0)),
+            r"attenuation_range must ascend from at least 0, got \(-1.0, 4.0\)",
+        ),
+        (
+            lambda: infer_metallicity(jnp.ones(4), jnp.ones(4), attenuation_range=(2.0, 1.0)),
+            r"attenuation_range must ascend from at least 0, got \(2.0, 1.0\)",
+        ),
+        (lambda: infer_metallicity(jnp.ones(4), jnp.ones(4), n_metallicities=1), "n_metallicities must be at least 2, got 1"),
+        (lambda: infer_metallicity(jnp.ones(4), jnp.ones(4), n_attenuations=0), "n_attenuations must be at least 2, got 0"),
+        (
+            lambda: infer_metallicity(jnp.ones(4), jnp.ones(4), probabilities=(0.5, 1.5)),
+            r"probabilities must lie in \[0, 1\], got \(0.5, 1.5\)",
+        ),
         (
             lambda: infer_metallicity(jnp.ones(4), jnp.ones(4), n2="c20-o3n2"),
             "the calibration of N2 must be one of pp04-n2, .*, got 'c20-o3n2'",
@@ -147,6 +210,10 @@ def test_an_index_and_its_abundance_are_inverse(index):
         (
             lambda: radial_profile(jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones(3), edges=jnp.zeros(2), calibration="pp04-n2"),
             "edges must ascend",
+        ),
+        (
+            lambda: radial_profile(jnp.ones((2, 3)), jnp.ones((2, 3)), jnp.ones(3), edges=jnp.arange(2.0), calibration="pp04-o3n2"),
+            "calibration must be one of pp04-n2, .*, got 'pp04-o3n2'",
         ),
     ],
 )

@@ -41,6 +41,10 @@ def test_entropy_falls_and_small_waves_grow_as_theory_says(findings):
     )
 
 
+def test_signals_follow_the_root_of_the_time_scale(findings):
+    assert abs(findings[0].measures["C4.signal_joint_order"].value - 0.5) < 0.12
+
+
 def test_two_dimensions_agree_with_one(findings):
     found, notes = findings
     assert float(found.data["rates/square"]["distance_from_interval"]) < 1e-8

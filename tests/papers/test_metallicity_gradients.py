@@ -30,7 +30,7 @@ def smoke():
 def test_every_part_is_measured_or_said_to_be_beyond_reach(smoke):
     claims = read_paper(TOML).claims
     parts = {f"{claim.id}.{part.name}" for claim in claims for part in claim.parts}
-    assert set(smoke[0].measures) == parts and not smoke[0].untested
+    assert set(smoke[0].measures) | set(smoke[0].untested) == parts and not set(smoke[0].measures) & set(smoke[0].untested)
     assert [claim.id for claim in claims if claim.untested] == ["C5"]
 
 
@@ -53,6 +53,10 @@ def test_lines_of_a_real_galaxy_are_those_of_the_survey_that_took_it(smoke):
 
 
 def test_trap_nobody_takes_the_simulation_for_the_sky(smoke):
+    verdicts = {claim.id: claim.judge(smoke[0].measures, "laptop", smoke[0].untested) for claim in read_paper(TOML).claims}
+    # Whatever the chain finds in what it was given, nothing that is said of the survey's galaxies holds by it.
+    assert all(verdicts[name]["verdict"] != "holds" for name in ("C2", "C3", "C4", "C5"))
+    assert all("not available" in reason for reason in smoke[0].untested.values())
     assert any("not the sky" in note and "were not available" in note for note in smoke[1].notes)
     assert any("not what keeps gradients alive" in note for note in smoke[1].notes)
 

@@ -8,7 +8,7 @@ import gradatim.papers
 from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import thermodynamic_forcing
-from gradatim.papers.thermodynamic_forcing import boxes
+from gradatim.papers.thermodynamic_forcing import boxes, whistlers
 from gradatim.physics import plasma
 
 
@@ -69,6 +69,24 @@ def test_waves_are_counted_by_helicity_and_without_the_noise_of_the_grid():
     seen = {"negative": np.array([[[1.0, 2.0, 500.0]]]), "positive": np.array([[[0.1, 0.2, 500.0]]])}
     run = boxes.Run(arm, seen, np.array([0.5, 3.9, 30.0]), plasma.Vector(0.0, 0.0, 0.0), scales)
     assert np.allclose([run.energy("negative"), run.energy("positive")], np.reshape([3.0, 0.3], (2, 1, 1)) / (2 * 0.1 / 40))
+
+
+def test_anisotropy_is_told_in_units_of_one_over_beta():
+    arm = boxes.arms(thermodynamic_forcing.Boxes())[3]
+    seen = {"parallel": np.array([[1.1, 1.0]]), "perpendicular": np.array([[0.95, 1.0]])}
+    run = boxes.Run(arm, seen, np.ones(1), plasma.Vector(0.0, 0.0, 0.0), plasma.PlasmaScales(0.1, 40.0))
+    assert np.allclose(run.delta_beta, [[-0.15 * 40, 0.0]])
+
+
+def test_oracle_foldings_of_a_steady_drive_are_its_rate_times_time():
+    # Fastest wave at η β = 3: K = 0.780, γ β / Ω = 0.3284; at K = 2 it is damped, which noise is not.
+    time = np.linspace(0, 10, 11)
+    found = whistlers.foldings(np.array([0.78, 2.0]), time, 40.0, heat_flux=np.full(11, 3.0), anisotropy=np.zeros(11))
+    assert np.allclose(found[:, 0], 2 * 0.3284 / 40 * time, rtol=1e-3) and (found[:, 1] == 0).all()
+    assert abs(whistlers.fastest(3.0) - 0.780) < 0.005
+    # Anisotropy of the firehose's sign holds whistlers back.
+    stilled = whistlers.foldings(np.array([0.78]), time, 40.0, heat_flux=np.full(11, 3.0), anisotropy=np.full(11, -6.0))
+    assert (stilled == 0).all()
 
 
 def test_arms_differ_in_one_thing_at_a_time():

@@ -43,6 +43,7 @@ def run_rates(whole: Config, session: Session) -> Findings:
         "C3.signal_order_well_prepared": _range([well.order("attractant"), well.order("signal")], "both signals"),
         "C4.joint_order": both.order("cells"),
         "C4.spreading_order": spread.order("cells"),
+        "C4.signal_joint_order": _range([both.order("attractant"), both.order("signal")], "both signals"),
     }
     data = {f"rates/{name}": study.dataset() for name, study in {"ill": ill, "well": well, "joint": both, "spreading": spread}.items()}
     data["rates/ball"] = _ball(config, session)

@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.astro import HALPHA_COMPLEX, HBETA_COMPLEX, balmer_decrement, fit_lines, infer_metallicity
+from gradatim.astro import (
+    HALPHA_COMPLEX,
+    HBETA_COMPLEX,
+    balmer_decrement,
+    bpt_class,
+    fit_lines,
+    infer_metallicity,
+    log_flux_ratio,
+)
 from gradatim.datasets import DatasetError, Provenance
 from gradatim.lab import Session
 
@@ -70,7 +78,7 @@ def run_spectrum(session: Session) -> dict[str, xr.Dataset]:
         "C1: the galaxy is SHOC 579, with an Hα of a thousand Å equivalent width and a signal to noise that shows wings beyond any "
         f"Gaussian: χ² per channel is {data['chi_squared'][0]:.0f} and {data['chi_squared'][1]:.0f}, and the fluxes differ by more than "
         f"their errors; colour excess from the Balmer lines {data['excess']:.3f} mag (Calzetti), 12 + log(O/H) {middle:.2f} [{low:.2f}, "
-        f"{high:.2f}]"
+        f"{high:.2f}]; by the curve of Kauffmann et al. its lines are those of {'an active nucleus' if data['active'] else 'young stars'}"
     )
     return {"lines": lines, "spectrum": spectrum}
 
@@ -109,8 +117,10 @@ def _fits(table: np.ndarray) -> dict[str, np.ndarray | float]:
     flux, error = np.concatenate(fluxes), np.concatenate(errors)
     posterior = infer_metallicity(jnp.asarray(flux), jnp.asarray(error), attenuation_range=(0.0, 1.6))
     excess = balmer_decrement(jnp.asarray(flux[2]), jnp.asarray(flux[0]), "calzetti00").colour_excess
+    o3, n2 = (log_flux_ratio(*(jnp.asarray(flux[i]) for i in pair)).value for pair in ((1, 0), (3, 2)))
     return {
         "flux": flux,
+        "active": bool(bpt_class(n2, o3, curve="kauffmann03").is_active),
         "error": error,
         "chi_squared": np.array(chi),
         "wavelength": np.stack(waves),

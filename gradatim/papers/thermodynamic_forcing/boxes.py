@@ -18,9 +18,12 @@ from gradatim.physics import plasma
 from .config import Boxes
 from .gas import step
 from .traced import traced
+from .whistlers import fastest, foldings
 
 LARGEST = 4.0
 "k ρₑ up to which the waves are counted: the noise of the grid lies far above."
+FIREHOSE = -1.4
+"Δβ below which the oblique electron firehose grows, about, by A. F. A. Bott, S. C. Cowley & A. A. Schekochihin, J. Plasma Phys. (2024)."
 WINDOW = (0.2, 0.6)
 "η between which the heat flux is compared with its linear growth."
 
@@ -81,6 +84,12 @@ class Run(NamedTuple):
     def ratio(self) -> np.ndarray:
         """p_∥ / p_⊥."""
         return self.seen["parallel"] / self.seen["perpendicular"]
+
+    @property
+    def delta_beta(self) -> np.ndarray:
+        """Δ β, Δ = (p_⊥ - p_∥) / p."""
+        across, along = self.seen["perpendicular"], self.seen["parallel"]
+        return 3 * (across - along) / (along + 2 * across) * self.arm.beta
 
     def energy(self, helicity: str) -> np.ndarray:
         """Of the waves that are counted, in B₀²."""
@@ -229,7 +238,7 @@ def run_boxes(config: Boxes, session: Session, key: Array) -> Findings:
     heat = runs["heat_along"]
     free = _unscattered(config, session, heat.arm, key)
     end, late = slice(-max(config.looks // 30, 1), None), slice(-max(config.looks // 3, 1), None)
-    measures = _whistlers(config, session, runs, free, end) | _firehose(runs["shear_across"], end, late)
+    measures = _whistlers(config, session, runs, free, end) | _firehose(session, runs["shear_across"], end, late)
     both, alone = runs["both_across"], runs["heat_across"]
     middle = np.abs(both.time / both.time[-1] - 2 / 3) <= max(1 / 60, 0.6 / config.looks)
     energies = [run.energy("positive") + run.energy("negative") for run in (both, alone)]
@@ -247,6 +256,11 @@ def run_boxes(config: Boxes, session: Session, key: Array) -> Findings:
     shear = runs["shear_across"]
     affine = shear.ratio[:, 0].mean() * np.exp(2 * config.shear * shear.time)
     data["shear_across"]["unchecked"] = ("time", affine, {"units": "1"})
+    data["heat_along"]["linear_growth"] = (
+        ("time", "wavenumber"),
+        _foldings(config, heat, 0 * heat.time).astype(np.float32),
+        {"units": "1"},
+    )
     data["without_waves"] = xr.Dataset(
         {
             "heat_flux": (("seed", "time"), free, {"units": "n T v_th"}),
@@ -272,8 +286,19 @@ def _whistlers(config: Boxes, session: Session, runs: dict[str, Run], free: np.n
         f"at the end, η = {eta[-1]:.2f}, the heat flux is {with_waves:.3f} of its linear growth, {slope:.3f} η, and that of the same "
         f"particles without waves {without:.3f} of it: the force itself, runaways and the cap bend it too"
     )
-    fastest = float(_fastest(0.5 * slope / 1.25 * eta[-1] * config.beta))
-    session.note(f"linear theory's fastest whistler for half the final drive has k ρₑ = {fastest:.2f}")
+    counted = heat.wavenumber <= LARGEST
+    noise, waves = (run.seen["negative"][:, end].mean((0, 1))[counted] for run in (quiet, heat))
+    own = heat.delta_beta.mean(0)
+    plain, stilled = (_foldings(config, heat, part)[end].mean(0)[counted] for part in (0 * own, own))
+    found, predicted, with_own = (np.log(part.sum() / noise.sum()) for part in (waves, noise * np.exp(plain), noise * np.exp(stilled)))
+    session.note(
+        f"the whistlers' energy ends {found:.1f} e-foldings above the noise of a box without force; linear theory's ∫ 2 γ dt gives "
+        f"{predicted:.1f}, and {with_own:.1f} with the pressure anisotropy that the force makes as well, at the end Δβ = "
+        f"{own[end].mean():.0f}"
+    )
+    session.note(
+        f"linear theory's fastest whistler for half the final drive has k ρₑ = {fastest(0.5 * slope / 1.25 * eta[-1] * config.beta):.2f}"
+    )
     errors = {run.arm.name: _early_error(config, run) for run in (heat, low)}
     session.note(
         f"early heat flux, relative distance from linear growth: {errors['heat_along'].mean():.3f} at beta {config.beta:g}, "
@@ -301,25 +326,31 @@ def _slope(config: Boxes) -> float:
     return float(plasma.heat_flux_growth(config.theta))
 
 
-def _firehose(run: Run, end: slice, late: slice) -> dict[str, Measure]:
+def _foldings(config: Boxes, run: Run, anisotropy: np.ndarray) -> np.ndarray:
+    """Of the waves that are counted, by linear theory, with η as the heat flux's slope has it."""
+    drive = _slope(config) / 1.25 * run.eta(config) * run.arm.beta
+    found = foldings(run.wavenumber, run.time, run.arm.beta, heat_flux=drive, anisotropy=anisotropy)
+    return np.where(run.wavenumber <= LARGEST, found, 0.0)
+
+
+def _firehose(session: Session, run: Run, end: slice, late: slice) -> dict[str, Measure]:
     peak, last = run.ratio.max(1), run.ratio[:, end].mean(1)
+    mean = run.delta_beta.mean(0)
+    crossed = run.time[mean < FIREHOSE]
+    if crossed.size:
+        energy = (run.energy("positive") + run.energy("negative")).mean(0)[mean < FIREHOSE]
+        session.note(
+            f"the velocity gradient takes Δβ through {FIREHOSE:g} at Ωt = {crossed[0]:.0f}, where the waves hold {energy[0]:.3f} B₀², and "
+            f"to {mean.min():.1f}; at the end they hold {energy[-1]:.2f} B₀² and Δβ is {mean[end].mean():.1f}: under so strong "
+            "a gradient the anisotropy runs ahead of them"
+        )
     helicities = [run.energy(name)[:, late].mean(1) for name in ("positive", "negative")]
     return {
         "C4.peak_anisotropy": Measure.over_seeds(peak),
         "C4.final_minus_peak": Measure.over_seeds(last - peak),
+        "C4.final_delta_beta": Measure.over_seeds(run.delta_beta[:, end].mean(1)),
         "C4.helicity_balance": Measure.paired(*helicities, kind="log-ratio"),
     }
-
-
-@jax.jit
-def growth_rate(wavenumber: Array, heat_flux: Array | float, anisotropy: Array | float) -> Array:
-    """Of whistlers by linear theory, times β / Ω."""
-    return plasma.whistler_frequency(wavenumber, heat_flux, anisotropy).imag
-
-
-def _fastest(heat_flux: float) -> float:
-    K = np.linspace(0.05, 3, 600)
-    return K[np.asarray(growth_rate(jnp.asarray(K), heat_flux, 0.0)).argmax()]
 
 
 def _dataset(run: Run) -> xr.Dataset:
@@ -346,7 +377,7 @@ def _dataset(run: Run) -> xr.Dataset:
         "wavenumber": ("wavenumber", run.wavenumber, {"units": "1/rho"}),
         "x": ("x", (np.arange(n) + 0.5) / n * 2 * np.pi / run.wavenumber[0], {"units": "rho"}),
     }
-    return xr.Dataset(variables, coordinates)
+    return xr.Dataset(variables, coordinates, {"beta": run.arm.beta})
 
 
 def _distribution(config: Boxes, run: Run) -> xr.Dataset:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from gradatim.lab import Findings
 from gradatim.lab.plots import COLOURS, MARKERS, figure, interval, label, log_ticks
 
-from .boxes import LARGEST, growth_rate
+from .boxes import FIREHOSE, LARGEST
+from .whistlers import growth_rate
 
 _NAMES = {
     "heat_along": "temperature gradient, field along the box",
@@ -70,6 +71,9 @@ def _draw_anisotropy(tree: dict[str, xr.Dataset]) -> Figure:
     for name, colour in zip(("shear_across", "both_across", "heat_across", "heat_along"), COLOURS, strict=False):
         one = tree[name]
         interval(ax, one.time, one.parallel_pressure / one.perpendicular_pressure, name=_NAMES[name], colour=colour)
+    # p_∥/p_⊥ at the threshold, from Δ = (p_⊥ - p_∥) / p.
+    delta = FIREHOSE / tree["shear_across"].attrs["beta"]
+    ax.axhline((1 - 2 * delta / 3) / (1 + delta / 3), color="#888888", lw=1, ls="-.", label="firehose threshold, about")
     unchecked = tree["shear_across"].unchecked
     ax.plot(unchecked.time, unchecked, ":", color="black", label="velocity gradient, no waves")
     label(ax, "time", "p∥ / p⊥", x_unit="1/Ωₑ")
@@ -85,6 +89,9 @@ def _draw_spectrum(data: xr.Dataset, quiet: xr.Dataset) -> Figure:
         row = few.isel(time=int(part * (few.sizes["time"] - 1)))
         ax.semilogy(few.wavenumber, row.spectrum_negative, MARKERS[0] + "-", color=COLOURS[0], alpha=alpha, label=f"Ωₑt = {row.time:.0f}")
         ax.semilogy(few.wavenumber, row.spectrum_positive, MARKERS[1] + ":", color=COLOURS[1], alpha=alpha)
+        noise = quiet.spectrum_negative.sel(wavenumber=slice(0, LARGEST)).isel(time=-1)
+        grown = noise * np.exp(row.linear_growth.sel(wavenumber=slice(0, LARGEST)))
+        ax.semilogy(noise.wavenumber, grown, "--", color="black", lw=1, alpha=alpha, label="noise, grown linearly" if part == 1 else None)
     noise = quiet.sel(wavenumber=slice(0, 6)).isel(time=-1)
     ax.semilogy(noise.wavenumber, noise.spectrum_negative, color="#888888", lw=1, label="no force")
     label(ax, "k ρₑ", "|B_k|²", y_unit="B₀²", title="● whistlers' helicity, ■ the other")

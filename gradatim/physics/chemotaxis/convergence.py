@@ -34,7 +34,14 @@ class LimitErrors(eqx.Module):
 
 
 def limit_errors(grid: AbstractGrid, full: Solution, limit: Solution) -> LimitErrors:
-    """The distances between two solutions at the same times (or the two hide behind errors in time), integrated by trapezoids."""
+    """The distances between two solutions at the same times (or the two hide behind errors in time), integrated by trapezoids.
+
+    >>> from gradatim.physics.chemotaxis import Box
+    >>> times, zero, rest = jnp.linspace(0.0, 1.0, 3), jnp.zeros((3, 4)), (jnp.zeros(3), jnp.zeros(3), jnp.zeros(3, int), jnp.array(False))
+    >>> full, limit = (Solution(times, zero + shift, zero, zero, *rest) for shift in (0.1, 0.0))
+    >>> print(f"{limit_errors(Box((4,)), full, limit).cells:.1f}")
+    0.1
+    """
 
     def in_space(u: Array) -> Array:
         return jax.vmap(grid.norm)(u)

@@ -14,17 +14,29 @@ Numbers = Float[Array, "..."] | float
 
 
 def instability_threshold(mu: Numbers, tau: Numbers, *, chi: Numbers = 1.0) -> Float[Array, ...]:
-    """The mean density above which a wave of Laplacian eigenvalue -μ grows: (1 + μ)(1 + τ μ) / χ, whatever ε."""
+    """The mean density above which a wave of Laplacian eigenvalue -μ grows: (1 + μ)(1 + τ μ) / χ, whatever ε.
+
+    >>> print(f"{instability_threshold(jnp.pi**2, 0.2):.3f}")
+    32.325
+    """
     return jnp.asarray((1 + mu) * (1 + tau * mu) / chi)
 
 
 def limit_growth_rate(nbar: Numbers, mu: Numbers, *, tau: Numbers, chi: Numbers = 1.0) -> Float[Array, ...]:
-    """The rate at ε = 0: -μ + χ n̄ μ / ((1 + μ)(1 + τ μ)); τ = 0 is the direct system."""
+    """The rate at ε = 0: -μ + χ n̄ μ / ((1 + μ)(1 + τ μ)); τ = 0 is the direct system.
+
+    >>> print(f"{limit_growth_rate(40.0, jnp.pi**2, tau=0.2):.3f}")
+    2.343
+    """
     return jnp.asarray(-mu + chi * nbar * mu / ((1 + mu) * (1 + tau * mu)))
 
 
 def growth_rate_slope(nbar: Numbers, mu: Numbers, *, tau: Numbers, chi: Numbers = 1.0) -> Float[Array, ...]:
-    """How the rate changes with ε, at ε = 0: -λ₀ (χ n̄ μ / ((1 + μ)(1 + τ μ))) (1/(1 + μ) + 1/(1 + τ μ)); zero on the threshold."""
+    """How the rate changes with ε, at ε = 0: -λ₀ (χ n̄ μ / ((1 + μ)(1 + τ μ))) (1/(1 + μ) + 1/(1 + τ μ)); zero on the threshold.
+
+    >>> print(f"{growth_rate_slope(40.0, jnp.pi**2, tau=0.2):.1f}")
+    -12.3
+    """
     gain = chi * nbar * mu / ((1 + mu) * (1 + tau * mu))
     return jnp.asarray(-limit_growth_rate(nbar, mu, tau=tau, chi=chi) * gain * (1 / (1 + mu) + 1 / (1 + tau * mu)))
 

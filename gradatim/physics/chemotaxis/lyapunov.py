@@ -19,6 +19,11 @@ def entropy(grid: AbstractGrid, state: State, *, tau: Float[Array, ""] | float, 
         F = ∫ n ln n - χ n c + χ/2 [τ (∇²c)² + (1 + τ) |∇c|² + c² + (∇²c - c + w)²] dV
 
     n ln n is 0 where n is.
+
+    >>> from gradatim.physics.chemotaxis import Box
+    >>> one = jnp.ones(4)
+    >>> float(entropy(Box((4,)), State(one, one, one), tau=0.2))
+    -0.5
     """
     n, c, w = state
     tau, chi = jnp.asarray(tau, n.dtype), jnp.asarray(chi, n.dtype)
@@ -43,6 +48,12 @@ def dissipation(
 
     The first part as the cells' current times the difference of ln n - χ c, face by face: the exact rate of the grid's own law.
     At ε = 0 the second is absent.
+
+    >>> from gradatim.physics.chemotaxis import Box
+    >>> grid, zero = Box((2,)), jnp.zeros(2)
+    >>> rates = [dissipation(grid, State(jnp.array(n), zero, zero), eps=0.0, tau=0.2) for n in ([1.0, 1.0], [2.0, 1.0])]
+    >>> print(f"{rates[0]:.3f} {rates[1]:.3f}")  # 2 ln 2
+    0.000 1.386
     """
     n, c, w = state
     eps, tau, chi = (jnp.asarray(x, n.dtype) for x in (eps, tau, chi))

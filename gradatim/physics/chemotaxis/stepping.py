@@ -90,7 +90,12 @@ class Stepper(eqx.Module):
 
 
 def examine(grid: AbstractGrid, cells: Float[Array, ...]) -> Int[Array, ""]:
-    """The [`Flag`][gradatim.physics.chemotaxis.Flag] of a density."""
+    """The [`Flag`][gradatim.physics.chemotaxis.Flag] of a density.
+
+    >>> from gradatim.physics.chemotaxis import Box
+    >>> [Flag(int(examine(Box((20,)), cells))).name for cells in (jnp.ones(20), jnp.zeros(20).at[3].set(1.0), -jnp.ones(20))]
+    ['REGULAR', 'COLLAPSE', 'INSTABILITY']
+    """
     volumes = grid.weights(cells)
     content = volumes * cells
     total = content.sum()

@@ -50,6 +50,10 @@ def currents(
         J = (B(-d) nᵢ - B(d) nᵢ₊₁) / h,   d = χ (cᵢ₊₁ - cᵢ),   B(x) = x / (eˣ - 1)
 
     Zero for n ∝ exp(χ c), whatever the steps of c.
+
+    >>> from gradatim.physics.chemotaxis import Box
+    >>> currents(Box((2,)), jnp.array([2.0, 1.0]), jnp.zeros(2))[0].tolist()
+    [2.0]
     """
     found = []
     for axis in range(cells.ndim):
@@ -83,6 +87,11 @@ def transport(
     """Cells after a backward Euler step along an attractant that is held: positive, and of the same mass, for any dt.
 
     With several axes one after another (each keeps mass, sign and the steady state n ∝ exp(χ c); the error is of the order of dt).
+
+    >>> from gradatim.physics.chemotaxis import Box
+    >>> cells = transport(Box((4,)), jnp.array([4.0, 0.0, 0.0, 0.0]), jnp.zeros(4), 1e4)
+    >>> [round(float(n), 2) for n in cells]
+    [1.0, 1.0, 1.0, 1.0]
     """
     dt = jnp.asarray(dt, cells.dtype)
     for axis in range(cells.ndim):

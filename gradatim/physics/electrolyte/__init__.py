@@ -3,6 +3,7 @@
 from .brownian import IonBrownianDynamics as IonBrownianDynamics
 from .brownian import IonState as IonState
 from .conductivity import conductivity_correction as conductivity_correction
+from .correlations import charge_correlation as charge_correlation
 from .correlations import correlations_on_grid as correlations_on_grid
 from .correlations import density_correlation as density_correlation
 from .correlations import far_charge_correlation as far_charge_correlation

@@ -59,6 +59,10 @@ def exact_step(
     use is made of where the system settles, and none is needed: A may be singular.
 
     **Raises:** `ValueError` for a negative dt, or shapes that differ.
+
+    >>> propagator, covariance = exact_step(jnp.array([[2.0 + 0j]]), jnp.array([[8.0 + 0j]]), 0.5)
+    >>> print(f"{propagator[0, 0].real:.4f} {covariance[0, 0].real:.4f}")  # 1/e and 2 (1 - 1/e²)
+    0.3679 1.7293
     """
     if drift.shape != noise.shape or drift.shape[-1] != drift.shape[-2]:
         raise ValueError(f"drift and noise must be square matrices of one shape, got {drift.shape} and {noise.shape}")

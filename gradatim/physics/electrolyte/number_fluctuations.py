@@ -19,6 +19,10 @@ def number_variance(structure_factor: Float[Array, ...], grid: PeriodicGrid, sid
     For one state's V |ρₖ|² that is, to round-off, the mean square of what all the boxes of its field hold.
 
     **Raises:** `ValueError` for another shape, or sides below 1 cell or above a quarter of the box, where its own fixed mean shows.
+
+    >>> grid = PeriodicGrid((32,), 32.0)
+    >>> print(f"{number_variance(jnp.ones(grid.spectrum_shape), grid, (4,))[0]:.2f}")  # independent particles: Poisson
+    4.00
     """
     if structure_factor.shape != grid.spectrum_shape:
         raise ValueError(f"structure_factor must have the shape of the grid's spectra, {grid.spectrum_shape}, got {structure_factor.shape}")
@@ -43,6 +47,10 @@ def shell_average(values: Float[Array, "*batch_spectrum"], grid: PeriodicGrid) -
     [`shell_wavenumbers`][gradatim.physics.electrolyte.shell_wavenumbers].
 
     **Raises:** `ValueError` if the last axes are not those of the grid's spectra.
+
+    >>> grid = PeriodicGrid((8, 8), 2 * np.pi)
+    >>> [round(float(k), 2) for k in shell_average(grid.squared_wavenumber(), grid)]
+    [1.5, 4.67, 9.25]
     """
     if values.shape[-grid.dim :] != grid.spectrum_shape:
         raise ValueError(f"values must have the shape of the grid's spectra, {grid.spectrum_shape}, as last axes, got {values.shape}")
@@ -60,7 +68,11 @@ def _shell_means(values: Array, grid: PeriodicGrid) -> Array:
 
 
 def shell_wavenumbers(grid: PeriodicGrid) -> Float[Array, " shells"]:
-    """The mean |k| over the modes of each shell."""
+    """The mean |k| over the modes of each shell.
+
+    >>> [round(float(k), 2) for k in shell_wavenumbers(PeriodicGrid((8, 8), 2 * np.pi))]
+    [1.21, 2.16, 3.04]
+    """
     return shell_average(jnp.sqrt(grid.squared_wavenumber()), grid)
 
 

@@ -285,7 +285,12 @@ class PolarStepper(eqx.Module):
 
 
 def keller_segel_term(grid: PeriodicGrid, potential: Float[Array, ...]) -> Float[Array, ...]:
-    """∇·(ρ∇φ) with ρ = -∇²φ, as it stands; exact for a φ without modes beyond a third of the grid's."""
+    """∇·(ρ∇φ) with ρ = -∇²φ, as it stands; exact for a φ without modes beyond a third of the grid's.
+
+    >>> grid = PeriodicGrid((32,), 2 * math.pi)
+    >>> print(f"{keller_segel_term(grid, jnp.cos(2 * jnp.pi * jnp.arange(32) / 32))[0]:.3f}")  # -cos 2x
+    -1.000
+    """
     spectrum = grid.forward(potential)
     k = grid.derivative_wavenumbers()
     density = grid.backward(-grid.laplacian() * spectrum)
@@ -294,7 +299,12 @@ def keller_segel_term(grid: PeriodicGrid, potential: Float[Array, ...]) -> Float
 
 
 def polarity_term(grid: PeriodicGrid, potential: Float[Array, ...]) -> Float[Array, ...]:
-    """∇²(∇φ)², as it stands."""
+    """∇²(∇φ)², as it stands.
+
+    >>> grid = PeriodicGrid((32,), 2 * math.pi)
+    >>> print(f"{polarity_term(grid, jnp.cos(2 * jnp.pi * jnp.arange(32) / 32))[0]:.3f}")  # 2 cos 2x
+    2.000
+    """
     spectrum = grid.forward(potential)
     square = functools.reduce(jnp.add, [grid.backward(1j * q * spectrum) ** 2 for q in grid.derivative_wavenumbers()])
     return grid.backward(grid.laplacian() * grid.forward(square))

@@ -35,6 +35,11 @@ class FluctuationSampler(eqx.Module):
     **Arguments:** `electrolyte`, of one kind or the other; `grid` of its dimension; `dt` > 0.
 
     **Raises:** `ValueError` for a grid of another dimension, or dt ≤ 0.
+
+    >>> sampler = eqx.filter_jit(FluctuationSampler)(DrivenElectrolyte(field=1.0, dim=2), PeriodicGrid((8, 8), 8.0), 1.0)
+    >>> density, charge = sampler.fields(eqx.filter_jit(sampler)(sampler.initial(jax.random.key(0))))
+    >>> density.shape, bool(abs(charge.mean()) < 1e-6)
+    ((8, 8), True)
     """
 
     grid: PeriodicGrid

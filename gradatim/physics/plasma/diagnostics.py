@@ -27,7 +27,13 @@ class Moments(NamedTuple):
 
 
 def moments(u: Vector, direction: tuple[Scalar, Scalar, Scalar]) -> Moments:
-    """Drift, heat flux, pressures and energy of particles with momenta `u`, along and across `direction`."""
+    """Drift, heat flux, pressures and energy of particles with momenta `u`, along and across `direction`.
+
+    >>> u = Vector(jnp.array([0.1, -0.1]), jnp.zeros(2), jnp.zeros(2))
+    >>> now = moments(u, (1.0, 0.0, 0.0))
+    >>> print(f"{now.parallel_pressure:.5f} {now.anisotropy:.1f}")
+    0.00995 -3.0
+    """
     a, v, energy = Vector(*direction), velocity(u), kinetic_energy(u)
     v_along, u_along = dot(v, a), dot(u, a)
     along = (u_along * v_along).mean()
@@ -50,6 +56,11 @@ def spectrum_by_helicity(magnetic: Vector, dx: Scalar) -> HelicitySpectrum:
 
     In a mean field along +x, electron whistlers that travel along it are of `negative` helicity, those against it of `positive`: both turn
     in time as the electrons gyrate.
+
+    >>> x = 2 * jnp.pi * jnp.arange(16) / 16
+    >>> spectrum = spectrum_by_helicity(Vector(0 * x, jnp.cos(2 * x), -jnp.sin(2 * x)), 1.0)
+    >>> print(f"{spectrum.positive[1]:.2f} {spectrum.negative[1]:.2f}")
+    0.00 1.00
     """
     turning = magnetic.y + 1j * magnetic.z
     n = turning.shape[0]
@@ -61,5 +72,9 @@ def spectrum_by_helicity(magnetic: Vector, dx: Scalar) -> HelicitySpectrum:
 
 
 def field_energy(electric: Vector, magnetic: Vector) -> Float[Array, ""]:
-    """Mean of (E² + B²) / 2 over the grid."""
+    """Mean of (E² + B²) / 2 over the grid.
+
+    >>> print(f"{field_energy(Vector(jnp.ones(4), 0.0, 0.0), Vector(0.0, jnp.full(4, 2.0), 0.0)):.1f}")
+    2.5
+    """
     return (dot(electric, electric) + dot(magnetic, magnetic)).mean() / 2

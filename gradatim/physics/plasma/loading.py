@@ -59,6 +59,10 @@ def maxwell_juttner(key: PRNGKeyArray, theta: Scalar, n: int) -> Vector:
     **Arguments:** `theta` θ = T / (m c²) > 0; `n`: even.
 
     **Raises:** `ValueError` for θ ≤ 0 or an odd `n`.
+
+    >>> u = jax.jit(maxwell_juttner, static_argnums=2)(jax.random.key(0), 0.1, 20_000)
+    >>> print(f"{float(jnp.sqrt(1 + u.x**2 + u.y**2 + u.z**2).mean()):.2f}")  # ⟨γ⟩ = 1.167
+    1.17
     """
     check_temperature(theta)
     half = _half(n)

@@ -43,6 +43,11 @@ def boris(
     paper's way, as an electric field (m/q) du/dt taken at the old momentum, of first order only, since that momentum lags.
 
     **Raises:** `ValueError` for a word that is no splitting.
+
+    >>> zero, along_z = Vector(0.0, 0.0, 0.0), Vector(0.0, 0.0, 1.0)
+    >>> u = boris(Vector(3.0, 0.0, 0.0), zero, along_z, 0.1, -1.0)
+    >>> print(f"{float(u.x**2 + u.y**2):.4f} {float(u.y):.4f}")
+    9.0000 0.0948
     """
     return _forced(_boris, u, E, B, dt, charge_to_mass, force, splitting)
 
@@ -87,6 +92,11 @@ def higuera_cary(
         u⁻ = u + h E,   s = γ⁻² - τ²,   γ = √[(s + √(s² + 4(τ² + (u⁻·τ)²))) / 2],   t = τ / γ,   then as Boris
 
     Arguments and errors as for [`boris`][gradatim.physics.plasma.boris].
+
+    >>> drifting = Vector(0.75**-0.5 / 2, 0.0, 0.0)  # at E × B / B²
+    >>> u = higuera_cary(drifting, Vector(0.0, 0.5, 0.0), Vector(0.0, 0.0, 1.0), 0.1, -1.0)
+    >>> bool(abs(u.x - drifting.x) + abs(u.y) < 1e-6)
+    True
     """
     return _forced(_higuera_cary, u, E, B, dt, charge_to_mass, force, splitting)
 

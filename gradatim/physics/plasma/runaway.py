@@ -24,6 +24,10 @@ def is_runaway(u: Vector, direction: tuple[Scalar, Scalar, Scalar], offset: Scal
 
     across the gradient alone: u_⊥² > 3 θ + (9/4) θ² for ε₀ = (3/2) θ, a share of e^{-3/2} = 22 % of a cool Maxwellian, which takes several
     L / v_th to do so. **Arguments:** `direction` a, `offset` ε₀: as the force has them.
+
+    >>> u = Vector(jnp.zeros(2), jnp.array([0.5, 0.6]), jnp.zeros(2))
+    >>> is_runaway(u, (1.0, 0.0, 0.0), 1.5 * 0.1).tolist()
+    [False, True]
     """
     along = dot(u, Vector(*direction))
     across = jnp.maximum(dot(u, u) - along**2, 0)
@@ -48,6 +52,11 @@ class RunawayCap(eqx.Module):
     **Arguments:** `limit` > 0, in units of c.
 
     **Raises:** `ValueError` for a limit that is not positive.
+
+    >>> u, fresh = (Vector(jnp.array(x), jnp.zeros(2), jnp.zeros(2)) for x in ([0.25, 1.0], [0.5, 0.125]))
+    >>> capped, count = RunawayCap.thermal(0.02)(u, fresh, jnp.int32(0))
+    >>> capped.x.tolist(), int(count)
+    ([0.25, 0.125], 1)
     """
 
     limit: Scalar

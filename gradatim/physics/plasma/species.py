@@ -34,6 +34,11 @@ class Species(eqx.Module):
     `"gaussian"` in u or `"juttner"`.
 
     **Raises:** `ValueError`.
+
+    >>> import jax
+    >>> u = Species(0.1, 50, mass=1836.0, charge=1.0).draw(jax.random.key(0), 20_000)
+    >>> print(f"{float((u.x**2).mean()):.2f}")
+    0.10
     """
 
     theta: Scalar

@@ -39,6 +39,9 @@ def blow_up_time(start: Values, perpendicular: Values) -> Float[Array, ...]:
     """τ at which [`parallel_velocity`][gradatim.physics.plasma.parallel_velocity] becomes infinite; infinite for what never does.
 
     artanh(√s / U₀) / √s for s > 0 and U₀ > √s,   arctan2(√-s, U₀) / √-s for s < 0.
+
+    >>> print(f"{blow_up_time(2.0, 0.0):.3f} {blow_up_time(1.0, 0.0)}")
+    0.582 inf
     """
     s, start = _broadcast(1.5 - jnp.square(perpendicular), start)
     root = jnp.sqrt(jnp.where(s == 0, 1, jnp.abs(s)))
@@ -58,6 +61,9 @@ def relativistic_time(start: Values, end: Values, perpendicular: Values, offset:
     Negative if `end` was passed before. Late growth is as e^{t/L}: no blow-up in a finite time.
 
     **Arguments:** `start`, `end`: u·a; `perpendicular`: |u_⊥|; `offset` ε₀ = γ₀ - 1.
+
+    >>> print(f"{relativistic_time(0.0, 10.0, 1.0, 0.15):.2f} {relativistic_time(0.0, 10.0, 0.5, 0.15)}")
+    6.05 inf
     """
     start, end, perpendicular = _broadcast(start, end, perpendicular)
     across = jnp.sqrt(1 + perpendicular**2)

@@ -42,7 +42,11 @@ def scaled(a: Vector, scale: Any) -> Vector:
 
 
 def lorentz_factor(u: Vector) -> Float[Array, ...]:
-    """γ = √(1 + u²), u = γ v in units of c."""
+    """γ = √(1 + u²), u = γ v in units of c.
+
+    >>> print(f"{lorentz_factor(Vector(3.0, 0.0, 0.0)):.4f}")
+    3.1623
+    """
     return jnp.sqrt(1 + dot(u, u))
 
 
@@ -58,7 +62,11 @@ def kinetic_energy(u: Vector) -> Float[Array, ...]:
 
 
 def velocity(u: Vector) -> Vector:
-    """Velocities u / γ in units of c."""
+    """Velocities u / γ in units of c.
+
+    >>> print(f"{velocity(Vector(3.0, 0.0, 0.0)).x:.4f} c")
+    0.9487 c
+    """
     return scaled(u, 1 / lorentz_factor(u))
 
 

@@ -169,3 +169,11 @@ def test_bad_input_is_refused(options, match):
 def test_too_early_times_are_refused(time):
     with pytest.raises(ValueError, match=r"time must be at least 0\.001 separation² / diffusivity"):
         fluctuation_force_at(time, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("time", [0.1, 1.0, 100.0])
+def test_single_precision_settles_too(time):
+    with jax.enable_x64(False):
+        single = float(fluctuation_force_at(time, 1.0, 1.0))
+    with jax.enable_x64(True):
+        assert np.isclose(single, fluctuation_force_at(time, 1.0, 1.0), rtol=1e-4)

@@ -359,6 +359,8 @@ def test_shapes_must_fit():
         step.initial(jax.random.key(0), jnp.zeros(47))
     with pytest.raises(ValueError, match="structure_factor must have the shape of the grid's spectra"):
         number_variance(jnp.zeros(48), LINE, (2,))
+    with pytest.raises(ValueError, match=r"values must have the shape of the grid's spectra, \(25,\), as last axes, got \(3, 24\)"):
+        shell_average(jnp.zeros((3, 24)), LINE)
     with pytest.raises(ValueError, match="sides must lie between 1 and a quarter of the grid, 12 cells, got"):
         number_variance(jnp.zeros(25), LINE, (13,))
     with pytest.raises(ValueError, match="dim must be at least 1, got 0"):

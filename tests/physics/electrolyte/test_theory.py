@@ -12,6 +12,7 @@ from gradatim.numerics import PeriodicGrid
 from gradatim.physics.electrolyte import (
     DrivenElectrolyte,
     MultispeciesElectrolyte,
+    charge_correlation,
     conductivity_correction,
     correlations_on_grid,
     density_correlation,
@@ -251,6 +252,40 @@ def test_without_field_there_is_nothing_in_space(field, in_space):
     assert (found == 0).all() if field == 0 else (found != 0).all()
 
 
+@pytest.fixture(scope="module")
+def charge_in_space():
+    with jax.enable_x64(True):
+        return jax.jit(lambda field, r: charge_correlation(DrivenElectrolyte(1.3, field), r))
+
+
+def test_oracle_charge_in_space_without_field_is_screened(charge_in_space):
+    r = np.array([[0.5, 0.0, 0.0], [0.0, 3.0, 4.0]])
+    distance = 1.3 * np.sqrt((r**2).sum(-1))
+    exact = -(1.3**3) * np.exp(-distance) / (4 * np.pi * distance)
+    assert np.allclose(charge_in_space(0.0, jnp.asarray(r)), exact, rtol=1e-12)
+
+
+def test_oracle_charge_and_density_in_space_obey_their_exact_identity(charge_in_space):
+    # k² (2C₀ - S_cc) = (k² + κ²) S_ρρ - 2C₀ k², which away from r = 0 reads ∇²G_cc = κ² G_ρρ - ∇²G_ρρ.
+    # Not on the axis itself, where the angle from it has no derivative.
+    r = np.array([[2.0, 0.1, 0.0], [0.1, 3.0, 0.0], [4.0, -2.0, 1.0], [20.0, 5.0, 0.0]])
+
+    @jax.jit
+    def both(r):
+        electrolyte = DrivenElectrolyte(1.3, 1.7)
+        of = [lambda r, f=f: jnp.trace(jax.hessian(lambda r: f(electrolyte, r))(r)) for f in (density_correlation, charge_correlation)]
+        return [jax.lax.map(one, r) for one in of]
+
+    of_density, of_charge = map(np.asarray, both(jnp.asarray(r)))
+    assert np.allclose(of_density, 1.3**2 * np.asarray(charge_in_space(1.7, jnp.asarray(r))) - of_charge, rtol=1e-6)
+
+
+def test_charge_far_away_is_a_power_two_faster_than_the_density(charge_in_space):
+    far = np.array([[300.0, 0.0, 0.0], [0.0, 300.0, 0.0], [200.0, 100.0, -150.0]])
+    theory = np.asarray(jax.jit(lambda r: far_charge_correlation(DrivenElectrolyte(1.3, 1.0), r))(far))
+    assert (theory[:2] < 0).all() and np.allclose(charge_in_space(1.0, far), theory, rtol=4e-3)
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 def test_density_falls_as_the_dimension_and_charge_two_powers_faster(dim):
     electrolyte = DrivenElectrolyte(1.3, 1.7, dim=dim)
@@ -335,6 +370,8 @@ def test_wavevectors_and_points_must_fit():
         far_density_correlation(electrolyte, jnp.zeros((1, 2)))
     with pytest.raises(ValueError, match="dim must be 3, got 2"):
         density_correlation(electrolyte, jnp.ones((1, 2)))
+    with pytest.raises(ValueError, match="dim must be 3, got 2"):
+        charge_correlation(electrolyte, jnp.ones((1, 2)))
     with pytest.raises(ValueError, match="smearing must be 0"):
         density_correlation(DrivenElectrolyte(smearing=0.5), jnp.ones((1, 3)))
     with pytest.raises(ValueError, match="dim must be 2 or 3, got 1"):

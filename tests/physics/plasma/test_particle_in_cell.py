@@ -228,6 +228,40 @@ def test_plasma_oscillation_has_its_frequency(double):
     assert np.isclose(float(end.electric.x.mean()), 1e-3 / frequency, rtol=2e-3)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_oracle_two_streams_grow_as_the_dispersion_relation_says(share, double):
+    # 1 = ½/γ³ [1/(ω - k v)² + 1/(ω + k v)²] for cold beams of half the density each: a quadratic in ω², whose lower root is negative.
+    u, cells, per_cell = 0.1, 32, 40
+    gamma = np.sqrt(1 + u**2)
+    v, plasma_squared = u / gamma, gamma**-3.0
+    # The fastest wave has k v = √(3/8) ωₚ; beside it one that is longer.
+    k = share * np.sqrt(3 / 8 * plasma_squared) / v
+    kv = (k * v) ** 2
+    rate = np.sqrt(-(kv + plasma_squared / 2 - np.sqrt(plasma_squared * (plasma_squared / 4 + 2 * kv))))
+    if share == 1:
+        assert np.isclose(rate, np.sqrt(plasma_squared / 8))
+    dx = 2 * np.pi / k / cells
+    model = ParticleInCell((cells,), [Species(0.01, per_cell)], dx=dx, dt=0.9 * dx, filter_passes=0)
+    n = cells * per_cell
+    even = jnp.repeat((jnp.arange(n // 2) + 0.5) / (n // 2), 2)
+    places = cells * (even + 1e-5 * jnp.sin(2 * np.pi * even))
+    beams = Vector(u * (1.0 - 2.0 * (jnp.arange(n) % 2)), jnp.zeros(n), jnp.zeros(n))
+    state = model.start(jax.random.key(0), momenta=[beams], positions=[(places,)])
+
+    @eqx.filter_jit
+    def amplitudes(model, state, n_steps):
+        def step(state, _):
+            return model(state), jnp.abs(jnp.fft.fft(state.electric.x)[1])
+
+        return jax.lax.scan(step, state, length=n_steps)[1]
+
+    time = 0.9 * dx * np.arange(round(26 / (0.9 * dx)))
+    seen = np.log(np.asarray(amplitudes(model, state, time.size)))
+    # Once the other three roots have been left behind, and before particles are trapped.
+    late = (time > 16) & (time < 26)
+    assert np.isclose(np.polyfit(time[late], seen[late], 1)[0], rate, rtol=0.02)
+
+
 def test_whistlers_along_the_field_turn_with_the_electrons():
     n = 64
     x = np.arange(n)
