@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 import population
 import spectral_lines
 import timing
-import vorbin
 from ppxf.ppxf import ppxf
 from scipy.special import erf
 from vorbin.voronoi_2d_binning import voronoi_2d_binning
@@ -26,7 +26,7 @@ from vorbin.voronoi_2d_binning import voronoi_2d_binning
 LIGHT = 299_792.458
 TEMPLATE_WIDTH = 55.0
 "km/s of the templates' lines, less than the spectrograph's."
-SAURON = Path(vorbin.__file__).parent / "example" / "voronoi_2d_binning_example_input.txt"
+SAURON = Path(str(files("vorbin"))) / "example" / "voronoi_2d_binning_example_input.txt"
 TARGET = 50.0
 
 
