@@ -114,4 +114,4 @@ def test_best_points_are_vertices_inside_and_grid_points_on_the_edge():
 def test_scales_are_valid_and_estimated(scale):
     config = paper.SCALES[scale]
     validate(config)
-    assert 0 < paper.memory(config) < 16 * 2**30
+    assert 0 < paper.memory(config) < 128 * 2**30

@@ -17,7 +17,7 @@ from .config import Noise as Noise
 from .config import Transfer as Transfer
 from .figures import draw as draw
 from .noise import walk_by_noise
-from .training import NAMES, Runs, best_points
+from .training import NAMES, RULES, Runs, best_points
 
 PRECISION = "single"
 SCALES = {
@@ -42,11 +42,18 @@ SCALES = {
 
 
 def memory(config: Config) -> int:
-    """Bytes: parameters six times over (moments, gradient, a copy to return to), and logits of a batch and of all tokens four times."""
-    widest = max(*config.widths, *config.transfer.widths, *config.transfer.vector_widths)
-    parameters = 2 * widest**2 + 2 * config.vocabulary * widest
+    """Bytes: of all runs that go together, parameters six times over (moments, gradient, a copy to return to), and logits of a batch and
+    of all tokens four times.
+    """
+    t = config.transfer
     logits = (config.batch_size + config.vocabulary) * config.vocabulary
-    return 4 * (6 * parameters + 4 * logits + 6 * config.n_seeds * max(config.noise.widths) ** 2)
+    together = [
+        (config.widths[-1], len(RULES) * config.n_seeds),
+        (t.widths[-1], len(t.rates) * len(t.decays) * (config.n_seeds + 1)),
+        (t.vector_widths[-1], len(t.vector_rates) * config.n_seeds),
+    ]
+    runs = max(n * (6 * (2 * width**2 + 2 * config.vocabulary * width) + 4 * logits) for width, n in together)
+    return 4 * (runs + 6 * config.n_seeds * max(config.noise.widths) ** 2) + 500_000_000
 
 
 def run(config: Config, session: Session) -> Findings:
