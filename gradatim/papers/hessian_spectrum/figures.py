@@ -81,7 +81,7 @@ def _draw_outliers(tree: xr.DataTree) -> Figure:
     left.plot(clusters, clusters, ":", color="black", label="one each")
     left.set_yscale("log", base=2)
     left.set_ylim(bottom=0.5)
-    left.legend(fontsize="small", ncols=2, loc="center", bbox_to_anchor=(0.5, 0.65))
+    left.legend(fontsize="small", ncols=2, loc="lower right")
     plots.label(left, "clusters", "outliers", title="More clusters, equal loss")
     overlap = _group(tree, "overlap")
     for name, colour, label in (("top", plots.COLOURS[0], "λmax(H)"), ("loss", plots.COLOURS[1], "loss")):

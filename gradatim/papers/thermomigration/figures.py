@@ -93,6 +93,8 @@ def _draw_pairs(data: xr.Dataset) -> Figure:
     ax.loglog(data.distance, 1e3 * data.threshold, MARKERS[0], color=COLOURS[0], label="measured")
     ax.loglog(data.distance, 1e3 * data.threshold_estimate, "--", color="#888888", label="(γ/Δc)(1/r - 1/R) / (|θ| gap)")
     log_ticks(ax, data.distance)
+    ax.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
+    ax.set_yticks([], minor=True)
     label(ax, "gap between the particles", "gradient of the turn", x_unit="dx", y_unit="10⁻³ T₀/dx", title="against the simple balance")
     ax.legend()
     return fig
