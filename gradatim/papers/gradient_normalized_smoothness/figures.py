@@ -107,5 +107,5 @@ def _starts(data: xr.Dataset) -> Figure:
             ax.step(x, y, where="post", color=COLOURS[str(hessian)], label=f"{hessian}: {int(one.failures.sum())} failed factorisations")
         plots.label(ax, "iterations", "share of starts at the minimum", title=str(system))
         ax.set_ylim(0, 1.02)
-        ax.legend(fontsize="small", loc="lower right")
+        ax.legend(fontsize="small")
     return fig
