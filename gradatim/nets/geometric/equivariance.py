@@ -78,7 +78,7 @@ def compare_outputs(elements: Group | Sequence[Any], outputs: Sequence[Any], act
     >>> from gradatim.nets.geometric import act_on_grid, cyclic
     >>> turn = act_on_grid(cyclic(4))
     >>> images = np.stack(moved_inputs(cyclic(4), np.arange(9.0).reshape(3, 3), turn))
-    >>> compare_outputs(cyclic(4), images**2, turn).worst  # all at once
+    >>> compare_outputs(cyclic(4), list(images**2), turn).worst  # all at once
     0.0
     """
     first, *rest = (jax.tree.map(np.asarray, output) for output in outputs)
