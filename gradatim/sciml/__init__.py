@@ -18,6 +18,7 @@ from .convection import Raised as Raised
 from .convection import Sampled as Sampled
 from .convection import burgers as burgers
 from .dense_network import DenseNetwork as DenseNetwork
+from .differences import first_difference as first_difference
 from .direction_network import GridResNet as GridResNet
 from .direction_network import MaskedDirection as MaskedDirection
 from .elastic_materials import IsotropicElastic as IsotropicElastic
@@ -108,7 +109,6 @@ from .sorption import SorptionConditions as SorptionConditions
 from .sorption import SorptionEdges as SorptionEdges
 from .sorption import SorptionTerms as SorptionTerms
 from .sorption import SpaceTimeGrid as SpaceTimeGrid
-from .sorption import first_difference as first_difference
 from .sorption_reference import SorptionReference as SorptionReference
 from .sorption_reference import reference_sorption as reference_sorption
 from .spectral_reference import BurgersReference as BurgersReference

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .differences import first_difference
+
 Stencil = Literal["compact", "wide"]
 
 
@@ -178,15 +180,3 @@ class SorptionConditions(NamedTuple):
     initial: Float[Array, " places"]
     left: Float[Array, " later"]
     right: Float[Array, " later"]
-
-
-def first_difference(u: Float[Array, " *axes"], spacing: float, *, axis: int) -> Float[Array, " *axes"]:
-    """Central differences along an axis, one-sided ones of first order at its ends.
-
-    >>> print(first_difference(jnp.array([0.0, 1.0, 4.0, 9.0]), 1.0, axis=0))
-    [1. 2. 4. 5.]
-    """
-    moved = jnp.moveaxis(u, axis, 0)
-    inner = (moved[2:] - moved[:-2]) / (2 * spacing)
-    ends = [(moved[1:2] - moved[:1]) / spacing, (moved[-1:] - moved[-2:-1]) / spacing]
-    return jnp.moveaxis(jnp.concatenate([ends[0], inner, ends[1]]), 0, axis)

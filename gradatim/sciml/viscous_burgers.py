@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from gradatim.numerics import PeriodicGrid
 
-from .sorption import first_difference
+from .differences import first_difference
 
 
 class BurgersTerms(NamedTuple):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
 from gradatim.numerics import PeriodicGrid
 
-from .sorption import first_difference
+from .differences import first_difference
 
 
 class VorticityTerms(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -131,8 +131,7 @@ class Trainer:
             far_span=far,
             far_points=jnp.asarray(draws.far_points),
         )
-        network = self._begin(key_network)
-        state = State(network, _adam().init(eqx.filter(network, eqx.is_inexact_array)), jnp.zeros(()))
+        state = first_state(self._begin(key_network))
         looks = n_steps // self.config.looks
         return self._session.loop(self._step, state, steps=n_steps, args=work, every=looks, watch=self._watch, label=label).history
 
@@ -148,11 +147,26 @@ def take_step(model: Model, state: State, i: Array, work: Work) -> State:
 
         return jnp.mean(jax.vmap(one)(initial))
 
+    return adam_step(loss, state, i, work.rate, work.n_steps)
+
+
+def adam_step(loss: Callable[[BasisNetwork], Array], state: State, i: Array, rate: Array, n_steps: Array) -> State:
+    """One step of Adam, its rate along a cosine to zero, with a gradient of bounded length."""
     value, gradient = jax.value_and_grad(loss)(state.network)
     gradient = jax.tree.map(lambda g: g * jnp.minimum(1, LONGEST_GRADIENT / (optax.tree.norm(gradient) + 1e-30)), gradient)
     updates, memory = _adam().update(gradient, state.memory)
-    rate = work.rate * (1 + jnp.cos(jnp.pi * i / work.n_steps)) / 2
+    rate = rate * (1 + jnp.cos(jnp.pi * i / n_steps)) / 2
     return State(jax.tree.map(lambda x, u: x - rate * u, state.network, updates), memory, value)
+
+
+def first_state(network: BasisNetwork) -> State:
+    """Before the first step."""
+    return State(network, _adam().init(eqx.filter(network, eqx.is_inexact_array)), jnp.zeros(()))
+
+
+def edge_note(rate: float, rates: Sequence[float]) -> str:
+    """Says so where the best rate is the first or the last of several."""
+    return ", at the end of the grid" if len(rates) > 1 and rate in (min(rates), max(rates)) else ""
 
 
 def look(model: Model, network: BasisNetwork, work: Work) -> dict[str, Array]:
@@ -234,8 +248,7 @@ def train_all(config: Config, session: Session, key: PRNGKeyArray) -> Trained:
             for weight in config.condition_weights
         }
         rate, weight = min(tried, key=lambda pair: tried[pair])
-        edge = ", at the end of the grid" if len(config.rates) > 1 and rate in (min(config.rates), max(config.rates)) else ""
-        session.note(f"{arm}: Adam's rate {rate:g}{edge}, weight of the conditions {weight:g}")
+        session.note(f"{arm}: Adam's rate {rate:g}{edge_note(rate, config.rates)}, weight of the conditions {weight:g}")
         pilots[arm] = [[tried[rate, weight] for weight in config.condition_weights] for rate in config.rates]
         histories[arm] = [trainer.train(held[1], key, rate, weight, config.steps, f"{arm}, seed {i}") for i, key in enumerate(keys)]
     judged_at = np.stack([draws_of(config, "blocks", initial, jax.random.split(key)[1]).held_points for key in keys])

@@ -13,7 +13,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import xarray as xr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -25,10 +24,10 @@ from gradatim.sciml import BasisNetwork, PlaneVorticity, random_vorticity, refer
 
 from .config import Config, Turbulence
 from .problem import root_mean_square
+from .training import State, adam_step, edge_note, first_state
 
 FlowArm = Literal["penalty", "single", "blocks"]
 FLOW_ARMS: tuple[FlowArm, ...] = ("penalty", "single", "blocks")
-LONGEST_GRADIENT = 1.0
 POINT_SETS = 64
 "Drawn at most; steps take them in turns."
 
@@ -100,14 +99,6 @@ class FlowWork(NamedTuple):
     held_out: HeldOutFlows
 
 
-class FlowState(NamedTuple):
-    """What moves."""
-
-    network: BasisNetwork
-    memory: Any
-    loss: Float[Array, ""]
-
-
 def train_turbulence(config: Config, session: Session, key: PRNGKeyArray) -> xr.Dataset:
     """Every arm at every rate for few steps, then at its best for all seeds."""
     sizes = config.turbulence
@@ -122,8 +113,7 @@ def train_turbulence(config: Config, session: Session, key: PRNGKeyArray) -> xr.
             for rate in sizes.rates
         }
         rate = min(tried, key=lambda rate: tried[rate])
-        edge = ", at the end of the grid" if len(sizes.rates) > 1 and rate in (min(sizes.rates), max(sizes.rates)) else ""
-        session.note(f"turbulence, {arm}: Adam's rate {rate:g}{edge}")
+        session.note(f"turbulence, {arm}: Adam's rate {rate:g}{edge_note(rate, sizes.rates)}")
         found[arm] = [trainer.train(judging, key, rate, sizes.steps, f"turbulence, {arm}, seed {i}") for i, key in enumerate(keys)]
 
     def stacked(name: str) -> np.ndarray:
@@ -152,10 +142,10 @@ class FlowTrainer:
         coarse, fine = (flow_of(sizes, arm, side) for side in (sizes.side, sizes.fine_side))
         self._begin = eqx.filter_jit(lambda key: new_network(sizes, arm, key))
 
-        def step(state: FlowState, i: Array, work: FlowWork) -> FlowState:
+        def step(state: State, i: Array, work: FlowWork) -> State:
             return take_step(coarse, state, i, work)
 
-        def watch(state: FlowState, work: FlowWork) -> dict[str, Array]:
+        def watch(state: State, work: FlowWork) -> dict[str, Array]:
             return look(coarse, fine, state, work)
 
         self._step, self._watch = step, watch
@@ -172,27 +162,22 @@ class FlowTrainer:
             jnp.asarray(rate, float), jnp.asarray(n_steps, float), self._initial, jnp.asarray(batches), jnp.asarray(points),
             jnp.asarray(fine_points), jax.tree.map(jnp.asarray, held_out),
         )  # fmt: skip
-        network = self._begin(key_network)
-        state = FlowState(network, optax.scale_by_adam().init(eqx.filter(network, eqx.is_inexact_array)), jnp.zeros(()))
+        state = first_state(self._begin(key_network))
         every = n_steps // sizes.looks
         return self._session.loop(self._step, state, steps=n_steps, args=work, every=every, watch=self._watch, label=label).history
 
 
-def take_step(flow: Flow, state: FlowState, i: Array, work: FlowWork) -> FlowState:
-    """One step of Adam, its rate along a cosine to zero, on a batch of initial states."""
+def take_step(flow: Flow, state: State, i: Array, work: FlowWork) -> State:
+    """One step on a batch of initial states."""
     initial, points = work.initial[work.batches[i]], work.points[i % work.points.shape[0]]
 
     def loss(network: BasisNetwork) -> Array:
         return jnp.mean(jax.vmap(lambda w: flow.residual(flow.solve(network, w, points)))(initial))
 
-    value, gradient = jax.value_and_grad(loss)(state.network)
-    shortened = jnp.minimum(1, LONGEST_GRADIENT / (optax.tree.norm(gradient) + 1e-30))
-    updates, memory = optax.scale_by_adam().update(jax.tree.map(lambda g: g * shortened, gradient), state.memory)
-    rate = work.rate * (1 + jnp.cos(jnp.pi * i / work.n_steps)) / 2
-    return FlowState(jax.tree.map(lambda x, u: x - rate * u, state.network, updates), memory, value)
+    return adam_step(loss, state, i, work.rate, work.n_steps)
 
 
-def look(coarse: Flow, fine: Flow, state: FlowState, work: FlowWork) -> dict[str, Array]:
+def look(coarse: Flow, fine: Flow, state: State, work: FlowWork) -> dict[str, Array]:
     """Held-out states on both grids, one at a time: relative errors, the residual, and the first one's last field."""
 
     def one(held: HeldOutFlows) -> dict[str, Array]:
