@@ -11,7 +11,7 @@ import xarray as xr
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import decomposed_diffusion_sampler as paper
 from gradatim.papers.decomposed_diffusion_sampler import arms, images, priors, tasks
-from gradatim.transport import Denoiser, NoiseLevel
+from gradatim.transport import Denoiser, NoiseLevel, RangeNullSpace
 
 TOML = Path(paper.__file__).parents[1] / "decomposed_diffusion_sampler.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -71,6 +71,32 @@ def test_trap_data_of_a_finer_grid_are_reconstructed_too(smoke):
         assert {"dds, fine", "dps, fine", "variation, fine", "least squares, fine"} <= set(ratio["arm"].values)
         # Less good, for the operator is another one.
         assert float(ratio.sel(arm="dds, fine").mean()) < float(ratio.sel(arm="dds").mean())
+
+
+def test_the_work_of_every_arm_is_told(smoke):
+    work = smoke[0].data["projections"]
+    expected = {
+        "dds": (SMOKE.times, 6 * SMOKE.times),
+        "dds, few": (SMOKE.few_times, 6 * SMOKE.few_times),
+        "dps": (SMOKE.many_times, SMOKE.many_times),
+        "projection": (SMOKE.times, SMOKE.times),
+        "variation": (0, SMOKE.tv_steps),
+    }
+    for arm, (calls, products) in expected.items():
+        assert (int(work["network_calls"].sel(arm=arm)), int(work["products"].sel(arm=arm))) == (calls, products)
+    assert any("Calls of the network" in note for note in smoke[1].notes)
+
+
+def test_one_matrix_for_a_group_of_images_is_one_for_each():
+    pair = images.phantoms(4, 8, part="test")
+    prior = priors.mixture(SMOKE.prior, images.phantoms(20, 8, part="training").coarse)
+    task = tasks.projections(replace(SMOKE, seeds=2), prior, pair, pair)
+    bench = arms.Bench(replace(SMOKE, seeds=2), task, Session(jax.random.key(0)), jax.random.key(0))
+    inverses = RangeNullSpace.of(task.operator, cutoff=np.array([0.01, 0.3])).inverse
+    each = bench.sampled(RangeNullSpace(jnp.repeat(inverses, 2, axis=0)), task.y, 10)
+    grouped = bench.sampled(RangeNullSpace(inverses[:, None]), task.y.reshape(2, 2, *task.y.shape[1:]), 10)
+    for one, other in zip(each, grouped, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 def test_figures_are_drawn_from_findings_alone(smoke):

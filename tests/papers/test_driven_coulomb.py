@@ -8,7 +8,7 @@ import gradatim.papers
 from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import driven_coulomb
-from gradatim.papers.driven_coulomb import critical
+from gradatim.papers.driven_coulomb import critical, settling
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,8 @@ def test_what_needs_no_simulation_is_judged_at_smoke_scale(findings, paper):
 
 def test_figures_are_drawn_from_the_findings(findings):
     figures = driven_coulomb.draw(findings)
-    assert {"structure_factors", "plate_force", "critical_spectra", "critical_field", "field_switched_on", "ions_in_time"} <= set(figures)
+    names = {"structure_factors", "plate_force", "critical_spectra", "critical_field", "field_switched_on", "ions_in_time", "settling"}
+    assert names <= set(figures)
     assert all(ax.get_title(loc="left") or ax.get_xlabel() or ax.get_ylabel() for figure in figures.values() for ax in figure.axes)
 
 
@@ -51,6 +52,26 @@ def test_data_have_units(findings):
 def test_configurations_are_in_range_and_fit(scale):
     validate(driven_coulomb.SCALES[scale])
     assert 0 < driven_coulomb.memory(driven_coulomb.SCALES[scale]) < 16e9
+
+
+def test_correlations_settle_by_diffusion_and_only_along_the_field(findings):
+    measure = findings.measures["C4.correlation_time_slope"]
+    # Of 240 copies.
+    assert abs(measure.value + 2) < 0.6
+    structure = findings.data["settling"]["structure"]
+    # To 1/(1 + E²) along the field, and nowhere across it.
+    assert np.allclose(structure.isel(time=-1), [0.2, 0.2, 0.2, 1.0], rtol=0.35)
+
+
+def test_half_way_of_a_known_curve():
+    time = np.linspace(0, 10, 1001)
+    assert abs(settling.half_way(time, 0.2 + 0.8 * np.exp(-time)) - np.log(2)) < 1e-3
+
+
+def test_the_charge_falls_by_two_powers_more_than_the_density(findings):
+    for where in ("along", "across"):
+        density, charge = (findings.measures[f"C1.{name}_{where}_field"].value for name in ("slope", "charge_slope"))
+        assert abs(charge - density + 2) < 0.15
 
 
 def test_half_life_of_a_known_process():

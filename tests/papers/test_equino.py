@@ -90,10 +90,23 @@ def test_the_membrane_is_solved_on_both_scales(smoke):
     assert errors.sel(law="interpolation") < errors.sel(law="straight line") < 20
 
 
+def test_errors_are_told_by_the_size_of_the_strain_for_every_law(smoke):
+    findings, session = smoke
+    sizes, membrane = findings.data["sizes"], findings.data["membrane"]
+    assert sizes["arm"].values.tolist() == membrane["arm"].values.tolist()
+    assert {"anchored 6", "anchored, small strains 6"} < set(sizes["arm"].values.tolist())
+    assert sizes["operator"].sizes["seed"] == SMOKE.seeds
+    # A straight line through no strain is good where strains are small, and a network that is not anchored there is not.
+    line, main = sizes["straight_line"].values, sizes["operator"].sel(arm="equilibrium 6").mean("seed").values
+    assert (np.diff(line) > 0).all() and line[0] < 2 < 20 < main[0] and main[0] > main[-1]
+    assert sum(note.startswith("C4: averaged stress by the strain's largest component") for note in session.notes) == 1
+
+
 def test_figures_are_drawn_from_findings_alone(smoke):
     figures = paper.draw(smoke[0])
-    assert set(figures) == {"fields", "snapshots", "training", "speed", "membrane"}
-    assert all(ax.get_xlabel() and ax.get_ylabel() for name in ("snapshots", "training", "speed", "membrane") for ax in figures[name].axes)
+    plain = ("snapshots", "training", "speed", "membrane", "sizes")
+    assert set(figures) == {"fields", *plain}
+    assert all(ax.get_xlabel() and ax.get_ylabel() for name in plain for ax in figures[name].axes)
 
 
 def test_data_have_units(smoke):
@@ -117,6 +130,20 @@ def test_interpolation_has_its_own_tangent_and_goes_through_its_points(smoke):
         slope = (cubic(inside + step) - cubic(inside - step)) / 2e-6
         np.testing.assert_allclose(tangent[..., c], slope, atol=1e-6)
     np.testing.assert_allclose(cells.RadialInterpolation(grid)(strains[:7]), cubic(strains[:7]), atol=1e-9)
+
+
+def test_a_folded_distribution_stays_within_its_limits_and_near_the_middle():
+    drawn = cells.folded_laplace(np.random.default_rng(0), 20_000, 0.04)
+    assert abs(drawn).max() <= 0.04
+    # Half of what is drawn lies within ln 2 of the scale; what is folded back from beyond four times the scale adds hardly anything.
+    assert np.allclose(np.median(abs(drawn), axis=0), 0.01 * np.log(2), rtol=0.03) and np.allclose(drawn.mean(axis=0), 0, atol=3e-4)
+
+
+@pytest.mark.parametrize(("name", "share"), [("disk", 0.2827), ("two_fibres", 0.5496), ("ellipse", 0.1927), ("three_circles", 0.1331)])
+def test_fibres_have_their_share_of_the_cell(name, share):
+    x = (np.arange(500) + 0.5) / 500 - 0.5
+    inside = cells.is_fibre(replace(SMOKE, cell=name), *np.meshgrid(x, x))
+    assert abs(inside.mean() - share) < 2e-3
 
 
 def test_every_slice_of_a_hypercube_holds_a_point():

@@ -4,27 +4,30 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gradatim.lab import Session, read_paper, validate
-from gradatim.nets.geometric import SimpleRNN
+from gradatim.nets.geometric import SimpleRNN, icosphere, log_map_edges
 from gradatim.papers import geometric_deep_learning as paper
-from gradatim.papers.geometric_deep_learning import Homophily, Memory, Samples, Warping
+from gradatim.papers.geometric_deep_learning import Directions, Homophily, Memory, Samples, Warping
 
 TOML = Path(paper.__file__).parents[1] / "geometric_deep_learning.toml"
 SMOKE = paper.SCALES["smoke"]
 PARTS = {
-    name: import_module(f"{paper.__name__}.{name}") for name in ("curse", "expressivity", "homophily", "samples", "sequences", "symmetry")
+    name: import_module(f"{paper.__name__}.{name}")
+    for name in ("curse", "directions", "expressivity", "homophily", "samples", "sequences", "symmetry")
 }
 TINY = replace(
     SMOKE,
     with_training=True,
     samples=Samples(
-        sizes=(20, 60, 200, 1000), pool=1100, held_out=50, test=50, channels=2, steps=4, rates=(1e-2, 3e-2),
-        rate_size=50, seeds=3,
+        sizes=(20, 60, 200, 1000), pool=1100, held_out=50, test=50, channels=2, steps=4, passes=1,
+        rates=(1e-2, 3e-2), rate_size=50, seeds=3,
     ),
+    directions=Directions(part=40, entries=2, steps=3, rates=(1e-2, 3e-2), seeds=3),
     homophily=Homophily(
         levels=(0.5, 0.9), nodes=16, classes=2, degree=3, labelled=8, test_graphs=2, width=4, steps=3, rates=(1e-2, 3e-2), seeds=3
     ),
@@ -105,7 +108,7 @@ def test_scales_are_valid_and_fit_in_memory():
 def test_a_tiny_training_of_everything(double):
     findings = paper.run(TINY, Session(jax.random.key(0), scale="smoke", precision="double"))
     assert set(findings.measures) == parts_of(None) and not findings.untested
-    assert {"samples", "memory", "homophily"} < set(paper.draw(findings))
+    assert {"samples", "memory", "homophily", "directions"} < set(paper.draw(findings))
     # Turns are built in, whatever was learnt.
     assert (findings.data["samples"]["turn_error"] < 1e-4).all()
     assert np.ptp(findings.data["samples"]["parameters"].values) < 0.3 * findings.data["samples"]["parameters"].values.max()
@@ -145,6 +148,41 @@ def test_networks_have_about_as_many_parameters():
         shapes = eqx.filter_eval_shape(lambda arm=arm: PARTS["samples"].make_network(arm, Samples()))
         counts.append(sum(leaf.size for leaf in jax.tree.leaves(shapes) if isinstance(leaf, jax.ShapeDtypeStruct)))
     assert max(counts) < 1.1 * min(counts)
+
+
+def test_steps_grow_with_the_training_set():
+    config = Samples(steps=1000, passes=48, batch_size=32)
+    assert [PARTS["samples"].steps_for(n, config) for n in (100, 1000, 3000)] == [1000, 1500, 4500]
+
+
+def test_a_part_of_a_surface_keeps_the_edges_within(double):
+    mesh = icosphere(1)
+    whole, kept = log_map_edges(mesh), np.array([5, 0, 11, 13, 40])
+    edges = PARTS["directions"].part_of(whole, kept)
+    ends = {(int(kept[u]), int(kept[v])) for u, v in zip(edges.receivers, edges.senders, strict=True)}
+    pairs = zip(np.asarray(whole.receivers).tolist(), np.asarray(whole.senders).tolist(), strict=True)
+    assert ends == {(u, v) for u, v in pairs if u in kept and v in kept} and edges.n_vertices == 5
+    assert (np.asarray(edges.receivers)[np.asarray(edges.reverse)] == np.asarray(edges.senders)).all()
+
+
+def test_parts_of_a_surface_must_not_overlap(double):
+    session = Session(jax.random.key(0))
+    x = np.asarray(icosphere(1).vertices)[:, 0]
+    with pytest.raises(ValueError, match=r"directions\.part must be at most a third of 42 vertices, got 20"):
+        PARTS["directions"].directions(Directions(part=20), icosphere(1), x, x, jax.random.key(0), session)
+
+
+def test_networks_of_directions_have_about_as_many_parameters_that_count(double):
+    edges, x = log_map_edges(icosphere(2)), jnp.asarray(np.random.default_rng(0).normal(size=(162, 1)))
+
+    def n_that_count(arm):
+        arrays, others = eqx.partition(PARTS["directions"].make_network(arm, 2, key=jax.random.key(0)), eqx.is_inexact_array)
+        flat, back = jax.flatten_util.ravel_pytree(arrays)
+        jacobian = jax.jit(jax.jacrev(lambda flat: eqx.combine(back(flat), others)(edges, x).ravel()))(flat)
+        return np.linalg.matrix_rank(jacobian, rtol=1e-9)
+
+    ours, plain = (n_that_count(arm) for arm in ("gauge-equivariant", "isotropic"))
+    assert abs(ours / plain - 1) < 0.15
 
 
 def test_communities_have_their_share_of_edges_within():

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 import gradatim.papers
 from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import implicit_differentiation as paper_module
-from gradatim.papers.implicit_differentiation import spheres
+from gradatim.papers.implicit_differentiation import hypergradients, spheres
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,14 @@ def test_the_energy_of_two_discs():
         value, slope = jax.jit(jax.value_and_grad(energy))(x, 0.6)
         np.testing.assert_allclose(value, 0.125, rtol=1e-12)
         np.testing.assert_allclose(slope, [[-0.625, 0], [0.625, 0]], atol=1e-12)
+
+
+def test_the_growth_of_the_speedup_is_that_of_the_solver_where_it_is_least():
+    seconds = np.ones((3, 2, 2, 4))
+    # Twice as fast as unrolled at the smallest size; four times and once at the largest.
+    seconds[0, :, 1], seconds[2, 0, 1] = 2, 4
+    coordinates = {"features": [10, 20, 30], "solver": ["a", "b"], "way": ["implicit", "unrolled"]}
+    growth = hypergradients.speedup_growth(xr.DataArray(seconds, coordinates, ("features", "solver", "way", "repeat")))
+    assert growth.value == pytest.approx(0.5)
+    slow = hypergradients.speedup_growth(xr.DataArray(seconds, coordinates, ("features", "solver", "way", "repeat")).sel(solver=["a"]))
+    assert slow.value == pytest.approx(2.0)

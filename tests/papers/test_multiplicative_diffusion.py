@@ -7,7 +7,7 @@ import pytest
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import multiplicative_diffusion as paper
-from gradatim.papers.multiplicative_diffusion import exact, generation, judging, regression
+from gradatim.papers.multiplicative_diffusion import exact, features, generation, judging, networks, regression
 
 TOML = Path(paper.__file__).parents[1] / "multiplicative_diffusion.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -111,6 +111,21 @@ def test_the_sliced_distance_of_a_shift_is_its_length_over_the_root_of_the_dimen
     points, shift = random.normal(size=(50, 3)).astype(np.float32), np.array([0.3, 0.0, 0.4], np.float32)
     np.testing.assert_allclose(generation.distance(points + shift, points, 4096), 0.5 / 3**0.5, rtol=3e-2)
     assert generation.distance(np.repeat(points, 3, axis=0), points, 16) < 1e-6
+
+
+def test_slow_noise_ends_like_the_papers_and_begins_with_less():
+    plain, ramped = (networks.motion_of(SMOKE, arm) for arm in ("multiplicative", "ramped"))
+    np.testing.assert_allclose(*(motion.integrals(1.0) for motion in (plain, ramped)), rtol=1e-12)
+    assert ramped.integrals(0.005).variance < plain.integrals(0.005).variance / 50
+
+
+def test_features_of_the_same_images_are_no_distance_apart_and_others_are(smoke):
+    images = smoke[0].data["images"]
+    assert images["feature_distance"].dims == ("sampler", "seed")
+    assert (images["feature_distance"] > images["feature_floor"]).all() and 0.3 < images.attrs["accuracy"] <= 1
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    assert abs(features.frechet(points, points)) < 1e-10
+    assert any("trained in this run" in note for note in smoke[1].notes)
 
 
 def test_the_nearest_point_and_its_distance():

@@ -50,7 +50,6 @@ SCALES = {
     "full": Config(
         prior=Prior(images=20_000, widths=(64, 128, 256, 256), steps=400_000, batch_size=32, rate=1e-4, components=256),
         side=64,
-        seeds=5,
         images=16,
         slices=64,
         views=16,
@@ -72,7 +71,8 @@ def memory(config: Config) -> int:
     )
     activations = 4 * 30 * max(batch, prior.batch_size) * layers
     scanners = 4 * (5 * config.views + config.limited_views) * 2 * config.side * pixels
-    inverses = 4 * (batch + 3 * len(config.cutoffs)) * pixels**2
+    # Of each cutoff three matrices in double precision, beside eigenvectors and what they are made from.
+    inverses = 8 * (8 + 3 * len(config.cutoffs)) * pixels**2
     return images + activations + scanners + inverses + 900_000_000
 
 

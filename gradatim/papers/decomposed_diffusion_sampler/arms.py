@@ -15,6 +15,7 @@ from gradatim.transport import (
     AbstractConsistency,
     AcrossSlices,
     Denoiser,
+    Krylov,
     NoiseLevels,
     Proximal,
     RangeNullSpace,
@@ -56,6 +57,8 @@ class Bench:
         self.config, self.task, self.session, self.key = config, task, session, key
         self.found: dict[str, np.ndarray] = {}
         self.misfits: dict[str, np.ndarray] = {}
+        self.work: dict[str, tuple[int, int]] = {}
+        "Calls of the network (by back-propagation differentiated) and products with AᴴA, of an image."
         self.chosen: dict[str, str] = {}
         self.tuning: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -77,23 +80,27 @@ class Bench:
         y = self.task.y if data is None else data
         x, misfits = self._once(name, lambda: self.sampled(consistency, y, times, denoiser, exploding, noise_rule))
         self.found[name], self.misfits[name] = x, misfits
+        self.work[name] = times, times * products(consistency)
 
     def dps(self, name: str, times: int, step_size: float, *, data: Array | None = None) -> None:
         """By back-propagation."""
         y = self.task.y if data is None else data
         steps = jnp.full(len(y), step_size, jnp.float32)
         self.found[name], self.misfits[name] = self._once(name, lambda: self.propagated(y, times, steps))
+        self.work[name] = times, times
 
     def least_squares(self, name: str, n_steps: int, *, data: Array | None = None) -> None:
         """Conjugate gradients from nothing at all."""
         y = self.task.y if data is None else data
         self.found[name] = self._once(name, lambda: least_squares(self.task.operator, y, n_steps))
+        self.work[name] = 0, n_steps + 1
 
     def variation(self, name: str, weight: float, *, data: Array | None = None) -> None:
         """Total variation."""
         y = self.task.y if data is None else data
         weights = jnp.full(len(y), weight, jnp.float32)
         self.found[name] = self._once(name, lambda: self._variation(y, weights))
+        self.work[name] = 0, self.config.tv_steps
 
     def tune(self) -> dict[str, float]:
         """The best of every grid, by the mean ratio on the validation images, all of a grid at once."""
@@ -117,11 +124,10 @@ class Bench:
             grid = config.dps_steps
             best["step"] = self._best("step", grid, lambda: self.propagated(many, config.many_times, spread(grid))[0])
         if task.name != "one coil":
-            inverses = RangeNullSpace.of(task.operator, cutoff=np.asarray(config.cutoffs)).inverse
-            repeated = RangeNullSpace(jnp.repeat(inverses, n, axis=0))
-            best["cutoff"] = self._best(
-                "cutoff", config.cutoffs, lambda: self.sampled(repeated, many, config.times, noise_rule="ddim")[0]
-            )  # fmt: skip
+            # One matrix for all images of a cutoff.
+            inverses = RangeNullSpace(RangeNullSpace.of(task.operator, cutoff=np.asarray(config.cutoffs)).inverse[:, None])
+            rows = many.reshape(len(config.cutoffs), n, *many.shape[1:])
+            best["cutoff"] = self._best("cutoff", config.cutoffs, lambda: self.sampled(inverses, rows, config.times, noise_rule="ddim")[0])
         best["weight"] = self._best("weight", config.tv_weights, lambda: self._variation(many, spread(config.tv_weights)))
         best["steps"] = self._best(
             "steps",
@@ -155,6 +161,7 @@ class Bench:
         """Our sampler with the penalty across slices."""
         rhos, weights = (jnp.full(self.config.seeds, value, jnp.float32) for value in (rho, weight))
         self.found[name], self.misfits[name] = self._once(name, lambda: self._across(rhos, weights, self.task.y))
+        self.work[name] = self.config.times, self.config.times * (INNER + 1)
 
     def predictor_corrector(self, y: Array, shape: tuple[int, ...], pairs: int) -> Array:
         """Langevin steps, in so many pairs."""
@@ -167,15 +174,16 @@ class Bench:
         self, consistency: AbstractConsistency, y: Array, times: int, denoiser: Denoiser | None = None, exploding: bool = False,
         noise_rule: Any = "split",
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Images and misfits of our sampler, not kept."""
+        """Images and misfits of our sampler, not kept; y may have its images along several axes."""
         levels = self._levels(times, exploding)
         key_start, key = jax.random.split(self.key)
-        x = start(levels, key_start, (len(y), *self.task.operator.shape))
+        shape = self.task.operator.shape
+        x = start(levels, key_start, (*y.shape[: y.ndim - self.task.y.ndim + 1], *shape))
         found = dds_sample(
             denoiser or self.task.denoiser, levels, self.task.operator, y, x, key=key, consistency=consistency, eta=self.config.eta,
             noise_rule=noise_rule,
         )  # fmt: skip
-        return np.asarray(found.x), np.asarray(found.misfits)
+        return np.asarray(found.x).reshape(-1, *shape), np.asarray(found.misfits).reshape(times, -1)
 
     def _across(self, rho: Array, weight: Array, y: Array) -> tuple[np.ndarray, np.ndarray]:
         levels = self._levels(self.config.times, exploding=False)
@@ -219,6 +227,11 @@ class Bench:
 
     def _once(self, name: str, run: Any) -> Any:
         return self.session.once(f"{self.task.name}, {name}", run)
+
+
+def products(consistency: AbstractConsistency) -> int:
+    """With AᴴA, of one level: conjugate gradients take one more for their first residual."""
+    return consistency.n_steps + 1 if isinstance(consistency, Krylov | Proximal) else 1
 
 
 def least_squares(operator: Any, y: Array, n_steps: int) -> np.ndarray:

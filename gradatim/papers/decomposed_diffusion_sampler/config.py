@@ -65,7 +65,7 @@ class Config:
     "Slices of a template, turned, shrunk and shifted, or ellipses."
     side: Annotated[int, Between(8, 512)] = 32
     "Pixels a side; data are also made on a grid twice as fine."
-    seeds: Annotated[int, Between(3, 100)] = 5
+    seeds: Annotated[int, Between(3, 100)] = 10
     "Sets of images and of noise."
     images: Annotated[int, Between(1, 1000)] = 6
     "Of each set."
@@ -91,15 +91,15 @@ class Config:
     "Projection angles, evenly over half a turn."
     limited_views: Annotated[int, Between(1, 1000)] = 24
     "Angles over a quarter turn, of volumes."
-    gammas: Annotated[tuple[float, ...], Between(1e-3, 1e6)] = (16.0, 64.0, 256.0, 1024.0, 4096.0)
+    gammas: Annotated[tuple[float, ...], Between(1e-3, 1e6)] = (10.0, 30.0, 1e2, 3e2, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5)
     "Weights of the data with several coils, the best of which is taken; as many as sets, as of the next three."
-    dps_steps: Annotated[tuple[float, ...], Between(0.0, 1e3)] = (0.1, 0.3, 1.0, 3.0, 10.0)
+    dps_steps: Annotated[tuple[float, ...], Between(0.0, 1e3)] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
     "Step sizes of the sampler by back-propagation."
-    tv_weights: Annotated[tuple[float, ...], Between(0.0, 10.0)] = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+    tv_weights: Annotated[tuple[float, ...], Between(0.0, 10.0)] = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
     "Weights of total variation."
-    cutoffs: Annotated[tuple[float, ...], Between(1e-7, 0.9)] = (1e-5, 0.001, 0.03, 0.15, 0.6)
+    cutoffs: Annotated[tuple[float, ...], Between(1e-7, 0.9)] = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 0.9)
     "Singular values of the pseudo-inverse, over the largest."
-    least_squares_steps: Annotated[tuple[int, ...], Between(1, 10_000)] = (2, 5, 10, 20, 80, 320, 640)
+    least_squares_steps: Annotated[tuple[int, ...], Between(1, 10_000)] = (1, 2, 5, 10, 20, 80, 320, 640)
     "Of conjugate gradients without a prior, any number of them."
     rhos: Annotated[tuple[float, ...], Between(1e-6, 1e6)] = (0.001, 0.01, 0.1)
     "Penalties of the splitting across slices."

@@ -110,7 +110,7 @@ def _reconstruct(bench: Bench, other: Denoiser | None) -> None:
     bench.dds("dds, few", fitted(), config.few_times)
     bench.dds("dds, many", fitted(), config.many_times)
     bench.dps("dps", config.many_times, best["step"])
-    bench.dds("projection", _pseudo_inverse(bench, best["cutoff"]), config.times, noise_rule="ddim")
+    bench.dds("projection", RangeNullSpace.of(task.operator, cutoff=best["cutoff"]), config.times, noise_rule="ddim")
     bench.dds("dds, fine", fitted(), config.times, data=task.y_fine)
     bench.dps("dps, fine", config.many_times, best["step"], data=task.y_fine)
     bench.variation("variation, fine", best["weight"], data=task.y_fine)
@@ -122,20 +122,14 @@ def _reconstruct(bench: Bench, other: Denoiser | None) -> None:
         bench.dds("exploding", fitted(), config.times, exploding=True)
 
 
-def _pseudo_inverse(bench: Bench, cutoff: float) -> RangeNullSpace:
-    """One matrix an image, as in tuning."""
-    one = RangeNullSpace.of(bench.task.operator, cutoff=np.asarray([cutoff])).inverse
-    return RangeNullSpace(jnp.repeat(one, len(bench.task.truth), axis=0))
-
-
 def _reconstruct_volumes(bench: Bench) -> xr.Dataset:
-    config, truth = bench.config, bench.task.truth
+    config, task, truth = bench.config, bench.task, bench.task.truth
     best = bench.tune()
     bench.dds("dds, slice by slice", Krylov(INNER), config.times)
     bench.across("dds", *bench.tune_across())
     bench.variation("variation", best["weight"])
     bench.least_squares("least squares", int(best["steps"]))
-    bench.dds("projection", _pseudo_inverse(bench, best["cutoff"]), config.times, noise_rule="ddim")
+    bench.dds("projection", RangeNullSpace.of(task.operator, cutoff=best["cutoff"]), config.times, noise_rule="ddim")
 
     def variation(x: np.ndarray) -> np.ndarray:
         return np.diff(x.reshape(config.seeds, config.slices, config.side, config.side), axis=1)
@@ -183,6 +177,8 @@ def _told(bench: Bench) -> xr.Dataset:
             "shown": (("arm", "row", "column"), np.stack([bench.found[arm][0] for arm in arms]), {"units": "1"}),
             "truth": (("row", "column"), bench.task.truth[0], {"units": "1"}),
             "back": (("row", "column"), np.asarray(bench.task.operator.adjoint(bench.task.y[:1])[0]), {"units": "1"}),
+            "network_calls": ("arm", np.array([bench.work[arm][0] for arm in arms]), {"units": "1"}),
+            "products": ("arm", np.array([bench.work[arm][1] for arm in arms]), {"units": "1"}),
         },
         {"arm": arms},
     )

@@ -38,7 +38,7 @@ class Images:
     "Images a step."
     optimizers: Annotated[tuple[str, ...], OneOf(*OPTIMIZERS)] = tuple(OPTIMIZERS)
     "Optimisers to compare."
-    factors: Annotated[tuple[float, ...], Between(1e-4, 1e4)] = (0.1, 0.3, 1.0, 3.0, 10.0)
+    factors: Annotated[tuple[float, ...], Between(1e-4, 1e4)] = (0.3, 1.0, 3.0, 10.0, 30.0)
     "Grid of rates, as multiples of each optimiser's customary one; with a single one there is nothing to choose."
     tuning_epochs: Annotated[int, Between(1, 1000)] = 2
     "Epochs of the runs that choose a rate, one seed, judged on the images kept back."

@@ -34,11 +34,11 @@ class Learned:
     "Dimensions of the space around the surfaces."
     points: Annotated[int, Between(64, 1_000_000)] = 10_000
     "Of each data set."
-    width: Annotated[int, Between(1, 4096)] = 96
+    width: Annotated[int, Between(1, 4096)] = 128
     "Units of a hidden layer."
     depth: Annotated[int, Between(1, 20)] = 3
     "Hidden layers."
-    batch_size: Annotated[int, Between(1, 100_000)] = 256
+    batch_size: Annotated[int, Between(1, 100_000)] = 512
     "Noisy points a step."
     steps: Annotated[int, Between(1, 10_000_000)] = 6000
     "Of Adam, its rate falling to zero along a cosine."

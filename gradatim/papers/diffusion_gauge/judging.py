@@ -23,7 +23,11 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     measures |= _of_parts(config, trees, session)
     untested: dict[str, str] = {}
     if config.learned.starts:
-        measures |= _of_dimensions(config, trees, session)
+        of_dimensions, unknown = _of_dimensions(config, trees, session), unknown_score(config, trees)
+        if unknown:
+            untested["C7"] = unknown
+        else:
+            measures |= of_dimensions
     else:
         untested["C7"] = "no flows of networks at this size"
     penalised = trees["penalised"]
@@ -136,6 +140,27 @@ def _of_dimensions(config: Config, trees: Mapping[str, xr.Dataset], session: Ses
         "C7.gradient_network_share": Measure.over_seeds(gradient.min(axis=0)),
         "C7.gain_over_free_network": Measure.paired(gradient.mean(axis=0), free.mean(axis=0)),
     }
+
+
+def unknown_score(config: Config, trees: Mapping[str, xr.Dataset]) -> str:
+    """Why flows of networks say nothing of a surface: where they are read, a score of zero would be nearer to the true one."""
+    nearest = {}
+    for dim in config.learned.dims:
+        parts = trees[f"parts_{dim}"]
+        level = float(parts["level"].min())
+        errors = (parts["error"] / parts["field"]).sel(level=level).mean("seed")
+        for surface in errors["surface"].values:
+            for kind in errors["kind"].values:
+                nearest[f"{kind} network, {surface} in {dim} dimensions, at 1 - t = {level:g}"] = float(
+                    errors.sel(surface=surface, kind=kind)
+                )
+    worst = max(nearest, key=lambda name: nearest[name])
+    if nearest[worst] <= 1:
+        return ""
+    return (
+        "the claim is of networks that know the score where their flows are read, and these do not: mean square error of the score over "
+        f"its own mean square {nearest[worst]:.2g} ({worst})"
+    )
 
 
 def _fits(trees: Mapping[str, xr.Dataset], dim: int, surface: str) -> str:

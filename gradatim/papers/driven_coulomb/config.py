@@ -30,6 +30,10 @@ class Correlations:
     "Field there."
     space_cells: Annotated[int, Between(48, 512)] = 128
     "Cells along each side of a periodic box beside it, one Debye length wide."
+    settling_field: Annotated[float, Between(0.1, 50.0)] = 2.0
+    "Field that is switched on to see the longest waves of that box settle."
+    settling_samples: Annotated[int, Between(16, 10**6)] = 8000
+    "Copies of the box that settle, in eight groups."
     strip_field: Annotated[float, Between(0.0, 50.0)] = 5.0
     "Field that is switched on for the strip of pictures."
 
@@ -74,7 +78,7 @@ class Ions:
 class Line:
     """The critical theory along a line, where it is Burgers's equation."""
 
-    cells: Annotated[int, Between(32, 65536)] = 512
+    cells: Annotated[int, Between(32, 65536)] = 2048
     "Cells, of side 1."
     noise: Annotated[float, Between(1e-6, 100.0)] = 0.1
     "T."
@@ -84,17 +88,17 @@ class Line:
     "Mean velocity of the boosted run."
     dt: Annotated[float, Between(1e-4, 1.0)] = 0.04
     "Time step."
-    warm_steps: Annotated[int, Between(20, 10**9)] = 20_000
+    warm_steps: Annotated[int, Between(20, 10**9)] = 80_000
     "Steps before anything is measured."
-    steps: Annotated[int, Between(20, 10**9)] = 60_000
+    steps: Annotated[int, Between(20, 10**9)] = 240_000
     "Steps that are measured."
-    every: Annotated[int, Between(1, 1000)] = 20
+    every: Annotated[int, Between(1, 1000)] = 40
     "Steps between two records."
-    seeds: Annotated[int, Between(3, 1000)] = 24
+    seeds: Annotated[int, Between(3, 1000)] = 8
     "Runs, each also boosted and without the nonlinear term."
     window: Annotated[tuple[int, int], Between(1, 1000)] = (2, 8)
     "Lowest and highest mode of the fits."
-    control_window: Annotated[tuple[int, int], Between(1, 1000)] = (8, 32)
+    control_window: Annotated[tuple[int, int], Between(1, 1000)] = (16, 64)
     "The same for the run without the nonlinear term, whose lower modes do not relax in the time."
 
 
@@ -110,16 +114,18 @@ class Plane:
     "μ₁, the Keller–Segel term."
     mu_polar: Annotated[float, Between(-100.0, 100.0)] = -4.0
     "μ₂, the polarity term."
-    dt: Annotated[float, Between(1e-5, 1.0)] = 0.01
+    control_mu_ks: Annotated[float, Between(-10.0, 10.0)] = 0.3
+    "μ₁ of the runs beside them, which are to scale alike."
+    dt: Annotated[float, Between(1e-5, 1.0)] = 0.005
     "Time step."
-    warm_steps: Annotated[int, Between(20, 10**9)] = 10_000
+    warm_steps: Annotated[int, Between(20, 10**9)] = 20_000
     "Steps before anything is measured."
-    steps: Annotated[int, Between(20, 10**9)] = 20_000
+    steps: Annotated[int, Between(20, 10**9)] = 40_000
     "Steps that are measured."
-    every: Annotated[int, Between(1, 1000)] = 20
+    every: Annotated[int, Between(1, 1000)] = 40
     "Steps between two records."
     seeds: Annotated[int, Between(3, 1000)] = 4
-    "Runs, each also without the nonlinear terms."
+    "Runs, each also with the other μ₁ and without the nonlinear terms."
     window: Annotated[tuple[int, int], Between(1, 1000)] = (2, 10)
     "Lowest and highest shell of the fits of the structure factor."
     life_window: Annotated[tuple[int, int], Between(1, 1000)] = (2, 8)

@@ -83,7 +83,7 @@ def _means(session: Session, label: str, samplers: el.FluctuationSampler, n: int
 
 
 def run_correlations(config: Correlations, session: Session) -> Findings:
-    """The four measures of C1."""
+    """All measures of C1."""
     keys = jax.random.split(jax.random.fold_in(session.key, 0), 3)
     grid = PeriodicGrid((config.cells,) * 2, float(config.cells))
     # The last two make the strip of pictures: equilibrium, and the field in steps of one Debye time.
@@ -145,17 +145,19 @@ def run_correlations(config: Correlations, session: Session) -> Findings:
 
 
 def _space(config: Correlations, session: Session) -> tuple[dict[str, Any], dict[str, Measure]]:
-    """G_cc along and across the field in unbounded space, its slopes, and the same in a periodic box."""
+    """G_cc and G_ρρ along and across the field in unbounded space, their slopes, and the first in a periodic box."""
     low, high = config.distances
     distances = np.geomspace(low / 4, high, 61)
     points = jnp.asarray(distances[None, :, None] * np.eye(3)[:2, None, :])
 
     @jax.jit
-    def both(field: Array) -> tuple[Array, Array]:
+    def all_of(field: Array) -> tuple[Array, ...]:
         electrolyte = el.DrivenElectrolyte(field=field)
-        return el.density_correlation(electrolyte, points), el.far_density_correlation(electrolyte, points)
+        functions = (el.density_correlation, el.charge_correlation, el.far_density_correlation, el.far_charge_correlation)
+        return tuple(function(electrolyte, points) for function in functions)
 
-    (found, far), (still, _) = (map(np.asarray, both(jnp.asarray(field))) for field in (config.space_field, 0.0))
+    found, charge, far, far_charge = map(np.asarray, all_of(jnp.asarray(config.space_field)))
+    still = np.asarray(all_of(jnp.asarray(0.0))[0])
     n = config.space_cells
     grid = PeriodicGrid((n,) * 3, float(n))
 
@@ -166,17 +168,20 @@ def _space(config: Correlations, session: Session) -> tuple[dict[str, Any], dict
     boxed = np.asarray(session.once("Fourier sum in a box", jax.jit(lines), jnp.asarray(config.space_field)))
     r = np.arange(1.0, n // 2)
     near, fitted = (r > 5) & (r < n / 8), distances >= low * (1 - 1e-9)
-    measures, slopes = {}, []
-    for name, line, box, sign in zip(("slope_along_field", "slope_across_field"), found, boxed, (1.0, -1.0), strict=True):
-        law = fit_power_law(jnp.asarray(distances[fitted]), jnp.asarray(sign * line[fitted]))
-        measures[f"C1.{name}"] = Measure.exact(float(law.exponent), 2 * float(law.standard_error))
-        begin = np.log(line[1] / line[0]) / np.log(distances[1] / distances[0])
+    measures, slopes, ends = {}, [], []
+    for i, (where, box, sign) in enumerate(zip(("along", "across"), boxed, (1.0, -1.0), strict=True)):
+        for name, line in ((f"slope_{where}_field", sign * found[i]), (f"charge_slope_{where}_field", -charge[i])):
+            law = fit_power_law(jnp.asarray(distances[fitted]), jnp.asarray(line[fitted]))
+            measures[f"C1.{name}"] = Measure.exact(float(law.exponent), 2 * float(law.standard_error))
+            ends.append(np.diff(np.log(line[-2:]))[0] / np.diff(np.log(distances[-2:]))[0])
+        begin = np.log(found[i, 1] / found[i, 0]) / np.log(distances[1] / distances[0])
         in_box = np.polyfit(np.log(r[near]), np.log(np.maximum(sign * box[near], 1e-12)), 1)[0] if near.sum() > 2 else np.nan
         slopes.append((begin, in_box))
     session.note(
         f"The power law of C1 is reached slowly, with corrections of second order in the Debye length over the distance: "
-        f"{low / 4:g} Debye lengths away the local slope is {slopes[0][0]:.2f} along the field and {slopes[1][0]:.2f} across. Fitted are "
-        f"{low:g} to {high:g} of them, spread evenly in their logarithm, in unbounded space."
+        f"{low / 4:g} Debye lengths away the local slope is {slopes[0][0]:.2f} along the field and {slopes[1][0]:.2f} across, "
+        f"{high:g} away {ends[0]:.3f} and {ends[2]:.3f}, and for the charge {ends[1]:.3f} and {ends[3]:.3f}. Fitted are {low:g} to "
+        f"{high:g} of them, spread evenly in their logarithm, in unbounded space."
     )
     if near.sum() > 2:
         session.note(
@@ -188,8 +193,10 @@ def _space(config: Correlations, session: Session) -> tuple[dict[str, Any], dict
     return (
         {
             "correlation_in_space": (dims, found, units),
+            "charge_in_space": (dims, charge, units),
             "without_field": (dims, still, units),
             "far_theory": (dims, far, units),
+            "far_charge_theory": (dims, far_charge, units),
             "correlation_in_box": (("direction", "r_box"), boxed, units),
             "r": ("r", distances, {"units": "1/κ"}),
             "r_box": ("r_box", r, {"units": "1/κ"}),

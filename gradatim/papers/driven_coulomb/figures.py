@@ -22,6 +22,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
         "correlations_in_space": _draw_space(data["correlations"]),
         "field_switched_on": _draw_switched(data["correlations"]),
         "plate_force": _draw_plates(data["plates"]),
+        "settling": _draw_settling(data["settling"]),
         "ions": _draw_ions(data["ions"]),
         "ions_in_time": _draw_ions_in_time(data["ions"]),
         "critical_spectra": _draw_critical(data["line"], data["plane"]),
@@ -54,7 +55,7 @@ def _draw_structure(data: xr.Dataset) -> Figure:
 
 
 def _draw_space(data: xr.Dataset) -> Figure:
-    fig, axes = figure(1, 2)
+    fig, axes = figure(1, 3)
     ax = axes[0, 0]
     for direction, colour, marker, sign in zip(("along", "across"), COLOURS, MARKERS, (1, -1), strict=False):
         one = data.sel(direction=direction)
@@ -66,6 +67,13 @@ def _draw_space(data: xr.Dataset) -> Figure:
     label(ax, "distance", "|G_cc| / 2C₀", x_unit="1/κ", y_unit="κ³", title="density, d = 3; dashed: r⁻³ far away")
     ax.legend(fontsize=8)
     ax = axes[0, 1]
+    for direction, colour in zip(("along", "across"), COLOURS, strict=False):
+        one = data.sel(direction=direction)
+        ax.loglog(data.r, -one.charge_in_space, color=colour, label=f"-G {direction} the field")
+        ax.loglog(data.r, -one.far_charge_theory, color=colour, lw=0.8, ls="--")
+    label(ax, "distance", "|G_ρρ| / 2C₀", x_unit="1/κ", y_unit="κ³", title="charge, d = 3; dashed: r⁻⁵ far away")
+    ax.legend(fontsize=8)
+    ax = axes[0, 2]
     for seed in range(data.sizes["seed"]):
         ax.loglog(data.driven, data.ratio[:, seed], MARKERS[0], color=COLOURS[0], label="smallest modes, sampled" if seed == 0 else None)
     fields = np.geomspace(float(data.driven.min()) / 1.5, float(data.driven.max()) * 1.5, 100)
@@ -87,6 +95,24 @@ def _draw_switched(data: xr.Dataset) -> Figure:
         ax.set_aspect("equal")
         ax.grid(False)
     fig.colorbar(image, ax=axes, label="density, in its\nroot mean square at t = 0", shrink=0.75, pad=0.01)
+    return fig
+
+
+def _draw_settling(data: xr.Dataset) -> Figure:
+    fig, axes = figure(1, 2)
+    ax, other = axes[0]
+    for mode, colour in zip(data.mode.values, COLOURS, strict=False):
+        ax.semilogx(data.time[1:], data.structure.sel(mode=mode)[1:], color=colour, label=f"L k/2π = ({mode})")
+    ax.axhline(1 / (1 + data.attrs["field"] ** 2), color="black", ls="--", lw=0.8, label="1/(1 + E²)")
+    label(ax, "time after switching on", "S_cc", x_unit="1/(Dκ²)", y_unit="2C₀", title="long waves along and across the field")
+    ax.legend(fontsize=8)
+    for group in range(data.sizes["group"]):
+        other.loglog(data.along, data.half_way[group], MARKERS[0], color=COLOURS[0], ms=3)
+    guide = np.log(2) / (2 * (1 + data.attrs["field"] ** 2) * data.along**2)
+    other.loglog(data.along, guide, "k--", lw=0.8, label="ln 2 / 2(1 + E²)k²")
+    _clear(other)
+    label(other, "wavenumber along the field", "time to come half of the way", x_unit="κ", y_unit="1/(Dκ²)", title="settling by diffusion")
+    other.legend(fontsize=8)
     return fig
 
 
@@ -213,7 +239,7 @@ def _draw_line(data: xr.Dataset) -> Figure:
     ax = axes[0, 0]
     values = data.space_time.values
     # The slope u = ∂φ of the signal, ρ = -∂u, shows the shocks that ρ is full of.
-    slope = -np.cumsum(values, axis=1)
+    slope = -np.cumsum(values, axis=1) * float(data.x[1] - data.x[0])
     modes = np.fft.rfft(slope, axis=1)
     modes[:, 0] = 0
     modes[:, slope.shape[1] // 16 :] = 0

@@ -60,8 +60,7 @@ def run(config: Config, session: Session) -> Findings:
     trees["steps"] = xr.Dataset({"seconds": seconds, "operations": operations})
     for arm in images.arms:
         final = judged.sel(arm=arm).isel(step=-1)
-        clock = reached.sel(arm=arm).values
-        there = f"{clock.mean():.3g} s to {images.target:.4g} %" if np.isfinite(clock).all() else f"not all at {images.target:.4g} %"
+        there = ", ".join(_when(clock) for clock in reached.sel(arm=arm))
         accuracy = ", ".join(f"{name} accuracy {float(final[key].mean()):.2f} %" for key, name in (("train", "training"), ("test", "test")))
         session.note(f"{arm} at rate {best[arm]:.3g}: {accuracy}, {there}")
     relative = (operations / operations[0]).values
@@ -69,3 +68,8 @@ def run(config: Config, session: Session) -> Findings:
     slopes = trees["rate"]["slope"].mean("seed")
     session.note("exponent of the mean dual norm: " + ", ".join(f"{arm} {float(slopes.sel(arm=arm)):.3f}" for arm in slopes.arm.values))
     return Findings(measures | timed, xr.DataTree.from_dict({f"/{name}": data for name, data in trees.items()}), untested)
+
+
+def _when(clock: xr.DataArray) -> str:
+    target = f"{float(clock.target):.4g} %"
+    return f"{float(clock.mean()):.3g} s to {target}" if np.isfinite(clock).all() else f"not all at {target}"

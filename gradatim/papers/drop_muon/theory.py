@@ -194,7 +194,8 @@ def rate_measures(config: Theory, session: Session) -> tuple[dict[str, Measure],
         },
         {"arm": list(arms), "horizon": list(config.horizons)},
     )
-    return {"C2.stochastic_rate_slope": Measure.over_seeds(slopes[0])}, data
+    uniform, full = slopes
+    return {"C2.stochastic_rate_slope": Measure.over_seeds(uniform), "C2.slope_over_full": Measure.paired(uniform, full)}, data
 
 
 def trajectory_measures(session: Session) -> dict[str, Measure]:

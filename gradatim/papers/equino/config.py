@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from gradatim.lab import Between
+from gradatim.lab import Between, OneOf
 
 
 @dataclass(frozen=True)
 class Config:
-    """A square cell with one round fibre, operators from few solutions of it, and a membrane made of such cells."""
+    """A square cell with fibres, operators from few solutions of it, and a membrane made of such cells."""
 
+    cell: Annotated[str, OneOf("disk", "two_fibres", "ellipse", "three_circles")] = "disk"
+    "What the fibres are: one in the middle, or one of the article's three: the middle and the corners, an ellipse, three circles."
     elements: Annotated[int, Between(2, 64)] = 12
     "A side of the cell, of eight nodes each."
     radius: Annotated[float, Between(0.05, 0.49)] = 0.3
-    "Of the fibre, over the side; an element belongs to it if its centre does."
+    "Of the disk, over the side; an element belongs to a fibre if its centre does."
     strain_limit: Annotated[float, Between(1e-3, 0.2)] = 0.04
     "Of each component of the average strains, with the engineering shear."
     snapshots: Annotated[tuple[int, ...], Between(2, 10_000)] = (8, 16, 32, 48)
@@ -37,7 +39,7 @@ class Config:
     variational_seeds: Annotated[int, Between(3, 100)] = 3
     "Of them so many for the variational operator, whose steps are the dearest."
     beside_seeds: Annotated[int, Between(1, 100)] = 1
-    "Of them so many for operators that stand beside those of the claims: of other numbers of snapshots, and regression of all of them."
+    "Of them so many for operators of other numbers of snapshots than those of the claims, and regression of all of them."
     points: Annotated[int, Between(4, 100_000)] = 64
     "Magic points of the loss; at most six for each mode."
     all_points_seeds: Annotated[int, Between(0, 100)] = 0

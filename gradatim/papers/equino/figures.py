@@ -13,7 +13,7 @@ OURS, LABELS, THEIRS, SPLINE = plots.COLOURS[0], plots.COLOURS[1], plots.COLOURS
 
 
 def draw(findings: Findings) -> dict[str, Figure]:
-    """Fields with their errors, errors by snapshots, training, speed and the membrane."""
+    """Fields with their errors, errors by snapshots, training, speed, the membrane, and errors by the size of the strain."""
     tree = {name: node.to_dataset() for name, node in findings.data.children.items()}
     return {
         "fields": _draw_fields(tree["fields"]),
@@ -21,6 +21,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
         "training": _draw_training(tree),
         "speed": _draw_speed(tree["speed"]),
         "membrane": _draw_membrane(tree["membrane"]),
+        "sizes": _draw_sizes(tree["sizes"]),
     }
 
 
@@ -142,7 +143,28 @@ def _draw_membrane(membrane: xr.Dataset) -> Figure:
             ax.plot(len(arms) + j + shift, float(membrane[f"baseline_{name}"].sel(law=law)), marker, color=SPLINE)
     ax.axhline(2, color="black", lw=0.8, ls="--")
     ax.set_yscale("log")
-    names = [arm.replace("equilibrium", "EquiNO").replace("regression", "labels") for arm in arms]
-    ax.set_xticks(range(len(arms) + 2), [*(f"{name}\nsnapshots" for name in names), "cubic,\non a grid", "straight\nline"], fontsize=7)
+    ax.set_xticks(range(len(arms) + 2), [*(_title(arm) for arm in arms), "cubic,\non a grid", "straight\nline"], fontsize=7)
     plots.label(ax, "law", "relative error", y_unit="%", title="circles: displacement, triangles: reaction")
+    return fig
+
+
+def _title(arm: str) -> str:
+    kind, count = arm.rsplit(" ", 1)
+    return {"equilibrium": "EquiNO", "regression": "labels"}.get(kind, kind).replace(" ", "\n") + f"\n{count}"
+
+
+def _draw_sizes(sizes: xr.Dataset) -> Figure:
+    fig, axes = plots.figure(1, 1, panel=(5.2, 3.8))
+    ax, size = axes[0, 0], sizes["size"].values
+    for arm, colour, marker in zip(sizes["arm"].values, plots.COLOURS, plots.MARKERS, strict=False):
+        rows = sizes["operator"].sel(arm=arm).values
+        ax.plot(size, rows.mean(axis=0), marker=marker, color=colour, label=_title(str(arm)).replace("\n", " "))
+        for row in rows:
+            ax.plot(size, row, color=colour, alpha=0.3, lw=0.8)
+    for name, style in (("interpolation", "--"), ("straight_line", ":")):
+        ax.plot(size, sizes[name].values, style, color="#777777", label={"interpolation": "cubic, on a grid"}.get(name, "straight line"))
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.legend(fontsize=7)
+    plots.label(ax, "largest component of the average strain", "error of the averaged stress", y_unit="%")
     return fig

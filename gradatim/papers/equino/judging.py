@@ -24,6 +24,7 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         **{f"C2.stress_{name}_error": Measure.over_seeds(_seeds(main["stress"].sel(component=name))) for name in COMPONENTS},
         "C2.average_stress_error": Measure.over_seeds(_seeds(main["average"])),
         "C2.error_over_variational": worst_ratio(main, variational),
+        "C2.displacement_over_variational": ratio(main["displacement"], variational["displacement"]),
         "C3.speedup_per_cell": Measure.paired(seconds.sel(way="solved").values, seconds.sel(way="operator").values, "log-ratio"),
         "C4.displacement_error": Measure.over_seeds(_of_arm(membrane["displacement_error"], config)),
         "C4.reaction_error": Measure.over_seeds(_of_arm(membrane["reaction_error"], config)),
@@ -37,12 +38,13 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
 
 def worst_ratio(ours: xr.Dataset, theirs: xr.Dataset) -> Measure:
     """Of the component of the stress that compares worst, seeds paired."""
-    n = theirs.sizes["seed"]
-    ratios = [
-        Measure.paired(_seeds(ours["stress"].sel(component=name))[:n], _seeds(theirs["stress"].sel(component=name)), "log-ratio")
-        for name in COMPONENTS
-    ]
+    ratios = [ratio(ours["stress"].sel(component=name), theirs["stress"].sel(component=name)) for name in COMPONENTS]
     return max(ratios, key=lambda measure: measure.intervals()[0][0])
+
+
+def ratio(ours: xr.DataArray, theirs: xr.DataArray) -> Measure:
+    """Of errors, seeds paired, as many as theirs."""
+    return Measure.paired(_seeds(ours)[: theirs.sizes["seed"]], _seeds(theirs), "log-ratio")
 
 
 def _seeds(errors: xr.DataArray) -> np.ndarray:
@@ -101,7 +103,11 @@ def _tell(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         f"{mean(trees[f'regression_{count}']['average']):.3g} %), modes {float(modes['tensor'].sel(snapshots=count)):.2g} %"
         for count in config.snapshots
     ]
-    session.note("C4: stress by snapshots, consistency and regression: " + "; ".join(rows))
+    ahead = [n for n in config.snapshots if mean(trees[f"regression_{n}"]["tensor"]) < mean(trees[f"equilibrium_{n}"]["tensor"])]
+    session.note(
+        f"C4: stress by snapshots, consistency and regression: {'; '.join(rows)}. "
+        + (f"From {ahead} snapshots regression is ahead" if ahead else "Regression is never ahead")
+    )
     _tell_two_scales(config, trees, session)
 
 
@@ -128,5 +134,13 @@ def _tell_two_scales(config: Config, trees: Mapping[str, xr.Dataset], session: S
     session.note(
         f"C4: membrane raised by {float(membrane['height']):.3g} mm, on both scales {int(membrane['solves'])} solved cells, "
         f"{float(membrane['truth_seconds']):.3g} s, with an operator {float(membrane['seconds'].median()):.3g} s: " + "; ".join(rows)
+    )
+    sizes = trees["sizes"]
+    by_arm = {str(arm): sizes["operator"].sel(arm=arm).mean("seed") for arm in sizes["arm"].values}
+    by_arm |= {"interpolation": sizes["interpolation"], "straight line": sizes["straight_line"]}
+    session.note(
+        f"C4: averaged stress by the strain's largest component {[float(f'{size:.2g}') for size in sizes['size'].values]}, %: "
+        + "; ".join(f"{name} {[float(f'{value:.3g}') for value in row.values]}" for name, row in by_arm.items())
+        + f". Of the membrane's strains half lie below {float(abs(membrane['strain']).max('component').median()):.2g}"
     )
     session.note(f"C4: tangents by differentiation are asymmetric by {mean(main['asymmetry']):.2g} %, so that factors allow for it")

@@ -29,6 +29,8 @@ from .cells import Solved, first
 from .config import Config
 
 COMPONENTS = ("xx", "yy", "xy")
+ANCHORED = ("anchored", "anchored, small strains")
+"Operators beside that of the claims: two ways to be better where strains are small."
 RATE, BATCH = 1e-3, 10
 "Of Adam, the authors'."
 
@@ -49,14 +51,14 @@ class Trained(NamedTuple):
 
 
 def train_operators(config: Config, solved: Solved, session: Session, key: jax.Array) -> dict[str, Trained]:
-    """Under `"equilibrium 48"`, `"regression 48"`, and so on, `"all points"` and `"variational"`."""
+    """Under `"equilibrium 48"`, `"regression 48"`, and so on, `"all points"` and `"variational"`; from the restricted data also
+    `"anchored 16"`, whose stress is zero where the strain is, and `"anchored, small strains 16"`, which is trained on more of these too.
+    """
     keys = jax.random.split(key, config.seeds)
     trained = {}
     for count in config.snapshots:
         basis = ModalBasis.from_snapshots(solved.cell, first(solved.snapshots, count), min(config.rank, count))
-        operator = EquilibriumOperator(
-            basis, strain_limit=config.strain_limit, width=config.width, depth=config.depth, key=jax.random.key(0)
-        )
+        operator = _operator(config, basis)
         points = basis.magic_points(min(config.points, 6 * basis.rank))
         on_points = operator.at_points(points)
         strains = jnp.asarray(solved.collocation)
@@ -69,6 +71,11 @@ def train_operators(config: Config, solved: Solved, session: Session, key: jax.A
         fitted = _fit(session, f"regression {count}", ModalRegression(operator), samples, own, config, config.lbfgs_steps)
         # Its parameters are those of the operator in it, in the same order.
         trained[f"regression {count}"] = _look(session, f"regression {count}", operator, fitted, solved)
+        if count == config.restricted:
+            other = _operator(config, basis, is_anchored=True)
+            for name, of in zip(ANCHORED, (solved.collocation, solved.small_collocation), strict=True):
+                fitted = _fit(session, f"{name} {count}", other.at_points(points), jnp.asarray(of), keys, config, config.lbfgs_steps)
+                trained[f"{name} {count}"] = _look(session, f"{name} {count}", other, fitted, solved)
         if count == config.snapshots[-1] and config.all_points_seeds:
             few = keys[: config.all_points_seeds]
             fitted = _fit(session, "all points", operator, strains, few, config, config.lbfgs_steps)
@@ -81,6 +88,12 @@ def train_operators(config: Config, solved: Solved, session: Session, key: jax.A
     fitted = _fit(session, "variational", variational, jnp.asarray(solved.collocation), keys, config, config.variational_lbfgs_steps)
     trained["variational"] = _look(session, "variational", variational, fitted, solved)
     return trained
+
+
+def _operator(config: Config, basis: ModalBasis, *, is_anchored: bool = False) -> EquilibriumOperator:
+    return EquilibriumOperator(
+        basis, strain_limit=config.strain_limit, width=config.width, depth=config.depth, is_anchored=is_anchored, key=jax.random.key(0)
+    )
 
 
 def _repeated(samples: ModalSamples, count: int) -> ModalSamples:

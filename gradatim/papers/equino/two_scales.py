@@ -24,12 +24,41 @@ from gradatim.sciml import (
     structured_quads,
 )
 
-from .cells import GridInterpolation, Solved
+from .cells import SIZES, GridInterpolation, Solved
 from .config import Config
-from .training import Trained
+from .training import ANCHORED, Trained
 
 NO_SOLUTION = 100.0
 "The error, %, of a law with which Newton's method does not converge."
+
+
+def two_scale_arms(config: Config) -> list[str]:
+    """Operators that stand for the cell: of the claim, from all snapshots, and from the restricted ones otherwise trained."""
+    counts = dict.fromkeys((config.restricted, config.snapshots[-1]))
+    return [*(f"equilibrium {n}" for n in counts), *(f"{kind} {config.restricted}" for kind in (*ANCHORED, "regression"))]
+
+
+def run_sizes(config: Config, solved: Solved, trained: dict[str, Trained], session: Session) -> dict[str, xr.Dataset]:
+    """Averaged stresses by the size of the strain, relative errors in %, means over directions."""
+    strains, truth = solved.sized.average_strain, solved.sized.average_stress
+    tangent = solved.cell.solve(np.zeros(3)).tangent
+
+    def off(stress: np.ndarray) -> np.ndarray:
+        relative = np.linalg.norm(stress - truth, axis=1) / np.linalg.norm(truth, axis=1)
+        return 100 * relative.reshape(len(SIZES), -1).mean(axis=1)
+
+    def operators() -> dict[str, np.ndarray]:
+        on_device, arms = jnp.asarray(strains), two_scale_arms(config)
+        laws = [[trained[arm].operator(seed) for seed in range(config.seeds)] for arm in arms]
+        return {"operator": np.array([[off(np.asarray(stresses_and_tangents(law, on_device)[0])) for law in row] for row in laws])}
+
+    found = session.once("errors by size of strain", operators)["operator"]
+    variables = {
+        "operator": (("arm", "seed", "size"), np.asarray(found), {"units": "%"}),
+        "interpolation": ("size", off(GridInterpolation(solved.grid)(strains)[0]), {"units": "%"}),
+        "straight_line": ("size", off(strains @ tangent.T), {"units": "%"}),
+    }
+    return {"sizes": xr.Dataset(variables, {"arm": two_scale_arms(config), "size": config.strain_limit * np.array(SIZES)})}
 
 
 def run_membrane(config: Config, solved: Solved, trained: dict[str, Trained], session: Session) -> dict[str, xr.Dataset]:
@@ -61,8 +90,7 @@ def run_membrane(config: Config, solved: Solved, trained: dict[str, Trained], se
         return {**membrane(cells), "solves": cells.solves}
 
     truth = session.once("finite elements on both scales", on_both_scales)
-    arms = [f"equilibrium {count}" for count in dict.fromkeys((config.restricted, config.snapshots[-1]))]
-    arms.append(f"regression {config.restricted}")
+    arms = two_scale_arms(config)
 
     def all_laws() -> dict[str, Any]:
         rows: dict[str, list[Any]] = {name: [] for name in ("displacement_error", "reaction_error", "reach", "seconds", "steps")}

@@ -1,7 +1,7 @@
 """Geometric deep learning (arXiv:2104.13478): layers for every domain, their symmetries measured, and what the book says of them tried.
 
 The book reports no experiments. What it proves is measured on layers with random weights; what it says from experience is tried on turned
-Fashion-MNIST, random graphs with communities, and sequences, each network at the best of the same rates.
+Fashion-MNIST, a cortical surface, random graphs with communities, and sequences, each network at the best of the same rates.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from .config import Warping as Warping
 from .curse import curse
 from .deformations import DeformationsConfig as DeformationsConfig
 from .deformations import deformations
+from .directions import Directions as Directions
+from .directions import directions
 from .expressivity import expressivity
 from .figures import draw as draw
 from .homophily import JUDGED as JUDGED_HOMOPHILY
@@ -34,7 +36,7 @@ from .samples import samples
 from .sequences import memory as remember
 from .sequences import rest, warping
 from .surfaces import SurfacesConfig as SurfacesConfig
-from .surfaces import surface_symmetry_errors, surfaces
+from .surfaces import surface_of, surface_symmetry_errors, surfaces
 from .symmetry import symmetry
 from .transfer import Transfer as Transfer
 
@@ -57,12 +59,14 @@ SCALES = {
             sizes=(100, 300, 1000, 3000, 10_000, 50_000), pool=60_000, held_out=5000, test=10_000, channels=32, steps=20_000,
             batch_size=128, rates=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), seeds=10,
         ),
+        directions=Directions(part=3000, entries=16, steps=1000, seeds=10),
         homophily=Homophily(nodes=2000, labelled=400, test_graphs=20, width=64, steps=500, seeds=20),
         warping=Warping(hidden=128, length=100, sequences=10_000, steps=5000, seeds=10),
         memory=Memory(symbols=10, hidden=128, batch_size=64, steps=20_000, rates=(3e-4, 1e-3, 3e-3, 1e-2), held_out=1000, seeds=10),
     ),
 }  # fmt: skip
 TRAINED = (
+    "C10.direction_gain",
     "C11.warped_loss_ratio",
     "C14.accuracy_gain",
     "C14.sizes_won",
@@ -94,7 +98,9 @@ def _memory_of_training(config: Config) -> int:
     # What a gradient needs of every step, and all sequences.
     sequences = 4 * warp.seeds * warp.length * (12 * warp.batch_size * warp.hidden + 10 * warp.sequences)
     copies = 4 * 14 * len(copy.rates) * copy.seeds * copy.batch_size * (copy.lag + 2 * copy.symbols) * copy.hidden
-    return max(images, messages + unseen, sequences, copies)
+    # Six edges a vertex, and complex entries of the three orders.
+    fields = 8 * 20 * len(config.directions.rates) * config.directions.seeds * 6 * config.directions.part * 3 * config.directions.entries
+    return max(images, messages + unseen, sequences, copies, fields)
 
 
 def run(config: Config, session: Session) -> Findings:
@@ -124,6 +130,9 @@ def run(config: Config, session: Session) -> Findings:
         add("memory", remember(config.memory, session))
         add("homophily", homophily(config.homophily, session))
         add("samples", samples(config.samples, session))
+        add(
+            "directions", directions(config.directions, *surface_of(config.surfaces, session), jax.random.fold_in(session.key, 31), session)
+        )
         untested = {}
     return Findings({name: _finite(measure) for name, measure in measures.items()}, xr.DataTree.from_dict(trees), untested)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from gradatim.lab import Between, OneOf
 
 from .deformations import DeformationsConfig
+from .directions import Directions
 from .surfaces import SurfacesConfig
 
 
@@ -46,7 +47,9 @@ class Samples:
     channels: Annotated[int, Between(2, 512)] = 12
     "Of the plain network's first layer, even: later ones have twice as many, those of the equivariant one half of them for each turn."
     steps: Annotated[int, Between(1, 1_000_000)] = 1000
-    "Of Adam, its rate falling to zero along a cosine."
+    "Of Adam, its rate falling to zero along a cosine, or as many as `passes` take if that is more."
+    passes: Annotated[int, Between(1, 10_000)] = 48
+    "Through the training set: steps grow with it."
     batch_size: Annotated[int, Between(1, 4096)] = 32
     "Images a step."
     rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-3, 1e-2, 3e-2, 1e-1)
@@ -165,6 +168,8 @@ class Config:
     "Dimensions."
     with_training: bool = True
     "Whether networks are trained; else only what needs no training is measured."
+    directions: Directions = Directions()  # noqa: RUF009
+    "Where curvature grows."
     samples: Samples = Samples()
     "Symmetry against augmentation."
     homophily: Homophily = Homophily()

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from gradatim.lab import Findings, plots
 
-from .surface_figures import draw_deformations, draw_surfaces
+from .surface_figures import draw_deformations, draw_directions, draw_surfaces
 
 GREY = "#666666"
 ROUND_OFF = 2.2e-16
@@ -25,6 +25,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
         "samples": lambda: draw_samples(tree["samples"]),
         "memory": lambda: draw_sequences(tree["memory"], tree["warping"]),
         "homophily": lambda: draw_homophily(tree["homophily"]),
+        "directions": lambda: draw_directions(tree["directions"]),
     }
     figures = {name: make() for name, make in drawn.items() if name in tree}
     return figures | draw_surfaces(tree["surfaces"]) | draw_deformations(tree["deformations"])
@@ -110,8 +111,8 @@ def draw_curse(data: xr.Dataset) -> Figure:
 
 
 def draw_samples(data: xr.Dataset) -> Figure:
-    """Accuracy over examples, and the choice of rates."""
-    fig, axes = plots.figure(1, 2, panel=(4.8, 3.6))
+    """Accuracy over examples, what is left of the loss on them, and the choice of rates."""
+    fig, axes = plots.figure(1, 3, panel=(4.2, 3.6))
     ax = axes[0, 0]
     names = data["network"].values.tolist()
     for name, colour, marker in zip(names, plots.COLOURS, plots.MARKERS, strict=False):
@@ -120,6 +121,12 @@ def draw_samples(data: xr.Dataset) -> Figure:
     ax.legend(fontsize=8)
     plots.label(ax, "training images", "accuracy on turned images", y_unit="%")
     ax = axes[0, 1]
+    for name, colour, marker in zip(names, plots.COLOURS, plots.MARKERS, strict=False):
+        values = data["training_loss"].sel(network=name).values.T
+        plots.interval(ax, data["images"].values, values, name=name, colour=colour, marker=marker, is_log=True)
+    ax.set(xscale="log", yscale="log")
+    plots.label(ax, "training images", "loss on them after training", y_unit="nat")
+    ax = axes[0, 2]
     for name, colour, marker in zip(names, plots.COLOURS, plots.MARKERS, strict=False):
         ax.semilogx(data["rate"].values, data["accuracy_by_rate"].sel(network=name).values, color=colour, marker=marker, label=name)
     plots.label(ax, "learning rate", "accuracy on held-out images", y_unit="%", title="choice of rates")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -29,19 +30,30 @@ PATCH_ANGLES = 8
 
 
 class FrameNetwork(eqx.Module):
-    """Two convolutions with a gate between."""
+    """Two convolutions with a gate between, `entries` of each hidden order."""
 
     first: GaugeConv
     gate: NormGate
     last: GaugeConv
 
-    def __init__(self, entries: int, *, key: PRNGKeyArray) -> None:
-        hidden = tuple(order for order in OUTPUTS for _ in range(entries))
-        self.first, self.gate = GaugeConv(INPUTS, hidden, n_radial=2, key=key), NormGate(hidden)
-        self.last = GaugeConv(hidden, OUTPUTS, n_radial=2, key=key)
+    def __init__(
+        self,
+        entries: int,
+        *,
+        inputs: tuple[int, ...] = INPUTS,
+        hidden: tuple[int, ...] = OUTPUTS,
+        outputs: tuple[int, ...] = OUTPUTS,
+        key: PRNGKeyArray,
+    ) -> None:
+        between = tuple(order for order in hidden for _ in range(entries))
+        first, last = jax.random.split(key)
+        self.first, self.gate = GaugeConv(inputs, between, n_radial=2, key=first), NormGate(between)
+        self.last = GaugeConv(between, outputs, n_radial=2, key=last)
 
-    def __call__(self, edges: EdgeLogs, x: Float[Array, "vertices 3"], *, rectified: bool = False) -> Float[Array, "vertices 5"]:
-        """A field of orders 0, 1 and 2; `rectified`: with the nonlinearity of entries that must not be."""
+    def __call__(
+        self, edges: EdgeLogs, x: Float[Array, "vertices in_size"], *, rectified: bool = False
+    ) -> Float[Array, "vertices out_size"]:
+        """A field of the orders of the outputs; `rectified`: with the nonlinearity of entries that must not be."""
         hidden = self.first(edges, x)
         return self.last(edges, jnp.maximum(hidden, 0) if rectified else self.gate(hidden))
 

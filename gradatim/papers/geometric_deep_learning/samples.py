@@ -114,6 +114,14 @@ def _accuracy(net: Any, images: Array, labels: Array) -> Array:
 
 
 @eqx.filter_jit
+def _fit(net: Any, images: Array, labels: Array) -> Array:
+    """Loss and accuracy on what it was trained on, as it came."""
+    logits = jax.vmap(net)(images)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.stack([losses.mean(), 100 * (logits.argmax(axis=1) == labels).mean()])
+
+
+@eqx.filter_jit
 def _turn_error(net: Any, images: Array) -> Array:
     """How far logits are from those of turned images, relative to the largest."""
     logits = [jax.vmap(net)(turned(images, jnp.full(len(images), k))) for k in range(4)]
@@ -138,6 +146,22 @@ def _load(config: Samples, session: Session, random: np.random.Generator) -> tup
     return _Images(*(part[:-kept] for part in pool)), _Images(*(part[-kept:] for part in pool)), test
 
 
+def steps_for(n: int, config: Samples) -> int:
+    """Of a training on n images."""
+    return max(config.steps, round(config.passes * n / config.batch_size))
+
+
+class _Chosen(NamedTuple):
+    """A training set."""
+
+    places: np.ndarray
+    "Of its images in the pool."
+    n_steps: int
+    rows: Array
+    "Images of each step, as far as the longest training goes."
+    turns: Array
+
+
 def samples(config: Samples, session: Session) -> tuple[dict[str, Measure], xr.Dataset]:
     """Every network on every size, at the rate that it is best at."""
     for name, wrong, rule in (
@@ -149,24 +173,25 @@ def samples(config: Samples, session: Session) -> tuple[dict[str, Measure], xr.D
             raise ValueError(f"samples.{name} must be {rule}, got {getattr(config, name)}")
     random = host_generator(jax.random.fold_in(session.key, 28))
     train, held, test = _load(config, session, random)
-    n_pool, steps, size = len(train.labels), config.steps, config.batch_size
+    n_pool, size = len(train.labels), config.batch_size
+    longest = steps_for(max(*config.sizes, config.rate_size), config)
 
-    def training_set(n: int) -> tuple[Array, Array]:
-        """Rows and turns of each step: a subset of the pool, in a new order each time it is through."""
-        subset = random.permutation(n_pool)[:n]
+    def training_set(n: int) -> _Chosen:
+        """A subset of the pool, in a new order each time it is through."""
+        subset, steps = random.permutation(n_pool)[:n], steps_for(n, config)
         batch = min(size, n)
         per_epoch = n // batch
         orders = [random.permutation(subset)[: per_epoch * batch] for _ in range(-(-steps // per_epoch))]
         rows = np.concatenate(orders).reshape(-1, batch)[:steps]
-        # A batch of one shape, whatever the size of the set.
-        rows = np.resize(rows, (steps, size)) if batch < size else rows
-        return jnp.asarray(rows, jnp.int32), jnp.asarray(random.integers(4, size=(steps, size)), jnp.int32)
+        # One shape, whatever the size of the set.
+        rows = np.resize(rows, (longest, size))
+        return _Chosen(subset, steps, jnp.asarray(rows, jnp.int32), jnp.asarray(random.integers(4, size=(longest, size)), jnp.int32))
 
-    def trained(arm: str, net: Any, rate: float, rows: Array, turns: Array, label: str) -> Any:
-        if arm != "augmented":
-            turns = jnp.zeros_like(turns)
+    def trained(arm: str, net: Any, rate: float, chosen: _Chosen, label: str) -> Any:
+        turns = chosen.turns if arm == "augmented" else jnp.zeros_like(chosen.turns)
         memory = OPTIMIZER.init(eqx.filter(net, eqx.is_inexact_array))
-        args = (jnp.asarray(rate, jnp.float32), jnp.asarray(steps, jnp.int32), rows, turns, *train)
+        steps = chosen.n_steps
+        args = (jnp.asarray(rate, jnp.float32), jnp.asarray(steps, jnp.int32), chosen.rows, turns, *train)
         state = _State(net, jax.tree.map(jnp.asarray, memory))
         return session.loop(_step, state, steps=steps, args=args, every=steps, label=label, on_nonfinite="keep").state.net
 
@@ -179,21 +204,22 @@ def samples(config: Samples, session: Session) -> tuple[dict[str, Measure], xr.D
         for r, rate in enumerate(config.rates):
             # A rate that ruins one of them is no good rate.
             for k, tuning in enumerate(tunings):
-                net = trained(arm, nets[arm][config.seeds + k], rate, *tuning, f"{arm} at {rate:g}, pilot {k}")
+                net = trained(arm, nets[arm][config.seeds + k], rate, tuning, f"{arm} at {rate:g}, pilot {k}")
                 by_rate[a, r] += float(_accuracy(net, *held)) / config.pilots
         rates[arm] = config.rates[int(by_rate[a].argmax())]
-    accuracy = np.zeros((len(ARMS), len(config.sizes), config.seeds))
+    accuracy, loss, fitted = np.zeros((3, len(ARMS), len(config.sizes), config.seeds))
     errors = np.zeros(config.seeds)
     for j, n in enumerate(config.sizes):
         for seed in range(config.seeds):
             chosen = training_set(n)
             for a, arm in enumerate(ARMS):
-                net = trained(arm, nets[arm][seed], rates[arm], *chosen, f"{arm} with {n} images, seed {seed}")
+                net = trained(arm, nets[arm][seed], rates[arm], chosen, f"{arm} with {n} images, seed {seed}")
                 accuracy[a, j, seed] = _accuracy(net, *test)
+                loss[a, j, seed], fitted[a, j, seed] = _fit(net, train.images[chosen.places], train.labels[chosen.places])
                 if arm == ARMS[0]:
                     errors[seed] = _turn_error(net, test.images[:64])
     counts = {arm: sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(nets[arm][0], eqx.is_inexact_array))) for arm in ARMS}
-    return _judged(config, accuracy, by_rate, rates, counts, errors, session)
+    return _judged(config, (accuracy, loss, fitted), by_rate, rates, counts, errors, session)
 
 
 def _started(arm: str, config: Samples, random: np.random.Generator) -> Any:
@@ -213,13 +239,14 @@ def _started(arm: str, config: Samples, random: np.random.Generator) -> Any:
 
 def _judged(
     config: Samples,
-    accuracy: np.ndarray,
+    found: tuple[np.ndarray, np.ndarray, np.ndarray],
     by_rate: np.ndarray,
     rates: dict[str, float],
     counts: dict[str, int],
     errors: np.ndarray,
     session: Session,
 ) -> tuple[dict[str, Measure], xr.Dataset]:
+    accuracy, loss, fitted = found
     ours, augmented = accuracy[0], accuracy[1]
     measures = {"C14.sizes_won": Measure.exact(float((ours.mean(axis=1) > augmented.mean(axis=1)).sum()))}
     if JUDGED in config.sizes:
@@ -235,9 +262,20 @@ def _judged(
         + f"; best rate on the edge of the grid: {', '.join(edges) or 'none'}; after training logits of turned images differ by at most "
         f"{errors.max():.1g} of the largest where turns are built in"
     )
+    session.note(
+        f"C14: every network takes {', '.join(str(steps_for(n, config)) for n in config.sizes)} steps, {config.passes} passes through the "
+        f"training set or {config.steps} steps if that is more; loss and accuracy on the training images then, by size: "
+        + "; ".join(
+            f"{arm} " + ", ".join(f"{x:.2f} ({y:.0f} %)" for x, y in zip(loss[a].mean(axis=1), fitted[a].mean(axis=1), strict=True))
+            for a, arm in enumerate(ARMS)
+        )
+    )
     data = xr.Dataset(
         {
             "accuracy": (("network", "images", "seed"), accuracy, {"units": "%"}),
+            "training_loss": (("network", "images", "seed"), loss, {"units": "nat"}),
+            "training_accuracy": (("network", "images", "seed"), fitted, {"units": "%"}),
+            "steps": ("images", [steps_for(n, config) for n in config.sizes], {"units": "1"}),
             "accuracy_by_rate": (("network", "rate"), by_rate, {"units": "%", "long_name": "on held-out images"}),
             "turn_error": ("seed", errors, {"units": "1"}),
             "parameters": ("network", [counts[arm] for arm in ARMS], {"units": "1"}),

@@ -24,6 +24,21 @@ def draw_surfaces(dataset: xr.Dataset) -> dict[str, Figure]:
     return {"expansions": _draw_expansions(dataset), "surfaces": _draw_measures(dataset), "transfer": _draw_transfer(dataset)}
 
 
+def draw_directions(dataset: xr.Dataset) -> Figure:
+    """How often networks tell the direction in which curvature grows."""
+    fig, axes = plots.figure(1, 1, panel=(4.6, 3.4))
+    ax = axes[0, 0]
+    names = dataset["network"].values.tolist()
+    for i, (values, colour) in enumerate(zip(dataset["accuracy"].values, plots.COLOURS, strict=False)):
+        ax.plot(np.full(len(values), i) + np.linspace(-0.1, 0.1, len(values)), values, "o", color=colour)
+        ax.plot([i - 0.25, i + 0.25], [values.mean()] * 2, color=colour)
+    ax.axhline(25, color=GREY, lw=1, ls=":")
+    ax.set_xticks(range(len(names)), names)
+    ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(0, 100))
+    plots.label(ax, "network, one dot a seed", "directions right to 45°", y_unit="%", title="dotted: by chance")
+    return fig
+
+
 def draw_deformations(dataset: xr.Dataset) -> dict[str, Figure]:
     """Changes over stretches, and what is behind them."""
     fig, axes = plots.figure(1, 3, panel=(4.2, 3.3))

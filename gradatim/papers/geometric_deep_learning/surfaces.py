@@ -42,7 +42,7 @@ class SurfacesConfig:
     """Spheres, sheets, and the surface of a brain."""
 
     surface: Annotated[str, OneOf("fsaverage5", "icosphere")] = "fsaverage5"
-    "A cortical surface with its sulcal depth, or a sphere with a made-up signal in its place."
+    "A cortical surface with its sulcal depth and curvature, or a sphere with made-up signals in their place."
     levels: Annotated[tuple[int, ...], Between(1, 7)] = (2, 3, 4)
     "Refinements of the icosahedron, each one more than that before, at least two; the first stands for the cortex if that is not used."
     sheet: Annotated[int, Between(4, 1000)] = 20
@@ -77,7 +77,7 @@ def surfaces(config: SurfacesConfig, session: Session) -> tuple[Mapping[str, Mea
     """All that is measured on surfaces, in double precision."""
     keys = jax.random.split(jax.random.fold_in(session.key, 8), 2)
     with jax.enable_x64(True):
-        mesh, signal = _surface(config, session)
+        mesh, signal, _ = surface_of(config, session)
         measures: dict[str, Measure] = {}
         data = xr.Dataset()
         for found, part in (
@@ -91,14 +91,16 @@ def surfaces(config: SurfacesConfig, session: Session) -> tuple[Mapping[str, Mea
     return measures, data
 
 
-def _surface(config: SurfacesConfig, session: Session) -> tuple[Mesh, np.ndarray]:
+def surface_of(config: SurfacesConfig, session: Session) -> tuple[Mesh, np.ndarray, np.ndarray]:
+    """The surface, and the depth of its furrows and its curvature at every vertex."""
     if config.surface == "icosphere":
         mesh = icosphere(config.levels[0])
         x, y, z = np.asarray(mesh.vertices).T
-        return mesh, np.sin(5 * x) * y + np.abs(z)
+        return mesh, np.sin(5 * x) * y + np.abs(z), np.sin(5 * x) * y
     surface = cortex()
     session.uses(surface.provenance)
-    return Mesh(surface.vertices.astype(np.float64), surface.faces), surface.sulcal_depth.astype(np.float64)
+    depth, curvature = (one.astype(np.float64) for one in (surface.sulcal_depth, surface.curvature))
+    return Mesh(surface.vertices.astype(np.float64), surface.faces), depth, curvature
 
 
 def _laplacian(config: SurfacesConfig, session: Session, mesh: Mesh) -> tuple[dict[str, Measure], xr.Dataset]:

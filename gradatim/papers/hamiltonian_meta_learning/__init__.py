@@ -1,8 +1,9 @@
 """Energies that a few gradient steps fit to a kind of system never met, by meta-learning (arXiv:2212.01168).
 
 Each of four systems is held out in turn. One network is trained with inner steps on the other three, one without on the same points, one
-not at all. Adam's rate, that of the inner steps and that of adaptation are chosen for each on the same grids, by systems that it was
-trained on. Layer sizes, rates and numbers of tasks are reconstructed: no code of the authors' is public, and the article has no table.
+not at all. Adam's rate, that of the inner steps and that of adaptation are chosen for each on the same grids, one after the other, by
+systems that it was trained on. Layer sizes, rates and numbers of tasks are reconstructed: no code of the authors' is public, and the
+article has no table.
 Beside the claims of order stand two facts: a damped oscillator's field has a part that no energy can produce, and a perceptron of one
 particle is a graph network whose links have not been used.
 """
@@ -21,8 +22,8 @@ PRECISION = "single"
 SCALES = {
     "smoke": Config(
         trajectories=8, test_trajectories=5, times=20, width=8, depth=1, points=10, fewer_points=(5,), inner_steps=2,
-        tasks_per_system=1, outer_steps=30, pilot_steps=10, outer_rates=(2e-2,), adapt_steps=10,
-        adapt_rates=(0.1, 0.3), tuning_tasks=1, test_tasks=3, rollout_tasks=2, rollouts=1, two_body_tasks=2, seeds=3,
+        tasks_per_system=1, outer_steps=30, pilot_steps=10, outer_rates=(1e-2, 2e-2), inner_rates=(0.1, 0.3),
+        adapt_steps=10, adapt_rates=(0.1, 0.3), tuning_tasks=1, test_tasks=3, rollout_tasks=2, rollouts=1, two_body_tasks=2, seeds=3,
     ),
     "laptop": Config(),
     "full": Config(
@@ -36,7 +37,7 @@ def memory(config: Config) -> int:
     """Bytes: trajectories with their rates, twice; learners with Adam's memory, their adapted copies; the activations of one outer step."""
     n_params = 4 * config.width + (config.depth - 1) * config.width**2 + (config.depth + 1) * config.width
     paths = (config.seeds + 1) * len(NAMES) * (config.trajectories + config.test_trajectories) * (config.times + 1) * 8
-    runs = max(config.seeds, len(config.outer_rates) * len(config.inner_rates)) * len(NAMES)
+    runs = max(config.seeds, len(config.outer_rates), len(config.inner_rates)) * len(NAMES)
     learners = 4 * runs * 4 * 3 * n_params + 3 * runs * config.test_tasks * 3 * n_params
     tasks = max(3 * config.tasks_per_system, config.test_tasks)
     activations = tasks * config.points * config.width * config.depth * 40

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -65,29 +64,34 @@ class Experiment:
         return trees
 
     def pilot(self) -> dict[str, np.ndarray]:
-        """Adam's rate and that of the inner steps, for each arm and system held out, by short trainings on data of their own."""
+        """Adam's rate, then that of the inner steps, for each arm and system held out, by short trainings on data of their own; while the
+        first is chosen, the second is the middle one of its grid.
+        """
         config = self.config
-        pairs = np.array(list(itertools.product(config.outer_rates, config.inner_rates))).T
-        sets = np.full(pairs.shape[1], config.seeds)
-        grid = np.tile(pairs[:, None], (1, self.n_systems, 1))
-        main, others, _ = self._train_all(sets, dict.fromkeys(("meta", *OTHERS, "pooled"), grid), config.pilot_steps, "pilot")
-        chosen: dict[str, np.ndarray] = {}
-        for batch, arms in ((main, ARMS), (others, OTHERS)):
-            _, error = choose_rates(
-                self.session,
-                batch.learners,
-                self._tuning_tasks(sets),
-                config.adapt_rates,
-                batch.shape,
-                n_steps=config.adapt_steps,
-                together=False,
-                label=f"pilot, adaptation of {', '.join(arms)}",
-            )
-            chosen |= dict(zip(arms, pairs.T[error.argmin(axis=-1)].transpose(0, 2, 1), strict=True))
-        del chosen["random"]
-        self._note_rates("Adam's rate", {arm: rates[0] for arm, rates in chosen.items()}, config.outer_rates)
-        with_inner = {arm: rates[1] for arm, rates in chosen.items() if arm != "pooled"}
-        self._note_rates("rate of the inner steps", with_inner, config.inner_rates)
+        middle = config.inner_rates[len(config.inner_rates) // 2]
+        chosen = {arm: np.full((2, self.n_systems), middle) for arm in ("meta", *OTHERS, "pooled")}
+        for row, (what, grid) in enumerate((("Adam's rate", config.outer_rates), ("rate of the inner steps", config.inner_rates))):
+            tried = {arm: np.repeat(rates[:, :, None], len(grid), axis=2) for arm, rates in chosen.items()}
+            for rates in tried.values():
+                rates[row] = grid
+            sets = np.full(len(grid), config.seeds)
+            main, others, _ = self._train_all(sets, tried, config.pilot_steps, f"pilot, {what}")
+            for batch, arms in ((main, ARMS), (others, OTHERS)):
+                _, error = choose_rates(
+                    self.session,
+                    batch.learners,
+                    self._tuning_tasks(sets),
+                    config.adapt_rates,
+                    batch.shape,
+                    n_steps=config.adapt_steps,
+                    together=False,
+                    label=f"pilot, {what}, adaptation of {', '.join(arms)}",
+                )
+                for arm, best in zip(arms, error.argmin(axis=-1), strict=True):
+                    if arm in chosen:
+                        chosen[arm][row] = np.asarray(grid)[best]
+            # The pooled network has no inner steps.
+            self._note_rates(what, {arm: rates[row] for arm, rates in chosen.items() if row == 0 or arm != "pooled"}, grid)
         return chosen
 
     def train(self, rates: dict[str, np.ndarray]) -> tuple[Batch, Batch, xr.Dataset]:

@@ -28,23 +28,23 @@ class Config:
     "Divisors of these, for the comparison of few points; the first is the claim's."
     inner_steps: Annotated[int, Between(0, 100)] = 3
     "Of gradient descent, differentiated through."
-    inner_rates: Annotated[tuple[float, ...], Between(1e-5, 10)] = (0.1, 0.3, 1.0)
-    "Of these: the grid."
+    inner_rates: Annotated[tuple[float, ...], Between(1e-5, 10)] = (0.03, 0.1, 0.3, 1.0, 3.0)
+    "Of these: the grid; the middle one while Adam's rate is chosen."
     tasks_per_system: Annotated[int, Between(1, 1000)] = 2
     "In one outer step."
-    outer_steps: Annotated[int, Between(1, 10_000_000)] = 300
+    outer_steps: Annotated[int, Between(1, 10_000_000)] = 450
     "Of Adam, its rate falling to zero along a cosine."
     pilot_steps: Annotated[int, Between(1, 10_000_000)] = 60
-    "The same in the shorter trainings, from a start of their own, that choose Adam's rate and that of the inner steps."
-    outer_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (3e-3, 1e-2, 3e-2)
+    "The same in the shorter trainings, from a start of their own, that choose Adam's rate and then that of the inner steps."
+    outer_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     "Of Adam: the grid, for every arm."
     clip: Annotated[float, Between(1e-3, 1e6)] = 10.0
     "Longest outer gradient."
     adapt_steps: Annotated[int, Between(1, 10_000)] = 50
     "Of gradient descent on the system held out."
-    adapt_rates: Annotated[tuple[float, ...], Between(1e-5, 10)] = (0.1, 0.3, 1.0, 3.0, 10.0)
+    adapt_rates: Annotated[tuple[float, ...], Between(1e-5, 10)] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     "Of these: the grid, for every arm, tried on systems that were trained on."
-    tuning_tasks: Annotated[int, Between(1, 1000)] = 6
+    tuning_tasks: Annotated[int, Between(1, 1000)] = 4
     "Of each system trained on, to choose that rate by."
     test_tasks: Annotated[int, Between(2, 1000)] = 30
     "Of the system held out."

@@ -29,7 +29,21 @@ def run_machine(config: Machine, session: Session) -> Findings:
     measures, exact, agreement = _agreement(config, session, problems)
     costs, times, memory = _costs(config, session, problems, exact)
     data = agreement.merge(times).merge(memory)
-    return Findings(measures | costs, xr.DataTree.from_dict({"machine": data}))
+    untested = {}
+    if len(problems) > 1:
+        costs["C4.speedup_growth"] = speedup_growth(times["seconds"])
+    else:
+        untested["C4.speedup_growth"] = f"one size alone among features, {config.features[0]}"
+    return Findings(measures | costs, xr.DataTree.from_dict({"machine": data}), untested)
+
+
+def speedup_growth(seconds: xr.DataArray) -> Measure:
+    """The speed-up over unrolling at the largest size over that at the smallest, of the solver where it grows least."""
+    speedups = (
+        (seconds.sel(way="unrolled") / seconds.sel(way="implicit")).sortby("features").transpose("features", "solver", "repeat").values
+    )
+    growths = [Measure.paired(large, small, "log-ratio") for small, large in zip(speedups[0], speedups[-1], strict=True)]
+    return min(growths, key=lambda measure: float(np.min(measure.value)))
 
 
 def _data(config: Machine, features: int) -> MachineData:

@@ -80,9 +80,9 @@ class Denoising:
     "First accuracy."
     fixed: Annotated[tuple[float, ...], Between(1e-8, 1000.0)] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
     "Fixed accuracies."
-    work: Annotated[int, Between(10, 100_000_000)] = 15_000
+    work: Annotated[int, Between(10, 100_000_000)] = 80_000
     "Lower gradients that learning total variation may spend, products counted as two."
-    experts_work: Annotated[int, Between(10, 100_000_000)] = 12_000
+    experts_work: Annotated[int, Between(10, 100_000_000)] = 80_000
     "Likewise for the field of experts."
     filter_side: Annotated[int, Between(2, 7)] = 3
     "Pixels of a filter: side² - 1 cosine products."

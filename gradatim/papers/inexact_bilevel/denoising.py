@@ -189,7 +189,7 @@ def _denoising_data(config: Denoising, rows: list[dict[str, Any]], pieces: Piece
             "image": (("kind", "piece", "row", "column"), images.astype(np.float32), {"units": "grey value"}),
         },
         {"arm": arms, "kind": ["clean", "noisy", "total variation", "field of experts"]},
-        {"pixels": config.side**2},
+        {"pixels": config.side**2, "experts": config.filter_side**2 - 1, "filter_side": config.filter_side},
     )
 
 

@@ -9,9 +9,11 @@ from matplotlib.figure import Figure
 from gradatim.lab import Findings
 from gradatim.lab.plots import COLOURS, MARKERS, figure, label
 
+from .penalties import RULES
+
 
 def draw(findings: Findings) -> dict[str, Figure]:
-    """Gap and accuracies along the work, penalties by four rules, the landscape of two parameters, denoised pieces."""
+    """Gap and accuracies along the work, penalties by five rules, the landscape of two parameters, denoised pieces."""
     tree = findings.data
     return {
         "quadratic": _draw_quadratic(tree["quadratic"].to_dataset()),
@@ -61,7 +63,7 @@ def _draw_penalties(data: xr.Dataset) -> Figure:
     fig, axes = figure(1, 3, panel=(3.9, 3.2))
     for i, arm in enumerate(map(str, data.arm.values)):
         rule, _, certified = arm.partition(", ")
-        colour, line = COLOURS[i % 4], "--" if certified else "-"
+        colour, line = COLOURS[i % len(RULES)], "--" if certified else "-"
         one = data.sel(arm=arm)
         for ax, name in ((axes[0, 0], "loss"), (axes[0, 1], "untouched_loss"), (axes[0, 2], "accuracy")):
             values = one[name].mean("shuffle")

@@ -20,7 +20,13 @@ from .config import Penalties
 CLASSES = 10
 SCHEDULES = {"geometric": lambda k: 0.9**k, "quadratic": lambda k: (k + 1.0) ** -2, "cubic": lambda k: (k + 1.0) ** -3}
 "εₖ of HOAG, for k = 0, 1, …"
-ARMS = ("adaptive", *SCHEDULES, "adaptive, certified", *(f"{name}, certified" for name in SCHEDULES))
+PUBLISHED: dict[str, Any] = {
+    "share": 1e-4, "decrease": 1e-8, "step_shrink": 0.9, "step_growth": 10 / 9, "tighten": 0.5, "loosen": 1.05, "max_backtracks": 10,
+}  # fmt: skip
+"Of the authors' script for these penalties, which runs with the defaults of their loop, not with those of their other experiments."
+ADAPTIVE: dict[str, dict[str, Any]] = {"adaptive": {}, "adaptive as published": PUBLISHED}
+RULES = (*ADAPTIVE, *SCHEDULES)
+ARMS = (*RULES, *(f"{name}, certified" for name in RULES))
 "Certified: distances by the strong convexity that is certain, not by the assumed one."
 PRECISE = 3e-3
 "Accuracy of the gradient from which the first step follows."
@@ -122,9 +128,10 @@ def compare(config: Penalties, data: list[tuple[Any, Any]], grid: np.ndarray) ->
             steps: list[BilevelStep] = []
             found = hoag(problem, theta, x, schedule=schedule, callback=steps.append, **limits)
             runs[name + ending] = (steps, found.history)
-        steps = []
-        found = maid(problem, theta, x, accuracy=config.accuracy, step_size=first_step, callback=steps.append, **limits)
-        runs["adaptive" + ending] = (steps, found.history)
+        for name, settings in ADAPTIVE.items():
+            steps = []
+            found = maid(problem, theta, x, accuracy=config.accuracy, step_size=first_step, callback=steps.append, **settings, **limits)
+            runs[name + ending] = (steps, found.history)
     return [_looked_at(config, certain, theta, (X_rest, labels_rest), grid, *runs[arm]) for arm in ARMS]
 
 

@@ -21,6 +21,7 @@ from .exact import EIGHTHS, run_exact
 from .figures import draw as draw
 from .generation import FRAMES, images, run_generation, spirals
 from .judging import judge
+from .networks import ARMS, WATCHED
 from .regression import run_regression
 
 PRECISION = "double"
@@ -67,9 +68,12 @@ def memory(config: Config) -> int:
     exact, regression = config.exact, config.regression
     closed = 8 * (16 * exact.paths + 12 * exact.samples + 24 * exact.models * exact.loss_samples)
     parts = []
-    for settings, n, dim in ((config.spirals, config.spiral_points, 2), (config.images, config.n_held_out, config.side**2)):
+    of_spirals = [(config.spirals, config.spiral_points, 2)] if config.with_spirals else []
+    for settings, n, dim in (*of_spirals, (config.images, config.n_held_out, config.side**2)):
         size = (dim + settings.width * (settings.depth - 1) + dim) * settings.width
-        trained = 4 * 3 * settings.seeds * (5 * size + 2 * settings.batch_size * settings.depth * settings.width)
+        together = len(ARMS) * max(settings.seeds, len(settings.rates))
+        activations = max(2 * settings.batch_size, WATCHED // dim) * settings.depth * settings.width
+        trained = 4 * together * (5 * size + activations)
         drawn = 4 * settings.copies * n * (4 * settings.width + settings.directions + (settings.sampler_steps + 24) * dim)
         parts.append(trained + drawn)
     neighbours = 4 * config.images.copies * config.n_held_out * config.n_images if config.n_images <= 5000 else 4 * 500 * config.n_images

@@ -43,9 +43,9 @@ class Generation:
     steps: Annotated[int, Between(1, 10_000_000)] = 4000
     "Of Adam, its rate along a cosine to zero."
     rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-4, 1e-3, 3e-3, 1e-2)
-    "Learning rates, from which every arm takes its best by the held-out loss of short runs."
+    "Learning rates, from which every arm takes its best by the held-out loss of a pilot run."
     pilot_steps: Annotated[int, Between(1, 10_000_000)] = 600
-    "Of these short runs."
+    "Of these pilots: too few of them tell rates apart by little but chance."
     seeds: Annotated[int, Between(3, 100)] = 3
     "Networks an arm; those of one seed share initial weights, batches and noise."
     sampler_steps: Annotated[int, Between(4, 100_000)] = 200
@@ -84,7 +84,9 @@ class Config:
     "What needs no network."
     with_spirals: bool = True
     "Whether points of the plane are learnt too, which no claim rests on."
-    spirals: Generation = Generation(width=64, batch_size=256, steps=3000, copies=1, directions=64)
+    spirals: Generation = Generation(
+        width=64, batch_size=256, steps=3000, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), pilot_steps=3000, copies=1, directions=64
+    )
     "Points of the plane, on two arms."
     spiral_points: Annotated[int, Between(10, 1_000_000)] = 4096
     "For training, and as many held out."

@@ -10,11 +10,13 @@ from gradatim.lab import Findings, plots
 
 from .exact import DATA_STD
 
-COLOURS: dict[str, str] = dict(zip(("log", "space", "additive", "evenly weighted", "from noised data"), plots.COLOURS, strict=False))
+_SAMPLERS = ("log", "space", "additive", "evenly weighted", "from noised data", "ramped")
+COLOURS: dict[str, str] = dict(zip(_SAMPLERS, plots.COLOURS, strict=False))
 WORDS = {
     "log": "sign preserving",
     "space": "in the space itself",
     "evenly weighted": "sign preserving,\nlevels alike",
+    "ramped": "sign preserving,\nslow noise, levels alike",
     "from noised data": "sign preserving,\nfrom noised data",
     "additive": "additive",
 }
@@ -96,7 +98,7 @@ def _draw_samplers(tree: dict[str, xr.Dataset]) -> Figure:
 
 def _draw_images(images: xr.Dataset) -> Figure:
     shown, side = images["shown"], round(images.sizes["coordinate"] ** 0.5)
-    ends = [(name, shown.sel(sampler=name).values[-1]) for name in ("log", "space", "evenly weighted", "additive")]
+    ends = [(name, shown.sel(sampler=name).values[-1]) for name in ("log", "space", "evenly weighted", "ramped", "additive")]
     rows = [(f"t = {t:g}", shown.sel(sampler="log").values[i]) for i, t in enumerate(images["frame"].values[:-1])]
     rows += [(WORDS[name], points) for name, points in ends] + [("held out", images["data"].values)]
     fig, axes = plots.figure(len(rows), 1, panel=(8.4, 0.85))
@@ -111,7 +113,7 @@ def _draw_images(images: xr.Dataset) -> Figure:
 
 
 def _draw_spirals(spirals: xr.Dataset) -> Figure:
-    names = ("log", "space", "evenly weighted", "additive")
+    names = ("log", "space", "evenly weighted", "ramped", "additive")
     fig, axes = plots.figure(2, len(names) + 1, panel=(2.7, 2.7), sharex="row", sharey="row")  # pyright: ignore[reportArgumentType]
     for j, name in enumerate(names):
         for ax, frame in ((axes[0, j], 0), (axes[1, j], -1)):
@@ -162,9 +164,9 @@ def _draw_training(tree: dict[str, xr.Dataset]) -> Figure:
     fig, axes = plots.figure(1, len(sets), panel=(4.6, 3.3))
     for ax, name in zip(axes[0], sets, strict=True):
         data = tree[f"{name}_training"]
-        for arm, colour in zip(data["arm"].values, ("log", "evenly weighted", "additive"), strict=True):
+        for arm in data["arm"].values:
             loss = data["loss"].sel(arm=arm).values.T
-            plots.interval(ax, data["row"].values, loss, name=str(arm), colour=COLOURS[colour])
+            plots.interval(ax, data["row"].values, loss, name=str(arm), colour=COLOURS["log" if arm == "multiplicative" else str(arm)])
         ax.set_yscale("log")
         ax.legend(fontsize=7)
         plots.label(ax, "training step", "held-out loss, each its own", title=name)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from gradatim.datasets import load
 from gradatim.lab import Session
 from gradatim.transport import (
-    GeometricBrownianMotion,
+    AbstractGeometricMotion,
     LogNormal,
     ScoreFromNoise,
     sample_dale_langevin,
@@ -25,18 +25,21 @@ from gradatim.transport import (
     sliced_distance,
 )
 
+from . import features
 from .config import Config, Generation
-from .networks import PATH, MotionNoise, NoiseNetwork, PathScore, Scale, scale_of, train
+from .networks import PATH, MotionNoise, NoiseNetwork, PathScore, Scale, motion_of, scale_of, train
 
 NETWORK_OF = {
     "log": "multiplicative",
     "space": "multiplicative",
     "evenly weighted": "evenly weighted",
+    "ramped": "ramped",
     "from noised data": "multiplicative",
     "additive": "additive",
 }
 """Of every sampler, the arm whose networks it is given: the sign-preserving one and the one in the space itself; the former where training
-weighted all noise levels alike; the former from noised training data instead of the fitted noise; additive diffusion of the logarithm."""
+weighted all noise levels alike; that with noise which comes in slowly; the first from noised training data instead of the fitted noise;
+additive diffusion of the logarithm."""
 SAMPLERS = tuple(NETWORK_OF)
 FRAMES = 4
 "Parts of a sampler's way, after each of which some points are kept."
@@ -92,11 +95,14 @@ def run_generation(name: str, config: Config, settings: Generation, session: Ses
         for sampler in SAMPLERS
     }
     shown = min(SHOWN[name], n)
+    seen = None
+    if data.labels is not None and data.held_out_labels is not None:
+        seen = features.fit(session, data.training, data.labels, data.held_out, data.held_out_labels)
     rows: dict[str, list[Any]] = {}
     for frames in found.values():
         ends = np.asarray(frames)[:, -1]
         distances = np.array([distance(end, data.held_out, settings.directions) for end in ends])
-        row = {"distance": distances, **_readings(ends, data), "shown": np.asarray(frames)[0, :, :shown]}
+        row = {"distance": distances, **_readings(ends, data, seen), "shown": np.asarray(frames)[0, :, :shown]}
         for reading, value in row.items():
             rows.setdefault(reading, []).append(value)
     # A multiple of the held-out points, as what is drawn.
@@ -109,7 +115,9 @@ def run_generation(name: str, config: Config, settings: Generation, session: Ses
     )
     tree["floor"] = ((), floor, {"units": "1"})
     tree["data"] = (("point", "coordinate"), data.held_out[:shown], {"units": "1"})
-    if data.held_out_labels is not None:
+    if data.held_out_labels is not None and seen is not None:
+        tree["feature_floor"] = ((), features.frechet(seen.of(data.training[:n_floor]), seen.of(data.held_out)), {"units": "1"})
+        tree.attrs["accuracy"] = seen.accuracy
         tree["nearest_held_out"] = ("held_out", nearest(data.held_out, data.training)[0], {"units": "1"})
         counts = np.bincount(data.held_out_labels, minlength=10)
         tree["held_out_entropy"] = ((), entropy(counts), {"units": "nat"})
@@ -143,8 +151,8 @@ def entropy(counts: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def _readings(ends: np.ndarray, data: Data) -> dict[str, np.ndarray]:
-    """By seed: the share of entries outside the range of the data, errors of means and deviations, and for images nearest neighbours."""
+def _readings(ends: np.ndarray, data: Data, seen: features.Features | None) -> dict[str, np.ndarray]:
+    """By seed: the share of entries outside the range of the data, errors of means and deviations; of images neighbours and features."""
     low, high = data.training.min(), data.training.max()
     outside = ((ends < low) | (ends > high)).mean(axis=(1, 2))
     beyond = (np.maximum(low - ends, 0) + np.maximum(ends - high, 0)).max(axis=(1, 2))
@@ -156,7 +164,9 @@ def _readings(ends: np.ndarray, data: Data) -> dict[str, np.ndarray]:
         "std_error": np.sqrt(((ends.std(axis=1) - std) ** 2).mean(axis=1)),
         "negative": (ends <= 0).mean(axis=(1, 2)),
     }
-    if data.labels is not None:
+    if data.labels is not None and seen is not None:
+        expected = seen.of(data.held_out)
+        found["feature_distance"] = np.array([features.frechet(seen.of(end), expected) for end in ends])
         pairs = [nearest(end, data.training) for end in ends]
         found["nearest"] = np.stack([pair[0] for pair in pairs])
         found["class_entropy"] = np.array([entropy(np.bincount(data.labels[pair[1]], minlength=10)) for pair in pairs])
@@ -167,7 +177,7 @@ def _draw(
     config: Config, settings: Generation, sampler: str, networks: Any, data: Data, n: int, key: jax.Array
 ) -> Float[np.ndarray, "seed frame n dim"]:
     """Points of one sampler with each seed's network, as they are after each part of the way."""
-    motion, scale = GeometricBrownianMotion(config.sigma), scale_of(data.training)
+    motion, scale = motion_of(config, NETWORK_OF[sampler]), scale_of(data.training)
     starts = _starts(sampler, motion, data, n, settings.seeds, key)
     kind = sampler if sampler in ("space", "additive") else "log"
     times = np.linspace(0, 1, settings.sampler_steps + 1) if sampler == "additive" else np.linspace(1, 0, settings.sampler_steps + 1)
@@ -181,7 +191,7 @@ def _draw(
     return np.exp(np.asarray(scale.std) * found + np.asarray(scale.mean)) if sampler == "additive" else found
 
 
-def _starts(sampler: str, motion: GeometricBrownianMotion, data: Data, n: int, seeds: int, key: jax.Array) -> Array:
+def _starts(sampler: str, motion: AbstractGeometricMotion, data: Data, n: int, seeds: int, key: jax.Array) -> Array:
     """Noise, the same for all samplers."""
     dim = data.training.shape[1]
     rows = np.resize(np.random.default_rng(0).permutation(len(data.training)), (seeds, n))
@@ -190,7 +200,7 @@ def _starts(sampler: str, motion: GeometricBrownianMotion, data: Data, n: int, s
 
 
 @functools.partial(jax.jit, static_argnames="shape")
-def _noise(motion: GeometricBrownianMotion, points: Array, key: Array, *, shape: tuple[int, int, int]) -> tuple[Array, Array, Array]:
+def _noise(motion: AbstractGeometricMotion, points: Array, key: Array, *, shape: tuple[int, int, int]) -> tuple[Array, Array, Array]:
     """Standard normal, log-normal as fitted to noised data, and noised data."""
     noise, other = jax.random.normal(key, (2 * math.prod(shape),), jnp.float32).reshape(2, *shape)
     noised = motion.point(points, other, 1.0)
@@ -201,7 +211,7 @@ def _noise(motion: GeometricBrownianMotion, points: Array, key: Array, *, shape:
 
 @functools.partial(jax.jit, static_argnames="kind")
 def _segment(
-    networks: NoiseNetwork, scale: Scale, motion: GeometricBrownianMotion, x: Array, times: Array, keys: Array, *, kind: str
+    networks: NoiseNetwork, scale: Scale, motion: AbstractGeometricMotion, x: Array, times: Array, keys: Array, *, kind: str
 ) -> Array:
     """A part of a sampler's way, one seed after another: activations of all would fill the memory."""
 

@@ -16,7 +16,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradatim.lab import Session
 from gradatim.transport import (
+    AbstractGeometricMotion,
     GeometricBrownianMotion,
+    RampedGeometricMotion,
     ScoreFromNoise,
     VariancePreserving,
     denoising_score_matching,
@@ -25,13 +27,16 @@ from gradatim.transport import (
 
 from .config import Config, Generation
 
-ARMS = ("multiplicative", "evenly weighted", "additive")
-"The paper's loss, the same with all noise levels alike, and additive diffusion of the logarithm."
+ARMS = ("multiplicative", "evenly weighted", "ramped", "additive")
+"""The paper's loss; the same with all noise levels alike; that with noise which comes in slowly, as the additive path's, so that equal
+steps end in small ones; and additive diffusion of the logarithm."""
+RAMP = 200.0
+"The last rate of variance over the first, of such noise: the additive path's."
 PATH = VariancePreserving()
 FREQUENCIES = (0.25, 0.5, 1.0, 2.0)
 "Of the features of the noise level, per unit of the logarithm of noise over signal."
-WATCHED = 512
-"Held-out points behind a loss."
+WATCHED = 2**15
+"Numbers of held-out points behind a loss: with few of them rates are told apart by chance."
 
 
 class NoiseNetwork(eqx.Module):
@@ -71,7 +76,7 @@ class MotionNoise(eqx.Module):
 
     network: NoiseNetwork
     scale: Scale
-    motion: GeometricBrownianMotion
+    motion: AbstractGeometricMotion
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """The noise z of the motion."""
@@ -91,7 +96,7 @@ class PathScore(eqx.Module):
         return -self.network(m, x) / m
 
 
-def loss_of(arm: str, network: NoiseNetwork, scale: Scale, motion: GeometricBrownianMotion, batch: tuple[Array, Array, Array]) -> Array:
+def loss_of(arm: str, network: NoiseNetwork, scale: Scale, motion: AbstractGeometricMotion, batch: tuple[Array, Array, Array]) -> Array:
     """Of points, noise and times of the motion, of which that of the samplers' last step is the least."""
     x, noise, t = batch
     if arm == "additive":
@@ -99,6 +104,14 @@ def loss_of(arm: str, network: NoiseNetwork, scale: Scale, motion: GeometricBrow
     score = ScoreFromNoise(MotionNoise(network, scale, motion), motion)
     weighting: Any = "variance" if arm == "multiplicative" else "noise"
     return multiplicative_score_matching(score, motion, x, noise, t, weighting=weighting)
+
+
+def motion_of(config: Config, arm: str) -> AbstractGeometricMotion:
+    """The paper's, or one whose variance at the end is the same."""
+    if arm != "ramped":
+        return GeometricBrownianMotion(config.sigma)
+    first = config.sigma * (2 / (1 + RAMP)) ** 0.5
+    return RampedGeometricMotion(first, first * RAMP**0.5)
 
 
 def batch_of(key: PRNGKeyArray, data: Float[Array, "n dim"], size: int, first: float) -> tuple[Array, Array, Array]:
@@ -122,7 +135,8 @@ def train(
     """Networks of each arm, stacked over seeds, at the rate that is best for the arm; and their losses on held-out points."""
     init, unravel, step, watch = _training(config, settings, data)
     # The same points, noise and times for all networks and all looks.
-    watched = jax.jit(lambda points: batch_of(jax.random.key(0), points, WATCHED, 1 / settings.sampler_steps))(jnp.asarray(held_out))
+    n_watched = WATCHED // data.shape[1]
+    watched = jax.jit(lambda points: batch_of(jax.random.key(0), points, n_watched, 1 / settings.sampler_steps))(jnp.asarray(held_out))
     points = jnp.asarray(data), watched
     trees: dict[str, xr.Dataset] = {}
     rates = dict.fromkeys(ARMS, settings.rates[0])
@@ -160,7 +174,7 @@ def _training(config: Config, settings: Generation, data: np.ndarray) -> tuple[A
 
     The parameters of a network are one vector, so that Adam is a handful of operations for all networks together.
     """
-    motion, scale = GeometricBrownianMotion(config.sigma), scale_of(data)
+    motions, scale = {arm: motion_of(config, arm) for arm in ARMS}, scale_of(data)
     first = 1 / settings.sampler_steps
     adam: Any = optax.scale_by_adam()
 
@@ -179,7 +193,7 @@ def _training(config: Config, settings: Generation, data: np.ndarray) -> tuple[A
 
     def losses(parameters: Array, batch: Any) -> Array:
         """Of one seed, arm by arm."""
-        return jnp.stack([loss_of(arm, unravel(row), scale, motion, batch) for arm, row in zip(ARMS, parameters, strict=True)])
+        return jnp.stack([loss_of(arm, unravel(row), scale, motions[arm], batch) for arm, row in zip(ARMS, parameters, strict=True)])
 
     def step(state: Any, i: Array, args: Any) -> Any:
         data, _, keys, rates, horizon = args

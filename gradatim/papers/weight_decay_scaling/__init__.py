@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from gradatim.lab import Findings, Measure, Session, rank_correlation
-from gradatim.optim import width_slopes
+from gradatim.optim import WidthScaling, transfer_report, width_slopes
 
 from .chain import MATRICES
 from .config import Config as Config
@@ -20,11 +20,13 @@ from .noise import walk_by_noise
 from .training import NAMES, RULES, Runs, best_points
 
 PRECISION = "single"
+TRACY_WIDOM = 0.38
+"Mean of the Tracy-Widom law of real matrices, 1.2065, times 2^(-5/3): how far the largest singular value of d x d noise is below 2 √d."
 SCALES = {
     "smoke": Config(
         noise=Noise(widths=(4, 16), rate=0.05, decays=(0.2,)),
         vocabulary=32, n_successors=4, batch_size=32, widths=(8, 32), steps=100, pairs_width=8,
-        # As many pairs at the first width as there are beside, and as many rates of vectors as rules: programs are shared.
+        # As many pairs at the first width as there are beside: programs are shared.
         transfer=Transfer(
             widths=(8, 32), rates=(0.01, 0.02), decays=(0.25, 1.0), vector_widths=(8, 32), vector_rates=(0.003, 0.006, 0.012), steps=60
         ),
@@ -70,29 +72,40 @@ def run(config: Config, session: Session) -> Findings:
         except ValueError as error:
             untested[part] = f"not measured: {error}"
 
+    def judge_slopes(part: str, make: Callable[[], Measure]) -> None:
+        if len(config.widths) < 4:
+            untested[part] = f"not measured: an exponent takes four widths or more, got {', '.join(map(str, config.widths))}"
+        else:
+            judge(part, make)
+
     slopes = {name: _slopes(config.widths, rules[name]) for name in ("top", "gain", "sublayer_gain", "rms")}
     judge("C1.top_value_spread", lambda: _farthest(1.0, *_spreads(pairs)))
     judge("C1.shape_distance", lambda: _farthest(0.0, *_distances(pairs)))
     judge("C1.noise_level", lambda: _farthest(1.0, *noise["rms_ratio"].values.reshape(-1, config.n_seeds)))
     level = rules["top"] / rules["root_ratio"]
     exponents = _slopes(config.widths, level)
-    judge("C2.width_exponent", lambda: _farthest(0.75, *exponents.sel(rule="root").values))
+    judge_slopes("C2.width_exponent", lambda: _farthest(0.75, *exponents.sel(rule="root").values))
     root = slopes["top"].sel(rule="root").values
-    judge("C3.top_value_slope", lambda: _farthest(0.0, *root))
+    judge_slopes("C3.top_value_slope", lambda: _farthest(0.0, *root))
     others = abs(slopes["top"].sel(rule=["constant", "proportional"])).min("rule").values
     margins = others - abs(root)
-    judge("C3.distance_to_next_rule", lambda: Measure.over_seeds(margins[margins.mean(1).argmin()]))
+    judge_slopes("C3.distance_to_next_rule", lambda: Measure.over_seeds(margins[margins.mean(1).argmin()]))
     t = config.transfer
-    best_vector = [best_points(vectors["loss"].sel(width=w).values, t.vector_rates) for w in t.vector_widths]
-    judge("C4.best_rate_shift", lambda: _shift(best_vector, 0, t.vector_rates, "vector rate"))
+    best_vector, best_decayed = (
+        [best_points(vectors["loss"].isel(width=w, vector_decay=d).values, t.vector_rates) for w in range(len(t.vector_widths))]
+        for d in range(2)
+    )
+    judge("C4.best_rate_shift", lambda: _shift(best_vector, 0, t.vector_rates, "vector rate", t.vector_widths))
+    judge("C4.decay_cost", lambda: _decay_cost(vectors, best_vector, best_decayed))
     grids = {"rate": t.rates, "decay": t.decays}
     best = [best_points(grid["loss"].sel(scaled=1, width=w).values, *grids.values()) for w in t.widths]
     for axis, (name, line) in enumerate(grids.items()):
-        judge(f"C5.{name}_shift", lambda axis=axis, line=line, name=name: _shift(best, axis, line, name))
-    judge("C6.rank_correlation", lambda: Measure.over_seeds(_rank_correlations(slopes["top"], slopes["gain"])))
+        judge(f"C5.{name}_shift", lambda axis=axis, line=line, name=name: _shift(best, axis, line, name, t.widths))
+    judge_slopes("C6.rank_correlation", lambda: Measure.over_seeds(_rank_correlations(slopes["top"], slopes["gain"])))
     noise_exponent = width_slopes(config.noise.widths, noise["top"].mean("decay").values)[0]
     _notes(config, session, rules, slopes, exponents, noise_exponent, runs.entropy)
     _edge_notes(config, session, grid, best, best_vector)
+    _transfer_notes(config, session, grid, best)
     trees = {"noise": noise, "rules": rules, "pairs": pairs, "grid": grid, "vectors": vectors}
     for data in trees.values():
         for name in data:
@@ -113,13 +126,30 @@ def _farthest(target: float, *rows: np.ndarray) -> Measure:
     return Measure.over_seeds(max(rows, key=lambda row: abs(np.mean(row) - target)))
 
 
-def _shift(best: list[np.ndarray], axis: int, line: tuple[float, ...], name: str) -> Measure:
+def _shift(best: list[np.ndarray], axis: int, line: tuple[float, ...], name: str, widths: tuple[int, ...]) -> Measure:
     """How far the best point moves from the first width to the last, in cells of the grid."""
     first, last = (points[:, axis] for points in (best[0], best[-1]))
-    for edge, word in ((0, "smallest"), (len(line) - 1, "largest")):
-        if (first == edge).all() and (last == edge).all():
-            raise ValueError(f"the {word} {name} of the grid is best at both widths, so that the grid shows no shift")
+    for cells, width in ((first, widths[0]), (last, widths[-1])):
+        _check_inside(cells, len(line), name, width)
     return Measure.over_seeds(last - first)
+
+
+def _check_inside(cells: np.ndarray, size: int, name: str, width: int) -> None:
+    for edge, word in ((0, "smallest"), (size - 1, "largest")):
+        on_edge = int((cells == edge).sum())
+        if on_edge:
+            seeds = f"for {on_edge} of {len(cells)} seeds"
+            raise ValueError(f"the {word} {name} of the grid is best at width {width} {seeds}, a better one may lie outside")
+
+
+def _decay_cost(vectors: xr.Dataset, best: list[np.ndarray], best_decayed: list[np.ndarray]) -> Measure:
+    """Loss with decayed vectors minus that without, each at its own best rate, at the width where it is least."""
+    for points, name in ((best, "vector rate"), (best_decayed, "rate of decayed vectors")):
+        for cells, width in zip(points, vectors.width.values, strict=True):
+            _check_inside(cells[:, 0], vectors.sizes["vector_rate"], name, int(width))
+    least = vectors["loss"].min("vector_rate").transpose("width", "vector_decay", "seed").values
+    costs = least[:, 1] - least[:, 0]
+    return Measure.over_seeds(costs[costs.mean(1).argmin()])
 
 
 def _spreads(pairs: xr.Dataset) -> np.ndarray:
@@ -143,7 +173,12 @@ def _rank_correlations(top: xr.DataArray, gain: xr.DataArray) -> list[float]:
 def _notes(
     config: Config, session: Session, rules: xr.Dataset, slopes: dict[str, xr.DataArray], exponents: xr.DataArray, noise: Any, entropy: Any
 ) -> None:
-    session.note(f"exponent of the top singular value under noise alone: {_mean(noise)} (theory 0.5)")
+    widths = config.noise.widths
+    finite = width_slopes(widths, np.sqrt(widths) * (1 - TRACY_WIDOM * np.asarray(widths) ** (-2 / 3)))[0][0]
+    session.note(
+        f"exponent of the top singular value under noise alone, widths {widths[0]} to {widths[-1]}: {_mean(noise)} (theory 0.5 for wide "
+        f"matrices, {finite:.3f} at these widths: the largest value is below 2 √d by a factor of about 1 - {TRACY_WIDOM} d^(-2/3))"
+    )
     for rule, name in NAMES.items():
         by_matrix = [
             f"{m}: top/√(η/λ) {_mean(exponents.sel(rule=rule, matrix=m))}, top {_mean(slopes['top'].sel(rule=rule, matrix=m))}, "
@@ -177,6 +212,29 @@ def _edge_notes(config: Config, session: Session, grid: xr.Dataset, best: list[n
     first, last = (best_points(plain[w], t.rates, t.decays)[0] for w in (0, -1))
     shifts = ", ".join(f"{name} {shift:.2f}" for name, shift in zip(("rate", "decay"), last - first, strict=True))
     session.note(f"without the rule the best point moves from width {t.widths[0]} to {t.widths[-1]} by, in cells: {shifts} (one seed)")
+
+
+def _transfer_notes(config: Config, session: Session, grid: xr.Dataset, best: list[np.ndarray]) -> None:
+    """What the proxy's best pair costs at the other widths, and why the smallest decay may be the best."""
+    t = config.transfer
+    try:
+        report = transfer_report(grid["loss"].sel(scaled=1).transpose("width", "rate", "decay", "seed").values, t.rates, t.decays)
+    except ValueError as error:
+        session.note(f"cost of the transferred pair not measured: {error}")
+        return
+    rate, decay = float(report.best_rate[0]), float(report.best_decay[0])
+    for width, regret, error in zip(t.widths[1:], report.regret[1:], report.regret_standard_error[1:], strict=True):
+        session.note(
+            f"the best pair of width {t.widths[0]}, η {rate:g} and λ {decay:g} of the base width, costs at width {width} by the rule "
+            f"{regret:.4f} ± {error:.4f} nats more than the best pair there"
+        )
+    if any((points[:, 1] == 0).any() for points in best):
+        pairs = [WidthScaling(config.widths[0], w).scale(rate, decay)["matrix"] for w in t.widths]
+        waits = " and ".join(f"{1 / (p.learning_rate * p.weight_decay):.0f} at width {w}" for w, p in zip(t.widths, pairs, strict=True))
+        session.note(
+            "the smallest decay of the grid is best: every token is fresh, so that decay has nothing to regularise, and it takes about "
+            f"1/(η λ) steps to act, which for the best pair of width {t.widths[0]} are {waits}; a run here has {t.steps}"
+        )
 
 
 def _mean(values: Any) -> str:

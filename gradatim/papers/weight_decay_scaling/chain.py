@@ -111,11 +111,11 @@ class Training(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What stays the same in a run: the chain, `(learning rate, decay)` of matrices, the rate of all else, a key."""
+    """What stays the same in a run: the chain, `(learning rate, decay)` of matrices and of all else, a key."""
 
     chain: Chain
     matrix: Float[Array, " rate_and_decay"]
-    vector_rate: Float[Array, ""]
+    vector: Float[Array, " rate_and_decay"]
     key: PRNGKeyArray
 
 
@@ -153,7 +153,7 @@ class Trainer:
         return eqx.filter_vmap(one)(states, tasks)
 
     def _optimizer(self, task: Task) -> optax.GradientTransformation:
-        vector = (task.vector_rate, 0.0)
+        vector = (task.vector[0], task.vector[1])
         classes = {"matrix": (task.matrix[0], task.matrix[1]), "vector": vector, "output": vector}
         return adamw_by_label(classes, self.labels, b1=self.b1, b2=self.b2)
 

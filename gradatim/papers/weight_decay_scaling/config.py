@@ -12,7 +12,7 @@ from gradatim.lab import Between
 class Noise:
     """Matrices that AdamW moves by noise alone."""
 
-    widths: Annotated[tuple[int, ...], Between(4, 4096)] = (16, 32, 64, 128)
+    widths: Annotated[tuple[int, ...], Between(4, 4096)] = (32, 64, 128, 256)
     "Sides of the square matrices; four or more for an exponent that is judged."
     rate: Annotated[float, Between(1e-5, 0.5)] = 0.01
     "Learning rate η."
@@ -28,13 +28,13 @@ class Transfer:
 
     widths: Annotated[tuple[int, ...], Between(4, 8192)] = (64, 256)
     "Widths whose best points are compared, the proxy first."
-    rates: Annotated[tuple[float, ...], Between(1e-5, 0.5)] = (0.01, 0.02, 0.04, 0.08)
+    rates: Annotated[tuple[float, ...], Between(1e-5, 0.5)] = (0.02, 0.04, 0.08, 0.16, 0.32)
     "Learning rates of matrices at the base width, a geometric grid."
-    decays: Annotated[tuple[float, ...], Between(1e-4, 2.0)] = (0.03125, 0.125, 0.5, 2.0)
+    decays: Annotated[tuple[float, ...], Between(1e-4, 2.0)] = (0.00195, 0.0078, 0.03125, 0.125, 0.5)
     "Decays of matrices at the base width, a geometric grid."
     vector_widths: Annotated[tuple[int, ...], Between(4, 8192)] = (32, 256)
     "Widths whose best rates of vectors are compared, the smallest first."
-    vector_rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (0.003, 0.006, 0.012, 0.024, 0.048)
+    vector_rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (0.006, 0.012, 0.024, 0.048, 0.096, 0.192)
     "Learning rates of vectors and read-out, a geometric grid."
     steps: Annotated[int, Between(10, 1_000_000)] = 800
     "Steps of each run."

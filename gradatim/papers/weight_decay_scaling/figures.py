@@ -99,10 +99,9 @@ def _draw_vectors(vectors: xr.Dataset) -> Figure:
     fig, axes = plots.figure()
     ax = axes[0, 0]
     for width, marker in zip(vectors.width.values, plots.MARKERS, strict=False):
-        plots.interval(
-            ax, vectors.vector_rate.values, vectors["loss"].sel(width=width).transpose("seed", "vector_rate").values, name=f"width {width}",
-            marker=marker,
-        )  # fmt: skip
+        for decay, name in zip(vectors.vector_decay.values, ("no decay", "decayed"), strict=True):
+            losses = vectors["loss"].sel(width=width, vector_decay=decay).transpose("seed", "vector_rate").values
+            plots.interval(ax, vectors.vector_rate.values, losses, name=f"width {width}, {name}", marker=marker)
     plots.log_ticks(ax, vectors.vector_rate)
     ax.legend()
     plots.label(ax, "learning rate of vectors and read-out", "loss", y_unit="nat", title="The same at every width")

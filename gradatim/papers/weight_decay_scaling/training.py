@@ -80,7 +80,7 @@ class Runs:
             )
             settings = [(pair, seed) for pair in by_rule for seed in range(n_seeds)]
             settings += [(pair, 0) for pair in as_they_are if w > 0]
-            found = self._losses(width, settings, [self.config.vector_rate] * len(settings), f"grid of rates and decays, width {width}")
+            found = self._losses(width, settings, [self._vector] * len(settings), f"grid of rates and decays, width {width}")
             losses[1, w] = found[: len(grid) * n_seeds].reshape(len(grid), n_seeds)
             losses[0, w, :, 0] = found[len(grid) * n_seeds :] if w > 0 else losses[1, w, :, 0]
         shape = (2, len(t.widths), len(t.rates), len(t.decays), n_seeds)
@@ -90,18 +90,31 @@ class Runs:
         )
 
     def by_vector_rate(self) -> xr.Dataset:
-        """Final losses over the rates of vectors and read-out, `(width, vector_rate, seed)`, matrices by the root rule."""
+        """Final losses over the rates of vectors and read-out, `(width, vector_decay, vector_rate, seed)`, matrices by the root rule.
+
+        Vectors do not decay, or by the decay that matrices have at the base width.
+        """
         t, n_seeds = self.config.transfer, self.config.n_seeds
+        decays = (0.0, self.config.decay)
         losses = []
         for width in t.vector_widths:
             pair = WidthScaling(self.base_width, width).scale(self.config.rate, self.config.decay)["matrix"]
-            settings = [(pair, seed) for _ in t.vector_rates for seed in range(n_seeds)]
-            found = self._losses(width, settings, np.repeat(t.vector_rates, n_seeds), f"rates of vectors, width {width}")
-            losses.append(found.reshape(len(t.vector_rates), n_seeds))
+            vectors = [
+                WidthScaling(self.base_width, width, vector_decay=decay).scale(rate, self.config.decay)["vector"]
+                for decay in decays
+                for rate in t.vector_rates
+                for _ in range(n_seeds)
+            ]
+            settings = [(pair, i % n_seeds) for i in range(len(vectors))]
+            found = self._losses(width, settings, vectors, f"rates of vectors, width {width}")
+            losses.append(found.reshape(len(decays), len(t.vector_rates), n_seeds))
         return xr.Dataset(
-            {"loss": (("width", "vector_rate", "seed"), np.stack(losses))},
-            {"width": list(t.vector_widths), "vector_rate": list(t.vector_rates), "seed": np.arange(n_seeds)},
-        )
+            {"loss": (("width", "vector_decay", "vector_rate", "seed"), np.stack(losses))},
+            {
+                "width": list(t.vector_widths), "vector_decay": list(decays), "vector_rate": list(t.vector_rates),
+                "seed": np.arange(n_seeds),
+            },
+        )  # fmt: skip
 
     def _plateau(self, width: int, pairs: Mapping[str, Pair], dim: str, names: Mapping[str, str]) -> xr.Dataset:
         steps, n_seeds = self.config.steps, self.config.n_seeds
@@ -111,7 +124,7 @@ class Runs:
             if wait > 0.75 * steps:
                 self.session.note(f"{names[name]}, width {width}: its steady state takes {wait} steps, not reached when measured")
         settings = [(pair, seed) for pair in pairs.values() for seed in range(n_seeds)]
-        history = self._train(width, settings, [self.config.vector_rate] * len(settings), steps, readings, f"{dim}s, width {width}")
+        history = self._train(width, settings, [self._vector] * len(settings), steps, readings, f"{dim}s, width {width}")
         late = history.pop("step") > 0.75 * steps
         means = {name: values[late].mean(0) for name, values in history.items()}
         shaped: dict[str, Any] = {
@@ -121,22 +134,26 @@ class Runs:
         shaped["root_ratio"] = ((dim,), np.array([(rate / decay) ** 0.5 for rate, decay in pairs.values()]))
         return xr.Dataset(shaped, {dim: list(pairs), "seed": np.arange(n_seeds), "matrix": list(MATRICES), "fraction": list(FRACTIONS)})
 
-    def _losses(self, width: int, settings: Sequence[tuple[Pair, int]], vector_rates: Any, label: str) -> np.ndarray:
+    @property
+    def _vector(self) -> Pair:
+        return self.config.vector_rate, 0.0
+
+    def _losses(self, width: int, settings: Sequence[tuple[Pair, int]], vectors: Sequence[Pair], label: str) -> np.ndarray:
         steps = self.config.transfer.steps
-        history = self._train(width, settings, vector_rates, steps, final_losses, label)
+        history = self._train(width, settings, vectors, steps, final_losses, label)
         return history["loss"][history["step"] > 0.75 * steps].mean(0)
 
     def _train(
-        self, width: int, settings: Sequence[tuple[Pair, int]], vector_rates: Any, steps: int, watch: Any, label: str
+        self, width: int, settings: Sequence[tuple[Pair, int]], vectors: Sequence[Pair], steps: int, watch: Any, label: str
     ) -> dict[str, np.ndarray]:
         c = self.config
         if width not in self._trainers:
             self._trainers[width] = Trainer(c.vocabulary, width, batch_size=c.batch_size, b1=c.b1, b2=c.b2)
         trainer = self._trainers[width]
         seeds = np.array([seed for _, seed in settings])
-        pairs = jnp.asarray(np.array([tuple(pair) for pair, _ in settings]))
+        pairs, others = (jnp.asarray(np.array([tuple(pair) for pair in of])) for of in ([pair for pair, _ in settings], vectors))
         chains, keys = _rows((self.chains, self.keys), seeds)
-        tasks = Task(chains, pairs, jnp.asarray(np.asarray(vector_rates), pairs.dtype), keys)
+        tasks = Task(chains, pairs, others, keys)
         every = max(steps // N_LOOKS, 1)
         loop = self.session.loop(
             trainer.step, trainer.begin(tasks), steps=steps, args=tasks, every=every, watch=watch, label=label, on_nonfinite="keep"
