@@ -164,7 +164,8 @@ def _prepare(request: Mapping[str, Any]) -> tuple[Paper, ModuleType, Any]:
         validate(config)
     except (ValueError, TypeError) as error:
         raise BadInputError(f"{paper.slug}: {error}") from error
-    needed, available = (module.memory(config) if hasattr(module, "memory") else 0), environment.available_memory()
+    arrays, available = (module.memory(config) if hasattr(module, "memory") else 0), environment.available_memory()
+    needed = arrays + environment.OWN_MEMORY
     if available is not None and needed > available:
         raise BadInputError(
             f"{paper.slug} at scale {request['scale']} would need about {needed / 2**30:.1f} GiB of memory, "

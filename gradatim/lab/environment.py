@@ -61,6 +61,10 @@ def commit(package: Path = PACKAGE) -> str | None:
     return f"{head}-dirty" if changes else head
 
 
+OWN_MEMORY = 1_000_000_000
+"Bytes of Python, JAX and compiled programs: half of it in a small run, twice as much where dozens of programs are compiled."
+
+
 def peak_memory() -> int | None:
     """The most bytes of memory this process has held."""
     # Linux's getrusage starts from the parent's peak, so it cannot be used for a child.

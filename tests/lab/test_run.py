@@ -170,7 +170,7 @@ def test_a_record_keeps_the_provenance_of_its_data(inside):
     ("options", "message"),
     [
         ({"slug": "randm-walk"}, r"there is no paper 'randm-walk' \(did you mean 'random-walk'"),
-        ({"changed": {"walkers.n_walkers": 10**12}}, r"would need about 14901.2 GiB of memory, [\d.]+ GiB are free: take a smaller"),
+        ({"changed": {"walkers.n_walkers": 10**12}}, r"would need about 14902.1 GiB of memory, [\d.]+ GiB are free: take a smaller"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(third_party, tmp_path, options, message):

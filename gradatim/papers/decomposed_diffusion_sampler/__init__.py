@@ -61,7 +61,7 @@ SCALES = {
 
 
 def memory(config: Config) -> int:
-    """Peak bytes: images, a batch's activations, matrices of the scanners and of pseudo-inverses, and JAX itself."""
+    """Peak bytes: images, a batch's activations, matrices of the scanners and pseudo-inverses."""
     pixels, prior = config.side**2, config.prior
     batch = config.seeds * max(config.images, config.slices if "volumes" in config.tasks else 0)
     images = 4 * pixels * (5 * 2 * prior.images + 60 * batch)
@@ -73,7 +73,7 @@ def memory(config: Config) -> int:
     scanners = 4 * (5 * config.views + config.limited_views) * 2 * config.side * pixels
     # Of each cutoff three matrices in double precision, beside eigenvectors and what they are made from.
     inverses = 8 * (8 + 3 * len(config.cutoffs)) * pixels**2
-    return images + activations + scanners + inverses + 900_000_000
+    return images + activations + scanners + inverses
 
 
 def run(config: Config, session: Session) -> Findings:

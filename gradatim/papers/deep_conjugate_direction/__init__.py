@@ -38,7 +38,7 @@ SCALES = {
 
 
 def memory(config: Config) -> int:
-    """Peak bytes: Ritz vectors, one network's right-hand sides, activations of a batch or on the largest grid, and JAX itself."""
+    """Peak bytes: Ritz vectors, one network's right-hand sides, activations of a batch or the largest grid."""
     settings, cells = config.training, config.side**config.dimensions
     larger = (config.right_hand_sides_larger * side**config.dimensions for side in larger_sides(config))
     largest = max(config.right_hand_sides * cells, *larger, 0)
@@ -48,7 +48,7 @@ def memory(config: Config) -> int:
     # In the network's convolutions, all windows along the last axis, for each of the windows along the others.
     copies = 6 + 2 * 3 ** (config.dimensions - 1)
     solving = 4 * settings.channels * copies * largest + 8 * 2 * (max(config.histories) + 4) * largest
-    return spectrum + drawn + max(learning, solving) + 700_000_000
+    return spectrum + drawn + max(learning, solving)
 
 
 def run(config: Config, session: Session) -> Findings:

@@ -58,7 +58,7 @@ def memory(config: Config) -> int:
     weights = 4 * 6 * n_networks * learned.depth * (learned.width + 1) * learned.width
     # Gradients of a gradient hold every layer several times over.
     activations = 4 * 12 * n_networks * learned.batch_size * learned.depth * learned.width
-    return basis + distances + samples + weights + activations + 600_000_000
+    return basis + distances + samples + weights + activations
 
 
 def run(config: Config, session: Session) -> Findings:

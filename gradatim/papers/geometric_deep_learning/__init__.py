@@ -84,7 +84,7 @@ def memory(config: Config) -> int:
     # Eigenvectors of a jittered sphere, all of them, and sparse factors of the surface.
     meshes = 8 * 6 * (10 * 4**config.surfaces.transfer.level) ** 2 + 8 * 10_242 * (300 + 4 * config.surfaces.eigenvectors)
     trained = _memory_of_training(config) if config.with_training else 0
-    return max(neighbours, meshes, trained) + 700_000_000
+    return max(neighbours, meshes, trained)
 
 
 def _memory_of_training(config: Config) -> int:

@@ -47,7 +47,7 @@ def memory(config: Config) -> int:
     cells = (len(rates.degrees) + 1) ** 2
     traces = 8 * 6 * (25 * config.max_steps + 3 * config.separable_steps + cells * rates.waves_steps)
     # Of the waves only gradients are kept, of every phase.
-    return 10 * 8 * largest**2 + 2 * (traces + 8 * rates.repeats * cells * rates.waves_steps) + 400_000_000
+    return 10 * 8 * largest**2 + 2 * (traces + 8 * rates.repeats * cells * rates.waves_steps)
 
 
 def run(config: Config, session: Session) -> Findings:

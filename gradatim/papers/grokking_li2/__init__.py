@@ -73,7 +73,7 @@ def memory(config: Config) -> int:
         (starts.order, starts.width, n_pairs(max(starts.ample, starts.scarce), starts.order), 2 * starts.seeds),
     ]
     sizes = (r * 4 * (6 * 3 * order * width + 4 * n * width) + 12 * order**2 * width for order, width, n, r in trainings)
-    return int(max(sizes) + 500e6)
+    return int(max(sizes))
 
 
 def run(config: Config, session: Session) -> Findings:

@@ -54,7 +54,7 @@ def memory(config: Config) -> int:
     rows = config.examples * max(classes, *config.cluster.clusters) * min(size, config.max_size)
     basis = config.switch.lanczos_steps * (60 * switched + switched**2)
     activations = 20 * max(config.examples, config.switch.examples) * max(width, switched) * max(config.seeds, config.switch_seeds)
-    return int(8 * (5 * min(size, config.max_size) ** 2 + 4 * rows + basis + activations) + 400e6)
+    return int(8 * (5 * min(size, config.max_size) ** 2 + 4 * rows + basis + activations))
 
 
 def run(config: Config, session: Session) -> Findings:

@@ -52,7 +52,7 @@ def memory(config: Config) -> int:
     images = 3 * features * (digits.samples + digits.test) + 3 * 26 * 10 * (features + digits.test)
     hidden = sum(trained.widths) * len(trained.rates) * trained.seeds
     networks = 2 * hidden * (students.inputs * 4 + trained.test)
-    return int(8 * max(draws, layers, images, networks) + 500e6)
+    return int(8 * max(draws, layers, images, networks))
 
 
 def run(config: Config, session: Session) -> Findings:

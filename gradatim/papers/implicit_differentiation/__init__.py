@@ -46,7 +46,7 @@ def memory(config: Config) -> int:
     unknowns = machine.samples * machine.classes
     kept = machine.steps[-1] * (4 * unknowns + 2 * max(machine.features) * machine.classes)
     tables = dictionary.splits * 569 * (30 + dictionary.noise_features) * (2 + len(dictionary.strengths))
-    return int(8 * max(kept + 6 * unknowns**2, tables) + 500e6)
+    return int(8 * max(kept + 6 * unknowns**2, tables))
 
 
 def run(config: Config, session: Session) -> Findings:

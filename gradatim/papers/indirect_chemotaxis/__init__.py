@@ -49,7 +49,7 @@ def memory(config: Config) -> int:
     """Peak bytes: every snapshot of the longest study, both solutions, and some thirty fields of the square."""
     rates, patterns = config.rates, config.patterns
     of_rates = 20 * max(rates.cells, rates.ball_cells) * (rates.layer_steps + rates.later_steps) * len(rates.time_scales)
-    return 8 * (of_rates + 60 * rates.square_cells**2 + 60 * patterns.cells**2) + 300_000_000
+    return 8 * (of_rates + 60 * rates.square_cells**2 + 60 * patterns.cells**2)
 
 
 def run(config: Config, session: Session) -> Findings:

@@ -45,7 +45,7 @@ def memory(config: Config) -> int:
     """Peak bytes: the answers of all filters at all places, kept for two derivatives, and the matrices of the quadratic problem."""
     denoising, quadratic = config.denoising, config.quadratic
     answers = denoising.images * denoising.side**2 * 2 * denoising.filter_side**2
-    return int(8 * (12 * answers + 9 * quadratic.rows * quadratic.columns) + 500e6)
+    return int(8 * (12 * answers + 9 * quadratic.rows * quadratic.columns))
 
 
 def run(config: Config, session: Session) -> Findings:

@@ -56,7 +56,7 @@ def memory(config: Config) -> int:
     networks = 4 * board.seeds * (board.depth * (board.width + 1) * board.width) * 4 * 6
     # A row holds its numbers of every layer for the gradient, or of three at a time without.
     rows = max(board.seeds * board.batch_size * board.depth, 3 * board.samples, 3 * board.seeds * ENERGY_BATCH)
-    return distances + networks + 4 * 4 * board.width * rows + 600_000_000
+    return distances + networks + 4 * 4 * board.width * rows
 
 
 def run(config: Config, session: Session) -> Findings:

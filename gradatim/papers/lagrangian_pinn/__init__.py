@@ -42,7 +42,7 @@ def memory(config: Config) -> int:
     )
     layers = config.depth_state + config.depth_path
     activations = 4 * 4 * config.places * config.times * config.width * layers
-    return int(4 * (4 * activations + n_models * (6 * layers * config.width**2 + 20_000)) + 300e6)
+    return int(4 * (4 * activations + n_models * (6 * layers * config.width**2 + 20_000)))
 
 
 def run(config: Config, session: Session) -> Findings:

@@ -32,13 +32,17 @@ UNITS = {"loss": "nat", "noise": "nat", "sigma": "nat", "factor": "1", "seconds"
 
 
 def memory(config: Config) -> int:
-    """Bytes: parameters, gradient, momentum and last gradient, and what a gradient needs of a batch, of the runs that go together."""
+    """Bytes: parameters, gradient, momentum and last gradient, and what a gradient needs of a batch, of the runs that go together;
+    programs, a tenth of a gigabyte each.
+    """
     c = config.language
     parameters = 12 * c.n_layers * c.width**2 + 168 * c.width
     kept = c.batch_size * c.context * c.n_layers * (20 * c.width + 3 * c.n_heads * c.context)
     n_runs = max(len(c.factors), c.n_seeds)
     layers = len(config.testbed.noise) * config.testbed.width**2 * len(config.testbed.rates) * config.testbed.n_seeds
-    return 4 * (n_runs * (5 * parameters + kept) + 10 * layers) + c.n_train * (c.context + 1)
+    # Of each optimiser a start, a step and an evaluation; the timed steps; three for reports of the noise.
+    programs = 100_000_000 * (3 * len(c.arms) + len(c.timed) + 3)
+    return 4 * (n_runs * (5 * parameters + kept) + 10 * layers) + c.n_train * (c.context + 1) + programs
 
 
 def run(config: Config, session: Session) -> Findings:

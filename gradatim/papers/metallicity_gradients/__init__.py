@@ -41,7 +41,7 @@ def memory(config: Config) -> int:
     cube = 8 * fine * channels * (3 * 3 + 2 + 1)
     spectra = 8 * telescope.pixels**2 * channels * 12
     fits = 8 * config.fitted * channels * 60 + 8 * telescope.pixels**2 * telescope.oversampling**2 * 40
-    return cube + spectra + fits + 400_000_000
+    return cube + spectra + fits
 
 
 def run(config: Config, session: Session) -> Findings:

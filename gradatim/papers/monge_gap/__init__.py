@@ -55,7 +55,7 @@ SCALES = {
 
 
 def memory(config: Config) -> int:
-    """Peak bytes: networks with gradients and moments, cost matrices of a step and of the held-out points, points, and JAX itself."""
+    """Peak bytes: networks with gradients and moments, cost matrices of a step and of the held-out points, and points."""
     trainings = [
         (config.plane.training, 2, 1 + 3 * len(config.plane.weights)),
         (config.costs.euclidean, 2, 2),
@@ -76,7 +76,7 @@ def memory(config: Config) -> int:
     fresh = 24 * config.dimensions.training.seeds * config.dimensions.fresh * config.dimensions.dimensions[-1]
     pools = 4 * 6 * config.dimensions.training.pool**2 + fresh
     assignments = 8 * 3 * max(config.exact.linear_points, *config.exact.sizes) ** 2
-    return max(*(of(*one) for one in trainings), pools, assignments) + 600_000_000
+    return max(*(of(*one) for one in trainings), pools, assignments)
 
 
 def run(config: Config, session: Session) -> Findings:

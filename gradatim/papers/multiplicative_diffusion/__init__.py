@@ -79,7 +79,7 @@ def memory(config: Config) -> int:
     neighbours = 4 * config.images.copies * config.n_held_out * config.n_images if config.n_images <= 5000 else 4 * 500 * config.n_images
     weights = 4 * len(regression.rates) * regression.runs * regression.weights * 8
     problems = 4 * 2 * regression.runs * regression.weights * regression.examples
-    return max(closed, *parts, neighbours, weights + problems) + 700_000_000
+    return max(closed, *parts, neighbours, weights + problems)
 
 
 def run(config: Config, session: Session) -> Findings:

@@ -59,7 +59,7 @@ def memory(config: Config) -> int:
     small = 4 * n_small * samples.population * (2 + 6 * samples.width + 6 * 10)
     back = 4 * 2 * samples.seeds * (3 * samples.steps * (18 + samples.width + 10) * samples.width + 6 * samples.population * samples.width)
     grams = 8 * 12 * max(labels.sizes) * (max(labels.sizes) + 1000)
-    return int(max(features, networks, small + back, grams) + 500e6)
+    return int(max(features, networks, small + back, grams))
 
 
 def run(config: Config, session: Session) -> Findings:

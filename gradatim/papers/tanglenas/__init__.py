@@ -81,7 +81,7 @@ SCALES = {
 
 
 def memory(config: Config) -> int:
-    """Peak bytes: networks with moments of all arms, images, what a batch leaves for its gradient, texts, and JAX itself."""
+    """Peak bytes: networks with moments of all arms, images, what a batch leaves for its gradient, and texts."""
     search, language = config.search, config.language
     side, n = search.pool, search.channels
     one_net = 4 * (100 * n * n + 400 * n + search.hidden * (n * side * side // 4 + 11))
@@ -95,7 +95,7 @@ def memory(config: Config) -> int:
     language_tape = 4 * depth * characters * (width * (14 + 4 * ratio) + 3 * language.context * sum(language.heads))
     texts = 3 * language.steps * language.seeds * language.batch_size * (language.context + 1)
     of_language = 6 * language_net * language.seeds * (2 + language.n_random) + language_tape + texts
-    return max(6 * lanes * one_net + images + tape + evaluated, of_language) + 600_000_000
+    return max(6 * lanes * one_net + images + tape + evaluated, of_language)
 
 
 def run(config: Config, session: Session) -> Findings:

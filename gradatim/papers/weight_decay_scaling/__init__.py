@@ -55,7 +55,7 @@ def memory(config: Config) -> int:
         (t.vector_widths[-1], len(t.vector_rates) * config.n_seeds),
     ]
     runs = max(n * (6 * (2 * width**2 + 2 * config.vocabulary * width) + 4 * logits) for width, n in together)
-    return 4 * (runs + 6 * config.n_seeds * max(config.noise.widths) ** 2) + 500_000_000
+    return 4 * (runs + 6 * config.n_seeds * max(config.noise.widths) ** 2)
 
 
 def run(config: Config, session: Session) -> Findings:
