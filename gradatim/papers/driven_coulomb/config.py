@@ -25,7 +25,7 @@ class Correlations:
     seeds: Annotated[int, Between(3, 1000)] = 3
     "Repetitions of the sampling."
     distances: Annotated[tuple[float, float], Between(5.0, 1e4)] = (5.0, 500.0)
-    "Range of distances in three dimensions over which slopes are taken, in Debye lengths."
+    "Distances in three dimensions, in Debye lengths: the exponents are judged at the largest, the line beside them begins at the smallest."
     space_field: Annotated[float, Between(0.1, 10.0)] = 1.0
     "Field there."
     space_cells: Annotated[int, Between(48, 512)] = 128

@@ -168,20 +168,19 @@ def _space(config: Correlations, session: Session) -> tuple[dict[str, Any], dict
     boxed = np.asarray(session.once("Fourier sum in a box", jax.jit(lines), jnp.asarray(config.space_field)))
     r = np.arange(1.0, n // 2)
     near, fitted = (r > 5) & (r < n / 8), distances >= low * (1 - 1e-9)
-    measures, slopes, ends = {}, [], []
+    measures, slopes, fits = {}, [], []
     for i, (where, box, sign) in enumerate(zip(("along", "across"), boxed, (1.0, -1.0), strict=True)):
         for name, line in ((f"slope_{where}_field", sign * found[i]), (f"charge_slope_{where}_field", -charge[i])):
-            law = fit_power_law(jnp.asarray(distances[fitted]), jnp.asarray(line[fitted]))
-            measures[f"C1.{name}"] = Measure.exact(float(law.exponent), 2 * float(law.standard_error))
-            ends.append(np.diff(np.log(line[-2:]))[0] / np.diff(np.log(distances[-2:]))[0])
+            measures[f"C1.{name}"] = Measure.exact(*_far_exponent(distances[fitted], line[fitted]))
+            fits.append(float(fit_power_law(jnp.asarray(distances[fitted]), jnp.asarray(line[fitted])).exponent))
         begin = np.log(found[i, 1] / found[i, 0]) / np.log(distances[1] / distances[0])
         in_box = np.polyfit(np.log(r[near]), np.log(np.maximum(sign * box[near], 1e-12)), 1)[0] if near.sum() > 2 else np.nan
         slopes.append((begin, in_box))
     session.note(
         f"The power law of C1 is reached slowly, with corrections of second order in the Debye length over the distance: "
         f"{low / 4:g} Debye lengths away the local slope is {slopes[0][0]:.2f} along the field and {slopes[1][0]:.2f} across, "
-        f"{high:g} away {ends[0]:.3f} and {ends[2]:.3f}, and for the charge {ends[1]:.3f} and {ends[3]:.3f}. Fitted are {low:g} to "
-        f"{high:g} of them, spread evenly in their logarithm, in unbounded space."
+        f"and a line through its logarithm from {low:g} to {high:g} of them has the slopes {fits[0]:.2f} and {fits[2]:.2f}, for the charge "
+        f"{fits[1]:.2f} and {fits[3]:.2f}. Judged is the local slope {high:g} Debye lengths away."
     )
     if near.sum() > 2:
         session.note(
@@ -204,6 +203,13 @@ def _space(config: Correlations, session: Session) -> tuple[dict[str, Any], dict
         },
         measures,
     )
+
+
+def _far_exponent(r: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """The local slope at the largest distance, and how far it is from that at half of it."""
+    slopes, middles = np.diff(np.log(values)) / np.diff(np.log(r)), np.sqrt(r[1:] * r[:-1])
+    half = slopes[np.argmin(np.abs(np.log(2 * middles / r[-1])))]
+    return float(slopes[-1]), float(abs(slopes[-1] - half))
 
 
 class _Strip(NamedTuple):
