@@ -154,7 +154,7 @@ def _title(arm: str) -> str:
 
 
 def _draw_sizes(sizes: xr.Dataset) -> Figure:
-    fig, axes = plots.figure(1, 1, panel=(5.2, 3.8))
+    fig, axes = plots.figure(1, 1, panel=(6.4, 3.8))
     ax, size = axes[0, 0], sizes["size"].values
     for arm, colour, marker in zip(sizes["arm"].values, plots.COLOURS, plots.MARKERS, strict=False):
         rows = sizes["operator"].sel(arm=arm).values
@@ -165,6 +165,6 @@ def _draw_sizes(sizes: xr.Dataset) -> Figure:
         ax.plot(size, sizes[name].values, style, color="#777777", label={"interpolation": "cubic, on a grid"}.get(name, "straight line"))
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     plots.label(ax, "largest component of the average strain", "error of the averaged stress", y_unit="%")
     return fig
