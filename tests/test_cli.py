@@ -3,6 +3,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 import gradatim
 from gradatim.cli import main, running
-from gradatim.cli.entries import full_entry
+from gradatim.cli.entries import citation, full_entry
 from gradatim.lab.registry import papers
 from gradatim.lab.request import RunOutcome
 
@@ -161,6 +162,32 @@ def test_cite_is_bibtex(capsys):
         "  url = {https://arxiv.org/abs/0000.00001},",
         "}",
     ]
+
+
+def test_a_citation_is_safe_for_tex_and_names_no_archive_that_there_is_not():
+    paper = dataclasses.replace(papers()["random-walk"], title="R&D_1 at 5 % of $3 (#2)", arxiv="")
+    assert citation(paper).splitlines() == [
+        "@misc{random-walk,",
+        r"  title = {{R\&D\_1 at 5 \% of \$3 (\#2)}},",
+        "  year = {2026},",
+        "  month = jan,",
+        "}",
+    ]
+
+
+def test_switches_of_a_request_are_written_as_they_are_read(asked, monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        is_bent: bool = True
+        is_long: bool = False
+
+    module = type("Module", (), {"SCALES": dict.fromkeys(("smoke", "laptop", "full"), Config())})
+    monkeypatch.setattr("gradatim.lab.paper.Paper.module", lambda self: module)
+    assert main(["run", "random-walk", "--no-is-bent", "--is-long"]) == 0
+    (first,) = asked.requests
+    assert first.changed == {"is_bent": False, "is_long": True}
+    assert main(shlex.split(first.command())[1:]) == 0
+    assert asked.requests == [first]
 
 
 def test_search_finds_by_words(capsys):

@@ -59,7 +59,11 @@ class RunRequest:
         words += ["--seed", str(self.seed)] if self.seed else []
         words += ["--runs", str(self.runs)] if self.runs != Path("runs") else []
         for name, value in self.changed.items():
-            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list | tuple) else [value])]
+            option = name.replace("_", "-")
+            if isinstance(value, bool):
+                words += [f"--{option}" if value else f"--no-{option}"]
+            else:
+                words += [f"--{option}", *map(str, value if isinstance(value, list | tuple) else [value])]
         return shlex.join(words)
 
 

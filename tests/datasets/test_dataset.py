@@ -131,3 +131,12 @@ def test_other_content_names_both_hashes(tmp_path):
     found = hashlib.sha256(b"other").hexdigest()
     with pytest.raises(DatasetError, match=f"expected content with sha256 {'0' * 64}, found {found}; replace the file"):
         read_gzip(tmp_path / "data.gz", "0" * 64)
+
+
+def test_a_subset_keeps_each_image_with_its_label():
+    labels = np.arange(60) % 5
+    marked = Source(
+        np.broadcast_to(labels[:, None, None], (60, 4, 4)).astype(np.uint8), labels.astype(np.uint8), 16, source([0]).provenance
+    )
+    for data in (marked.dataset(n=30, seed=2, pool=2), marked.split("train", 20).dataset()):
+        assert np.array_equal(data.images[:, 1, 1, 0] * 16, data.labels) and len(np.unique(data.labels)) == 5

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from gradatim.datasets import DatasetError, mni152
+from gradatim.datasets import DatasetError, Provenance, Volume, mni152
 
 loader = sys.modules["gradatim.datasets.mni152"]
 
@@ -61,3 +61,10 @@ def test_a_corrupt_file_is_named(monkeypatch):
     monkeypatch.setattr(loader, "CONTENT_SHA256", "0" * 64)
     with pytest.raises(DatasetError, match=r"converted\.nii\.gz is corrupt: expected content with sha256 0000"):
         mni152()
+
+
+def test_slices_show_the_front_above_and_the_right_on_the_right():
+    voxels = np.zeros((196, 194, 3), np.uint8)
+    voxels[2 + 150, 1 + 191, 1] = 255  # right of the middle and foremost, in the square that leaves out two columns and one row
+    (low, middle) = Volume(voxels, Provenance("an example", "1", "CC0-1.0", {})).slices((0, 1), side=96)
+    assert not low.any() and np.argwhere(middle).tolist() == [[0, 75]] and middle[0, 75] == 0.25

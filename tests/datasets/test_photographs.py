@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from gradatim.datasets import DatasetError, photographs
+from gradatim.datasets import DatasetError, Photographs, Provenance, photographs
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +40,21 @@ def test_a_corrupt_file_is_named(monkeypatch):
     monkeypatch.setattr(sys.modules["gradatim.datasets.photographs"], "FILES", {"china.jpg": "0" * 64})
     with pytest.raises(DatasetError, match=r"china\.jpg is corrupt: expected sha256 0000"):
         photographs()
+
+
+def test_patches_are_of_luminance_and_of_each_photograph_in_turn():
+    images = np.zeros((3, 5, 7, 3), np.uint8)
+    images[range(3), :, :, range(3)] = 255  # all red, all green and all blue
+    pure = Photographs(images, Provenance("an example", "1", "CC0-1.0", {}))
+    for side in (2, 5):
+        patches = pure.patches(side, n=6)
+        assert patches.shape == (6, side, side)
+        np.testing.assert_allclose(patches, np.broadcast_to(2 * [[[0.299]], [[0.587]], [[0.114]]], patches.shape), rtol=1e-6)
+
+
+def test_patches_reach_every_edge():
+    images = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1).repeat(3, axis=3)
+    squares = Photographs(images, Provenance("an example", "1", "CC0-1.0", {})).patches(2, n=200)
+    corners = np.unique(np.rint(squares[:, 0, 0] * 255))
+    assert corners.tolist() == [0, 1, 2, 4, 5, 6]
+    np.testing.assert_allclose((squares - squares[:, :1, :1]) * 255, np.broadcast_to([[0, 1], [4, 5]], squares.shape), atol=1e-4)

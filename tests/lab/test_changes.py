@@ -11,6 +11,7 @@ from gradatim.lab.changes import configured, differences
 class Optimizer:
     learning_rate: Annotated[float, Between(0.0, 1.0)] = 0.1
     warmup: int | None = None
+    decay: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,23 @@ def test_unknown_fields_are_named(changed, message):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"steps": "many"}, {"steps": 1.5}, {"widths": 3}, {"span": [1, 2, 3]}, {"steps": None}, {"widths": []}]
+    "changed",
+    [
+        {"steps": "many"},
+        {"steps": 1.5},
+        {"widths": 3},
+        {"span": [1, 2, 3]},
+        {"steps": None},
+        {"widths": []},
+        {"optimizer.learning_rate": True},
+    ],
 )
 def test_values_of_the_wrong_kind_are_left_for_validation(changed):
     with pytest.raises((ValueError, TypeError), match=next(iter(changed))):
         validate(configured(Config(), changed))
+
+
+def test_a_whole_number_does_for_a_float_that_may_be_missing_and_for_no_whole_number():
+    optimizer = configured(Config(), {"optimizer.decay": 1, "optimizer.warmup": 2}).optimizer
+    assert (type(optimizer.decay), type(optimizer.warmup)) == (float, int)
+    assert configured(Config(Optimizer(decay=1.0)), {"optimizer.decay": None}).optimizer.decay is None

@@ -25,10 +25,12 @@ ABSOLUTE = {"within": {"value": 3.0, "abs": 0.5}}
         (AT_LEAST, 0.5, 0.9, "fails"),
         (AT_MOST, 0.5, 1.0, "holds"),
         (AT_MOST, 0.5, 1.1, "undecided"),
+        (AT_MOST, 1.0, 1.2, "undecided"),
         (AT_MOST, 1.1, 1.2, "fails"),
         (BETWEEN, 1.0, 2.0, "holds"),
         (BETWEEN, 0.0, 3.0, "undecided"),
         (BETWEEN, 0.9, 1.5, "undecided"),
+        (BETWEEN, 2.0, 2.2, "undecided"),
         (BETWEEN, 2.1, 2.2, "fails"),
         (BETWEEN, 0.1, 0.2, "fails"),
         (RELATIVE, -11.0, -9.0, "holds"),
@@ -175,3 +177,22 @@ def test_a_failing_part_outweighs_an_unmeasured_one():
 def test_claim_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Claim.parse({**TABLE, **change})
+
+
+def test_an_undecided_part_outweighs_an_unmeasured_one_and_that_one_what_holds():
+    claim = Claim.parse(TABLE)
+    assert claim.judge({"C3.speed": measure(0, 3)}, "laptop")["verdict"] == "undecided"
+    assert claim.judge({"C3.speed": measure(2, 3)}, "laptop")["verdict"] == "untested"
+
+
+def test_unless_it_says_so_a_claim_is_not_judged_at_smoke_scale():
+    claim = Claim.parse({"id": "C1", "says": "…", "parts": [SPEED]})
+    assert claim.scales == ("laptop", "full") and not claim.timing
+    assert claim.judge({"C1.speed": measure(2, 3)}, "smoke")["reason"] == "judged at scale laptop or full only"
+    assert claim.judge({"C1.speed": measure(2, 3)}, "full")["verdict"] == "holds"
+
+
+def test_a_verdict_says_how_it_was_measured_and_what_stands_beside_it():
+    judged = Claim.parse(TABLE).judge({"C3.speed": measure(2, 3), "C3.error": measure(0, 1)}, "laptop")
+    assert (judged["method"], judged["control"]) == ("by hand", "Muon")
+    assert judged["parts"]["error"]["method"] == "by hand"

@@ -84,3 +84,16 @@ def test_json_form():
 def test_other_papers_are_refused():
     with pytest.raises(ValueError, match="of one paper, got toy and other"):
         compare(RECORD, changed(slug="other"))
+
+
+@pytest.mark.parametrize(
+    ("gap", "order", "apart"),
+    [
+        (Measure(0.5, 0.4, 0.6), Measure((1.0, 2.0), (0.9, 1.9), (1.1, 2.1)), (True, False)),
+        (Measure(1.2, 1.1, 1.3), Measure((1.0, 2.5), (0.9, 2.4), (1.1, 2.6)), (False, True)),  # ends that touch; one entry alone
+        (Measure(0.8, 0.7, 0.9), Measure((0.5, 1.5), (0.4, 1.4), (0.6, 1.6)), (False, True)),
+    ],
+)
+def test_intervals_are_apart_where_some_entry_has_no_point_in_common(gap, order, apart):
+    compared = compare(RECORD, changed(measures={"C1.gap": gap, "C2.order": order})).measures
+    assert (compared["C1.gap"].apart, compared["C2.order"].apart) == apart

@@ -76,6 +76,8 @@ def test_allowed(change):
         ({"is_periodic": 1}, TypeError, "is_periodic must be of type bool, got 1"),
         ({"inner": Inner(1.5)}, ValueError, r"^inner\.rate must be between 0 and 1, got 1.5$"),
         ({"inner": Inner(float("nan"))}, ValueError, r"inner\.rate must be finite, got nan"),
+        ({"inner": Inner(True)}, TypeError, r"inner\.rate must be of type float, got True"),
+        ({"limit": True}, TypeError, "limit must be of type float, got True"),
         ({"inner": 0.1}, TypeError, "inner must be of type Inner, got 0.1"),
     ],
 )

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from gradatim.lab import Measure
 from gradatim.lab.claims import Criterion
@@ -141,6 +142,7 @@ def test_an_order_is_judged_by_paired_differences():
         (lambda: Measure.paired([1.0, 2.0, 3.0], [1.0, 2.0]), "control must hold at least 3"),
         (lambda: Measure.paired([1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]), "must be paired, got 3 and 4"),
         (lambda: Measure.paired([1.0, 2.0, 0.0], [1.0, 2.0, 3.0], "log-ratio"), "needs positive values, got a minimum of 0"),
+        (lambda: Measure.paired([1.0, 2.0, 3.0], [1.0, 2.0, 0.0], "log-ratio"), "needs positive values, got a minimum of 0"),
         (lambda: Measure.exact(1.0, -0.1), "error must be at least 0, got -0.1"),
         (lambda: Measure.exact(math.nan), "must not be NaN"),
         (lambda: Measure.exact(1.0, math.nan), "error must be at least 0, got nan"),
@@ -148,6 +150,7 @@ def test_an_order_is_judged_by_paired_differences():
         (lambda: Measure((1.0, 2.0), (1.0,), (1.0, 2.0)), "must have one length"),
         (lambda: Measure((), (), ()), "must have one length"),
         (lambda: Measure((1.0, 2.0), (1.0, 2.0), (1.0, 2.0), steps=((0.0, 1.0),) * 2), "one fewer than entries, got 2 of 2"),
+        (lambda: Measure((1.0, 2.0, 3.0), (1.0, 2.0, 3.0), (1.0, 2.0, 3.0), steps=((0.0, 1.0),)), "one fewer than entries, got 1 of 3"),
         (lambda: Measure.paired_sequence([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]]), "must be paired, got 4 and 3"),
         (lambda: Measure.sequence([]), "at least one measure, got none"),
         (lambda: Measure.sequence([Measure.sequence([Measure.exact(1), Measure.exact(2)])]), "plain measures, got a sequence of 2"),
@@ -156,3 +159,23 @@ def test_an_order_is_judged_by_paired_differences():
 def test_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_bootstrap_is_as_wide_as_a_normal_interval_and_leans_to_the_long_tail():
+    samples = -np.log1p(-(np.arange(50) + 0.5) / 50)  # quantiles of an exponential distribution
+    measure = Measure.over_seeds(samples)
+    error, skewness, z = samples.std() / 50**0.5, stats.skew(samples), 1.96
+    assert measure.high - measure.low == pytest.approx(2 * z * error, rel=0.1)
+    # What BCa moves the middle by, of second order; percentiles alone would move it by (z² - 1), a third of that.
+    shift = error * skewness * (2 * z**2 + 1) / (6 * 50**0.5)
+    assert (measure.low + measure.high) / 2 - measure.value == pytest.approx(shift, rel=0.3)
+
+
+def test_a_paired_measure_is_that_of_its_differences_or_their_logarithms():
+    ours, control = np.array([3.0, 5.0, 9.0]), np.array([1.0, 2.0, 3.0])
+    paired, alone = Measure.paired(ours, control), Measure.over_seeds([2.0, 3.0, 6.0])
+    assert paired.intervals() == alone.intervals() and paired.samples == (2, 3, 6)
+    assert paired.method == "Student's t over 3 paired differences"
+    ratio, logs = Measure.paired(ours, control, "log-ratio"), Measure.over_seeds(np.log(ours / control))
+    assert ratio.intervals()[0] == pytest.approx(np.exp(logs.intervals()[0]), rel=1e-12)
+    assert ratio.method == "Student's t over 3 paired log-ratios"

@@ -83,6 +83,8 @@ def test_labels_carry_units():
     _, axes = plots.figure()
     plots.label(axes[0, 0], "time", "loss", x_unit="s", title="a")
     assert (axes[0, 0].get_xlabel(), axes[0, 0].get_ylabel(), axes[0, 0].get_title(loc="left")) == ("time [s]", "loss", "a")
+    plots.label(axes[0, 0], "step", "energy", y_unit="J")
+    assert (axes[0, 0].get_xlabel(), axes[0, 0].get_ylabel(), axes[0, 0].get_title(loc="left")) == ("step", "energy [J]", "a")
 
 
 def test_a_figure_drawn_once_is_the_figure_that_matplotlib_saves():

@@ -15,7 +15,7 @@ import pytest
 from gradatim.lab import Measure, latest, list_records, open_record
 from gradatim.lab.environment import available_memory, commit, peak_memory, versions
 from gradatim.lab.records import SCHEMA_VERSION, jsonable
-from gradatim.lab.run_folder import RunFolder, StorageError, complete, storage, write_bytes, write_json
+from gradatim.lab.run_folder import RunFolder, StorageError, complete, refused, storage, write_bytes, write_json
 
 REQUEST = {"slug": "random-walk", "scale": "smoke", "seed": 0, "changed": {"steps": 20}}
 ENDLESS = Measure(2.0, 1.0, math.inf, "no bound above", (2.0, math.inf))
@@ -243,3 +243,46 @@ def test_only_changes_of_the_package_make_its_commit_dirty(tmp_path):
     assert clean is not None and len(clean) == 40
     (package / "code.py").write_text("a = 2")
     assert commit(package) == f"{clean}-dirty"
+
+
+def test_records_of_one_paper_are_told_from_those_of_others(tmp_path):
+    write(tmp_path)
+    assert list_records(tmp_path, "random-clock") == [] and latest("random-clock", tmp_path) is None
+    assert len(list_records(tmp_path, "random-walk")) == len(list_records(tmp_path)) == 1
+
+
+def test_the_newest_unfinished_run_is_taken_up_again(tmp_path):
+    folders = [RunFolder.create(tmp_path, REQUEST) for _ in range(3)]
+    for folder, day in zip(folders, ("02", "03", "01"), strict=True):
+        folder.release()
+        folder.path.rename(folder.path.with_name(f"202601{day}T000000Z-00000000.partial"))
+    resumed = RunFolder.resume(tmp_path, REQUEST)
+    assert resumed is not None and resumed.path.name == "20260103T000000Z-00000000.partial"
+    assert resumed.final.name == "20260103T000000Z-00000000"
+    resumed.release()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_complete_folder_holds_nothing_that_was_for_its_making(tmp_path, kept):
+    folder = RunFolder.create(tmp_path, REQUEST)
+    for name in ("figures", "scratch", "checkpoints"):
+        (folder.path / name).mkdir()
+    for name in (".record.json.7", "figures/.spread.png.7", "figures/spread.png", "scratch/big", "checkpoints/state", "output.txt"):
+        (folder.path / name).touch()
+    (folder.path / "crash.txt").write_text("Segmentation fault")
+    folder.release()
+    final = complete(folder.path, keep_checkpoints=kept)
+    files = {path.relative_to(final).as_posix() for path in final.rglob("*") if path.is_file()}
+    assert files == {"request.json", "crash.txt", "figures/spread.png"} | ({"checkpoints/state"} if kept else set())
+    assert not (final / "scratch").exists()
+
+
+def test_a_refusal_is_found_behind_the_errors_that_libraries_wrap_it_in(tmp_path):
+    try:
+        try:
+            raise OSError("100 requested and 3 written")  # as numpy says it
+        except OSError as error:
+            raise RuntimeError("could not save") from error
+    except RuntimeError as error:
+        assert isinstance(refused(error, tmp_path), StorageError)
+    assert refused(OSError("a socket of its own"), tmp_path) is None and refused(RuntimeError("no"), tmp_path) is None

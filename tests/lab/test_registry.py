@@ -35,6 +35,8 @@ sys.exit(str(heavy) if heavy else 0)
 def test_unknown_slug_names_the_closest(third_party):
     with pytest.raises(ValueError, match=r"there is no paper 'randm-walk' \(did you mean 'random-walk'"):
         find("randm-walk")
+    with pytest.raises(ValueError, match=r"there is no paper 'walk' \(did you mean 'random-walk'"):
+        find("walk")
     with pytest.raises(ValueError, match=r"there is no paper 'qqqqqqqq'; `gradatim list` shows all \d+"):
         find("qqqqqqqq")
 

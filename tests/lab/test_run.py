@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from gradatim import datasets
 from gradatim.lab import (
@@ -201,6 +202,8 @@ def test_fields_are_checked_before_anything_runs(third_party, monkeypatch, chang
     [
         ({"scale": "labtop"}, r"scale must be one of smoke, laptop, full, got 'labtop' \(did you mean 'laptop'\?\)"),
         ({"seed": -1}, "seed must lie in"),
+        ({"seed": 2**32}, "seed must lie in"),
+        ({"timeout": float("nan")}, "timeout must be a positive number"),
         ({"timeout": 0.0}, "timeout must be a positive number"),
         ({"threads": 3}, "threads must be 1 or None"),
     ],
@@ -419,3 +422,21 @@ def test_the_childs_environment_respects_the_users(monkeypatch, tmp_path):
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
     flags = child_environment(RunRequest("random-walk", scale="smoke"))["XLA_FLAGS"].split()
     assert flags[-1] == "--xla_backend_optimization_level=2"  # the last one counts
+
+
+def test_the_command_of_a_request_asks_for_the_same():
+    assert RunRequest("random-walk").command() == "gradatim run random-walk"
+    changed = {"walkers.n_walkers": 5, "ages": [1.0, 2.0], "ending": "a b", "is_bent": False, "path.is_long": True}
+    asked = RunRequest("random-walk", "full", 7, changed, runs=Path("my runs"))
+    words = "--scale full --seed 7 --runs 'my runs' --walkers.n-walkers 5 --ages 1.0 2.0 --ending 'a b' --no-is-bent --path.is-long"
+    assert asked.command() == f"gradatim run random-walk {words}"
+
+
+@pytest.mark.parametrize(("name", "is_known"), [("C1", True), ("C1.seconds", True), ("C9", False), ("C1.hours", False)])
+def test_reasons_for_what_was_not_measured_name_a_claim_or_its_part(third_party, name, is_known):
+    found = Findings({}, xr.DataTree(), {name: "no clock"})
+    if is_known:
+        assert child._judge(find("random-clock"), found, "smoke")["C1"]["reason"] == "no clock"
+        return
+    with pytest.raises(ValueError, match=f"the findings name '{name}', which is no part of a claim"):
+        child._judge(find("random-clock"), found, "smoke")

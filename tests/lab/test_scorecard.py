@@ -107,8 +107,13 @@ def edit(path, change):
             lambda root: edit(record(root), lambda t: t["verdicts"]["C1"].update(criterion="≥ 9")),
             "C1 is judged otherwise by the paper's file",
         ),
+        (lambda root: edit(record(root), lambda t: t["verdicts"]["C1"].update(verdict="fails")), "C1 is judged otherwise"),
+        (lambda root: edit(record(root), lambda t: t["verdicts"]["C1"].update(low=0.0)), "C1 is judged otherwise"),
+        (lambda root: edit(record(root), lambda t: t["verdicts"]["C3"]["parts"]["bound"].update(value=9.0)), "C3 is judged otherwise"),
+        (lambda root: edit(record(root), lambda t: t.update(changed={"steps": 3})), "an unchanged, finished run"),
         (lambda root: edit(record(root), lambda t: t.update(scale="smoke")), "an unchanged, finished run at scale laptop"),
         (lambda root: (record(root).parent / "figures" / "spread.png").unlink(), "no figures or no data"),
+        (lambda root: (record(root).parent / "data.nc").unlink(), "no figures or no data"),
         (lambda root: record(root).write_text("{"), "is damaged"),
     ],
 )

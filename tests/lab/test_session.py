@@ -387,3 +387,23 @@ def test_a_step_may_hold_arrays_as_defaults(tmp_path):
             return state + increment
 
         np.testing.assert_array_equal(session.loop(step, jnp.zeros(2), steps=3, label=f"by {value}").state, 3 * value)
+
+
+def test_where_a_run_diverged_is_known_after_an_interruption(tmp_path):
+    def choose(i, stop_at=55):
+        if i == stop_at:
+            raise KeyboardInterrupt
+        return 0
+
+    options = {"steps": 80, "every": 10, "label": "blow up", "on_nonfinite": "keep"}
+    with pytest.raises(KeyboardInterrupt):
+        Session(jax.random.key(0), directory=tmp_path).loop([_blow_up], BLOW_UP, choose=choose, **options)
+    resumed = Session(jax.random.key(0), directory=tmp_path, resume=True).loop([_blow_up], BLOW_UP, choose=lambda i: 0, **options)
+    assert resumed.diverged_at == 37 and resumed.state["x"] == 80 and resumed.history["step"].tolist() == list(range(0, 81, 10))
+
+
+def test_the_log_takes_single_numbers_of_any_kind(tmp_path):
+    watch = lambda x, _: {"z": x + 1j, "one": jnp.ones(1), "two": jnp.ones(2), "is": x > 0}  # noqa: E731
+    Session(jax.random.key(0), directory=tmp_path).loop(_halve, jnp.ones(()), steps=0, watch=watch, label="kinds")
+    (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert line == {"loop": "kinds", "step": 0, "z": "(1+1j)", "one": 1.0, "is": True}

@@ -221,3 +221,24 @@ def test_refused(getkey):
     only = Sweep(_by_hand().data.sel(rate=[1.0]))
     with pytest.raises(ValueError, match=r"'a' diverges at every rate of \[1.0\]: sweep smaller ones"):
         only.best_rate("a", "loss")
+
+
+def test_what_is_to_be_large_is_compared_at_the_rates_best_for_that():
+    sweep = _by_hand()
+    assert sweep.at_best("b", "loss", maximise=True).isel(step=-1).values.tolist() == [3, 3, 3]
+    assert sweep.at_best("b", "loss").isel(step=-1).values.tolist() == [2.5, 2.5, 2.5]
+    assert sweep.paired("a", "b", "loss", maximise=True).samples == (-1, -2, -1.5)
+    assert (sweep.time_to_target("loss", 2.5, maximise=True) == 0).all()
+
+
+def test_an_optimiser_whose_own_numbers_overflow_has_diverged():
+    def runaway(rate):
+        def update(gradient, state, params=None):
+            return jax.tree.map(jnp.zeros_like, gradient), state * 1e20
+
+        return optax.GradientTransformation(lambda params: jnp.ones(()), update)
+
+    sweep = _sweep("dense", arms={"runaway": runaway}, steps=4, every=2, n_seeds=1)
+    # 1e20, then infinity; of the parameters, which stay as they are, only the curve up to there is kept.
+    assert (sweep.data.diverged_at == 2).all()
+    assert np.isfinite(sweep.data.loss.isel(step=0)).all() and np.isnan(sweep.data.loss.isel(step=slice(1, None))).all()

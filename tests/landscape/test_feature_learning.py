@@ -245,3 +245,23 @@ def test_bad_input_is_refused():
 def test_dihedral_maxima_are_known_beforehand():
     assert np.allclose(maximal_energies(dihedral_group(4)), [0, 4, 4, 4, 2])
     assert math.isclose(maximal_energies(dihedral_group(7))[-1], 14 / 4)
+
+
+def test_one_step_of_an_ascent_by_hand():
+    table = all_pairs(cyclic_group(7))
+    pairs, Y = np.asarray(table.pairs), np.eye(7)[np.asarray(table.labels)]
+    X, Y = np.concatenate([np.eye(7)[pairs[:, 0]], np.eye(7)[pairs[:, 1]]], axis=1), Y - Y.mean(axis=0)
+    starts = np.random.default_rng(0).normal(size=(5, 14))
+    end = ascend_features(jax.device_put(starts), table, n_steps=1, step_size=0.2)
+
+    def gradient(w):
+        return 2 * X.T @ (X @ w * (Y @ (Y.T @ (X @ w) ** 2)))
+
+    def unit(w):
+        return w / np.linalg.norm(w, axis=0)
+
+    w = unit(starts.T)
+    w = unit(w + 0.2 * unit(gradient(w)))
+    up = unit(gradient(w))
+    assert np.allclose(end.weights, w.T) and np.allclose(end.energy, dense(w, table, 7))
+    assert np.allclose(end.slope, np.sqrt(1 - np.sum(up * w, axis=0) ** 2)) and (end.slope > 0.01).all()

@@ -136,7 +136,9 @@ def test_t3_the_frozen_share_keeps_its_start(theory):
     assert np.allclose(extra, 3 * np.maximum(0, 1 - TABLE[finite, 1]), atol=1e-12)
     # The integral at late times runs into the closed form.
     assert np.allclose(theory["path"].test[finite, -2], theory["path"].test[finite, -1], atol=1e-9)
-    assert np.allclose(theory["path"].weight_norm[finite, -2], theory["path"].weight_norm[finite, -1], rtol=1e-9)
+    for name in ("path", "noisy_start"):
+        assert np.allclose(theory[name].weight_norm[finite, -2], theory[name].weight_norm[finite, -1], rtol=1e-9)
+        assert np.allclose(theory[name].train[:, -2], theory[name].train[:, -1], atol=1e-2)
     assert np.allclose(theory["noisy_start"].test[:, -1], theory["end"].test)
 
 
@@ -225,3 +227,12 @@ def test_t2_inputs_have_variance_one_over_their_number(getkey, double):
 def test_bad_numbers_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_draws_have_the_variances_that_were_asked_for():
+    draw = linear_teacher(20, 12, snr=5.0, inr=2.0, n_teachers=400, key=jax.random.key(0))
+    noise = draw.problem.targets - draw.problem.inputs @ draw.teacher
+    # Three to four standard errors of 4800 squares.
+    for values, variance in ((draw.teacher, 5), (draw.start, 2), (noise, 1)):
+        assert np.isclose(np.var(values), variance, rtol=0.08)
+    assert abs(np.corrcoef(np.ravel(draw.teacher), np.ravel(draw.start))[0, 1]) < 0.05

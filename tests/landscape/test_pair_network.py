@@ -27,6 +27,8 @@ def test_weights_are_drawn_as_pytorch_draws_them(network):
     for weights, n in ((network.first, 2 * ORDER), (network.readout, NODES)):
         assert weights.dtype == jnp.float32 and np.abs(weights).max() <= 1 / math.sqrt(n)
         assert np.isclose(np.asarray(weights).std(), 1 / math.sqrt(3 * n), rtol=0.2)
+    louder = pair_network(ORDER, NODES, key=jax.random.key(0), readout_scale=3.0)
+    assert np.array_equal(louder.first, network.first) and np.allclose(louder.readout, 3 * network.readout)
     still = pair_network(ORDER, NODES, key=jax.random.key(0), readout_scale=0.0)
     assert np.array_equal(still.first, network.first) and not np.asarray(still.readout).any()
 
