@@ -9,7 +9,8 @@ from gradatim.lab.records import Record
 FIRST = Record(
     **dict.fromkeys(("precision", "error", "started", "finished"), ""),
     **{name: {} for name in ("changed", "versions", "machine", "seconds", "untested")},
-    **{"commit": None, "peak_memory": None, "notes": (), "provenance": ()},
+    **dict.fromkeys(("commit", "peak_memory")),
+    **dict.fromkeys(("notes", "provenance"), ()),
     path=Path("runs/toy/first"),
     slug="toy",
     scale="smoke",

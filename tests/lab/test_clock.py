@@ -27,9 +27,13 @@ def test_a_span_inside_another_counts_once_and_one_that_began_before_in_part(now
 def test_what_is_not_compiling_is_running_even_where_it_fails(now, monkeypatch):
     monkeypatch.setattr(clock, "_compilations", SimpleNamespace(since=lambda start: 2.0))
     seconds = {"compile": 1.0, "run": 1.0}
-    with pytest.raises(KeyError), clock.counted(seconds):
+
+    def fail():
         now[0] += 5
         raise KeyError
+
+    with pytest.raises(KeyError), clock.counted(seconds):
+        fail()
     assert seconds == {"compile": 3, "run": 4}
     with clock.counted(seconds):
         now[0] += 1.5  # clocks that disagree: never more than the wall's

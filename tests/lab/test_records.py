@@ -278,11 +278,7 @@ def test_a_complete_folder_holds_nothing_that_was_for_its_making(tmp_path, kept)
 
 
 def test_a_refusal_is_found_behind_the_errors_that_libraries_wrap_it_in(tmp_path):
-    try:
-        try:
-            raise OSError("100 requested and 3 written")  # as numpy says it
-        except OSError as error:
-            raise RuntimeError("could not save") from error
-    except RuntimeError as error:
-        assert isinstance(refused(error, tmp_path), StorageError)
+    wrapped = RuntimeError("could not save")
+    wrapped.__cause__ = OSError("100 requested and 3 written")  # as numpy says it
+    assert isinstance(refused(wrapped, tmp_path), StorageError)
     assert refused(OSError("a socket of its own"), tmp_path) is None and refused(RuntimeError("no"), tmp_path) is None
