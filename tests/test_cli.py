@@ -303,6 +303,9 @@ def test_scorecard_is_updated_on_request(asked, tmp_path):
     asked.append(RunOutcome("random-walk", "laptop", "ok", record=tmp_path))
     assert main(["run", "random-walk", "--update-scorecard"]) == 0
     assert asked.updated == [tmp_path]
+    asked.append(RunOutcome("random-walk", "laptop", "failed", "error", "ValueError: no", record=tmp_path / "failed"))
+    assert main(["run", "random-walk", "--update-scorecard"]) == 3
+    assert asked.updated == [tmp_path]
 
 
 @pytest.mark.parametrize(

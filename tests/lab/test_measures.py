@@ -62,7 +62,7 @@ def test_order_statistics_by_hand():
     ten = Measure.median(np.arange(10.0)[::-1])
     assert (ten.low, ten.value, ten.high) == (1, 4.5, 8)
     five = Measure.median([3.0, 1.0, 2.0, 5.0, 4.0])
-    assert (five.low, five.high) == (1, 5) and five.method == "order statistics of 5 seeds, 93.8 %"
+    assert five.samples == (3, 1, 2, 5, 4) and (five.low, five.high) == (1, 5) and five.method == "order statistics of 5 seeds, 93.8 %"
 
 
 def test_bootstrap_from_twenty_on():

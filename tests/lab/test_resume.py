@@ -194,3 +194,9 @@ def test_once_comes_back_as_it_was(tmp_path):
 def test_once_refuses_what_it_cannot_keep(tmp_path, result, message, kept):
     with pytest.raises(TypeError, match=message):
         Session(jax.random.key(0), directory=tmp_path if kept else None).once("result", lambda: result)
+
+
+def test_a_checkpoint_of_other_points_to_look_at_is_refused(tmp_path):
+    _session(tmp_path).loop(_count, jnp.zeros(()), steps=10, every=5, label="count")
+    with pytest.raises(ValueError, match="was written with every 5, this run has 2: start a new run"):
+        _session(tmp_path, resume=True).loop(_count, jnp.zeros(()), steps=10, every=2, label="count")

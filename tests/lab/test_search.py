@@ -2,6 +2,7 @@ import datetime
 import importlib
 import sys
 
+import numpy as np
 import pytest
 
 from gradatim.lab.claims import Claim
@@ -106,6 +107,12 @@ def test_ranks_ascend_from_one_to_the_number_of_papers():
     ranks = [hit.rank for hit in search("yeast in dough", COOKING)]
     assert ranks == sorted(ranks)
     assert 1 <= ranks[0] <= ranks[-1] <= len(COOKING)
+
+
+def test_among_equal_mean_ranks_the_exact_terms_decide(monkeypatch):
+    monkeypatch.setattr(searching, "_term_similarity", lambda *_: np.array([0.2, 0.9, 0.0]))
+    monkeypatch.setattr(searching, "_meaning_similarity", lambda *_: np.array([0.9, 0.2, 0.0]))
+    assert [(hit.paper.slug, hit.rank) for hit in search("salt", COOKING)] == [("soup", 1.5), ("bread", 1.5), ("cake", 3.0)]
 
 
 def test_limit():

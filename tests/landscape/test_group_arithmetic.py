@@ -141,3 +141,9 @@ def test_critical_fraction_grows_with_the_square_of_the_dimension():
 def test_sizes_of_groups_are_checked(make, size):
     with pytest.raises(ValueError, match=f"got {size}"):
         make(size)
+
+
+@pytest.mark.parametrize(("fraction", "n"), [(1e-6, 1), (0.3, 3), (0.4, 4), (1.0, 9)])
+def test_a_fraction_of_the_pairs_is_rounded_to_one_at_least(fraction, n):
+    train, test = split_pairs(cyclic_group(3), key=jax.random.key(0), train_fraction=fraction)
+    assert (len(train.labels), len(test.labels)) == (n, 9 - n)

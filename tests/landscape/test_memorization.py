@@ -53,3 +53,8 @@ def test_compiled_with_a_traced_power(power):
 def test_bad_input_is_refused(p, power, message):
     with pytest.raises(ValueError, match=message):
         memorization_solution(jnp.asarray(p), power)
+
+
+@pytest.mark.parametrize("power", [2.0, 3.0])
+def test_of_equally_probable_pairs_the_first_is_remembered(power):
+    assert np.allclose(memorization_solution(jnp.array([0.2, 0.4, 0.4]), power), [0, 2**0.5, 0])

@@ -87,3 +87,9 @@ def test_ridge_read_out_is_where_decay_in_the_gradient_pulls_the_trained_one():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_of_no_samples_both_means_are_zero_but_for_the_constant():
+    outputs, labels, none = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 0]), jnp.zeros(2, bool)
+    assert accuracy(outputs, labels, seen=none) == 0
+    assert np.isclose(class_centred_loss(outputs, labels, seen=none), 1 - 1 / 2)

@@ -131,8 +131,9 @@ def test_modes_that_cannot_be_are_refused():
             deep_linear_time(0.5, numbers[0], numbers[1], depth=2.0, start=numbers[2])
     with pytest.raises(ValueError, match=r"depth must be at least 1, got 0\.5"):
         deep_linear_time(0.5, 1.0, 1.0, depth=0.5, start=0.1)
-    with pytest.raises(ValueError, match="time must not be negative and must ascend"):
-        deep_linear_flow(jnp.array([1.0, 0.5]), 1.0, 1.0, depth=2.0, start=0.1)
+    for times in ([1.0, 0.5], [-1.0, 0.5]):
+        with pytest.raises(ValueError, match="time must not be negative and must ascend"):
+            deep_linear_flow(jnp.array(times), 1.0, 1.0, depth=2.0, start=0.1)
     for share in (0.05, 1.0):
         with pytest.raises(ValueError, match=r"share must lie between that of the start, 0.1, and 1, got"):
             deep_linear_time(share, 1.0, 1.0, depth=2.0, start=0.1)
