@@ -10,7 +10,7 @@ import xarray as xr
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import decomposed_diffusion_sampler as paper
-from gradatim.papers.decomposed_diffusion_sampler import arms, images, priors, tasks
+from gradatim.papers.decomposed_diffusion_sampler import arms, images, judging, priors, tasks
 from gradatim.transport import Denoiser, NoiseLevel, RangeNullSpace
 
 TOML = Path(paper.__file__).parents[1] / "decomposed_diffusion_sampler.toml"
@@ -192,3 +192,49 @@ def test_pairs_that_are_timed_stand_for_all():
     )
     assert paper.judging._speedup(speed).value == pytest.approx(100)
     assert paper.judging._seconds(speed, "dds", "dps").value == pytest.approx(0.25)
+
+
+def test_measures_of_known_results(smoke):
+    levels = {"dds": 30.0, "dps": 28.0, "least squares": 20.0, "variation": 27.0, "projection": 26.0, "exploding": 23.0}
+    levels |= {"dds, few": 29.0, "dds, many": 31.0, "dds, 1 inner": 24.0, "dds, 10 inner": 30.5}
+
+    def task(*scales):
+        # What all arms have in common, and one image of each set on which ours alone fails.
+        ratio = np.multiply.outer(list(levels.values()), scales)[..., None] + np.array([[1.0, 5, 0], [9, 2, 4], [3, 8, 7]])
+        ratio[0, :, 1] -= 100
+        work = ("arm", np.zeros(len(levels), int))
+        axes = ("arm", "set", "image")
+        return xr.Dataset(
+            {"ratio": (axes, ratio), "similarity": (axes, ratio), "network_calls": work, "products": work}, {"arm": list(levels)}
+        )
+
+    coils, volumes, projections = np.array([1, 1.1, 1.2]), np.array([1.15, 1, 1.3]), np.array([0.9, 1.2, 1.1])
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+    trees |= {"coils": task(*coils), "volumes": task(*volumes), "projections": task(*projections)}
+    trees["across"] = xr.Dataset({"error": (("arm", "set"), [[1.0, 3, 2], [4, 4, 4]])}, {"arm": ["dds", "dds, slice by slice"]})
+    trees["speed"] = xr.Dataset(
+        {"seconds": (("sampler", "repeat"), [[1.0, 2, 4], [4, 2, 32], [3, 8, 4]]), "pairs_ratio": ("image", [1.0])},
+        {"sampler": ["dds", "dps", "pairs"]},
+        {"pairs": 2000, "timed_pairs": 40, "images": 1, "quality_pairs": 200, "task": "projections"},
+    )
+    trees["leak"] = xr.Dataset({"contained": (("image", "steps"), [[0.1, 0.2]]), "tilted": (("image", "steps"), [[1.0, 1]])})
+    trees["variance"] = xr.Dataset({"ratio": ("share", [0.9, 1.05])}, attrs={"samples": 800})
+    found = judging.judge(replace(SMOKE, inner_steps=(1, 5, 10)), trees, Session(jax.random.key(0))).measures
+    smaller, larger = np.minimum(coils, volumes), np.maximum(coils, projections)
+    for name, samples in {
+        "C2.psnr_difference_mri": 2 * coils,
+        "C2.psnr_difference_ct": 2 * projections,
+        "C3.exploding_gain": 3 * projections,
+        "C4.gain_over_no_prior": 10 * smaller,
+        "C4.gain_over_total_variation": 3 * smaller,
+        "C4.gain_over_null_space_projection": 4 * smaller,
+        "C4.slice_variation_ratio": (1 / 4, 3 / 4, 1 / 2),
+        "C5.speedup_over_predictor_corrector": (150, 200, 50),
+        "C5.time_over_back_propagation": (1 / 4, 1, 1 / 8),
+        "C6.loss_at_20_times": 2 * larger,
+        "C6.gain_from_five_inner_steps": 6 * projections,
+        "C6.gain_beyond_five_inner_steps": 0.5 * projections,
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, err_msg=name)
+    assert found["C1.leak_outside_tangent"].value == 0.2
+    np.testing.assert_allclose(found["C7.noise_variance_ratio"].intervals()[0], (0.9, 0.802, 0.998))

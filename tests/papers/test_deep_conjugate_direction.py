@@ -7,7 +7,7 @@ import pytest
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import deep_conjugate_direction as paper
-from gradatim.papers.deep_conjugate_direction import problems, solving
+from gradatim.papers.deep_conjugate_direction import judging, problems, solving
 
 TOML = Path(paper.__file__).parents[1] / "deep_conjugate_direction.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -115,3 +115,47 @@ def test_smooth_right_hand_sides_are_as_wide_on_every_grid():
 def test_iterations_are_counted_to_the_first_step_within_the_tolerance():
     curves = np.array([[1.0, 0.2, 0.01, np.nan], [1.0, 0.01, 0.2, 0.005], [1.0, 0.9, 0.8, 0.7]])
     assert solving.iterations(curves, 0.1).tolist() == [2, 1, np.inf]
+
+
+def test_measures_of_known_results(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+    box, seeds = trees["box"], np.array([1.0, 2, 4])
+
+    def where(**counts):
+        # Means over right-hand sides are what is told, and the tighter tolerance takes ten times as many.
+        steps = np.stack([counts.get(name, 50) * np.multiply.outer(seeds, [0.5, 1.5]) for name in box["solver"].values.tolist()])
+        return box.assign(iterations=(box["iterations"].dims, np.stack([steps, 10 * steps], axis=1)))
+
+    def counts(none, two, ten, alike, gradients):
+        names = [*map(solving.named, (0, 2, 10)), solving.ALIKE, judging.CG]
+        return dict(zip(names, (none, two, ten, alike, gradients), strict=True))
+
+    trees["box"], trees["box_16"] = where(**counts(12, 6, 5, 8, 18)), where(**counts(12, 12, 5, 16, 72))
+    trees["box_24"], trees["disk"] = where(**counts(12, 18, 5, 17, 162)), where(**counts(12, 9, 5, 8, 36))
+    # One side that is never solved counts as if the last step that was allowed had done it.
+    trees["disk"]["iterations"].loc[{"solver": solving.named(2), "seed": 0, "rtol": solving.RTOL}] = [4.0, np.inf]
+    residual = np.full(box["residual"].shape, 1.0)
+    residual[1, 2, 1, 5:7], residual[1, ..., 8] = [1e-9, 1e-3], 1e-6
+    trees["box"] = trees["box"].assign(residual=(box["residual"].dims, residual))
+    seconds = np.full(trees["timing"]["seconds"].shape, 10.0)
+    seconds[:, 0], seconds[:, 2] = [[1, 1, 9], [2, 2, 9], [4, 4, 9]], 5
+    trees["timing"] = trees["timing"].assign(seconds=(trees["timing"]["seconds"].dims, seconds))
+    trees["training"] = trees["training"].assign(held_out=(("boost", "seed"), [[0.1, 0.2, 0.3], [1, 2, 3]]))
+    session = Session(jax.random.key(0))
+    found = judging.judge(replace(SMOKE, with_larger=True, max_steps=60), trees, session).measures
+    for name, samples in {
+        "C1.iterations_over_cg": (1 / 3, 1 / 3, 1 / 3),
+        "C1.iterations": 6 * seeds,
+        "C2.iterations_over_cg_64": (1 / 6, 1 / 6, 1 / 6),
+        "C2.iterations_over_cg_96": (1 / 9, 1 / 9, 1 / 9),
+        "C2.growth_over_cg_growth": (1 / 3, 1 / 3, 1 / 3),
+        "C3.cost_of_two": seeds,
+        "C3.cost_of_none": (2, 2, 2),
+        "C4.obstacle_iterations_over_cg": (32 / 36, 1 / 4, 1 / 4),
+        "C5.time_over_best_classical": (1 / 5, 2 / 5, 4 / 5),
+        "C6.training_loss": (0.1, 0.2, 0.3),
+        "C6.cost_of_weighting": seeds,
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, err_msg=name)
+    assert found["C5.reached_residual"].value == 1e-6
+    assert any("the fastest without learning: Jacobi" in note for note in session.notes)
