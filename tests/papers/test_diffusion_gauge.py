@@ -143,3 +143,62 @@ def test_trap_flows_of_networks_that_do_not_know_the_score_are_not_judged(error,
     reason = judging.unknown_score(SMOKE, {"parts_3": parts})
     assert (reason == "") is is_judged
     assert is_judged or "6 (gradient network, rolled sheet in 3 dimensions, at 1 - t = 0.003)" in reason
+
+
+def test_measures_of_known_results(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    seeds = np.array([1.0, 2, 4])
+    put("decompositions", inner=np.linspace(0, 0.1, 64), split=0.2, mixture=np.linspace(0, 0.3, 400), mixture_rotation=0.9)
+    put("decompositions", divergence=np.linspace(0, 0.4, 400), along=np.linspace(0, 0.5, 400))
+    put("likelihoods", exact=1.0, log_density=1 + np.multiply.outer([7.0, 2, -5, 100, 100, -3], np.linspace(0, 1, 64)))
+    put("flows", covariance_error=np.multiply.outer([0.1, 0.6, 0.2, 9, 9, 9], np.linspace(0, 1, 121)))
+    put("penalised", statistic=np.stack([np.multiply.outer(seeds, [3.0, 4, 0]), np.full((3, 3), 10.0)]))
+    # The one furthest from one, either way.
+    put("samples", distance=np.multiply.outer([[1, 1.1, 1.5, 1.2], [1, 0.9, 0.8, 0.5]], seeds))
+    put("sphere_3", expected=0.0, singular_values=np.reshape([-0.25, 3, 3, 3], (4, 1, 1, 1)))
+    put("sphere_3", by_slope=[[2, 2, 1, 2], [0, 0, 0, 0], [0, 0, 0, 0], [2, 2, 2, 2]])
+    # By surface, level, seed and kind: of sums over surfaces and levels, shares and what is left over.
+    field, rest, error, known = np.zeros((4, 2, 3, 3, 2))
+    field[:] = np.reshape([1, 2, 3], (3, 1, 1))
+    rest[0, 0] = 12 * np.stack([[0.1, 0.2, 0.4], [0.01, 0.02, 0.04]], axis=1)
+    error[1, 2] = 40
+    known[0, 1] = 40 - rest[0, 0] - 4 * seeds[:, None]
+    put("parts_3", field=field, remainder=rest, error=error, gradient_error=known)
+    free, gradient = np.array([[0.5, 0.5, 0.5], [0.25, 0.5, 0.75]]), np.array([[1, 0.5, 0.75], [0.75, 0.75, 0.5]])
+    right = np.where(np.arange(4) < 4 * np.stack([free, gradient])[..., None], 2, 3)
+    rules = dict.fromkeys(("by_gap", "normal_space", "fokker_planck"), (("kind", "surface", "seed", "start"), 3 + 0 * right))
+    local = {"local_components": (("surface", "start"), np.ones((2, 4))), "nearest_neighbours": ("surface", np.ones(2))}
+    trees["reading_3"] = xr.Dataset({"by_slope": (("kind", "surface", "seed", "start"), right), **rules, **local})
+    config = replace(SMOKE, learned=replace(SMOKE.learned, starts=4))
+    found = judging.judge(config, trees, Session(jax.random.key(0), precision="double")).measures
+    for name, value in {
+        "C1.orthogonality_error": 0.1,
+        "C1.split_error": 0.2,
+        "C1.gauge_residual": 0.3,
+        "C2.covariance_error": 0.6,
+        "C3.likelihood_error": 7,
+        "C4.error_of_wrong_gradient": 1.5,
+        "C4.error_of_right_nongradient": 5,
+        "C5.divergence": 0.4,
+        "C5.component_along_score": 0.5,
+        "C6.correct_share": 0.75,
+        "C6.singular_value_error": 0.25,
+    }.items():
+        np.testing.assert_allclose(found[name].value, value, err_msg=name)
+    for name, samples in {
+        "C2.sliced_distance_ratio": [0.5, 0.5, 0.5],
+        "C7.gradient_network_share": [0.75, 0.5, 0.5],
+        "C7.gain_over_free_network": [0.5, 0.125, 0],
+        "C8.gauge_share_free": [0.1, 0.2, 0.4],
+        "C8.gauge_share_gradient": [0.01, 0.02, 0.04],
+        "C8.loss_split_error": seeds / 10,
+        "C9.gauge_statistic_ratio": seeds / 2 / 3**0.5,
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, err_msg=name)

@@ -112,3 +112,35 @@ def test_figures(findings):
 def test_scales_are_valid_and_estimated(scale):
     validate(paper.SCALES[scale])
     assert paper.memory(paper.SCALES[scale]) > 0
+
+
+def test_times_of_known_runs_are_compared_the_right_way_round():
+    images = paper.Images(arms=("muon", "uniform", "shift", "deep"))
+    first, higher = [[8.0, 8, 8], [4, 2, 1], [2, 2, 2], [6, 4, 2]], [[16.0, 16, 16], [2, 4, 8], [1, 1, 1], [1, 1, 1]]
+    reached = xr.DataArray([first, higher], {"target": [95.0, 97.0], "arm": list(images.arms)}, ("target", "arm", "seed"))
+    seconds = xr.DataArray([[3.0, 4, 5], [2, 2, 2], [1, 3, 2]], {"active": ["123", "23", "3"]}, ("active", "repeat"))
+    measures, untested = race_measures(images, reached, seconds)
+    for name, samples in {
+        "C3.time_to_accuracy_ratio": (2, 4, 8),
+        "C3.time_to_higher_accuracy_ratio": (8, 4, 2),
+        "C3.step_time_ratio": (2 / 3, 3 / 4, 3 / 5),
+        "C4.shift_time_ratio": (4, 4, 4),
+        "C4.deep_heavy_over_shift": (3, 2, 1),
+    }.items():
+        np.testing.assert_allclose(measures[name].samples, samples, err_msg=name)
+    assert not untested
+
+
+def test_measures_are_those_of_the_arms_they_name(findings):
+    cost, rate = (findings.data[name].to_dataset() for name in ("cost", "rate"))
+    measured, samples = cost["measured"], {name: np.array(measure.samples) for name, measure in findings.measures.items()}
+    np.testing.assert_allclose(samples["C1.optimal_over_full_cost"], measured.sel(scheme="layered, optimal"))
+    uniform = measured.sel(scheme="layered, uniform") / cost["predicted"].sel(scheme="layered, uniform")
+    np.testing.assert_allclose(samples["C1.measured_over_predicted"], uniform, rtol=1e-6)
+    others = [name for name in cost.scheme.values if name.startswith("first largest") and not name.endswith("optimal")]
+    np.testing.assert_allclose(samples["C1.cost_when_first_is_largest"], measured.sel(scheme=others).min("scheme"))
+    x = np.log(rate.horizon.values)
+    x = x - x.mean()
+    slopes = np.einsum("h,ahs->as", x, np.log(rate["dual_norm"].values)) / (x @ x)
+    np.testing.assert_allclose(samples["C2.stochastic_rate_slope"], slopes[0])
+    np.testing.assert_allclose(samples["C2.slope_over_full"], slopes[0] - slopes[1], atol=1e-12)

@@ -183,3 +183,41 @@ def test_the_worst_component_decides(smoke):
     ours, theirs = smoke[0].data["equilibrium_10"].to_dataset(), smoke[0].data["variational"].to_dataset()
     worse = ours.assign(stress=ours["stress"] * np.array([1, 1, 100.0]))
     assert judging.worst_ratio(worse, theirs).value > 20 * judging.worst_ratio(ours, theirs).value / 100
+
+
+def test_measures_of_known_errors(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    seeds, tests = np.array([1.0, 2, 4]), np.array([0.5, 0.5, 1.5, 1.5])
+    error = np.multiply.outer(seeds, tests)
+    put("equilibrium_10", stress=error[..., None] * [1, 10, 3], average=5 * error, displacement=2 * error, tangent=6 * error)
+    put("equilibrium_10", fluctuation=7 * error, residual=error, jump=error / 2)
+    put("equilibrium_6", tensor=3 * error)
+    put("regression_6", tensor=6 * tests)
+    put("variational", stress=np.multiply.outer(tests, [2, 10, 1]), displacement=4 * tests)
+    put("speed", seconds=[[8, 16, 32], [2, 2, 2], [1, 1, 1]])
+    others = np.full((4, 3), 100)
+    put("membrane", displacement_error=[[1, 2, 3], *others], reaction_error=[[4, 5, 6], *others])
+    found = judging.judge(SMOKE, trees, Session(jax.random.key(0), precision="double")).measures
+    assert found["C1.equilibrium_residual"].value == 6 and found["C1.periodicity_jump"].value == 3
+    for name, samples in {
+        "C2.stress_xx_error": seeds,
+        "C2.stress_yy_error": 10 * seeds,
+        "C2.stress_xy_error": 3 * seeds,
+        "C2.average_stress_error": 5 * seeds,
+        "C2.error_over_variational": 3 * seeds,
+        "C2.displacement_over_variational": seeds / 2,
+        "C3.speedup_per_cell": 4 * seeds,
+        "C4.displacement_error": (1, 2, 3),
+        "C4.reaction_error": (4, 5, 6),
+        "C4.tangent_error": 6 * seeds,
+        "C4.error_over_regression": seeds / 2,
+        "C5.fluctuation_error": 7 * seeds,
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, err_msg=name)

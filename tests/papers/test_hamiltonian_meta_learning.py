@@ -126,3 +126,49 @@ def test_scales_are_valid_and_fit_in_memory():
 def test_points_that_do_not_go_into_each_other_are_refused():
     with pytest.raises(ValueError, match="fewer_points must divide points = 10, got 3"):
         paper.run(replace(SMOKE, fewer_points=(3,)), Session(jax.random.key(0)))
+
+
+def test_measures_of_known_errors(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    seeds, tasks, steps = np.array([1.0, 2, 4]), np.array([0.25, 2, 2]), np.linspace(1, 0, 11)
+    ours = np.reshape(seeds, (3, 1, 1))
+
+    def arms(meta, pooled, random):
+        return np.stack(np.broadcast_arrays(meta, pooled, random))[:, None]
+
+    # Adaptation leaves a half, a quarter and an eighth; tasks differ by factors whose geometric mean is one.
+    put("adaptation", error=0.1 * tasks[:, None] * arms(ours * (1 + steps * (2 * ours - 1)), 2.0, 4.0))
+    put("adaptation", change=0.1 * tasks[:, None] * arms(ours * (1 + steps), 5.0, 90.0))
+    put("few_points", error=tasks * arms(ours[..., 0], 8.0, 100.0))
+    put("paths", state_error=arms(3 * ours, 6.0, 100.0))
+    put("paths", energy_error=arms(ours, 2.0, 4.0) * np.stack([[1, 2, 8, 4], [1] * 4, [1] * 4]).reshape(3, 4, 1, 1, 1))
+    put("paths", surplus=arms(ours, 4.0, 100.0) * np.reshape([1, 1, np.nan, np.nan], (4, 1, 1, 1)))
+    put("special", damped_error=tasks * arms(2 * ours[..., 0], 50.0, 50.0), damped_floor=0.5)
+    put("special", two_body_error=arms(8 * steps + ours * (1 - steps), 1.0, 1.0))
+    put("variants", error=tasks * np.reshape([1, 2, 4], (3, 1, 1, 1)))
+    found = judging.judge(trees, Session(jax.random.key(0))).measures
+    for name, samples in {
+        "C1.systems_ahead": (4, 4, 0),
+        "C1.error_over_pooled": seeds / 2,
+        "C1.error_over_random": seeds / 4,
+        "C1.energy_error_over_random": 2 * seeds,
+        "C2.remaining_error": 1 / (2 * seeds),
+        "C2.five_point_error_over_pooled": seeds / 8,
+        "C3.rollout_error_over_pooled": seeds / 2,
+        "C3.energy_error_over_pooled": 2**0.5 * seeds,
+        "C3.surplus_motion_over_pooled": seeds / 4,
+        "C4.change_over_pooled": seeds / 5,
+        "C5.damped_error_over_floor": 4 * seeds,
+        "C5.two_body_remaining_error": seeds / 8,
+        "C6.error_over_tanh": seeds / 10,
+        "C6.error_over_softplus": seeds / 20,
+        "C6.error_over_squares": seeds / 40,
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, rtol=1e-5, err_msg=name)
