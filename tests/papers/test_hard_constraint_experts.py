@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 from gradatim.implicit import BlockPartition, HardConstraint, MixtureOfConstraints, Parts
 from gradatim.lab import Session, read_paper, validate
@@ -293,3 +294,60 @@ def test_solves_are_timed():
     config = replace(SMOKE, solves=paper.Times(times=8, places=16, basis=4, points=(16, 64), repeats=3))
     data = paper.time_solves(config, session, session.key)
     assert data["seconds"].shape == (2, 2, 2, 3) and (data["seconds"] > 0).all() and (data["steps"] > 1).all()
+
+
+def test_measures_of_known_errors(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    seeds, sure = np.array([1.0, 2, 4]), np.ones(3)
+
+    def last(*arms):
+        return np.stack([np.stack([1000 * sure, 1000 * sure, arm * sure], axis=-1) for arm in arms])
+
+    put("training", error=last(8, 4 * seeds, 2, 100), far_error=last(9, 3 * seeds, 6, 100), residual=last(1, 10, seeds, 100))
+    # Over its start the residual of the penalised network is at its highest in between.
+    trees["training"]["residual"][0] = np.stack([sure, 5 * seeds, 3 * sure], axis=-1)
+    put("interpolation", error=4)
+    put("derivatives", exact=[1, 2, 3, 5], differences=[1, 2, 3, 4], differences_error=[0, 0.1, 0.3, -0.9])
+    put("derivatives", by_rows_of=np.diag([7.0] * 4) + np.diag([0.1, 0.3, 0.2], -1))
+    put("classical", seconds=[[5, 5, 5], [1, 2, 3], [0.5, 9, 9], [0.1, 0.1, 0.1]])
+    axes = ("arm", "seed", "step")
+    fine = {"fine_error": (axes, last(8, 2 * seeds, seeds)), "error": (axes, last(1, 1, 1))}
+    trees["turbulence"] = xr.Dataset(fine, {"arm": ["penalty", "single", "blocks"]}, {"standing": 1.0})
+    ones, both_one, both_many, forward_one = np.ones((2, 3)), [[2, 2, 2], [8, 16, 32]], [[1, 1, 1], [2, 2, 2]], [[9, 9, 9], [3, 6, 9]]
+    seconds, two = [[forward_one, 3 * ones], [both_one, both_many]], np.ones((2, 2))
+    trees["solves"] = xr.Dataset(
+        {
+            "seconds": (("what", "way", "points", "repeat"), seconds),
+            "steps": (("way", "points"), two),
+            "failures": (("way", "points"), two),
+        },
+        {"points": [10, 20]},
+    )
+    config = replace(SMOKE, classical_cells=judging.STATED_CELLS)
+    found = judging.judge(config, trees, Session(jax.random.key(0), precision="double")).measures
+    for name, samples in {
+        "C1.single_over_penalty": seeds / 2,
+        "C1.blocks_over_single": 1 / (2 * seeds),
+        "C1.blocks_over_penalty": sure / 4,
+        "C4.single_over_penalty": seeds / 3,
+        "C4.blocks_over_single": 2 / seeds,
+        "C2.single_over_penalty": seeds / 4,
+        "C2.blocks_over_single": sure / 2,
+        "C3.training_speedup": 4 * seeds,
+        "C3.inference_speedup": (1, 2, 3),
+        "C3.speedup_growth": 2 * seeds,
+        "C5.error_over_interpolation": sure / 2,
+        "C6.blocks_over_single_residual": seeds / 10,
+        "C6.penalty_residual_rise": 5 * seeds,
+        "C8.best_classical_seconds": (1, 2, 3),
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(found["C7.gradient_error"].intervals()[0], (0.1, 0.05, 0.15))
+    assert found["C7.cross_block_derivative"].value == 0.3

@@ -8,6 +8,7 @@ import gradatim.papers
 from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import inexact_bilevel as paper_module
+from gradatim.papers.inexact_bilevel import judging
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,46 @@ def test_data_have_units(findings):
 def test_configurations_are_in_range_and_fit(scale):
     validate(paper_module.SCALES[scale])
     assert 0 < paper_module.memory(paper_module.SCALES[scale]) < 4e9
+
+
+def test_measures_of_known_runs(findings):
+    trees = {name: node.to_dataset() for name, node in findings.data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    draws, repeats = np.array([1.0, 2, 4]), np.arange(6.0)
+    put("quadratic", violations=1, worst_error_over_bound=0.5, broken_promises=1, ascents=0, gap_at_equal_work=[[1, 2, 3], [100, 1, 1]])
+    put("well", violations=2, worst_error_over_bound=np.linspace(0, 0.9, 18).reshape(3, 6), broken_promises=0, ascents=1)
+    put("well", final_slope=np.multiply.outer(draws, [1, 2, 3, 1, 0, 0]) + [0, 0, 0, 0, 30, 99])
+    put("well", gradients_to_target=[[1, 2, 3, 2, 77, 4], [2, 2, 2, 2, 77, 4], [1, 1, 5, 1, 77, 8]])
+    put("penalties", loss=9)
+    for arm, losses in {"adaptive": [1, 1], "adaptive, certified": np.stack([3 * draws, 2 * draws], 1), "quadratic": [4, 5]}.items():
+        trees["penalties"]["loss"].loc[{"arm": arm}] = losses
+    put("denoising", broken_promises=1, noisy_psnr=15, searched_loss=10**-0.7, experts_psnr=22)
+    put("denoising", unseen_psnr=np.stack([20 + repeats, 19 + 0 * repeats, 18 + repeats], axis=1))
+    put("denoising", loss=np.stack([10 ** (-repeats / 10), 1 + repeats, 1 + repeats], axis=1))
+    found = judging.judge(trees, Session(jax.random.key(0))).measures
+    for name, value in {
+        "C1.violations": 42,
+        "C1.largest_error_over_bound": 0.9,
+        "C2.violations": 12,
+        "C3.ascent_directions": 18,
+        "C4.gap_spread": 1,
+    }.items():
+        np.testing.assert_allclose(found[name].value, value, err_msg=name)
+    for name, samples in {
+        "C3.final_gradient_norm": 3 * draws,
+        "C4.work_spread": (1, 0, 2),
+        "C4.stalled_over_adaptive": 10 / draws,
+        "C4.fixed_work_over_adaptive": (2, 2, 4),
+        "C5.loss_over_best_schedule": draws / 2,
+        "C6.denoising_gain": 5 + repeats,
+        "C6.loss_to_optimum": 7 - repeats,
+        "C6.experts_gain": 2 - repeats,
+        "C6.gain_over_fixed_accuracy": (1, 2, 2, 2, 2, 2),
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, atol=1e-9, err_msg=name)

@@ -4,6 +4,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import jacobian_homeostasis as paper
@@ -123,3 +124,76 @@ def test_only_one_arm_of_the_loop_is_decayed_and_only_one_has_the_loss():
     assert [arm.decay for arm in loop] == [0, 0, 0.2] and [arm.homeostasis for arm in loop] == [0, 0.2, 0]
     assert sum(arm.is_adjoint for arm in wirings["chain"]["angles"].arms) == 3
     assert {arm.homeostasis for arm in wirings["chain"]["angles"].arms} == {0}
+
+
+def test_measures_of_known_runs(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+    seeds = np.array([1.0, 2, 4, 8])
+
+    def made(**arms):
+        """At two rates, of which the arms do best after the last epoch at the one that is told; the last seed of the last arm swings on."""
+        readings = {}
+        for name in ("accuracy", "angle", "antisymmetric", "cosine", "residual", "score", "unsettled"):
+            values = np.full((len(arms), 2, 4, 2), 50.0)
+            for i, (best, given) in enumerate(arms.values()):
+                values[i, :, :, 1] = given.get(name, 0.0)
+                if name == "accuracy":
+                    values[i, 1 - best, :, 1] /= 2
+            if name == "residual":
+                values[-1, :, 3, 1] = 1.0
+            dims = ("arm", "rate", "seed", "epoch")
+            readings[name] = (dims, values) if name != "cosine" else ((*dims, "connection"), np.stack([values, 50 + values], axis=-1))
+        return xr.Dataset(readings, {"rate": [0.1, 0.2], "seed": np.arange(4)})
+
+    def named(data, *arms):
+        return data.assign_coords(arm=list(arms))
+
+    def by_rate(*factors):
+        return np.multiply.outer(factors, seeds)
+
+    trees["angles"] = named(
+        made(
+            a=(0, {"accuracy": 60 + seeds}),
+            b=(1, {"accuracy": 1.0}),
+            c=(1, {"accuracy": 40 + 3 * seeds}),
+            d=(1, {"accuracy": 50 + seeds, "cosine": by_rate(9, 0.3)}),
+            e=(0, {"accuracy": 30 + seeds, "cosine": by_rate(0.2, 9)}),
+            f=(1, {"accuracy": 20 + seeds, "cosine": by_rate(9, 0.01)}),
+        ),
+        *(f"{name} {angle:g}" for name in ("RBP", "EP") for angle in training.ANGLES),
+    )
+    trees["homeostasis"] = named(
+        made(
+            a=(1, {"accuracy": 30, "angle": by_rate(9, 2)}),
+            b=(0, {"accuracy": 40, "angle": by_rate(9, 5)}),
+            c=(0, {"accuracy": 10 + seeds, "cosine": by_rate(0.1, 9)}),
+            d=(1, {"accuracy": 10 + 3 * seeds, "cosine": by_rate(0.5, 9), "score": by_rate(0.7, 9)}),
+        ),
+        *("0, without", "0, with", "90, without", "90, with"),
+    )
+    trees["loop"] = named(
+        made(
+            a=(0, {"accuracy": 10.0, "score": by_rate(0.1, 9)}),
+            b=(1, {"accuracy": 10 + by_rate(3, 90), "score": by_rate(0.4, 9)}),
+            c=(1, {"accuracy": 10 + by_rate(1, 90)}),
+        ),
+        *("without", "with", "decay"),
+    )
+    found = judging.judge(SMOKE, trees, Session(jax.random.key(0))).measures
+    # Seeds of which an arm swings on are left out; of the loop's arms that is the one with decay alone.
+    kept = seeds[:3]
+    np.testing.assert_allclose(found["C3.cosine_by_angle"].value, np.array([0.3, 0.2, 0.01]) * kept.mean())
+    np.testing.assert_allclose(found["C3.accuracy_by_angle"].value, np.array([50, 30, 20]) + kept.mean())
+    for name, samples in {
+        "C3.backpropagation_change": 2 * seeds - 20,
+        "C3.deficit_at_90": np.maximum((20 + 2 * kept) / 5, 50 / kept),
+        "C5.cosine_gain": 0.4 * kept,
+        "C5.symmetry_score": 0.7 * kept,
+        "C5.accuracy_gain": 2 * kept,
+        "C6.symmetry_rise": 0.3 * seeds,
+        "C6.symmetry_score": 0.4 * seeds,
+        "C6.weight_decay_difference": kept,
+        "C8.angle_without": 2 * seeds,
+        "C8.angle_difference": 3 * seeds,
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, rtol=1e-5, err_msg=name)

@@ -112,3 +112,54 @@ def test_the_same_seed_gives_the_same_findings(smoke):
 
 def test_rounded_notes():
     assert judging._rounded({"a": 0.123456}) == {"a": 0.123}
+
+
+def test_measures_of_known_paths(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    paths, seeds, off = np.arange(1.0, 5), np.array([1.0, 2, 4]), np.array([-0.3, 0, 0.3]) * 3**0.5
+    # Of three replicates the mean has the error 0.3, with the sampled one's 0.4 in all 0.5.
+    put("images", energy=paths + off[:, None], sampled=paths + [9, 0.5, -1.5, 0.1], sampled_error=0.4)
+    put("images", conditional=paths + off[:, None] + [0.8, 0.7, 3, 3], least=1.0, whole_energy=1 - np.linspace(0, 0.2, 15).reshape(5, 3))
+    put("lines", energy=1, conditional=3, least=1, whole_energy=1.1, gap=np.linspace(0.1, 1, 121))
+    put("lines", gaussian_gap=trees["lines"]["gap"].values + np.linspace(0.5, -0.05, 121))
+    time = trees["limits"]["time"].values
+    put("limits", a=time + 0.01, m=1 - time - 0.03)
+    put("images", area=np.array([0.5, 0.5, 0.5, 0.4, 0.2])[:, None] + 0.01 * seeds)
+    ahead = np.reshape([0, 0, 0, 0.02, 0.01], (5, 1, 1)) * np.linspace(0, 1, time.size)
+    put("images", a=time + 3 * ahead, m=1 - time + 4 * ahead)
+    put("views", whole=0, half_data=np.linspace(-0.2, 0.1, 14), half_noise=0.3)
+    distance = np.stack([np.multiply.outer(seeds, [1, 3]), np.full((3, 2), 2), np.full((3, 2), 4), np.full((3, 2), 100)], axis=1)
+    put("checkerboard", distance=distance, energy=paths)
+    put("solver", evaluations=10 * paths[:, None])
+    found = judging.judge(SMOKE, trees, Session(jax.random.key(0), precision="double")).measures
+    for name, value in {
+        "C1.formula_deviation": 3,
+        "C2.above_gaussian": -0.05,
+        "C2.below_one": 0.1,
+        "C2.energy_below_conditional": 0.7,
+        "C3.energy_minus_constant": -0.2,
+        "C3.energy_order": paths,
+        "C4.deviation": 0.03,
+        "C6.gap_by_dimension": np.array([0.4, 0.2]) + 0.01 * seeds.mean(),
+        "C7.distance_from_straight": (0.1, 0.05),
+        "C8.change_at_half_the_data": 0.2,
+        "C8.change_at_half_the_noise": 0.3,
+        "C10.energy_order": paths,
+        "C10.evaluations_order": 10 * paths,
+    }.items():
+        np.testing.assert_allclose(found[name].value, value, err_msg=name)
+    assert found["C7.area_by_dimension"] == found["C6.gap_by_dimension"]
+    for name, samples in {
+        "C9.straight_ratio_2": seeds / 2,
+        "C9.straight_ratio_6": 3 * seeds / 2,
+        "C9.trigonometric_ratio_2": seeds / 4,
+        "C9.trigonometric_ratio_6": 3 * seeds / 4,
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, rtol=1e-5, err_msg=name)

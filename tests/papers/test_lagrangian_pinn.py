@@ -4,6 +4,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import lagrangian_pinn as paper
@@ -127,3 +128,48 @@ def test_sizes_that_cannot_be_judged_are_refused(changes, message):
 def test_the_same_seed_gives_the_same_findings(smoke):
     again = paper.run(SMOKE, Session(jax.random.key(0), scale="smoke"))
     assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+def test_measures_of_known_errors(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    seeds = np.array([1.0, 2, 3, 4, 5, 60])
+
+    def by_case(data):
+        """One more than the speed, a thousand for Burgers, and far more with the mean learnt; another rate is better at speed 30 alone."""
+        error = 1 + data["speed"] + 1000 * (data["equation"] == "Burgers") + 1e6 * ~data["is_raised"]
+        other = xr.where(data["speed"] == training.HARD_SPEED, 0.5, 2.0)
+        return (error * xr.where(np.isclose(data["rate"], SMOKE.rate), 1.0, other)).values[:, None]
+
+    for name in ("fixed", "moving"):
+        put(name, error=by_case(trees[name]) * seeds)
+    raised = np.where(trees["moving"]["is_raised"], np.arange(1, 7), 100)[:, None]
+    put("moving", path_error=raised * seeds, least_jacobian=1 / (raised * seeds) * np.where(raised == 100, 1e-6, 1))
+    put("remedies", error=np.stack([31 * np.arange(1, 7), np.ones(6)]))
+    growth = np.full((2, 2, 6, 2), 1000.0)
+    growth[..., 0] = [[np.ones(6), np.full(6, 8)], [np.full(6, 2), 2 * seeds]]
+    put("landscapes", eigenvalue=growth)
+    found = judging.judge(SMOKE, trees, Session(jax.random.key(0))).measures
+    most = max(i for i in range(1, 7) if trees["moving"]["is_raised"].values[i - 1])
+    for name, value in {
+        "C1.error_at_30": 3.5 * 31 / 2,
+        "C1.error_at_10": 3.5 * 11,
+        "C3.error_by_speed": [3.5 * (1001 + speed) for speed in SMOKE.fixed_burgers],
+        "C5.worst_error": 3.5 * 31,
+        "C5.spread": 31 / 2,
+        "C5.burgers_error": 3.5 * 1011,
+        "C7.path_error": 3.5 * most,
+        "C7.least_jacobian": 1 / (60 * most),
+    }.items():
+        np.testing.assert_allclose(found[name].value, value, err_msg=name)
+    for name, samples in {
+        "C4.window_error_ratio": np.arange(1, 7) / seeds,
+        "C6.curvature_growth_ratio": seeds / 8,
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, rtol=1e-5, err_msg=name)

@@ -141,3 +141,39 @@ def test_ways_on_the_product_landscape_end_on_the_branch_of_their_sum():
     assert np.array_equal(np.sign(ways[-1][:, 0]), np.sign(ways[0].sum(axis=1)))
     kept = ways[..., 0] ** 2 - ways[..., 1] ** 2
     assert np.allclose(kept, kept[:1], atol=0.06)
+
+
+def test_measures_of_known_lines(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    # By fork and between initialisations, which no rank counts.
+    put("relu", barrier=[4, 2, 1, 40], crest=[1, 2, 3, 99], fork_loss=[1, 1, 2], distance=[3, 2, 1, 9], angle=[1, 2, 3])
+    put("tanh", barrier=[4, 1, 2, 16], crest=[3, 1, 1, 99], fork_loss=[1, 1, 1], distance=[3, 1, 2, 9], angle=[1, 3, 2])
+    measured = trees["tanh"]["barrier"].values
+    put("tanh", middle=2, prediction=np.stack([np.full((3, 4), 2.0), measured, 9 - measured, measured, measured]))
+    trees["tanh"]["prediction"][0, 1, 2] = 2.5
+    whole = {"relu_layers": (1, 8), "tanh_layers": (2, 4)}
+    for name, worst in whole.items():
+        put(name, single=0.1, middle=1, integral=1)
+        trees[name]["single"][:, 0, 2, 1], trees[name]["single"][:, 1, 0, 0] = worst
+    trees["tanh_layers"]["integral"][2, 1, 0] = 0.5
+    found = judging.judge(trees, Session(jax.random.key(0))).measures
+    for name, value in {
+        "C1.barrier_rank": -0.5,
+        "C1.independent_over_fork_0": 4,
+        "C1.fork_0_over_fork_5": 2,
+        "C1.crest_over_fork_loss": 3,
+        "C2.distance_rank": -0.5,
+        "C2.angle_rank": 1,
+        "C3.integral_error": 0.25,
+        "C3.end_point_rank": 1,
+        "C4.layer_over_full": 0.5,
+        "C4.layer_integral_error": 0.5,
+    }.items():
+        np.testing.assert_allclose(found[name].value, value, err_msg=name)

@@ -125,3 +125,32 @@ def test_scales_are_valid_and_fit_in_memory():
 def test_the_same_seed_gives_the_same_findings(smoke):
     again = paper.run(SMOKE, Session(jax.random.key(0), precision="double", scale="smoke"))
     assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
+
+
+def test_measures_of_known_surveys(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    pulls = np.array([[1.0, 2, -1, 0, 3], [0, 1, -2, 1, 100], [-1, 0, 2, 1, 0]])
+    gradient = 0.1 + 0.02 * pulls
+    put("surveys", width=[40, 50, 60], truth=0.1, gradient=gradient, gradient_error=0.02, naive_gradient=5)
+    put("surveys", rotation_over_dispersion=gradient * [[1], [-1], [2]])
+    trees["surveys"] = trees["surveys"].assign(is_valid=(("survey", "galaxy"), pulls < 50))
+    put("lines", flux=[110, 80, 105, 100], published=100)
+    slopes = np.full((3, 3, 3), 9.0)
+    slopes[:, 1, 1] = [0.1, 0.2, 0.3]
+    put("population", surveys=slopes)
+    kept = pulls[pulls < 50]
+    measures = judging.judge(SMOKE, trees, Session(jax.random.key(0), precision="double")).measures
+    found = {name: np.array(measure.samples) for name, measure in measures.items()}
+    np.testing.assert_allclose(found["C1.instrumental_width"], (40, 50, 60))
+    np.testing.assert_allclose(measures["C1.line_flux_difference"].value, 20)
+    np.testing.assert_allclose(found["C2.pull_mean"], kept, atol=1e-9)
+    np.testing.assert_allclose(measures["C2.pull_deviation"].value, (((kept - kept.mean()) ** 2).sum() / 13) ** 0.5)
+    np.testing.assert_allclose(found["C3.mass_slope"], (0.1, 0.2, 0.3))
+    np.testing.assert_allclose(found["C4.rotation_correlation"], (1, -1, 1))

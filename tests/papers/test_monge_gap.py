@@ -4,10 +4,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import monge_gap as paper
-from gradatim.papers.monge_gap import problems, training
+from gradatim.papers.monge_gap import judging, problems, training
 
 TOML = Path(paper.__file__).parents[1] / "monge_gap.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -118,3 +119,53 @@ def test_batches_go_through_all_points_before_any_comes_again():
     config = training.Training(steps=7, batch_size=25, pool=100)
     rows = training._batches(np.random.default_rng(0), 100, config)
     assert rows.shape == (7, 25) and sorted(rows[:4].ravel()) == list(range(100))
+
+
+def test_measures_of_known_maps(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    seeds, sure = np.array([1.0, 2, 4]), np.ones(3)
+    put("bounds", random=np.linspace(0.3, 1, 20), optimal=np.linspace(-0.2, 0.1, 7), subset=np.linspace(-0.4, 0.1, 35))
+    off = np.array([[0.1, -0.3, 0, 0], [0.2, 0, 0, 0], [0, 0, 0, -0.4]])
+    put("linear", formula=[1, 2, 4, 8], gap=(1 + off) * [1, 2, 4, 8], by_size=2 - np.array([[3.0], [2], [1]]))
+    put("convexity", excess=np.linspace(-1, 0.5, 100))
+    unexplained, fit = [8 * sure, 4 * sure, seeds, 5 * sure], [seeds, sure, 3 * sure, sure]
+    names = ["none", "gap 0.1", "gap 1", "gap 10"]
+    plane = {name: (("arm", "seed"), values) for name, values in {"unexplained": unexplained, "divergence": fit, "energy": fit}.items()}
+    trees["plane"] = xr.Dataset({**plane, "target_energy": ("seed", sure)}, {"arm": names})
+    put("euclidean", gap=np.stack([sure, seeds]), displacement=np.stack([sure, 50 * sure]))
+    put("sphere", gap=np.stack([8 * sure, seeds]))
+    small = trees["dimensions"]
+    trees["dimensions"] = xr.concat([small, small.assign_coords(dimension=[32])], "dimension")
+    put("dimensions", network=np.stack([seeds, 3 * seeds]), entropic=[[2], [4]])
+    corners = np.stack([sure, 2 * sure, 3 * sure, 8 * seeds]).reshape(2, 2, 3)
+    trees["grid"] = xr.Dataset({"unexplained": (("gap_weight", "asymmetry_weight", "seed"), corners)})
+    config = replace(SMOKE, plane=replace(SMOKE.plane, weights=(0.1, 1.0, 10.0)))
+    found = judging.judge(config, trees, Session(jax.random.key(0))).measures
+    for name, value in {
+        "C1.least_gap": 0.3,
+        "C1.gap_of_optimal_maps": 0.2,
+        "C2.error_by_size": (3, 2, 1),
+        "C3.subset_gap": 0.4,
+        "C4.midpoint_excess": 0.5,
+    }.items():
+        np.testing.assert_allclose(found[name].value, value, err_msg=name)
+    for name, samples in {
+        "C1.linear_map_error": (0.3, 0.2, 0.4),
+        "C5.unexplained_variance": seeds,
+        "C5.gain": 8 / seeds,
+        "C5.fit_ratio": 3 / seeds,
+        "C5.weight_spread": 5 / seeds,
+        "C6.euclidean_gap": 2 * seeds,
+        "C6.sphere_gap_ratio": seeds / 8,
+        "C7.entropic_ratio_16": seeds / 2,
+        "C7.entropic_ratio_32": 3 * seeds / 4,
+        "C8.grid_spread": 8 * seeds,
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, rtol=1e-5, err_msg=name)

@@ -175,3 +175,37 @@ def test_steps_that_do_not_divide_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             paper.run(config, Session(jax.random.key(0), precision="double"))
+
+
+def test_measures_of_known_results(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    put("motion", p_value=[0.5, 0.02, 0.3, 0.9])
+    put("samplers", log_crossings=3, space_crossings=7)
+    put("mirror", difference=np.linspace(0, 0.4, 20))
+    put("losses", difference=[1, -6, 2], error=[1, 2, 4])
+    put("identity", left=[1, -3, 0], right=[[1, 1.2], [-3.8, -3], [0.05, 0]], mean_score=[-1.1, -0.7, -1, -1, -1])
+    put("identity", scale_error=[0.1, 0.2, 0.6, 0.3])
+    put("images", distance=np.full((6, 3), 100))
+    for sampler, distance in {"log": [1, 2, 4], "additive": [2, 2, 2]}.items():
+        trees["images"]["distance"].loc[{"sampler": sampler}] = distance
+    put("regression", skewness=np.stack([-np.arange(1.0, 7), np.full(6, 2.0)]), weight_skewness=9)
+    found = judging.judge(SMOKE, trees, Session(jax.random.key(0), precision="double")).measures
+    for name, value in {
+        "C1.least_p_value": 0.02,
+        "C2.log_sampler_flips": 3,
+        "C3.mirror_difference": 0.4,
+        "C4.difference": 3,
+        "C5.identity_error": 0.2,
+        "C6.mean_score_error": 0.3,
+        "C6.scale_invariance_error": 0.6,
+    }.items():
+        np.testing.assert_allclose(found[name].value, value, err_msg=name)
+    np.testing.assert_allclose(found["C7.distance_ratio"].samples, (0.5, 1, 2))
+    np.testing.assert_allclose(found["C8.skewness_ratio"].samples, np.arange(1, 7) / 2)

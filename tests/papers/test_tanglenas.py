@@ -137,3 +137,27 @@ def test_batches_go_through_all_images_before_any_comes_again():
 def test_the_same_seed_gives_the_same_findings(smoke):
     again = paper.run(SMOKE, Session(jax.random.key(0), scale="smoke"))
     assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items() if name != "C2.memory_ratio")
+
+
+def test_measures_of_known_networks(smoke):
+    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
+
+    def put(name, **values):
+        # The same along every axis that is not told apart.
+        for key, value in values.items():
+            old = trees[name][key]
+            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
+
+    seeds = np.array([1.0, 2, 4])
+    put("mixtures", difference=[0.1, 0.4, 0.2, 0.3])
+    put("costs", parameters=[3, 11], largest=10, memory=[[1, 4]])
+    put("searches", inherited=np.stack([50 + seeds, 49 + 0 * seeds])[..., None])
+    losses = np.stack([seeds, 0 * seeds, 100 + 0 * seeds, 6 + 0 * seeds, 5 + 0 * seeds], axis=1)
+    names = ["found", "largest", "random 1", "random 2", "random 3"]
+    trees["language"] = xr.Dataset({name: (("seed", "network"), losses) for name in ("loss", "parameters")}, {"network": names})
+    found = judging.judge(SMOKE, trees, Session(jax.random.key(0))).measures
+    assert found["C1.mixture_difference"].value == 0.4 and found["C2.memory_ratio"].value == 0.25
+    # Of both supernets the one that is farther from the largest network.
+    np.testing.assert_allclose(found["C2.parameter_ratio"].value, 0.3)
+    np.testing.assert_allclose(found["C5.accuracy_difference"].samples, 1 + seeds)
+    np.testing.assert_allclose(found["C6.language_model_gain"].samples, 6 - seeds)
