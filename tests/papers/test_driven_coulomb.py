@@ -88,3 +88,53 @@ def test_a_window_without_half_lives_is_left_untested():
     values = critical.slopes(np.arange(1.0, 6), np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [1.0, np.nan, 3.0, 4.0, 5.0]]), (1, 4))
     measures, untested = critical.over_seeds("C6.dynamic_exponent_1d", values)
     assert not measures and "C6.dynamic_exponent_1d" in untested and np.isclose(values[0], 1)
+
+
+def exponents(x, y):
+    """Of y in x along the last axis, by least squares through the logarithms."""
+    x, y = np.log(x), np.log(y)
+    return ((x - x.mean()) * (y - y.mean(-1, keepdims=True))).sum(-1) / ((x - x.mean()) ** 2).sum()
+
+
+def test_exponents_are_those_of_the_runs_and_windows_they_name(findings):
+    config, data = driven_coulomb.SCALES["smoke"], findings.data
+    value = {name: np.array(measure.samples or (measure.value,)) for name, measure in findings.measures.items()}
+
+    def of_shells(where, name, window):
+        low, high = window
+        node = data[where].to_dataset()
+        k = node["k"].values[low - 1 : high]
+        return exponents(k, node[name].values[0, :, low - 1 : high])
+
+    for where, life, dim in (("line", config.line.window, "1d"), ("plane", config.plane.life_window, "2d")):
+        window = getattr(config, where).window
+        np.testing.assert_allclose(value[f"C6.dynamic_exponent_{dim}"], -of_shells(where, "half_life", life), rtol=1e-6)
+        np.testing.assert_allclose(value[f"C7.structure_slope_{dim}"], of_shells(where, "structure", window), rtol=1e-6)
+    line, plane = data["line"]["structure"].values, data["plane"]["number_variance"]
+    kept = slice(config.line.window[0] - 1, max(config.line.window[1], config.line.control_window[1]))
+    ratio = np.exp(np.log(line[1, :, kept] / line[0, :, kept]).mean(-1))
+    np.testing.assert_allclose(value["C6.boosted_spectrum_ratio"], ratio, rtol=1e-6)
+    np.testing.assert_allclose(value["C7.number_variance_exponent_2d"], exponents(plane["side"].values, plane.values[0]), rtol=1e-6)
+    settled = data["settling"].to_dataset()
+    np.testing.assert_allclose(
+        value["C4.correlation_time_slope"], exponents(settled["along"].values, settled["half_way"].values), rtol=1e-6
+    )
+
+
+def test_what_is_judged_of_correlations_and_plates_is_the_worst(findings):
+    measures, space, plates = findings.measures, findings.data["correlations"].to_dataset(), findings.data["plates"].to_dataset()
+    np.testing.assert_allclose(measures["C1.modes_within_three_errors"].samples, space["share_within"].mean(["field", "correlation"]))
+    field = space["driven"].values[:, None]
+    np.testing.assert_allclose(measures["C1.anisotropy_error"].samples, abs(space["ratio"].values * (1 + field**2) - 1).max(axis=0))
+    far = space.sel(r=slice(driven_coulomb.SCALES["smoke"].correlations.distances[0] * (1 - 1e-9), None))
+    for name, part in (("slope", "correlation_in_space"), ("charge_slope", "charge_in_space")):
+        for direction in ("along", "across"):
+            found = exponents(far["r"].values, abs(far[part].sel(direction=direction).values))
+            np.testing.assert_allclose(measures[f"C1.{name}_{direction}_field"].value, found, rtol=1e-6)
+    for dim in (2, 3):
+        found = exponents(plates["separation"].values, plates["force"].sel(dim=dim).values)
+        np.testing.assert_allclose(measures[f"C2.distance_slope_{dim}d"].value, found, rtol=1e-6)
+    at_the_wall = plates["amplitude"].sel(case=["2d wall", "3d wall"])
+    np.testing.assert_allclose(measures["C3.lowest_amplitude"].value, at_the_wall.min())
+    slopes = exponents(plates["time"].values, abs(plates["relaxation"].values))
+    np.testing.assert_allclose(measures["C4.relaxation_slope"].value, slopes[abs(slopes + 1).argmax()], rtol=1e-6)

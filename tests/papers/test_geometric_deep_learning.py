@@ -18,7 +18,7 @@ TOML = Path(paper.__file__).parents[1] / "geometric_deep_learning.toml"
 SMOKE = paper.SCALES["smoke"]
 PARTS = {
     name: import_module(f"{paper.__name__}.{name}")
-    for name in ("curse", "directions", "expressivity", "homophily", "samples", "sequences", "symmetry")
+    for name in ("curse", "directions", "expressivity", "homophily", "samples", "sequences", "symmetry", "transfer")
 }
 TINY = replace(
     SMOKE,
@@ -214,3 +214,34 @@ def test_an_answer_without_memory_has_the_loss_of_the_baseline():
     config = Memory(lag=5, symbols=2, alphabet=3)
     loss = eqx.filter_jit(PARTS["sequences"].copy_loss)((cell, readout), np.array([[0, 1], [2, 2]]), config)
     assert abs(float(loss) - np.log(3)) < 1e-6
+
+
+def test_layers_are_judged_against_the_best_of_the_richer_ones():
+    config = Homophily(levels=(0.5, 0.9), nodes=16, classes=2, degree=3, labelled=8, rates=(1e-2, 3e-2), seeds=3)
+    accuracy = np.full((4, 3, 2), 99.0)
+    accuracy[..., 1] = [[70, 71, 72], [69, 69, 69], [75, 70, 74], [10, 10, 10]]
+    operations = dict(zip(("convolution", "attention", "messages", "no graph"), (1.0, 4.0, 2.0, 0.5), strict=True))
+    measures, _ = PARTS["homophily"]._judged(config, accuracy, np.full((4, 2), 1e-2), operations, Session(jax.random.key(0)))
+    assert measures["C16.accuracy_difference"].samples == (-5, 1, -2) and measures["C16.operations_ratio"].value == 0.5
+
+
+def test_turns_that_are_built_in_are_judged_against_those_that_are_learnt():
+    config = Samples(sizes=(200, 1000), rates=(1e-2, 3e-2), seeds=3)
+    accuracy = np.full((4, 2, 3), 99.0)
+    accuracy[:2] = [[[50, 60, 70], [80, 90, 85]], [[60, 60, 63], [79, 91, 80]]]
+    arms = PARTS["samples"].ARMS
+    found = (accuracy, np.ones((4, 2, 3)), np.ones((4, 2, 3)))
+    rates, counts = dict.fromkeys(arms, 1e-2), dict.fromkeys(arms, 1)
+    measures, _ = PARTS["samples"]._judged(config, found, np.ones((4, 2)), rates, counts, np.zeros(3), Session(jax.random.key(0)))
+    assert measures["C14.sizes_won"].value == 1 and measures["C14.accuracy_gain"].samples == (1, -1, 5)
+
+
+def test_the_curse_is_four_dimensions_over_two_and_growth_is_that_of_jittered_surfaces(smoke):
+    measures, (curse, surfaces) = smoke[0].measures, (smoke[0].data[name].to_dataset() for name in ("curse", "surfaces"))
+    x, y = np.log(curse["examples"].values), np.log(curse["error"].values)
+    slopes = y @ (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    np.testing.assert_allclose(measures["C15.exponent_ratio"].samples, slopes[:, 1] / slopes[:, 0])
+    np.testing.assert_allclose(measures["C15.saving_over_group_order"].samples, np.exp(np.log(curse["saving"].values).mean(axis=1)))
+    for i, kind in enumerate(PARTS["transfer"].KINDS):
+        growth = surfaces["error_after"].values[:, i] / surfaces["error_before"].values[i]
+        np.testing.assert_allclose(measures[f"C13.{kind}_error_growth"].samples, growth)

@@ -179,3 +179,26 @@ def test_scales_are_valid_and_fit_in_memory():
 
 def test_the_task_is_the_group(smoke):
     assert smoke[0].data["decays"].attrs["order"] == SMOKE.decays.order == cyclic_group(8).order
+
+
+def test_constants_are_compared_with_the_cyclic_group_nearest_in_order():
+    # Two cyclic groups and two dihedral ones, by seed.
+    crossing = np.array([[2.0, 2, 2], [4, 4, 4], [2, 4, 8], [4, 8, 16]])
+    measure = grokking._dimension_ratio(Session(jax.random.key(0)), np.array([10, 20, 8, 22]), crossing, 2)
+    np.testing.assert_allclose(measure.samples, (1, 2, 4))
+
+
+def test_measures_are_those_of_the_runs_they_name(smoke):
+    measures, data = smoke[0].measures, smoke[0].data
+    window, few = data["window"].to_dataset(), data["few"].to_dataset()
+    accuracy, energy = (window[name].mean("constant").values for name in ("accuracy", "energy"))
+    np.testing.assert_allclose(measures["C8.accuracy_difference"].samples, accuracy[0] - accuracy[1])
+    np.testing.assert_allclose(measures["C8.energy_difference"].samples, energy[1] - energy[0])
+    ends = few["test_loss"].isel(step=-1).transpose("arm", "grid", "seed").values
+    best = {str(arm): rows[rows.mean(axis=1).argmin()] for arm, rows in zip(few["arm"].values, ends, strict=True)}
+    np.testing.assert_allclose(measures["C10.loss_over_adam"].samples, best["muon"] / best["adam"])
+    np.testing.assert_allclose(measures["C10.smallest_alignment"].value, few["alignment"].min())
+    np.testing.assert_allclose(measures["C2.off_diagonal_ratio"].samples, data["grams"]["off_diagonal"].values[-1].max(axis=0))
+    np.testing.assert_allclose(measures["C2.gradient_cosine"].samples, data["simple_form"]["cosine"].values[-1, :, 0])
+    norm = data["lazy"]["norm"].values
+    np.testing.assert_allclose(measures["C1.late_gradient_without_decay"].value, norm[0, -1] / norm[0].max())

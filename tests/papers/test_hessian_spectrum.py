@@ -109,3 +109,37 @@ def test_a_run_is_held_where_it_first_reaches_its_target(double):
     held, losses = loop.history["held_loss"], loop.history["loss"]
     assert (held[-1] <= 0.1).all() and (held[-1] > 0.05).all() and (losses[-1] < held[-1]).all()
     assert np.array_equal(held[-1], held[-2]) and np.array_equal(held[0], losses[0])
+
+
+def test_measures_are_those_of_the_points_and_widths_they_name(smoke):
+    measures, data = smoke[0].measures, smoke[0].data
+    narrow, wide = (data[f"width/{width}"].to_dataset() for width in paper.SCALES["smoke"].width.widths)
+
+    def tops(values):
+        return values.values[:, 0]
+
+    equal = tops(wide["hessian_equal"]) / tops(narrow["hessian_equal"])
+    np.testing.assert_allclose(measures["C2.top_ratio"].samples, equal, rtol=1e-5)
+    after = wide["hessian_end"].values
+    np.testing.assert_allclose(measures["C5.negative_size"].samples, np.maximum(-after[:, -1], 0) / after[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(measures["C1.outlier_share"].samples, (after > 0.1 * after[:, :1]).mean(axis=1))
+    counts = data["width"].to_dataset()["count"].sel(rule="above 10 %").values
+    np.testing.assert_allclose(measures["C2.outlier_ratio"].samples, counts[-1] / counts[0])
+
+    def near_zero(values):
+        return (abs(values) < spectra.NEAR_ZERO * values[:, :1]).mean(axis=1)
+
+    shares = {when: near_zero(wide[f"hessian_{when}"].values) for when in ("start", "equal", "end")}
+    np.testing.assert_allclose(measures["C1.near_zero_at_start"].samples, shares["start"], atol=1e-3)
+    np.testing.assert_allclose(measures["C1.near_zero_at_end"].samples, shares["end"], atol=1e-3)
+    gain = shares["equal"] - near_zero(narrow["hessian_equal"].values)
+    np.testing.assert_allclose(measures["C2.near_zero_gain"].samples, gain, atol=1e-3)
+    table = data["clusters"].to_dataset()["count"].sel(rule="above 20 %")
+    shares = table.values / table["clusters"].values[:, None]
+    np.testing.assert_allclose(measures["C3.count_per_cluster"].samples, np.exp(np.log(shares).mean(axis=0)))
+    over = data["switch/over"].to_dataset()
+    top = {str(point): over["top"].sel(point=point).values[:, 0] for point in over["point"].values}
+    np.testing.assert_allclose(measures["C6.top_after_switch"].samples, top["continued"] / top["large"], rtol=1e-5)
+    np.testing.assert_allclose(measures["C6.large_over_small"].samples, top["large"] / top["forked"], rtol=1e-5)
+    line = over.sel(path="continued")
+    np.testing.assert_allclose(measures["C6.barrier_share"].samples, line["barrier"] / np.ptp(line["line"].values, axis=1), rtol=1e-5)

@@ -106,3 +106,46 @@ def test_a_statistic_over_trials_and_its_interval():
     samples = np.random.default_rng(0).normal(size=100)
     measure = students.over_trials(lambda rows: samples[rows].mean(axis=-1), 100)
     assert abs(measure.value - samples.mean()) < 1e-12 and 0.3 < measure.high - measure.low < 0.5
+
+
+def test_measures_of_known_students():
+    ratios = np.array([0.25, 0.5, 1, 2, 8])
+    curve = np.array([4.0, 5, 50, 6, 2])
+    # Parts add up to a tenth too much at one width, and to anything at the peak, which is left out.
+    parts = curve * [1.1, 1, 3, 1, 1]
+    curves = {"test": curve, "approximation": 0.2 * parts, "null_space": 0.3 * parts, "overfitting": 0.5 * parts}
+    curves |= {"gaussian": curve * [1, 1, 9, 1, 0.8], "stopped": np.array([4, 3, 3.6, 2, 1])}
+    # One trial of five is an outlier, of which medians know nothing.
+    found = students._judge_curves(ratios, {name: row * np.array([1.0, 1, 1, 1, 1000])[:, None] for name, row in curves.items()})
+    for name, value in {
+        "C7.peak_width_ratio": 1,
+        "C7.wide_over_narrow": 0.5,
+        "C7.decomposition_error": 0.1,
+        "C7.gaussian_noise_error": 0.2,
+        "C7.stopped_peak": 1.2,
+    }.items():
+        np.testing.assert_allclose(found[name].value, value, err_msg=name)
+    falling, rising = np.tile([9.0, 8, 7, 6, 5], (3, 1)), np.tile([9.0, 8, 7, 6, 15], (3, 1))
+    bounds = students._judge_bounds(ratios, np.tile(curve, (3, 1)), {"norm_bound": rising, "refined_bound": falling})
+    assert bounds["C8.classical_correlation"].samples == (-1, -1, -1)
+    # Ranks 2 3 5 4 1 against 5 4 3 2 1: 1 - 6 (9 + 1 + 4 + 4) / 120.
+    np.testing.assert_allclose(bounds["C8.refined_correlation"].samples, 0.1)
+
+
+def test_measures_of_known_draws():
+    config = SMOKE.linear
+    half, draws = config.ratios.index(0.5), 10
+    rise = np.full((len(config.ratios), draws, 2), 99.0)
+    rise[half] = np.multiply.outer(np.arange(1.0, 11), linear.INITIAL_VARIANCES) / 4
+    frozen = linear._judge_frozen(config, {"rise": rise})
+    np.testing.assert_allclose(frozen["C4.rise_per_initial_variance"].samples, np.arange(1, 11) / 4)
+    edge = (np.sqrt(config.ratios) - 1) ** 2
+    factors = np.where(np.array(config.ratios) == 4, 0.8, 1.1)
+    smallest = np.tile((factors * edge)[:, None], (1, 3))
+    gap = linear._judge_gap(config, {"smallest": smallest}, Session(jax.random.key(0)))
+    np.testing.assert_allclose(gap["C5.edge_ratio"].value, 0.8)
+    norms = np.full((len(config.ratios), 3, 3), 99.0)
+    norms[half] = [[1, 2, 3], [2, 3, 4], [3, 4, 5]]
+    found = linear._judge_norms(config, {"end_norm": norms, "norm_fall": np.array([0.1, 0.4, 0.2])})
+    assert found["C6.norm_fall"].value == 0.4
+    np.testing.assert_allclose(found["C6.norm_by_noise"].value, (2, 3, 4))

@@ -100,3 +100,26 @@ def test_the_growth_of_the_speedup_is_that_of_the_solver_where_it_is_least():
     assert growth.value == pytest.approx(0.5)
     slow = hypergradients.speedup_growth(xr.DataArray(seconds, coordinates, ("features", "solver", "way", "repeat")).sel(solver=["a"]))
     assert slow.value == pytest.approx(2.0)
+
+
+def test_measures_are_those_of_the_arms_they_name(findings):
+    measures, data = findings.measures, {name: node.to_dataset() for name, node in findings.data.children.items()}
+    area = data["dictionary"]["area"]
+    rival = max(("l1 logistic", "l2 logistic"), key=lambda name: float(area.sel(arm=name).mean()))
+    ours = area.sel(arm="task-driven").values
+    np.testing.assert_allclose(measures["C6.gain_over_logistic"].samples, ours - area.sel(arm=rival).values)
+    np.testing.assert_allclose(measures["C6.gain_over_unsupervised"].samples, ours - area.sel(arm="unsupervised").values)
+    distilled, times = data["distillation"], data["distillation_times"]
+    accuracy = {}
+    for way in ("implicit", "unrolled"):
+        best = int(distilled["loss"].sel(way=way).isel(step=-1).mean("seed").values.argmin())
+        accuracy[way] = distilled["accuracy"].sel(way=way).isel(rate=best).values
+    np.testing.assert_allclose(measures["C5.accuracy"].samples, accuracy["implicit"])
+    np.testing.assert_allclose(measures["C5.accuracy_difference"].samples, accuracy["implicit"] - accuracy["unrolled"])
+    seconds = times["seconds"].sel(inner_steps=int(times["asked"]))
+    np.testing.assert_allclose(measures["C5.speedup"].samples, seconds.sel(way="unrolled") / seconds.sel(way="implicit"))
+    largest = data["machine"]["seconds"].sortby("features").isel(features=-1)
+    speedups = (largest.sel(way="unrolled") / largest.sel(way="implicit")).transpose("solver", "repeat").values
+    np.testing.assert_allclose(measures["C4.slowest_speedup"].value, np.exp(np.log(speedups).mean(axis=1)).min())
+    most = data["machine"]["memory"].isel(steps=-1)
+    np.testing.assert_allclose(measures["C4.memory_ratio"].value, (most.sel(way="unrolled") / most.sel(way="implicit")).min())

@@ -77,3 +77,25 @@ def test_a_bracket_lies_between_falling_and_collapsing_peaks():
     assert runs.fall() == [True, True, False, False] and balls._bracket(runs) == (0.9, 1.3)
     assert balls._change(runs) == (0.9, 1.1)
     assert balls._bracket(balls._Runs(runs.shares, peak, 0 * flag)) is None
+
+
+def test_orders_are_those_of_the_last_pair_of_the_study_they_name(findings):
+    def order(name, norm, parameter):
+        study = findings.data[f"rates/{name}"].to_dataset()
+        (before, last), (coarse, fine) = study[norm].values[-2:], study[parameter].values[-2:]
+        return np.log(before / last) / np.log(coarse / fine)
+
+    def signals(name):
+        return np.mean([order(name, norm, "eps") for norm in ("attractant", "signal")])
+
+    for part, value in {
+        "C1.cell_order": order("ill", "cells", "eps"),
+        "C2.cell_order": order("joint", "cells", "eps"),
+        "C3.cell_order": order("ill", "cells", "eps"),
+        "C3.signal_order_ill_prepared": signals("ill"),
+        "C3.signal_order_well_prepared": signals("well"),
+        "C4.joint_order": order("joint", "cells", "tau"),
+        "C4.spreading_order": order("spreading", "cells", "tau"),
+        "C4.signal_joint_order": signals("joint"),
+    }.items():
+        np.testing.assert_allclose(findings.measures[part].value, value, rtol=1e-9, err_msg=part)

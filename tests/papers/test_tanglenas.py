@@ -154,7 +154,7 @@ def test_measures_of_known_networks(smoke):
     put("searches", inherited=np.stack([50 + seeds, 49 + 0 * seeds])[..., None])
     losses = np.stack([seeds, 0 * seeds, 100 + 0 * seeds, 6 + 0 * seeds, 5 + 0 * seeds], axis=1)
     names = ["found", "largest", "random 1", "random 2", "random 3"]
-    trees["language"] = xr.Dataset({name: (("seed", "network"), losses) for name in ("loss", "parameters")}, {"network": names})
+    trees["language"] = xr.Dataset(dict.fromkeys(("loss", "parameters"), (("seed", "network"), losses)), {"network": names})
     found = judging.judge(SMOKE, trees, Session(jax.random.key(0))).measures
     assert found["C1.mixture_difference"].value == 0.4 and found["C2.memory_ratio"].value == 0.25
     # Of both supernets the one that is farther from the largest network.
