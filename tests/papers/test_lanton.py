@@ -9,7 +9,8 @@ import xarray as xr
 from gradatim.lab import Session, validate
 from gradatim.lab.paper import read_paper
 from gradatim.papers import lanton as paper
-from gradatim.papers.lanton.config import ARMS, TIMED
+from gradatim.papers.lanton import language, testbed
+from gradatim.papers.lanton.config import ARMS, PER_STEP, TIMED
 from gradatim.papers.lanton.language import Corpus, noise_measures, optimizers, ratio_of_equals, token_measures
 from gradatim.papers.lanton.testbed import FIXED, VARIANTS, ours, windows
 
@@ -137,3 +138,43 @@ def test_scales_are_valid_and_estimated(scale):
     config = paper.SCALES[scale]
     validate(config)
     assert 0 < paper.memory(config) < 600 * 2**30
+
+
+def test_measures_of_known_layers():
+    arms, seeds, lengths, sure = [ours(1.0), FIXED], np.array([1.0, 2, 4]), np.array([10.0, 40]), np.ones(3)
+    # Ours is as good at all three rates where noise alone differs; the other rates of the fixed one are 1.1² times worse.
+    alike, single = np.stack([sure, sure, sure]), np.stack([1.21 * sure, sure, 1.21 * sure])
+    travel = [[10 * seeds, seeds, 10 * seeds], [50 * sure, 50 * sure, 2 * sure]]
+    last = np.stack([np.stack([alike, single]), np.stack(travel)])
+    rates = {"arm": arms, "rate": [0.04, 0.08, 0.16]}
+    loss = xr.DataArray(np.stack([99 + last, last], -1), {**rates, "variant": list(VARIANTS)}, ("variant", "arm", "rate", "seed", "step"))
+    powers = np.stack([-0.5 * np.array([1, 1.2, 0.8]), -0.25 * sure])
+    norms = np.exp(np.multiply.outer(np.log(lengths), powers))
+    dual = np.stack([99 * norms, 99 * norms, norms], axis=2)
+    means = xr.DataArray(dual, {**rates, "length": lengths}, ("length", "arm", "rate", "seed"))
+    trees = {"testbed": xr.Dataset({"loss": loss}), "lengths": xr.Dataset({"mean_dual_norm": means})}
+    found, _ = testbed.measures(trees, Session(jax.random.key(0)))
+    for name, samples in {
+        "C2.unequal_travel_loss_ratio": seeds / 2,
+        "C4.rate_slope": powers[0],
+        "C4.slope_over_fixed": powers[0] - powers[1],
+        "C5.window_gain": sure,
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, err_msg=name)
+    seconds = xr.DataArray([[2.0, 4, 8], [6, 6, 6], [1, 2, 3]], {"way": ["muon", *PER_STEP]}, ("way", "repeat"))
+    times = language.time_measures(xr.Dataset({"seconds": seconds}))
+    np.testing.assert_allclose(times["C3.step_time_every_1"].samples, (3, 1.5, 0.75))
+    np.testing.assert_allclose(times["C3.step_time_every_10"].samples, (1 / 2, 1 / 2, 3 / 8))
+
+
+def test_noise_is_that_of_trained_layers():
+    layers = sorted({f"0.{member}" for members in language.NORM_GROUPS.values() for member in members})
+    sigma = np.zeros((2, 3, len(layers), 2))
+    sigma[0, ..., 0], sigma[1, ..., 0] = np.arange(1, len(layers) + 1), 1
+    sigma[1, :, 0, 0] = [4, 3, 1]
+    coordinates = {"when": ["before training", "after training"], "layer": layers, "part": ["value", "standard error"]}
+    data = xr.Dataset({"sigma": (("when", "seed", "layer", "part"), sigma)}, coordinates)
+    found = noise_measures(data, Session(jax.random.key(0)))
+    np.testing.assert_allclose(found["C1.noise_ratio"].samples, (4, 3, 1))
+    n = len(layers)
+    np.testing.assert_allclose(found["C4.noise_sum_over_equal"].samples, ((n + 3) / n / 4, (n + 2) / n / 3, 1))

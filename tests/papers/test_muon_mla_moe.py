@@ -181,3 +181,39 @@ def test_scales_are_valid_and_estimated(scale):
     validate(config)
     assert 0 < paper.memory(config) < 24 * 2**30
     assert config.model.hidden % (config.n_shared + config.top_k) == 0
+
+
+def test_measures_of_known_curves():
+    config = dataclasses.replace(SMOKE, batch_sizes=(4, 32))
+    sizes = [4, SMOKE.model.batch_size, 32]
+    ratio = np.array([[1.0, 1.2, 1.4], [2, 3, 4], [1.5, 2, np.inf]])
+    last = np.stack([np.full((2, 3), 9.0), np.log([[2.0, 2, 2], [1, 2, 4]]), np.full((2, 3), 9.0)])
+    curves = xr.Dataset(
+        {"token_ratio": (("batch_size", "seed"), ratio), "last_loss": (("batch_size", "arm", "seed"), last)},
+        {"batch_size": sizes, "arm": ["adamw", "muon"]},
+    )
+    losses = np.stack([np.full((2, 3), 9.0), [[1.0, 2, 4], [1, 1, 1]]], axis=-1)
+    exact = xr.Dataset({"loss": (("arm", "seed", "step"), losses)}, {"arm": ["muon", "muon_svd"]})
+    session = Session(jax.random.key(0))
+    measures, untested = comparison.compare_measures({"curves": curves, "exact_factor": exact}, config, session)
+    more = comparison.operations(config, config.model)
+    for name, samples in {
+        "C1.token_ratio": (2, 3, 4),
+        "C1.compute_ratio": np.array([2, 3, 4]) * more["muon"] / more["adamw"],
+        "C1.perplexity_ratio": (1 / 2, 1, 2),
+        "C2.ratio_change": (0.5, 0.8, comparison.NOT_REACHED - 1.4),
+        "C5.loss_difference": (0, 1, 3),
+    }.items():
+        np.testing.assert_allclose(measures[name].samples, samples, atol=1e-12, err_msg=name)
+    assert not untested and any("batch size 32: counted as" in note for note in session.notes)
+
+
+def test_the_slope_is_that_of_the_best_rates_and_the_bound_that_of_the_theorem():
+    lengths = np.array([10.0, 40, 160])
+    norms = np.stack([9 + np.multiply.outer([1.0, 2, 3], lengths), np.multiply.outer([1.0, 2, 3], lengths**-0.25)], axis=-1)
+    data = xr.Dataset(
+        {"mean_norm": (("problem", "length", "factor"), norms), "bound": (("problem", "length"), 2 * norms[..., 0])},
+        {"length": lengths, "factor": [1.0, 3.0]},
+    )
+    np.testing.assert_allclose(theory.slope(data).samples, -0.25)
+    np.testing.assert_allclose(theory.over_bound(data).value, 0.5)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -7,7 +8,7 @@ import pytest
 
 from gradatim.lab import Measure, Session, read_paper, validate
 from gradatim.papers import neural_scaling_laws as paper
-from gradatim.papers.neural_scaling_laws import measuring, networks, students
+from gradatim.papers.neural_scaling_laws import images, measuring, networks, students
 
 TOML = Path(paper.__file__).parents[1] / "neural_scaling_laws.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -141,3 +142,29 @@ def test_scales_are_valid_and_fit_in_memory():
     for config in paper.SCALES.values():
         validate(config)
     assert paper.memory(paper.SCALES["laptop"]) < 3e9 and paper.memory(paper.SCALES["full"]) < 80e9
+
+
+def test_exponents_are_compared_resolution_by_resolution():
+    spectrum, exponent = np.array([[1.0, 2, 3], [4, 5, 6]]), np.array([[1.1, 2.1, 3.1], [3.5, 4.8, 5.9]])
+    np.testing.assert_allclose(images._worst_difference(exponent, spectrum).samples, (-0.5, -0.2, -0.1), atol=1e-12)
+
+
+def test_an_exchange_is_of_samples_and_features():
+    # L(D, P) is half of L(P, D) where D is the smaller, but for draws about the mean.
+    grid = np.ones((3, 2, 2, 2))
+    grid[:, :, 0, 1], grid[:, :, 1, 0] = [0.5, 1.5], [1.5, 2.5]
+    config = replace(SMOKE.images, grid=(8, 16))
+    measure = images._exchange(config, np.tile(grid, (1, 2 * images.BLOCKS, 1, 1)), Session(jax.random.key(0)))
+    np.testing.assert_allclose(measure.value, 0.5)
+
+
+def test_measures_of_labels_are_those_of_the_targets_they_name(smoke):
+    measures, data = smoke[0].measures, smoke[0].data
+    exponent = data["labels"]["exponent"].sel(noise=0.0)
+    change = exponent.sel(target="5 pairs").values - exponent.sel(target="10 digits").values
+    np.testing.assert_allclose(measures["C6.joined_classes_change"].samples, change)
+    found = {name: data["images"][f"exponent_{name}"].values for name in ("samples", "features", "spectrum")}
+    for part, name in (("data", "samples"), ("parameter", "features")):
+        rows = found[name] - found["spectrum"]
+        worst = rows[abs(rows.mean(axis=1)).argmax()]
+        np.testing.assert_allclose(measures[f"C4.{part}_exponent_difference"].samples, worst)

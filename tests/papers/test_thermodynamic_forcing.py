@@ -8,7 +8,7 @@ import gradatim.papers
 from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import thermodynamic_forcing
-from gradatim.papers.thermodynamic_forcing import boxes, whistlers
+from gradatim.papers.thermodynamic_forcing import boxes, motion, whistlers
 from gradatim.physics import plasma
 
 
@@ -97,3 +97,38 @@ def test_arms_differ_in_one_thing_at_a_time():
     along, idle = arms["heat_along"], arms["no_force"]
     assert along._replace(name="", has_heat=False) == idle._replace(name="")
     assert np.isclose(arms["low_beta"].time, 1.05 * 0.6 * 40)
+
+
+def test_measures_are_those_of_the_boxes_and_times_they_name(run):
+    findings, _ = run
+    data = {name: node.to_dataset() for name, node in findings.data.children.items()}
+    heat, shear, both, alone = (data[name] for name in ("heat_along", "shear_across", "both_across", "heat_across"))
+
+    def end(box, name):
+        return box[name].values[:, -1]
+
+    config = thermodynamic_forcing.SCALES["smoke"].boxes
+    assert config.looks < 60
+    time = both["time"].values
+    middle = abs(time / time[-1] - 2 / 3) <= 0.6 / config.looks
+    late = slice(-(config.looks // 3), None)
+    energies = [(box["energy_positive"] + box["energy_negative"]).values[:, middle].mean(axis=1) for box in (both, alone)]
+    along, across = (shear[f"{name}_pressure"].values for name in ("parallel", "perpendicular"))
+    ratio = along / across
+    helicities = [shear[f"energy_{sign}"].values[:, late].mean(axis=1) for sign in ("positive", "negative")]
+    beta = float(shear.attrs["beta"])
+    for name, samples in {
+        "C3.helicity_ratio": end(heat, "energy_negative") / end(heat, "energy_positive"),
+        "C3.flux_over_linear": end(heat, "heat_flux") / end(data["without_waves"], "heat_flux"),
+        "C4.peak_anisotropy": ratio.max(axis=1),
+        "C4.final_minus_peak": ratio[:, -1] - ratio.max(axis=1),
+        "C4.final_delta_beta": beta * 3 * ((across - along) / (along + 2 * across))[:, -1],
+        "C4.helicity_balance": helicities[0] / helicities[1],
+        "C5.flux_difference": end(both, "heat_flux") - end(alone, "heat_flux"),
+        "C5.early_energy_ratio": energies[0] / energies[1],
+    }.items():
+        np.testing.assert_allclose(findings.measures[name].samples, samples, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_the_early_error_of_a_known_flux_and_the_order_of_known_errors():
+    assert motion._order(np.array([10.0, 20, 40]), np.array([1.0, 0.25, 0.125])) == pytest.approx((1.5, 0.5))

@@ -9,7 +9,7 @@ import gradatim.papers
 from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import thermomigration
-from gradatim.papers.thermomigration import many, simulation, single
+from gradatim.papers.thermomigration import many, pairs, simulation, single
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +88,60 @@ def test_arrangements_do_not_touch_and_are_a_function_of_the_seed():
 def test_too_many_particles_are_refused():
     with pytest.raises(ValueError, match=r"many\.particles must fit into many\.shape"):
         many._arrangement(replace(thermomigration.Many(), particles=400), np.random.default_rng(0))
+
+
+def test_measures_of_known_slabs():
+    config = thermomigration.Slabs()
+    widest, ours = config.widths[-1], {"thermal": 1.1, "chemical": 0.9, "competing": 1.3}
+
+    def speed(case, width):
+        if case.name == "reversal":
+            return 0.01 * (0.25 - (case.heats[1] - case.heats[0]))
+        if case.name == "gradients":
+            return 3 * case.gradient**2
+        if case.name == "equal heats":
+            return -0.05 * 1.1 * single._Case("thermal", *single._DRIVES["thermal"], config.gradient).theory
+        return case.theory * (0.8 if case.name == "total law" else ours[case.name] + 240 / width - 240 / widest)
+
+    cases = [(case, width) for width, some in single._slab_cases(config).items() for case in some]
+    cases.append((single._Case("total law", *single._DRIVES["competing"], config.gradient, "total"), widest))
+    errors = dict(zip(single._DRIVES, (0.01, 0.03, 0.02), strict=True))
+    found = single._judge_slabs(config, [(case, width, speed(case, width), 1e-9) for case, width in cases], errors)
+    for name, value in {
+        **{f"C2.{drive}_velocity_ratio": ratio for drive, ratio in ours.items()},
+        "C2.equal_heats_velocity": 0.05,
+        "C2.total_law_ratio": 0.8,
+        "C2.reversal_heat_difference": 0.25,
+        "C3.gradient_exponent": 2,
+        "C4.slab_velocity_error": 0.3,
+        "C4.velocity_error_with_width": [0.3 + 240 / width - 240 / widest for width in config.widths],
+        "C4.slab_profile_error": 0.03,
+    }.items():
+        np.testing.assert_allclose(found.measures[name].value, value, rtol=1e-6, err_msg=name)
+    assert not found.untested
+
+
+def test_measures_are_those_of_the_pairs_and_gradients_they_name(findings):
+    measures, data = findings.measures, {name: node.to_dataset() for name, node in findings.data.children.items()}
+    centre = data["many"]["centre"].values
+    without, within = centre[-1] - centre[0]
+    np.testing.assert_allclose(measures["C6.shift"].samples, within)
+    np.testing.assert_allclose(measures["C6.shift_over_isothermal"].samples, within - without)
+    np.testing.assert_allclose(measures["C6.isothermal_shift_share"].samples, without / abs(within.mean()))
+    discs = data["discs"]
+    ratio = (discs["velocity"] / discs["theory"]).values
+    np.testing.assert_allclose(measures["C4.disc_velocity_ratio"].value, ratio[discs["radius"].values.argmax()])
+    both, config = data["pairs"], thermomigration.SCALES["smoke"].pairs
+    near, steepest = both["gap"].values == config.gap, max(config.gradients)
+    still, steep = (int(np.flatnonzero(near & (both["gradient"].values == g))[0]) for g in (0.0, steepest))
+    last = both["elongation"].values[-1]
+    np.testing.assert_allclose(measures["C3.shape_change"].value, abs(last[steep] - last[still]))
+    swapped = int(np.flatnonzero(near & (both["gradient"].values == -steepest))[0])
+    growth = pairs._late_growth(both["area"].values)
+    for name, value in {
+        "C5.small_growth": growth[steep, 1],
+        "C5.large_growth": growth[steep, 0],
+        "C5.isothermal_small_growth": growth[still, 1],
+        "C5.swapped_minus_isothermal": growth[swapped, 1] - growth[still, 1],
+    }.items():
+        np.testing.assert_allclose(measures[name].value, value, err_msg=name)

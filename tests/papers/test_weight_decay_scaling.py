@@ -1,4 +1,6 @@
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -140,3 +142,66 @@ def test_scales_are_valid_and_estimated(scale):
     config = paper.SCALES[scale]
     validate(config)
     assert 0 < paper.memory(config) < 128 * 2**30
+
+
+def test_the_farthest_of_several_and_the_spread_of_known_pairs():
+    sure = np.ones(3)
+    assert paper._farthest(1.0, 0.9 * sure, 1.05 * sure).value == pytest.approx(0.9)
+    top = np.array([[[2.0, 2, 2]], [[8, 16, 32]]])
+    spectrum = np.array([[[[1.0, 0.5]] * 3], [[[1.0, 0.3], [0.8, 0.5], [1, 0.5]]]])
+    pairs = xr.Dataset(
+        {
+            "top": (("pair", "matrix", "seed"), top),
+            "root_ratio": ("pair", [1.0, 2.0]),
+            "spectrum": (("pair", "matrix", "seed", "fraction"), spectrum),
+        }
+    )
+    np.testing.assert_allclose(paper._spreads(pairs), [[2, 4, 8]])
+    np.testing.assert_allclose(paper._distances(pairs), [[0.2, 0.2, 0]])
+
+
+def test_measures_of_known_exponents(monkeypatch):
+    smoke, widths = paper.SCALES["smoke"], np.array([8.0, 16, 32, 64])
+    config = dataclasses.replace(smoke, widths=tuple(map(int, widths)))
+    rules, n = ["root", "constant", "proportional"], config.n_seeds
+    powers = np.array([[0.1, -0.2], [0.5, 0.3], [-0.4, 0.6]])
+
+    def law(powers):
+        curves = np.exp(np.multiply.outer(np.log(widths), powers))
+        return ("width", "rule", "matrix", "seed"), np.tile(curves[..., None], n)
+
+    ratio = ("width", "rule"), np.multiply.outer(widths**-0.5, np.ones(3))
+    data = {"top": law(powers), "gain": law(-powers), "sublayer_gain": law(powers), "rms": law(powers), "root_ratio": ratio}
+    flat = (("pair", "matrix", "seed"), np.ones((2, 1, n)))
+    pairs = xr.Dataset({"top": flat, "root_ratio": ("pair", np.ones(2)), "spectrum": ((*flat[0], "fraction"), np.ones((2, 1, n, 2)))})
+    noise = xr.Dataset(
+        {
+            "rms_ratio": (("width", "decay", "seed"), np.multiply.outer([[0.9, 1.05]], np.ones(n))),
+            "top": (("noise_width", "decay", "seed"), np.ones((len(config.noise.widths), 2, n))),
+        }
+    )
+    t = config.transfer
+    vectors = np.ones((len(t.vector_widths), 2, len(t.vector_rates), n))
+    losses = np.ones((2, len(t.widths), len(t.rates), len(t.decays), n))
+    made = {
+        "by_rule": xr.Dataset(data, {"rule": rules}),
+        "by_pair": pairs,
+        "by_vector_rate": xr.Dataset(
+            {"loss": (("width", "vector_decay", "vector_rate", "seed"), vectors)}, {"width": list(t.vector_widths)}
+        ),
+        "by_grid": xr.Dataset(
+            {"loss": (("scaled", "width", "rate", "decay", "seed"), losses)}, {"scaled": [0, 1], "width": list(t.widths)}
+        ),
+    }
+    runs = SimpleNamespace(entropy=0.0, **{name: lambda value=value: value for name, value in made.items()})
+    for name, value in {"Runs": runs, "walk_by_noise": noise, "_notes": None, "_edge_notes": None, "_transfer_notes": None}.items():
+        monkeypatch.setattr(paper, name, lambda *_, value=value: value)
+    found = paper.run(config, Session(jax.random.key(0))).measures
+    for name, value in {
+        "C1.noise_level": 0.9,
+        "C2.width_exponent": 0.3,
+        "C3.top_value_slope": -0.2,
+        "C3.distance_to_next_rule": 0.1,
+        "C6.rank_correlation": -1,
+    }.items():
+        np.testing.assert_allclose(found[name].value, value, rtol=1e-6, err_msg=name)

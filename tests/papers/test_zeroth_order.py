@@ -128,3 +128,25 @@ def test_scales_are_valid_and_estimated(scale):
     config = paper.SCALES[scale]
     validate(config)
     assert 0 < paper.memory(config) < 8 * 2**30
+
+
+def test_the_best_noise_inside_is_judged_against_the_better_end():
+    rewards = np.array([[1.0, 2, 3], [5, 5, 5], [4, 6, 8], [2, 2, 5]])
+    means = np.zeros((4, 3, 2))
+    means[0, :, 1], means[1:, :, 1] = [0.1, -0.2, 0], 1
+    data = {"reward": (("noise", "learner", "time"), np.stack([99 - rewards, rewards], -1)), "mean": (("noise", "learner", "time"), means)}
+    learners = xr.Dataset(data, {"noise": [0.0, 0.5, 1.0, 2.0], "time": [0.0, 1.0]})
+    found = paper.adaptation_measures(learners, Session(jax.random.key(0)))
+    assert found["C6.silent_change"].value == pytest.approx(0.2) and found["C6.interior_gain"].samples == (2, 4, 3)
+
+
+def test_measures_are_those_of_the_estimators_they_name(findings):
+    measures, data = findings.measures, {name: node.to_dataset() for name, node in findings.data.children.items()}
+    moment = data["quality"]["second_moment"]
+    np.testing.assert_allclose(measures["C4.variance_ratio"].samples, moment.sel(arm="weight") / moment.sel(arm="node"), rtol=1e-5)
+    gaussian = data["moments"]["second_moment"].sel(distribution="gaussian")
+    np.testing.assert_allclose(measures["C2.variance_ratio"].samples, gaussian, rtol=1e-6)
+    np.testing.assert_allclose(measures["C7.flat_share"].samples, data["wells"]["flat_share"].sel(arm="spsa"), rtol=1e-6)
+    x, y = np.log(data["descents"]["dimension"].values + 2), np.log(data["descents"]["steps"].values)
+    x = x - x.mean()
+    np.testing.assert_allclose(measures["C2.dimension_slope"].samples, x @ y / (x @ x))
