@@ -183,9 +183,9 @@ def test_the_task_is_the_group(smoke):
 
 def test_constants_are_compared_with_the_cyclic_group_nearest_in_order():
     # Two cyclic groups and two dihedral ones, by seed.
-    crossing = np.array([[2.0, 2, 2], [4, 4, 4], [2, 4, 8], [4, 8, 16]])
-    measure = grokking._dimension_ratio(Session(jax.random.key(0)), np.array([10, 20, 8, 22]), crossing, 2)
-    np.testing.assert_allclose(measure.samples, (1, 2, 4))
+    crossing = np.array([[2.0, 2, 2], [8, 8, 8], [2, 4, 8], [8, 16, 32]])
+    measure = grokking._dimension_ratio(Session(jax.random.key(0)), np.array([10, 20, 8, 12]), crossing, 2)
+    np.testing.assert_allclose(measure.samples, (2, 4, 8))
 
 
 def test_measures_are_those_of_the_runs_they_name(smoke):

@@ -125,7 +125,7 @@ def test_measures_of_known_students():
         "C7.stopped_peak": 1.2,
     }.items():
         np.testing.assert_allclose(found[name].value, value, err_msg=name)
-    falling, rising = np.tile([9.0, 8, 7, 6, 5], (3, 1)), np.tile([9.0, 8, 7, 6, 15], (3, 1))
+    falling, rising = np.tile([9.0, 8, 7, 6, 5], (3, 1)), np.tile([8.0, 9, 7, 6, 15], (3, 1))
     bounds = students._judge_bounds(ratios, np.tile(curve, (3, 1)), {"norm_bound": rising, "refined_bound": falling})
     assert bounds["C8.classical_correlation"].samples == (-1, -1, -1)
     # Ranks 2 3 5 4 1 against 5 4 3 2 1: 1 - 6 (9 + 1 + 4 + 4) / 120.

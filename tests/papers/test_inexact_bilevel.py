@@ -71,7 +71,7 @@ def test_measures_of_known_runs(findings):
     draws, repeats = np.array([1.0, 2, 4]), np.arange(6.0)
     put("quadratic", violations=1, worst_error_over_bound=0.5, broken_promises=1, ascents=0, gap_at_equal_work=[[1, 2, 3], [100, 1, 1]])
     put("well", violations=2, worst_error_over_bound=np.linspace(0, 0.9, 18).reshape(3, 6), broken_promises=0, ascents=1)
-    put("well", final_slope=[*np.multiply.outer(draws, [1, 2, 3, 1, 0, 0]), 0, 0, 0, 0, 30, 99])
+    put("well", final_slope=np.multiply.outer(draws, [1, 2, 3, 1, 0, 0]) + np.array([0, 0, 0, 0, 30, 99]))
     put("well", gradients_to_target=[[1, 2, 3, 2, 77, 4], [2, 2, 2, 2, 77, 4], [1, 1, 5, 1, 77, 8]])
     put("penalties", loss=9)
     for arm, losses in {"adaptive": [1, 1], "adaptive, certified": np.stack([3 * draws, 2 * draws], 1), "quadratic": [4, 5]}.items():

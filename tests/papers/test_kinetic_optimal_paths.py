@@ -125,7 +125,7 @@ def test_measures_of_known_paths(smoke):
 
     paths, seeds, off = np.arange(1.0, 5), np.array([1.0, 2, 4]), np.array([-0.3, 0, 0.3]) * 3**0.5
     # Of three replicates the mean has the error 0.3, with the sampled one's 0.4 in all 0.5.
-    put("images", energy=paths + off[:, None], sampled=[*paths, 9, 0.5, -1.5, 0.1], sampled_error=0.4)
+    put("images", energy=paths + off[:, None], sampled=paths + np.array([9, 0.5, -1.5, 0.1]), sampled_error=0.4)
     put("images", conditional=paths + off[:, None] + [0.8, 0.7, 3, 3], least=1.0, whole_energy=1 - np.linspace(0, 0.2, 15).reshape(5, 3))
     put("lines", energy=1, conditional=3, least=1, whole_energy=1.1, gap=np.linspace(0.1, 1, 121))
     put("lines", gaussian_gap=trees["lines"]["gap"].values + np.linspace(0.5, -0.05, 121))

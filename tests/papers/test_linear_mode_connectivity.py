@@ -156,7 +156,7 @@ def test_measures_of_known_lines(smoke):
     put("relu", barrier=[4, 2, 1, 40], crest=[1, 2, 3, 99], fork_loss=[1, 1, 2], distance=[3, 2, 1, 9], angle=[1, 2, 3])
     put("tanh", barrier=[4, 1, 2, 16], crest=[3, 1, 1, 99], fork_loss=[1, 1, 1], distance=[3, 1, 2, 9], angle=[1, 3, 2])
     measured = trees["tanh"]["barrier"].values
-    put("tanh", middle=2, prediction=np.stack([np.full((3, 4), 2.0), measured, 9 - measured, measured, measured]))
+    put("tanh", middle=2, prediction=np.stack([np.full((3, 4), 2.0), measured, 9 - measured, -measured, -measured]))
     trees["tanh"]["prediction"][0, 1, 2] = 2.5
     whole = {"relu_layers": (1, 8), "tanh_layers": (2, 4)}
     for name, worst in whole.items():

@@ -130,5 +130,5 @@ def test_measures_are_those_of_the_boxes_and_times_they_name(run):
         np.testing.assert_allclose(findings.measures[name].samples, samples, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-def test_the_early_error_of_a_known_flux_and_the_order_of_known_errors():
-    assert motion._order(np.array([10.0, 20, 40]), np.array([1.0, 0.25, 0.125])) == pytest.approx((1.5, 0.5))
+def test_the_order_of_known_errors_and_how_far_neighbours_are_from_it():
+    assert motion._order(np.array([10.0, 20, 40, 80]), np.array([1, 1 / 4, 1 / 8, 1 / 32])) == pytest.approx((1.6, 0.6))
