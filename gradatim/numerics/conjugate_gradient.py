@@ -67,7 +67,9 @@ def conjugate_gradient(
         return jnp.sum((jnp.conj(u) * v).real, axis=axes, keepdims=True)
 
     least = tolerance**2 * inner(b, b)
-    r0 = b - operator(x0).astype(b.dtype)
+    # A complex map takes real vectors to complex ones.
+    dtype = jnp.result_type(x0, b, *([jnp.complex64] if jnp.iscomplexobj(image) else []))
+    r0 = b - operator(x0).astype(dtype)
     square0 = inner(r0, r0)
 
     def step(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], Array]:
@@ -82,7 +84,7 @@ def conjugate_gradient(
         p = jnp.where(is_going, r + beta * p, p)
         return (x, r, p, after), after
 
-    start = (x0.astype(jnp.result_type(x0, b)), r0, r0, square0)
+    start = (x0.astype(dtype), r0, r0, square0)
     (x, *_), squares = jax.lax.scan(step, start, length=n_steps)
     squares = jnp.concatenate([square0[None], squares]).reshape(n_steps + 1, *b.shape[:batch_axes])
     # The root of a safe number: its derivative at 0 would be infinite.

@@ -32,7 +32,7 @@ def fit_power_law(
 
     **Arguments:** `x`, `y` > 0; `weights` ≥ 0, in proportion to the inverse variances of ln y, by default equal.
 
-    **Raises:** `ValueError` for fewer than three points, numbers that are not positive, or shapes that differ.
+    **Raises:** `ValueError` for fewer than three points, numbers that are not positive, negative weights, or shapes that differ.
 
     >>> law = fit_power_law(jnp.array([1.0, 2.0, 4.0]), jnp.array([3.0, 12.0, 48.0]))
     >>> f"{law.exponent:.4f} {law.prefactor:.4f}"
@@ -46,6 +46,8 @@ def fit_power_law(
     for name, values in (("x", x), ("y", y)):
         if is_known(values) and not (np.asarray(values) > 0).all():
             raise ValueError(f"{name} must be positive, got a minimum of {values.min()}")
+    if weights is not None and is_known(weights) and not (np.asarray(weights) >= 0).all():
+        raise ValueError(f"weights must be at least 0, got a minimum of {weights.min()}")
     return _line(x, y, jnp.ones_like(x) if weights is None else weights)
 
 

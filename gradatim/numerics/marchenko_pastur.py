@@ -63,9 +63,11 @@ class MarchenkoPastur(eqx.Module):
         low, high = self.support
         x = jnp.asarray(eigenvalue) * jnp.ones_like(low)
         is_inside = (x >= low) & (x <= high)
+        is_pole = is_inside & (x == 0)
         # Its logarithm is finite and differentiable everywhere else too.
-        within = jnp.where(is_inside, x, (low + high) / 2)
-        return jnp.where(is_inside, jnp.sqrt((high - within) * (within - low)) / (2 * jnp.pi * within), 0)
+        within = jnp.where(is_inside & ~is_pole, x, (low + high) / 2)
+        density = jnp.sqrt((high - within) * (within - low)) / (2 * jnp.pi * within)
+        return jnp.where(is_pole, jnp.inf, jnp.where(is_inside, density, 0))
 
     def cdf(self, eigenvalue: float | Float[Array, "*points"]) -> Float[Array, "*points"]:
         """The share of eigenvalues up to λ, in closed form, with what lies at zero."""

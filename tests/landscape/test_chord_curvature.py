@@ -183,3 +183,18 @@ def test_bad_input(unchecked):
         chord_curvature(product, jnp.zeros(2), jnp.zeros(3), jnp.zeros(1))
     with pytest.raises(ValueError, match="baseline must be 'line', 'mean' or 'max', got 'min'"):
         barrier(product, *ends, baseline="min")
+
+
+def test_leaves_that_are_no_weights_stay_where_they_are():
+    def loss(net):
+        return jnp.sum(net["act"](net["w"]) ** net["power"])
+
+    start, end = ({"act": jnp.tanh, "power": 3, "w": jnp.array([w, 0.5])} for w in (-1.0, 1.5))
+    found = jax.jit(lambda t: chord_curvature(loss, start, end, t))(jnp.array([0.2, 0.6]))
+    plain = jax.jit(lambda t: chord_curvature(lambda w: jnp.sum(jnp.tanh(w) ** 3), start["w"], end["w"], t))(jnp.array([0.2, 0.6]))
+    assert np.allclose(found, plain) and (found != 0).all()
+
+
+def test_no_curvature_below_zero_bounds_the_height_by_nothing():
+    found = jax.jit(lambda a, b: chord_integral(lambda w: jnp.sum(w**2), a, b))(jnp.zeros(2), jnp.ones(2))
+    assert found.bound == 0 and found.height < 0

@@ -110,3 +110,8 @@ def test_bad_input():
         fork_training(lambda w, row: w, jnp.zeros(1), trunk, branches, [2, 1])
     with pytest.raises(ValueError, match="same shapes"):
         distance(jnp.zeros(2), jnp.zeros(3))
+
+
+def test_only_weights_have_a_way_to_go():
+    base, end = ({"act": jnp.tanh, "w": jnp.array([x, 0.0])} for x in (0.0, 3.0))
+    assert distance(base, end) == 3 and displacement_angle(base, end, end) == 0

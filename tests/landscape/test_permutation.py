@@ -1,4 +1,4 @@
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import equinox as eqx
@@ -97,3 +97,27 @@ def test_bad_input():
     bad = Net([net.layers[0], Layer(np.ones((1, 5)), None)])
     with pytest.raises(ValueError, match="layer 1 must take the 2 units of the one before, got 5 inputs"):
         match_permutation(bad, bad)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_o_one_hidden_layer_is_matched_as_well_as_can_be(bias):
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        net, far = network(random, (2, 5, 2), bias=bias), network(random, (2, 5, 2), bias=bias)
+        (ours, _), (theirs, following) = ((one.layers[0], one.layers[1]) for one in (net, far))
+
+        def gain(order, net=net, ours=ours, theirs=theirs, following=following):
+            order = list(order)
+            found = np.sum(ours.weight * theirs.weight[order]) + np.sum(net.layers[1].weight * following.weight[:, order])
+            return found + (ours.bias @ theirs.bias[order] if bias else 0)
+
+        assert tuple(match_permutation(net, far).permutations[0]) == max(permutations(range(5)), key=gain)
+
+
+def test_sweeps_end_at_their_limit_or_with_one_that_changed_nothing():
+    random = np.random.default_rng(0)
+    net, far = network(random, DEEP), network(random, DEEP)
+    enough, one = match_permutation(net, far), match_permutation(net, far, max_sweeps=1)
+    assert enough.sweeps > 1 and one.sweeps == 1
+    again = match_permutation(net, enough.model)
+    assert again.sweeps == 1 and all((order == np.arange(len(order))).all() for order in again.permutations)

@@ -53,3 +53,11 @@ def test_points_on_one_line_are_refused():
         plane_through(jnp.zeros(2), jnp.ones(2), 3 * jnp.ones(2))
     with pytest.raises(ValueError, match="three points that are not on one line"):
         plane_through(jnp.ones(2), jnp.ones(2), jnp.zeros(2))
+
+
+def test_axes_are_at_right_angles_in_single_precision_for_points_nearly_on_one_line():
+    random = np.random.default_rng(0)
+    along, aside = random.normal(size=(2, 50))
+    points = (np.float32(x) for x in (np.zeros(50), along, 0.7 * along + 1e-4 * aside))
+    plane = plane_through(*map(jnp.asarray, points))
+    assert abs(np.asarray(plane.first, float) @ np.asarray(plane.second, float)) < 1e-6

@@ -137,3 +137,10 @@ def test_modes_that_cannot_be_are_refused():
     for share in (0.05, 1.0):
         with pytest.raises(ValueError, match=r"share must lie between that of the start, 0.1, and 1, got"):
             deep_linear_time(share, 1.0, 1.0, depth=2.0, start=0.1)
+
+
+def test_complexity_of_each_norm_holds_all_singular_values():
+    features, norms = np.random.default_rng(0).normal(size=(4, 3)), np.array([0.5, 2.0])
+    singular = np.linalg.svd(features, compute_uv=False)
+    found = rademacher_complexity(jnp.asarray(features), jnp.asarray(norms))
+    assert np.allclose(found, norms * np.sqrt(np.sum(singular**2)) / 4, rtol=1e-6)

@@ -340,3 +340,38 @@ BAD = {
 def test_bad_input(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_a_cut_takes_small_directions_for_none():
+    features = jnp.diag(jnp.array([1.0, 0.1, 1e-4]))
+    for rcond, kept in ((1e-12, 3), (1e-2, 2)):
+        found = random_feature_loss(jnp.ones(3), features, jnp.eye(3), rcond=rcond)
+        assert found.rank == kept and np.isclose(found.loss, (3 - kept) / 6)
+        assert np.allclose(effective_map(features, jnp.eye(3), rcond=rcond), np.diag(np.arange(3) < kept), atol=1e-10)
+
+
+def test_every_octave_of_ranks_has_the_same_weight():
+    values = np.sort(np.arange(1.0, 51) ** -1.5 * np.exp(0.2 * np.random.default_rng(0).normal(size=50)))[::-1]
+    rank = np.arange(4, 41)
+    slope = np.polyfit(np.log(rank), np.log(values[3:40]), 1, w=rank**-0.5)[0]
+    assert np.isclose(spectral_exponent(jnp.asarray(values), (4, 40)), -1 - slope)
+
+
+def test_each_seed_nears_a_limit_of_its_own_within_the_window():
+    n, limits = np.array([16.0, 32.0, 64.0, 128.0, 256.0]), np.array([1.0, 2.0, 5.0])
+    losses = limits[:, None] + 3 / n[None]
+    losses[:, -1] += 1
+    fit = fit_variance_limited(n, losses, limits, window=(16, 128))
+    assert np.allclose([fit.exponent, fit.low, fit.high, fit.prefactor], [1, 1, 1, 3]) and fit.n_points == 4
+
+
+@pytest.mark.parametrize("diagonal", [True, False])
+def test_more_rows_than_teacher_features_give_the_same_formula(diagonal):
+    mix = np.random.default_rng(9).normal(size=(5, 5))
+    covariance = np.diag(np.arange(1.0, 6)) if diagonal else mix @ mix.T
+    features, projection = draw(10, 9, 5), draw(11, 8, 5)
+    found = random_feature_loss(
+        jnp.asarray(np.diag(covariance) if diagonal else covariance), features, projection, jnp.array([9, 7, 3]), jnp.array([2, 4, 8])
+    )
+    for i, (d, p) in enumerate(((9, 2), (7, 4), (3, 8))):
+        assert np.isclose(found.loss[i], by_definition(covariance, features[:d], projection[:p]), rtol=1e-8)

@@ -162,3 +162,25 @@ def test_bad_input(unchecked):
         count_outliers(values, "edge")
     with pytest.raises(ValueError, match="rule must be"):
         count_outliers(values, "elbow")
+
+
+def test_standard_errors_are_those_of_a_mean_over_probes(double):
+    operator = lx.DiagonalLinearOperator(jnp.linspace(-1.0, 2.0, 12))
+    spectrum = hessian_spectrum(operator, key=jax.random.key(0), steps=4, n_probes=5)
+    nodes, weights = np.asarray(spectrum.nodes), np.asarray(spectrum.weights)
+    cubes = (weights * nodes**3).sum(axis=1)
+    grid = np.array([-0.5, 1.0])
+    heights = np.einsum("pn,pgn->pg", weights, np.exp(-((grid[:, None] - nodes[:, None]) ** 2) / 0.08) / (0.2 * np.sqrt(2 * np.pi)))
+    for found, samples in ((spectrum.moment(3), cubes), (spectrum.density(jnp.asarray(grid), sigma=0.2), heights)):
+        assert np.allclose(found.value, samples.mean(axis=0)) and np.allclose(found.standard_error, samples.std(axis=0, ddof=1) / 5**0.5)
+
+
+def test_the_gap_is_sought_among_three_eigenvalues_a_class():
+    values = jnp.array([8.0, 7.9, 7.8, 5.0, 1e-3])
+    assert int(count_outliers(values, "gap", n_classes=1)) == 3 and int(count_outliers(values, "gap", n_classes=2)) == 4
+
+
+def test_the_edge_of_fewer_samples_than_parameters_is_that_of_their_law(double):
+    rows = 1.5 * np.random.default_rng(2).normal(size=(150, 300))
+    values = jax.device_put(np.linalg.eigvalsh(rows.T @ rows / 150))
+    np.testing.assert_allclose(bulk_edge(values, n_samples=150), 1.5**2 * (1 + 2**0.5) ** 2, rtol=0.03)

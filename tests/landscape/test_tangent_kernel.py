@@ -108,3 +108,27 @@ def test_leaves_that_are_no_numbers_of_a_network_stay():
 def test_bad_input(change, match):
     with pytest.raises(ValueError, match=match):
         wide_kernels(**{"x": jnp.ones((1, 3)), "y": jnp.ones((1, 3))} | change)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_kernels_between_two_sets_are_a_block_of_those_of_both(activation):
+    first, second, both = jnp.asarray(X[:1]), jnp.asarray(X[1:]), jnp.asarray(X)
+    between, whole = (wide_kernels(*pair, n_hidden=2, activation=activation) for pair in ((first, second), (both, both)))
+    for block, kernel in zip(between, whole, strict=True):
+        assert np.allclose(block, kernel[:1, 1:], rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_tangent_kernel_adds_up_layer_by_layer(double, activation):
+    """By Price's theorem E[φ'(u) φ'(v)] is the slope of E[φ(u) φ(v)] in the covariance k: Θ = Σ³ + dΣ³/dΣ² (Σ² + dΣ²/dk · k)."""
+    (a, b), covariance, step = np.linalg.norm(X[:2].astype(float), axis=1), float(X[0] @ X[1]) / 3, 1e-5
+
+    def kernels(n_hidden, change=0.0):
+        # Both lengths stay as they are.
+        cosine = 3 * (covariance + change) / (a * b)
+        pair = jnp.array([[a, 0.0]]), jnp.array([[b * cosine, b * np.sqrt(1 - cosine**2)]])
+        return wide_kernels(*(jnp.pad(x, ((0, 0), (0, 1))) for x in pair), n_hidden=n_hidden, activation=activation, weight_variance=1.0)
+
+    once, twice = ((kernels(n, step).nngp - kernels(n, -step).nngp)[0, 0] / (2 * step) for n in (1, 2))
+    expected = kernels(2).nngp + twice / once * kernels(1).nngp + twice * covariance
+    assert np.allclose(kernels(2).ntk, expected, rtol=1e-7)

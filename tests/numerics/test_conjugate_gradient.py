@@ -174,3 +174,23 @@ def test_numbers_out_of_range_are_refused(change, message):
 def test_an_operator_that_changes_shapes_is_refused():
     with pytest.raises(ValueError, match=r"operator must keep the shape \(2,\), got \(3,\)"):
         conjugate_gradient(lambda x: jnp.zeros(3), jnp.zeros(2), jnp.zeros(2), n_steps=1)
+
+
+def test_a_complex_start_of_a_real_system_is_taken_whole():
+    h, b = jnp.array([[2.0, 0.5], [0.5, 1.0]]), jnp.array([1.0, -2.0])
+    found = conjugate_gradient(lambda x: h @ x, b, jnp.array([1j, 0.3]), n_steps=2, tolerance=0.0)
+    np.testing.assert_allclose(found.x, np.linalg.solve(h, b), atol=1e-12)
+    np.testing.assert_allclose(found.residual_norms[0], np.linalg.norm(b - h @ np.array([1j, 0.3])))
+
+
+def test_a_complex_map_of_real_vectors_is_solved_in_complex_ones():
+    h, b = jnp.array([[2.0, 1j], [-1j, 3.0]]), jnp.array([1.0, -2.0])
+    found = conjugate_gradient(lambda x: h @ x, b, jnp.array([0.5, 0.0]), n_steps=2, tolerance=0.0)
+    np.testing.assert_allclose(found.x, np.linalg.solve(h, b), atol=1e-12)
+
+
+def test_a_residual_is_small_beside_what_is_to_be_met():
+    h, b = np.diag([1.0, 2.0, 5.0]), np.array([1.0, -2.0, 3.0])
+    near, far = (np.linalg.solve(h, b) + size * np.ones(3) for size in (1e-4, 1e6))
+    solved = solve(*(jnp.asarray(np.stack([part] * 2)) for part in (h, b)), jnp.asarray(np.stack([near, far])), n_steps=4, tolerance=1e-3)
+    assert np.array_equal(solved.x[0], near) and solved.residual_norms[-1, 1] < 1e-3 * np.linalg.norm(b)

@@ -93,3 +93,14 @@ def test_bad_input_is_named():
     # TypeError where types are checked, as they are in these tests.
     with pytest.raises((ValueError, TypeError), match="distribution"):
         hutchinson_divergence(lambda x: x, jnp.zeros(2), jax.random.key(0), distribution="other")  # pyright: ignore[reportArgumentType]
+
+
+def test_single_normal_probes_scatter_as_they_should():
+    n = 20_000
+
+    def draw(key):
+        return hutchinson_divergence(lambda v: jnp.asarray(MATRIX) @ v, jnp.zeros(5), key, distribution="gaussian")
+
+    values = np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(1), n)))
+    variance = 2 * np.sum(SYMMETRIC**2)
+    assert abs(values.mean() - np.trace(MATRIX)) < 5 * np.sqrt(variance / n) and abs(values.var() / variance - 1) < 0.1

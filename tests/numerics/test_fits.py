@@ -206,3 +206,41 @@ def test_posterior_is_that_of_a_grid_in_three_dimensions(population):
 def test_lines_that_cannot_be_are_refused(call, match):
     with pytest.raises(Exception, match=match):
         call(jnp.array([1.0, 2.0, 3.0]))
+
+
+def test_weights_are_inverse_variances():
+    rng = np.random.default_rng(6)
+    x, weights = np.geomspace(1, 30, 8), rng.uniform(0.2, 3, 8)
+    y = 2 * x**-1.5 * np.exp(0.1 * rng.normal(size=8))
+    law = fit_power_law(*map(jnp.asarray, (x, y)), weights=jnp.asarray(weights))
+    (slope, offset), covariance = np.polyfit(np.log(x), np.log(y), 1, w=np.sqrt(weights), cov=True)
+    assert np.allclose([law.exponent, law.prefactor, law.standard_error], [slope, np.exp(offset), np.sqrt(covariance[0, 0])])
+
+
+def test_rows_have_local_exponents_of_their_own():
+    x = np.array([1.0, 2.0, 5.0])
+    exponents = np.array([[1.0], [-2.0]])
+    assert np.allclose(local_exponents(jnp.asarray(x), jnp.asarray(x[None] ** exponents)), np.broadcast_to(exponents, (2, 2)))
+
+
+def test_an_infinite_error_leaves_a_point_out(population):
+    x, y, _, errors = population
+    errors = np.where(np.arange(25) < 20, errors, np.inf)
+    line, of_twenty = (fit_line(*(jnp.asarray(values[:n]) for values in (x, y, errors))) for n in (25, 20))
+    for found, expected in zip(line, of_twenty, strict=True):
+        assert np.allclose(found, expected, rtol=1e-10)
+    residual = (y - float(line.intercept) - float(line.slope) * x) / errors
+    assert np.isclose(line.chi_squared, residual @ residual)
+
+
+def test_the_posterior_moves_with_the_points(population):
+    x, y, x_errors, y_errors = (jnp.asarray(values) for values in population)
+    here, there = (scattered_line_posterior(x + shift, y, x_errors=x_errors, y_errors=y_errors, probabilities=(0.5,)) for shift in (0, 3))
+    assert np.allclose([there.slope, there.scatter], [here.slope, here.scatter], rtol=1e-4)
+    assert abs(there.intercept[0] - (here.intercept[0] - 3 * here.slope[0])) < 2e-3
+
+
+def test_negative_weights_are_refused():
+    x = jnp.array([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="weights must be at least 0, got a minimum of -1"):
+        fit_power_law(x, x, weights=-x[::-1] + 2)

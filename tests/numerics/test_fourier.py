@@ -94,3 +94,10 @@ def test_vmap_is_a_loop_and_gradients_are_right():
         return jnp.sum(jnp.abs(fourier.cosine_fourier_transform(x)) ** 2) + jnp.sum(fourier.inverse_cosine_transform(x) ** 3)
 
     check_grads(energy, (jnp.asarray(batch[0]),), order=1)
+
+
+@pytest.mark.parametrize("n", [5, 8])
+def test_a_wave_of_one_wavenumber_is_one_coefficient(n):
+    x = (np.arange(n) + 0.5) * DX
+    waves = jnp.cos(fourier.cosine_wavenumbers(n, DX)[:, None] * x[None])
+    close(np.asarray(fourier.cosine_transform(waves)), np.diag([2.0 * n, *[1.0 * n] * (n - 1)]))

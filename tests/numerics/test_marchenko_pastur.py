@@ -158,3 +158,14 @@ def test_a_sample_follows_the_law(double, n, p):
 def test_draws_of_another_ratio_are_refused(n, p, message):
     with pytest.raises(ValueError, match=message):
         MarchenkoPastur(0.5).sample(jax.random.key(0), n, p)
+
+
+def test_the_density_has_no_bound_at_zero_as_many_samples_as_parameters():
+    law = MarchenkoPastur(1.0)
+    assert law.pdf(0.0) == jnp.inf and law.pdf(4.0) == 0
+    assert MarchenkoPastur(2.0).pdf(0.0) == 0 and MarchenkoPastur(0.5).pdf(0.0) == 0
+
+
+@pytest.mark.parametrize(("alpha", "limit"), [(3.0, 0.5), (1.0, np.inf), (0.5, np.inf)])
+def test_without_a_shift_the_resolvent_is_the_mean_of_the_inverse(alpha, limit):
+    assert np.isclose(MarchenkoPastur(alpha).stieltjes(0.0), limit)

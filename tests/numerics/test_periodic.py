@@ -110,3 +110,17 @@ def test_fields_and_spectra_must_fit():
         grid.forward(jnp.zeros((6, 8)))
     with pytest.raises(ValueError, match=r"spectrum must have \(8, 4\)"):
         grid.backward(jnp.zeros((8, 6)) + 0j)
+
+
+def test_wavevectors_are_numpys_and_odd_derivatives_have_no_nyquist_mode(grid):
+    last = grid.dim - 1
+    frequencies = [(np.fft.rfftfreq if i == last else np.fft.fftfreq)(n) for i, n in enumerate(grid.shape)]
+    for odd in (False, True):
+        axes = [
+            2 * np.pi * n / side * np.where(odd & (np.abs(f) == 0.5), 0.0, f)
+            for f, n, side in zip(frequencies, grid.shape, grid.box, strict=True)
+        ]
+        expected = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+        assert np.allclose(grid.wavevectors(odd=odd), expected, rtol=ROUND_OFF)
+    kept = [3 * np.abs(np.rint(f * n)) < n for f, n in zip(frequencies, grid.shape, strict=True)]
+    assert np.array_equal(grid.dealiased(), np.all(np.meshgrid(*kept, indexing="ij"), axis=0))

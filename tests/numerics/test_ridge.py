@@ -133,3 +133,10 @@ def test_bad_numbers_are_refused():
     # Where shapes are checked as they are declared, that check comes first.
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="targets"):
         least_squares(jnp.eye(2), jnp.ones(3))
+
+
+@pytest.mark.parametrize(("cutoff", "weights"), [(0.0, [1.0, 10.0, 100.0]), (1e-3, [1.0, 10.0, 0.0]), (0.5, [1.0, 0.0, 0.0])])
+def test_directions_below_the_cutoff_count_as_none(double, cutoff, weights):
+    # Eigenvalues are squares of singular values: 1, 0.01 and 0.0001.
+    problem = least_squares(jnp.diag(jnp.array([1.0, 0.1, 0.01])), jnp.ones(3), cutoff=cutoff)
+    assert np.allclose(problem.minimum_norm().weights, weights) and problem.rank == np.count_nonzero(weights)

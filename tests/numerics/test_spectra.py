@@ -239,3 +239,13 @@ def test_trace_lies_within_its_standard_error(getkey, double, power):
     # Var zᵀAz = 2 Σ_{i≠j} aᵢⱼ² for signs.
     spread = np.sqrt(2 * (np.sum(a**2) - np.sum(np.diagonal(a) ** 2)) / 400)
     assert np.isclose(estimate.standard_error, spread, rtol=0.2)
+
+
+def test_probes_are_uniform_on_the_sphere(double):
+    operator = lx.DiagonalLinearOperator(jnp.ones(3))
+    probes = np.asarray(jax.jit(jax.vmap(lambda key: random_probe(operator, key=key)))(jax.random.split(jax.random.key(3), 4000)))
+    assert np.allclose(np.linalg.norm(probes, axis=1), 1)
+    # Means of x, x xᵀ and x⁴ over the sphere, within five standard errors.
+    assert np.abs(probes.mean(axis=0)).max() < 5 * np.sqrt(1 / 3 / 4000)
+    assert np.abs(probes.T @ probes / 4000 - np.eye(3) / 3).max() < 5 * np.sqrt(4 / 45 / 4000)
+    assert np.abs((probes**4).mean(axis=0) - 1 / 5).max() < 5 * np.sqrt((1 / 9 - 1 / 25) / 4000)

@@ -307,3 +307,135 @@ def whole(steps=1, batch_size=4):
     data = np.ones(16, np.float32), np.ones(16, np.float32)
     given = {"weight_optimizer": optax.sgd(0.1), "logit_optimizer": None, "key": jax.random.key(0)}
     search_architecture(None, SPACE, mixture_loss, data, data, sampler=uniform_one_hot, steps=steps, batch_size=batch_size, **given)
+
+
+@pytest.mark.parametrize("sampler", [softmax_mixture, sparsemax_mixture])
+def test_mixtures_of_rows_are_those_of_each_row(sampler):
+    rows = jnp.array([[0.5, 0.3, -0.4], [1.2, 0.1, -0.3]])
+    alone = [sampler({"a": row}, jax.random.key(0))["a"] for row in rows]
+    np.testing.assert_allclose(sampler({"a": rows}, jax.random.key(0))["a"], np.stack(alone), atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", [dirichlet_mixture, gumbel_straight_through(1.0), uniform_one_hot])
+def test_choices_of_one_size_are_drawn_apart(sampler):
+    logits = {name: jnp.zeros((400, 3)) for name in "ab"}
+    drawn = jax.jit(sampler)(logits, jax.random.key(11))
+    # A third by chance, give or take 0.024.
+    assert abs(np.mean(drawn["a"].argmax(1) == drawn["b"].argmax(1)) - 1 / 3) < 0.12
+
+
+def test_o8_gumbels_slope_falls_as_the_inverse_temperature(gumbel):
+    # Noise and logits no longer matter: p = 1/3, and d(p·c)/da = (c - c̄)/(3τ).
+    c = np.array([1.0, 2.0, 4.0])
+    np.testing.assert_allclose(gumbel(1e4)[1], (c - c.mean()) / 3e4, rtol=1e-2)
+
+
+def test_logits_are_moved_by_adam_with_the_constants_of_the_authors():
+    optimizer = official_logit_optimizer(0.1)
+    a, m, v = 2.0, 0.0, 0.0
+    state = optimizer.init(jnp.asarray(a))
+    for t, slope in enumerate((0.3, -0.1, 0.0), 1):
+        update, state = optimizer.update(jnp.asarray(slope), state, jnp.asarray(a))
+        g = slope + 1e-3 * a
+        m, v = 0.5 * m + 0.5 * g, 0.999 * v + 0.001 * g**2
+        step = -0.1 * m / (1 - 0.5**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        np.testing.assert_allclose(update, step, rtol=1e-4)
+        a += step
+
+
+def weighted_loss(model, p, batch):
+    return model * (p["a"] @ batch)
+
+
+def test_weights_meet_the_logits_of_the_same_step():
+    """With p = softmax(a): a ← a - w ∇ₐ(p·v), then w ← w - η p(a)·u."""
+    method = ArchitectureSearch(weighted_loss, softmax_mixture, optax.sgd(0.1), optax.sgd(1.0))
+    u, v, a = np.array([1.0, 2.0, 0.5]), np.array([-1.0, 0.5, 2.0]), np.array([0.2, -0.3, 0.1])
+    start = method.init(jnp.asarray(1.5), {"a": jnp.asarray(a)})
+    state, losses = jax.jit(method.step)(start, jnp.asarray(u), jnp.asarray(v), jax.random.key(0))
+    p = np.exp(a) / np.exp(a).sum()
+    moved = a - 1.5 * p * (v - p @ v)
+    then = np.exp(moved) / np.exp(moved).sum()
+    np.testing.assert_allclose(state.logits["a"], moved, rtol=1e-5)
+    np.testing.assert_allclose(
+        [losses.validation, losses.train, state.model], [1.5 * p @ v, 1.5 * then @ u, 1.5 - 0.1 * then @ u], rtol=1e-5
+    )
+
+
+def test_weights_and_logits_meet_samples_of_their_own():
+    method = ArchitectureSearch(weighted_loss, uniform_one_hot, optax.sgd(0.0), optax.sgd(0.0))
+    state, marks = method.init(jnp.asarray(1.0), {"a": jnp.zeros(3)}), jnp.arange(3.0)
+    losses = jax.jit(jax.vmap(lambda key: method.step(state, marks, marks, key)[1]))(jax.random.split(jax.random.key(12), 200))
+    assert set(np.unique(losses.train)) == {0.0, 1.0, 2.0}
+    assert abs(np.mean(losses.train == losses.validation) - 1 / 3) < 0.15
+
+
+def test_samplers_are_told_the_step():
+    method = ArchitectureSearch(weighted_loss, lambda logits, key, step: {"a": jnp.stack([step * 1.0])}, optax.sgd(0.0), optax.sgd(0.0))
+    state, seen, step = method.init(jnp.asarray(1.0), {"a": jnp.zeros(1)}), [], jax.jit(method.step)
+    for _ in range(3):
+        state, losses = step(state, jnp.ones(1), jnp.ones(1), jax.random.key(0))
+        seen.append((float(losses.train), float(losses.validation)))
+    assert seen == [(0, 0), (1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(("slopes", "moved"), [([30.0, 40.0], [-3.0, -4.0]), ([0.3, 0.4], [-0.3, -0.4])])
+def test_long_gradients_of_the_weights_are_cut_to_five(slopes, moved):
+    method = ArchitectureSearch(lambda model, p, batch: model["u"] * batch[0] + model["v"] * batch[1], softmax_mixture, optax.sgd(1.0))
+    state = method.init({"u": jnp.zeros(()), "v": jnp.zeros(())}, {"a": jnp.zeros(2)})
+    after, _ = jax.jit(method.step)(state, jnp.array(slopes), None, jax.random.key(0))
+    np.testing.assert_allclose([after.model["u"], after.model["v"]], moved, rtol=1e-6)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_every_step_and_either_set_has_a_batch_of_its_own(learns):
+    data = np.arange(1000, dtype=np.float32)
+    found = search_architecture(
+        jnp.zeros(()),
+        SPACE,
+        lambda model, p, batch: batch.mean() + 0 * model * p["a"][0],
+        data,
+        data,
+        sampler=softmax_mixture,
+        steps=4,
+        key=jax.random.key(13),
+        batch_size=4,
+        weight_optimizer=optax.sgd(0.1),
+        logit_optimizer=optax.sgd(0.1) if learns else None,
+        every=1,
+    )
+    assert len(np.unique(found.losses[:, 0])) == 4
+    assert len(np.unique(found.losses)) == 8 if learns else not found.losses[:, 1].any()
+    # Who learns no logits prefers nothing.
+    assert (found.incumbents >= 0).all() if learns else (found.incumbents == -1).all()
+
+
+WIDE = SearchSpace(tuple(Choice(str(i), tuple(range(6))) for i in range(6)))
+
+
+def evolved(**numbers):
+    """All score alike: those that came first stay the parents."""
+    return evolved_architectures(lambda positions: np.zeros(len(positions)), WIDE, key=jax.random.key(14), **numbers).positions
+
+
+def test_mutants_differ_from_their_parent_in_as_many_choices_as_the_rate_says():
+    rows = evolved(n_evaluations=40, population=1, n_parents=1, n_mutants=30, n_crossed=0)
+    # A fifth of six choices are drawn again, and one that is changed nowhere is no mutant.
+    assert 1 <= (rows[1:] != rows[0]).sum(axis=1).mean() < 2.2
+
+
+def test_crossings_take_each_choice_from_one_of_two_parents():
+    rows = evolved(n_evaluations=10, population=2, n_parents=2, n_mutants=0, n_crossed=20)
+    assert ((rows[2:] == rows[0]) | (rows[2:] == rows[1])).all()
+    of_first = (rows[2:] == rows[0])[:, rows[0] != rows[1]].mean()
+    assert 0.2 < of_first < 0.8
+
+
+def test_what_is_kept_is_where_the_search_ended():
+    train, validation = examples(16, jax.random.key(8)), examples(16, jax.random.key(9))
+    optimizers = {"weight_optimizer": optax.sgd(0.05), "logit_optimizer": optax.sgd(1.0)}
+    given = {"sampler": softmax_mixture, "steps": 3, "key": jax.random.key(10), "batch_size": 4, "every": 1}
+    found = search_architecture(jnp.array([0.5, 1.0, 0.2]), SPACE, mixture_loss, train, validation, **given, **optimizers)
+    p = np.exp(found.logits["a"]) / np.exp(found.logits["a"]).sum()
+    np.testing.assert_allclose(found.entropies["a"][-1], -(p * np.log(p)).sum() / np.log(3), rtol=1e-4)
+    assert found.incumbents[-1, 0] == found.logits["a"].argmax() and len(np.unique(found.entropies["a"])) == 3

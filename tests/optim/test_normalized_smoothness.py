@@ -160,9 +160,15 @@ def test_scaling_the_objective_and_the_variable():
     np.testing.assert_allclose(4 * stretched.high, plain.high, rtol=1e-9)
 
 
-@partial(jax.jit, static_argnames=("function", "hessian", "resolution"))
-def upper_bound(function, y, args, key, hessian, metric=None, max_radius=1e3, resolution=100):
-    settings = {"metric": metric, "max_radius": max_radius, "resolution": resolution}
+@partial(jax.jit, static_argnames=("function", "hessian", "num_directions", "resolution", "restrict"))
+def upper_bound(function, y, args, key, hessian, num_directions=64, metric=None, max_radius=1e3, resolution=100, restrict=True):
+    settings = {
+        "metric": metric,
+        "max_radius": max_radius,
+        "num_directions": num_directions,
+        "resolution": resolution,
+        "restrict": restrict,
+    }
     return smoothness_upper_bound(function, y, args, hessian=hessian, key=key, **settings)
 
 
@@ -236,3 +242,32 @@ def test_the_gradients_direction_alone_will_do():
         bowl, jnp.array([3.0, 4.0]), hessian=ZERO, key=jax.random.key(0), max_radius=1e3, num_directions=0, resolution=400
     )
     np.testing.assert_allclose(alone, 5.0, rtol=4e-2)
+
+
+@pytest.mark.parametrize(("restrict", "expected"), [(True, np.e), (False, 1.146193)])
+def test_along_one_line_both_ways_are_looked_at(restrict, expected):
+    """Within O the exponential is bound downhill, without it uphill."""
+    alone = upper_bound(lambda y, _: jnp.exp(y[0]), jnp.zeros(1), None, jax.random.key(0), EXACT, 0, restrict=restrict, resolution=2000)
+    assert expected * (1 - 1e-6) <= alone <= expected * (1 + 2 * GRID)
+
+
+def turned(z, turn):
+    y = turn @ z
+    return jnp.cosh(y[0]) + jnp.cosh(0.3 * y[1] - y[0])
+
+
+@pytest.mark.parametrize("restrict", [True, False])
+def test_a_metric_is_a_change_of_variables(restrict, getkey):
+    """With B = L Lᵀ, in the variables Lᵀy the metric is the identity."""
+    metric, y, key = np.array([[9.0, 2.0], [2.0, 0.7]]), np.array([0.8, -0.5]), getkey()
+    across = np.linalg.cholesky(metric).T
+    inside = upper_bound(turned, jnp.asarray(y), jnp.eye(2), key, EXACT, 8, jnp.asarray(metric), restrict=restrict)
+    outside = upper_bound(turned, jnp.asarray(across @ y), jnp.asarray(np.linalg.inv(across)), key, EXACT, 8, restrict=restrict)
+    np.testing.assert_allclose(inside, outside, rtol=1e-6)
+
+
+@pytest.mark.parametrize("restrict", [True, False])
+def test_where_no_error_shows_the_largest_radius_bounds_from_below(restrict):
+    found = radius(parabola, 2.0, 3.0, max_radius=1.0, restrict=restrict)
+    np.testing.assert_allclose(found.low, 1.0, rtol=1e-12)
+    assert found.high == np.inf

@@ -9,12 +9,14 @@ import lineax as lx
 import numpy as np
 import optimistix as optx
 import pytest
+from scipy import integrate
 
 from gradatim import datasets
 from gradatim.optim import (
     ChebyshevResidual,
     EmpiricalFisher,
     ExactHessian,
+    FadingValley,
     FadingWaves,
     FisherTerm,
     GaussNewton,
@@ -26,6 +28,7 @@ from gradatim.optim import (
     MatrixHessian,
     ResidualPower,
     RosenbrockResidual,
+    SlackChain,
     WeightedGaussNewton,
     ZeroHessian,
     power_of_norm,
@@ -275,6 +278,29 @@ def test_local_rate_is_quadratic_and_regularisation_vanishes():
     close = np.flatnonzero((norms[:-1] < 1) & (norms[1:] > 1e-14))
     assert close.size >= 2 and (norms[close + 1] <= 3 * norms[close] ** 2).all()
     assert trace.regularization[n - 1] < 1e-5
+
+
+def test_a_success_lifts_the_radius_to_its_least_value():
+    _, n, trace = descend_small("quadratic", [100.0] * 5, gradient_tol=1e-9, gamma0=1e-3, gamma_min=0.5)
+    np.testing.assert_array_equal(trace.radius[:n], [1e-3, *0.5 * 2.0 ** np.arange(n - 1)])
+
+
+SIX = MatrixHessian(lambda y, _: 6 * jnp.eye(5))
+
+
+@pytest.mark.parametrize(("test", "halvings"), [("value", 0), ("gradient", 1)])
+def test_values_must_fall_by_an_eighth_and_slopes_by_a_quarter(test, halvings):
+    """y²/2 from 1 with H = 6: for λ = 1 to 6/7, where 13/98 ≥ (6/7)²/8, but 6/49 < (6/7)²/4; for λ = 2 to 7/8, where 7/64 ≥ (7/8)²/8."""
+    solution, n, trace = descend_small("parabola", [1.0], SIX, test=test, value_target=0.49)
+    assert n == 1 and trace.halvings[0] == halvings
+    np.testing.assert_allclose(np.asarray(solution.value)[0], (6 + halvings) / (7 + halvings), rtol=1e-14)
+    assert solution.stats["num_solves"] == 1 + halvings and solution.stats["num_gradients"] == 2 + halvings
+
+
+def test_conjugate_gradients_that_run_out_of_products_are_refused():
+    solution, _, _ = descend_small("quadratic", [100.0] * 5, gradient_tol=1.0, linear_solver="cg", max_products=2)
+    assert is_successful(solution) and solution.stats["num_failed_solves"] > 3
+    assert solution.stats["num_products"] <= 3 * solution.stats["num_solves"]
 
 
 # Beyond the paper: a memory of values, and doubling within a step.
@@ -687,6 +713,12 @@ def test_low_rank_operators_agree_with_their_matrix(leaf):
     assert operator.T is operator and lx.linearise(operator) is operator is lx.materialise(operator) is lx.conj(operator)
 
 
+def test_a_written_hessian_acts_on_a_point_of_any_shape():
+    y = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    operator = MatrixHessian(lambda y, _: jnp.diag(y.ravel()))(lambda y, _: jnp.sum(y**3) / 6, y, None)
+    np.testing.assert_array_equal(operator.mv(y), y**2)
+
+
 # Bad input.
 
 
@@ -738,6 +770,13 @@ def test_hessian_that_is_not_symmetric():
         minimise(*rosenbrock(2)[:2], hessian=Untagged(lambda y, _: jnp.eye(2)))
 
 
+def test_a_hessian_may_lack_symmetry_by_rounding_and_no_more():
+    rounded, crooked = (np.array([[2.0, excess], [0.0, 2.0]]) for excess in (1e-7, 1e-5))
+    assert descend_lying(1.0, rounded).stats["num_solves"] > 0
+    with pytest.raises(eqx.EquinoxRuntimeError, match="hessian must return a symmetric matrix"):
+        descend_lying(1.0, crooked)
+
+
 def test_hessian_of_the_wrong_shape():
     with pytest.raises(ValueError, match=r"hessian must return a matrix of shape \(2, 2\), got \(3, 3\)"):
         minimise(*rosenbrock(2)[:2], hessian=lambda y, _: jnp.eye(3))
@@ -768,3 +807,38 @@ def test_fading_waves_descend_from_two_on_at_every_phase():
     assert (slopes(rows) < 0).all()
     at_zero = jax.vmap(lambda x: jax.grad(FadingWaves(0.5))(x))(jnp.linspace(0.0, 2.0, 500)[:, None])
     assert (at_zero < 0).all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_fading_waves_turn_at_their_rate(alpha):
+    b, c, phase = 1.1, 1.5, 0.7
+    x = np.array([0.3, 5.0])
+    slopes = jax.jit(jax.vmap(jax.grad(lambda x: FadingWaves(alpha, phase=phase)(x[None]))))(x)
+    angles = phase + np.array([integrate.quad(lambda s: (1 + s) ** (alpha * b), 0, end)[0] for end in x])
+    envelope = b * (1 + alpha) * (1 + x) ** (-b * (1 + alpha) - 1)
+    np.testing.assert_allclose(slopes, -((1 + x) ** -b) * (c + np.sin(angles)) - envelope * np.cos(angles), rtol=1e-9)
+
+
+def test_the_fading_valley_winds_about_its_floor():
+    b, phase = 1.1, 0.7
+    for x in (0.3, 5.0):
+        floor = (1 + x) ** -b * np.sin(phase + integrate.quad(lambda s: (1 + s) ** b, 0, x)[0])
+        value = FadingValley(phase=phase)(jnp.array([x, floor + 0.3]))
+        np.testing.assert_allclose(value, (1 + x) ** (1 - b) / (b - 1) + 0.3**2 / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("power", [2, 3])
+def test_a_chain_pulls_only_where_its_slack_is_used_up(power):
+    chain = SlackChain(0.5, power)
+    # Links of 1.2, -1.1 and 0.4.
+    np.testing.assert_allclose(chain(jnp.array([0.2, 1.4, 0.3, 0.7])), (0.8**power + 0.7**power + 0.6**power) / power, rtol=1e-14)
+    np.testing.assert_array_equal(compiled_gradient(chain, jnp.zeros(4)), [-1.0, 0.0, 0.0, 0.0])
+    assert chain(jnp.ones(4)) == 0
+
+
+def test_a_smoothed_maximum_is_centred_at_any_temperature():
+    random = np.random.default_rng(0)
+    rows, offset = random.normal(size=(6, 3)), random.normal(size=6)
+    objective = LogSumExp.centred(jnp.asarray(rows), jnp.asarray(offset), 0.3)
+    np.testing.assert_allclose(compiled_gradient(objective, jnp.zeros(3)), np.zeros(3), atol=1e-14)
+    np.testing.assert_allclose(objective(jnp.zeros(3)), 0.3 * np.log(np.exp(-offset / 0.3).sum()), rtol=1e-12)
