@@ -190,7 +190,7 @@ def count_outliers(
         # Past the last positive eigenvalue a ratio means nothing.
         positive = head[1:] > 0
         ratios = jnp.where(positive, head[:-1] / jnp.where(positive, head[1:], 1), 0)
-        return jnp.argmax(ratios) + 1
+        return jnp.where(head[0] > 0, jnp.argmax(ratios) + 1, 0)
     if rule == "edge":
         if edge is None:
             raise ValueError("rule 'edge' needs edge: the end of the bulk")

@@ -71,7 +71,7 @@ def gumbel_straight_through(temperature: optax.ScalarOrSchedule) -> Sampler:
     >>> sampler({"kernel": jnp.array([9.0, 0.0])}, jax.random.key(0), 0)["kernel"].tolist()
     [1.0, 0.0]
     """
-    if not callable(temperature) and float(temperature) <= 0:
+    if not callable(temperature) and not float(temperature) > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
 
     def sampler(logits: Logits, key: PRNGKeyArray, step: Any = 0) -> Probabilities:

@@ -69,10 +69,10 @@ def gradient_normalized_smoothness(
         inside = jnp.where(is_open, lengths, jnp.minimum(lengths, reach))
         errors, certain = jax.vmap(model.error)(inside[:, None] * direction[None])
         rate = jnp.abs(model.curvature_error(direction))
-        limits = model.size * inside / certain
+        limits = _ratio(model.size * inside, certain)
         high.append(jnp.min(jnp.maximum(inside, limits), initial=jnp.inf))
-        first = model.size / jnp.maximum(rate, errors[0] / inside[0])
-        cells = jnp.maximum(inside[:-1], model.size * inside[:-1] / jnp.maximum(errors[:-1], errors[1:]))
+        first = _ratio(model.size, jnp.maximum(rate, errors[0] / inside[0]))
+        cells = jnp.maximum(inside[:-1], _ratio(model.size * inside[:-1], jnp.maximum(errors[:-1], errors[1:])))
         beyond = jnp.where(is_open | (reach > lengths[-1]), lengths[-1], jnp.inf)
         low.append(jnp.minimum(jnp.minimum(first, jnp.min(cells)), beyond))
         # A direction that O forbids altogether binds nothing.
@@ -124,11 +124,13 @@ def smoothness_upper_bound(
         drawn = drawn.at[1:].set(jax.scipy.linalg.solve_triangular(root, drawn[1:].T, lower=True, trans="T").T)
 
     def along(direction: Array) -> Scalar:
-        direction = direction / primal_norm(root, direction)
+        norm = primal_norm(root, direction)
+        # At a stationary point the gradient has no direction: nothing is looked at along it.
+        direction = direction / jnp.where(norm > 0, norm, 1.0)
         reach, is_open = model.reach(direction, restrict)
         inside = jnp.where(is_open, lengths, jnp.minimum(lengths, reach))
         _, certain = jax.lax.map(lambda length: model.error(length * direction), inside)
-        limits = model.size * inside / certain
+        limits = _ratio(model.size * inside, certain)
         return jnp.where(is_open | (reach > 0), jnp.min(jnp.maximum(inside, limits)), jnp.inf)
 
     return jnp.min(jax.lax.map(along, jnp.concatenate([drawn, -drawn])))
@@ -172,6 +174,12 @@ class _Model(eqx.Module):
         is_open = jnp.array(not restrict) | ((slope <= 0) & (curvature <= 0))
         safe = jnp.where(curvature > 0, curvature, 1.0)
         return jnp.where((curvature > 0) & (slope < 0), -slope / safe, 0.0), is_open
+
+
+def _ratio(size: Array, error: Array) -> Array:
+    """The ratio of both, infinite where there is no error, also for a size of nothing."""
+    has_error = error > 0
+    return jnp.where(has_error, size / jnp.where(has_error, error, 1.0), jnp.inf)
 
 
 def _model(fn: Callable[[Any, Any], Scalar], y: PyTree, args: Any, hessian: AbstractHessian, root: Array | None) -> _Model:

@@ -59,10 +59,12 @@ def test_exchanging_the_networks_exchanges_the_defaults(linear_net, double):
 
 
 def test_a_growing_set_ends_with_the_whole_network(linear_net, double):
-    found = linear_net[1]
-    for name, first in (("grown", 0), ("from_output", 1)):
-        assert np.allclose(found[name].barriers[-1], found["whole"]), name
-        assert np.allclose(found[name].loss[0], found["single"].loss[first]), name
+    for found in linear_net:
+        for name, first in (("grown", 0), ("from_output", 1)):
+            assert np.allclose(found[name].barriers[-1], found["whole"]), name
+            assert np.allclose(found[name].loss[0], found["single"].loss[first]), name
+    # Between opposite networks either layer makes the same line; from a solution to random weights it does not.
+    assert not np.allclose(linear_net[0]["single"].loss[0], linear_net[0]["single"].loss[1], rtol=1e-2)
 
 
 @pytest.fixture(scope="module")

@@ -138,3 +138,10 @@ def test_bad_input_of_a_barrier():
         barrier(jnp.sum, *ends, n_refinements=-1)
     with pytest.raises(ValueError, match="n_points must be at least 3, got 2"):
         barrier(jnp.sum, *ends, n_points=2)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_points_have_the_precision_of_the_parameters(double, dtype):
+    line = line_loss(lambda w: w**2, jnp.array(0.0, dtype), jnp.array(1.0, dtype))
+    assert line.t.dtype == line.loss.dtype == dtype
+    assert np.allclose(line.loss, np.linspace(0, 1, 21) ** 2, rtol=0, atol=4 * jnp.finfo(dtype).eps)

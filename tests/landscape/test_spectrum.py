@@ -178,6 +178,10 @@ def test_standard_errors_are_those_of_a_mean_over_probes(double):
 def test_the_gap_is_sought_among_three_eigenvalues_a_class():
     values = jnp.array([8.0, 7.9, 7.8, 5.0, 1e-3])
     assert int(count_outliers(values, "gap", n_classes=1)) == 3 and int(count_outliers(values, "gap", n_classes=2)) == 4
+    assert [int(count_outliers(jax.device_put(np.array(few, np.float32)), "gap", n_classes=1)) for few in ([2, -1, -3], [0, -1, -3])] == [
+        1,
+        0,
+    ]
 
 
 def test_the_edge_of_fewer_samples_than_parameters_is_that_of_their_law(double):

@@ -171,6 +171,20 @@ def test_o8_the_parts_add_up_and_hidden_units_may_be_permuted():
     assert np.allclose(values, np.linalg.eigvalsh(h), atol=ROUND_OFF)
 
 
+def test_outputs_may_be_pytrees():
+    params, inputs, targets = normal(4), normal(7, 4), (normal(7), normal(7))
+
+    def model(w, x):
+        return {"tanh": jnp.tanh(x @ w), "square": (x @ w) ** 2}
+
+    def loss(outputs, targets):
+        return jnp.mean((outputs["tanh"] - targets[0]) ** 2 * jnp.exp(outputs["square"] - targets[1]))
+
+    whole = HessianOperator(lambda w, batch: loss(model(w, batch[0]), batch[1]), params, (inputs, targets))
+    parts = [dense_matrix(kind(model, loss, params, (inputs, targets))) for kind in (GaussNewtonOperator, ResidualOperator)]
+    assert np.allclose(parts[0] + parts[1], dense_matrix(whole), rtol=1e-10) and min(np.linalg.norm(part) for part in parts) > 1e-3
+
+
 @eqx.filter_jit
 def in_chunks(whole, vector):
     """The product of all examples chunk by chunk, for each of `CHUNKS`, and that of the first five examples alone."""

@@ -251,19 +251,30 @@ def test_along_one_line_both_ways_are_looked_at(restrict, expected):
     assert expected * (1 - 1e-6) <= alone <= expected * (1 + 2 * GRID)
 
 
-def turned(z, turn):
+def turned(z, args):
+    turn, bend = args
     y = turn @ z
-    return jnp.cosh(y[0]) + jnp.cosh(0.3 * y[1] - y[0])
+    return y[0] + jnp.cosh(bend @ y)
 
 
+@pytest.mark.parametrize("bend", [(1.0, 0.3), (0.0, 2.0)])
 @pytest.mark.parametrize("restrict", [True, False])
-def test_a_metric_is_a_change_of_variables(restrict, getkey):
-    """With B = L Lᵀ, in the variables Lᵀy the metric is the identity."""
-    metric, y, key = np.array([[9.0, 2.0], [2.0, 0.7]]), np.array([0.8, -0.5]), getkey()
+def test_a_metric_is_a_change_of_variables(restrict, bend, getkey):
+    """With B = L Lᵀ, in the variables Lᵀy the metric is the identity: where the gradient leads, and where other directions bind alone."""
+    metric, y, key = np.array([[9.0, 2.0 * bend[0]], [2.0 * bend[0], 0.7]]), np.array([0.8, -0.5 * bend[0]]), getkey()
     across = np.linalg.cholesky(metric).T
-    inside = upper_bound(turned, jnp.asarray(y), jnp.eye(2), key, EXACT, 8, jnp.asarray(metric), restrict=restrict)
-    outside = upper_bound(turned, jnp.asarray(across @ y), jnp.asarray(np.linalg.inv(across)), key, EXACT, 8, restrict=restrict)
+    inside, outside = (
+        upper_bound(turned, jnp.asarray(start), (jnp.asarray(turn), jnp.array(bend)), key, EXACT, 8, jnp.asarray(B), restrict=restrict)
+        for start, turn, B in ((y, np.eye(2), metric), (across @ y, np.linalg.inv(across), np.eye(2)))
+    )
     np.testing.assert_allclose(inside, outside, rtol=1e-6)
+
+
+def test_at_a_stationary_point_any_error_is_too_large_and_none_is_no_limit(getkey):
+    exact, none = (radius(parabola, 0.0, 3.0, hessian, restrict=False) for hessian in (EXACT, ZERO))
+    assert exact.low >= 1e3 * (1 - 1e-12) and exact.high == np.inf and none.low == 0 and none.high <= 1.001e-5
+    exact, none = (upper_bound(bowl, jnp.zeros(2), None, getkey(), hessian, 8, restrict=False) for hessian in (EXACT, ZERO))
+    assert exact == np.inf and none <= 1.001e-5
 
 
 @pytest.mark.parametrize("restrict", [True, False])
