@@ -177,9 +177,9 @@ class _Model(eqx.Module):
 
 
 def _ratio(size: Array, error: Array) -> Array:
-    """The ratio of both, infinite where there is no error, also for a size of nothing."""
+    """The ratio of both, infinite where there is no error, also for a size of nothing; NaN for a size that is."""
     has_error = error > 0
-    return jnp.where(has_error, size / jnp.where(has_error, error, 1.0), jnp.inf)
+    return jnp.where(has_error | jnp.isnan(size), size / jnp.where(has_error, error, 1.0), jnp.inf)
 
 
 def _model(fn: Callable[[Any, Any], Scalar], y: PyTree, args: Any, hessian: AbstractHessian, root: Array | None) -> _Model:

@@ -275,6 +275,7 @@ def test_at_a_stationary_point_any_error_is_too_large_and_none_is_no_limit(getke
     assert exact.low >= 1e3 * (1 - 1e-12) and exact.high == np.inf and none.low == 0 and none.high <= 1.001e-5
     exact, none = (upper_bound(bowl, jnp.zeros(2), None, getkey(), hessian, 8, restrict=False) for hessian in (EXACT, ZERO))
     assert exact == np.inf and none <= 1.001e-5
+    assert np.isnan(upper_bound(bowl, jnp.array([jnp.nan, 0.0]), None, getkey(), EXACT, 8, restrict=False))
 
 
 @pytest.mark.parametrize("restrict", [True, False])
