@@ -61,9 +61,9 @@ def fit_mixture(images: Float[np.ndarray, "n ..."], *, n_components: int, rank: 
     Variances are shrunk no further; s² is the mean of those left out, over all groups, at least 1e-5 of the images' whole variance.
 
     **Arguments:** `images`; `n_components` ≥ 1; `rank` ≥ 0, below the number of pixels: axes of each; `seed` of the first means;
-    `iterations` of Lloyd's.
+    `iterations` ≥ 1 of Lloyd's.
 
-    **Raises:** `ValueError` for fewer images than components, or a rank out of range.
+    **Raises:** `ValueError` for fewer images than components, or a rank or a number of iterations out of range.
 
     >>> prior = fit_mixture(np.array([[0.0], [1.0], [8.0], [9.0]]), n_components=2, rank=0, seed=0)
     >>> print(sorted(prior.means.ravel().tolist()), f"{prior.floor:.2f}")  # two groups, and the variance within
@@ -74,6 +74,8 @@ def fit_mixture(images: Float[np.ndarray, "n ..."], *, n_components: int, rank: 
         raise ValueError(f"n_components must lie between 1 and the {n} images, got {n_components}")
     if not 0 <= rank < pixels:
         raise ValueError(f"rank must be at least 0 and below the {pixels} pixels, got {rank}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, got {iterations}")
     x = images.reshape(n, pixels).astype(np.float64)
     means = x[np.random.default_rng(seed).permutation(n)[:n_components]]
     group = np.zeros(n, int)

@@ -137,11 +137,12 @@ def test_oracle_9_without_a_penalty_a_sweep_is_a_quadratic_one():
     np.testing.assert_allclose(state.split, slice_difference(found), atol=1e-12)
 
 
-def test_sweeps_that_remember_end_in_the_minimum():
+@pytest.mark.parametrize("rho", [0.5, 1.0, 2.0])
+def test_sweeps_that_remember_end_in_the_minimum(rho):
     # One pixel over six slices, all seen: a signal of two levels, whose plateaus move by 2 λ / their length.
     signal = jnp.asarray([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(6, 1, 1)
     operator = Inpainting(jnp.ones((1, 1), bool))
-    step = AcrossSlices(1.0, 0.15, n_steps=8)
+    step = AcrossSlices(rho, 0.15, n_steps=8)
 
     def sweep(carry, _):
         x, state = step(operator, signal, carry[0], carry[1])
@@ -149,7 +150,42 @@ def test_sweeps_that_remember_end_in_the_minimum():
 
     (x, state), _ = jax.jit(lambda: jax.lax.scan(sweep, (signal, step.init(signal)), length=200))()
     np.testing.assert_allclose(x.ravel(), [0.1] * 3 + [0.9] * 3, atol=1e-4)
-    assert isinstance(state, SlicesState) and np.abs(state.dual).max() <= 0.15 + 1e-12
+    assert isinstance(state, SlicesState) and rho * np.abs(state.dual).max() <= 0.15 + 1e-12
+
+
+def test_each_image_has_a_gamma_of_its_own(dense):
+    operator, y, x = dense
+    gamma = np.array([0.3, 5.0])
+    found = eqx.filter_jit(Proximal(jax.device_put(gamma), n_steps=20))(operator, y, x, None)[0]
+    normal = np.eye(SIDE**2)[None] + gamma[:, None, None] * (MATRIX.T @ MATRIX)[None]
+    target = np.asarray(x).reshape(BATCH, -1) + gamma[:, None] * (np.asarray(y) @ MATRIX)
+    np.testing.assert_allclose(found.reshape(BATCH, -1), np.linalg.solve(normal, target[..., None])[..., 0], atol=1e-4)
+
+
+def test_each_volume_has_weights_and_step_lengths_of_its_own():
+    random = np.random.default_rng(7)
+    operator = Inpainting(jax.device_put(random.uniform(size=(SIDE, SIDE)) < 0.5))
+    x, y, split, dual = jax.device_put(random.normal(size=(4, BATCH, 3, SIDE, SIDE)) * np.array([1.0, 30.0])[None, :, None, None, None])
+    rho, weight = np.array([0.5, 2.0]), np.array([0.2, 3.0])
+
+    @eqx.filter_jit
+    def sweep(rho, weight, *given):
+        return AcrossSlices(rho, weight, n_steps=2)(operator, *given[:2], SlicesState(*given[2:]))
+
+    together = sweep(jax.device_put(rho), jax.device_put(weight), y, x, split, dual)
+    for i in range(BATCH):
+        apart = sweep(rho[i], weight[i], *(part[i] for part in (y, x, split, dual)))
+        jax.tree.map(lambda whole, one, i=i: np.testing.assert_allclose(whole[i], one, rtol=1e-9, atol=1e-9), together, apart)
+
+
+def test_several_cutoffs_are_several_pseudo_inverses(dense):
+    largest = np.linalg.norm(MATRIX, 2)
+    middle = np.linalg.svd(MATRIX, compute_uv=False)[2:4].mean() / largest
+    found = RangeNullSpace.of(dense[0], cutoff=np.array([1e-6, middle])).inverse
+    for one, cutoff, rank in zip(found, (1e-6, middle), (MEASURED, 3), strict=True):
+        inverse = np.linalg.pinv(MATRIX, rcond=cutoff)
+        assert np.linalg.matrix_rank(inverse) == rank
+        np.testing.assert_allclose(one, inverse @ inverse.T, atol=DOUBLE)
 
 
 def test_trap_each_image_has_a_step_length_of_its_own(dense):

@@ -98,6 +98,13 @@ def test_leave_one_out_is_below_and_the_set_itself_above_its_distribution(data, 
     assert (without.value < estimate.value)[2:].all() and estimate.value[-1] > 0.999 and without.value[-1] < 0.95
 
 
+def test_standard_errors_are_those_of_estimates_repeated():
+    two = jnp.array([[-1.0], [1.0]])
+    of = jax.jit(jax.vmap(lambda key: data_separation(two, jnp.array([0.7]), key=key, n_noise=64)))
+    found = of(jax.random.split(KEY, 400))
+    np.testing.assert_allclose(np.mean(found.standard_error), np.std(found.value), rtol=0.2)
+
+
 def test_a_represented_function_goes_through_its_estimates(data):
     # As many angles within as there are ratios above: one program.
     separation = separation_of_data(data, key=KEY, n_noise=N_NOISE, n_nodes=8)

@@ -89,3 +89,8 @@ def test_bad_input_is_refused():
         GaussianScore(CondOT(), jnp.array([[1.0, 2.0], [2.0, 1.0]]))
     with pytest.raises(ValueError, match="a point near the sphere must have at least 3 coordinates, got 2"):
         SphereScore(CondOT())(jnp.asarray(0.5), jnp.ones(2))
+
+
+def test_a_covariance_that_is_not_symmetric_is_refused():
+    with pytest.raises(ValueError, match="covariance must be symmetric and positive semi-definite, got"):
+        GaussianScore(CondOT(), jnp.array([[1.0, 0.5], [0.0, 1.0]]))

@@ -108,6 +108,16 @@ def test_trap_the_way_back_turns_vanishing_into_growing(normal):
     np.testing.assert_allclose(normal[3][0], (1 - LEFT)[::-1], atol=1e-15)
 
 
+def test_from_the_other_end_every_derivative_is_with_respect_to_the_last_point():
+    first, second = np.random.default_rng(0).normal(size=(2, 2, 2))
+    x, times = np.arange(6.0).reshape(3, 2), np.array([0.0, 0.3, 0.9])
+    back = FlowJacobian(*map(jnp.asarray, (times, x, np.stack([np.eye(2), first, second @ first])))).from_the_other_end()
+    np.testing.assert_array_equal(back.times, times[::-1])
+    np.testing.assert_array_equal(back.x, x[::-1])
+    expected = [np.eye(2), np.linalg.inv(second), np.linalg.inv(second @ first)]
+    np.testing.assert_allclose(back.jacobian, expected, atol=1e-12)
+
+
 def test_o5_singular_values_of_the_sphere(sphere):
     tangential = [0.6902821, 0.6656791, 0.6663149]
     across = [[0.4468273, 0.3220595], [0.0652570, 0.0446441], [0.0153415, 0.0104856]]

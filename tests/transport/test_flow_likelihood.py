@@ -89,6 +89,17 @@ def test_more_steps_than_allowed_are_an_error(run):
         run()
 
 
+def test_steps_that_were_rejected_are_counted():
+    def sudden(t, x):
+        return -x * jnp.where(t < 0.5, 1000.0, 1.0) * jnp.exp(-jnp.abs(t - 0.3))
+
+    x = jnp.ones(1) * 1e-3
+    found = velocity_log_likelihood(sudden, x, start=0.45, rtol=1e-5)
+    # As many are enough: fewer would be an error.
+    again = velocity_log_likelihood(sudden, x, start=0.45, rtol=1e-5, max_steps=int(found.n_steps))
+    np.testing.assert_array_equal(found.log_density, again.log_density)
+
+
 def test_another_solver_with_equal_steps_is_as_good_as_its_order():
     x = jnp.array([1.0, 0.0])
     exact = np.array([np.cos(3.0), np.sin(3.0)])

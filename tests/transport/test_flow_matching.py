@@ -80,6 +80,28 @@ def test_the_flow_of_a_finite_set_ends_at_its_points_and_every_evaluation_is_cou
     assert len(calls) == end.n_evaluations > 50
 
 
+def test_a_flow_goes_from_its_start_to_its_end():
+    end = sample_flow_adaptively(lambda t, x: 3 * t * x, jnp.array([2.0]), start=0.5, end=0.8, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(end.x, 2 * np.exp(1.5 * (0.8**2 - 0.5**2)), rtol=1e-7)
+
+
+def test_an_energy_by_samples_is_an_integral_over_time_and_knows_its_error():
+    data, start, end = jnp.asarray(TWO) * jnp.array([[1.0, 2.0]]), 0.2, 0.9
+
+    @jax.jit
+    @jax.vmap
+    def energy(key):
+        how = {"n_samples": 100, "batch_size": 32, "start": start, "end": end}
+        return empirical_kinetic_energy(lambda t, x: x, CondOT(), data, key=key, **how)
+
+    found = energy(jax.random.split(jax.random.key(0), 200))
+    # The mean square of t x₁ + (1 - t) x₀, with 5/2 that of the data.
+    exact = 2.5 * (end**3 - start**3) / 3 + ((1 - start) ** 3 - (1 - end) ** 3) / 3
+    spread = np.std(found.value)
+    assert abs(np.mean(found.value) - exact) < 4 * spread / 200**0.5
+    np.testing.assert_allclose(np.mean(found.standard_error), spread, rtol=0.2)
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="n_steps must lie between 1 and 4096, got 0"):
         sample_flow(lambda t, x: x, jnp.ones(1), n_steps=0)

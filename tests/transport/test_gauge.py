@@ -122,6 +122,30 @@ def test_the_penalty_bends_the_part_and_not_the_score():
     assert np.abs(slope).max() > 0 and (of_score == 0).all()
 
 
+def test_random_probes_reach_beyond_exact_derivatives():
+    slopes, x = np.linspace(-1, 2, 65), np.random.default_rng(1).normal(size=(2, 65))
+    t = np.array([0.3, 0.6])
+
+    @jax.jit
+    def of(t, x, key):
+        field, score = lambda t, x: slopes * x, lambda t, x: -x
+        return gauge_residual(field, score, t[0], x[0], key=key), gauge_penalty(field, score, CondOT(), t, x, key=key)
+
+    residual, penalty = of(t, x, jax.random.key(0))
+    # Of coordinates by themselves every probe finds the divergence.
+    expected = slopes.sum() - x**2 @ slopes
+    np.testing.assert_allclose(residual, expected[0], rtol=1e-9)
+    np.testing.assert_allclose(penalty, np.mean(((1 - t) ** 2 * expected) ** 2), rtol=1e-9)
+
+
+def test_each_point_has_a_probe_of_its_own():
+    mixed = np.ones((3, 3)) - np.eye(3)
+    t, x = np.zeros(400), np.zeros((400, 3))
+    found = jax.jit(lambda t, x, key: gauge_penalty(lambda t, x: mixed @ x, lambda t, x: -x, CondOT(), t, x, key=key))
+    # (Σ ε)² - 3 is 6 for a quarter of all signs, else -2: a mean square of 12.
+    assert abs(found(t, x, jax.random.key(0)) - 12) < 3
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"antisymmetric must obey A = -Aᵀ, got \[\[0\.0, 1\.0\], \[1\.0, 0\.0\]\]"):
         GaugeField(lambda t, x: x, jnp.array([[0.0, 1.0], [1.0, 0.0]]))

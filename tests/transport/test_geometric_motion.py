@@ -68,6 +68,17 @@ def test_the_conditional_score_is_the_noise():
     np.testing.assert_allclose(found, -1 - np.asarray(noise) / root, rtol=1e-10)
 
 
+def test_diffrax_terms_of_a_ramped_motion_have_the_rates_of_their_time():
+    brownian = diffrax.UnsafeBrownianPath((2,), key=jax.random.key(0))
+    x, t, increment = jnp.array([1.0, 3.0]), jnp.array(0.5), (jnp.array(0.01), jnp.array([0.2, -0.1]))
+    # A quarter of the way from 0.09 to 1.21.
+    variance = 0.37
+    moved = MOTIONS["ramped"].terms(brownian).vf_prod(t, x, None, increment)
+    np.testing.assert_allclose(moved, x * (0.4 * variance * 0.01 + variance**0.5 * increment[1]), rtol=EXACT)
+    moved = MOTIONS["ramped"].log_terms(brownian).vf_prod(t, jnp.log(x), None, increment)
+    np.testing.assert_allclose(moved, -0.1 * variance * 0.01 + variance**0.5 * increment[1], rtol=EXACT)
+
+
 def test_diffrax_terms_are_the_equations():
     motion = MOTIONS["drifting"]
     brownian = diffrax.UnsafeBrownianPath((2,), key=jax.random.key(0))
@@ -85,6 +96,7 @@ def test_a_prior_is_fitted_to_every_pixel_or_every_channel():
     pixel, channel = jax.jit(lambda x: (LogNormal.fit(x), LogNormal.fit(x, shared=(1, 2))))(jax.device_put(np.exp(y)))
     np.testing.assert_allclose(pixel.mean, y.mean(axis=0), rtol=1e-10, atol=EXACT)
     np.testing.assert_allclose(pixel.std, y.std(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(channel.mean, np.broadcast_to(y.mean(axis=(0, 1, 2)), (2, 2, 3)), rtol=1e-10, atol=EXACT)
     np.testing.assert_allclose(channel.std, np.broadcast_to(y.std(axis=(0, 1, 2)), (2, 2, 3)), rtol=1e-10)
     assert jax.eval_shape(channel.sample, jax.random.key(0)).shape == (2, 2, 3)
 
@@ -124,6 +136,7 @@ def test_points_that_are_not_positive_are_refused_also_when_traced(function, arg
         (lambda: GeometricBrownianMotion(0.0), r"sigma must be positive, got 0\.0"),
         (lambda: GeometricBrownianMotion(end=-1.0), r"end must be positive, got -1\.0"),
         (lambda: RampedGeometricMotion(0.1, 0.0), r"last must be positive, got 0\.0"),
+        (lambda: GeometricBrownianMotion().integrals(-0.1), r"t must lie in \[0, 1\.0\], from data to noise, got -0\.1"),
         (lambda: GeometricBrownianMotion().integrals(1.5), r"t must lie in \[0, 1\.0\], from data to noise, got 1\.5"),
         (
             lambda: GeometricBrownianMotion().point(jnp.zeros(2), jnp.zeros(2), 0.5),

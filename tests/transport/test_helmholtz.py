@@ -121,9 +121,21 @@ def test_functions_that_are_constant_or_repeated_do_no_harm():
     np.testing.assert_allclose(once, twice, atol=1e-7)
 
 
+def test_features_have_the_lengths_and_the_phases_of_their_law():
+    basis = FourierBasis(2, 4000, scale=4.0, key=jax.random.key(0))
+    np.testing.assert_allclose(np.std(basis.frequencies, axis=0), 0.25, rtol=0.06)
+    # Even on a whole turn.
+    phases = np.sort(basis.phases) / (2 * np.pi)
+    assert np.abs(phases - (np.arange(4000) + 0.5) / 4000).max() < 0.03
+    x = np.array([0.3, -2.0])
+    np.testing.assert_allclose(basis(jnp.asarray(x)), [*np.cos(basis.frequencies @ x + basis.phases), *x], atol=1e-12)
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="covariance must be symmetric and positive definite, got"):
         linear_helmholtz(jnp.eye(2), jnp.diag(jnp.array([1.0, 0.0])))
+    with pytest.raises(ValueError, match="covariance must be symmetric and positive definite, got"):
+        linear_helmholtz(jnp.eye(2), jnp.array([[1.0, 0.5], [0.0, 1.0]]))
     with pytest.raises(ValueError, match=r"scale must be positive, got -1\.0"):
         FourierBasis(2, 4, scale=-1.0, key=jax.random.key(0))
     with pytest.raises(ValueError, match="as many numbers as the basis has functions, 5, got 4"):

@@ -151,6 +151,32 @@ def test_masks_keep_the_lowest_columns_and_their_share(kind):
     assert (low > 2 * high) == (kind == "gaussian")
 
 
+def test_sensitivities_are_normal_bumps_with_a_slope_of_phase():
+    coils = np.asarray(coil_sensitivities(8, 3, width=0.4), np.complex128)
+    down, across = np.meshgrid((np.arange(8) - 3.5) / 8, (np.arange(8) - 3.5) / 8, indexing="ij")
+    for k, turn in enumerate(2 * np.pi * np.arange(3) / 3):
+        squares = [(across - 0.6 * np.cos(a)) ** 2 + (down - 0.6 * np.sin(a)) ** 2 for a in (0, turn)]
+        np.testing.assert_allclose(np.log(np.abs(coils[k] / coils[0])), (squares[0] - squares[1]) / (2 * 0.4**2), atol=1e-5)
+        slope = np.exp(1j * (np.pi * (np.sin(turn) * across + np.cos(turn) * down) + turn))
+        np.testing.assert_allclose(coils[k] / np.abs(coils[k]), slope, atol=1e-5)
+
+
+def test_enough_detectors_see_the_diagonal_whatever_the_lengths():
+    for pixel, spacing in ((2.0, 0.5), (0.5, 2.0)):
+        matrix = np.asarray(ParallelBeamCT(4, np.array([np.pi / 4]), pixel=pixel, spacing=spacing).matrix)
+        np.testing.assert_allclose(matrix.sum(axis=1) * spacing, pixel**2, rtol=SINGLE)
+
+
+def test_normal_columns_have_a_third_of_the_half_side_as_deviation():
+    # Zero frequency and one column more.
+    masks = np.stack([cartesian_mask(32, 16, seed=seed, kind="gaussian", centre_share=0.0)[0] for seed in range(1000)])
+    assert masks[:, 0].all() and (masks.sum(axis=1) == 2).all()
+    frequency = np.fft.fftfreq(32, 1 / 32)[1:]
+    law = np.exp(-(frequency**2) / (2 * (16 / 3) ** 2))
+    expected = (law * frequency**2).sum() / law.sum()
+    assert abs((masks[:, 1:] @ frequency**2).mean() - expected) < 0.15 * expected
+
+
 def test_sensitivities_differ_and_sum_to_one():
     coils = coil_sensitivities(16, 4)
     np.testing.assert_allclose((np.abs(coils) ** 2).sum(axis=0), 1, rtol=1e-5)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.transport import (
+    AbstractConsistency,
     AcrossSlices,
     Denoised,
     Denoiser,
@@ -17,6 +18,7 @@ from gradatim.transport import (
     Krylov,
     MixturePrior,
     NoiseLevel,
+    NoiseLevels,
     Proximal,
     dds_sample,
     dps_sample,
@@ -199,6 +201,25 @@ def test_volumes_remember_their_slices():
     assert np.abs(jnp.diff(found.x, axis=0)).mean() < 0.5 * np.abs(jnp.diff(alone.x, axis=0)).mean()
 
 
+class Counting(AbstractConsistency):
+    """Images that say how often they were asked for before."""
+
+    def init(self, x):
+        return jnp.zeros(())
+
+    def __call__(self, operator, y, x, state):
+        return jnp.full_like(x, state), state + 1
+
+
+@pytest.mark.parametrize("dispatch", ["step", "scan"])
+def test_what_is_remembered_goes_from_level_to_level(dispatch):
+    x = jnp.ones((1, 1))
+    levels = variance_preserving_levels(4)
+    found = dds_sample(STANDARD_NORMAL, levels, ONE_PIXEL, 2 * x, x, key=KEY, consistency=Counting(), eta=0.5, dispatch=dispatch)
+    np.testing.assert_array_equal(found.x, [[3]])
+    np.testing.assert_allclose(found.misfits, [1, 0.5, 0, 0.5])
+
+
 def test_complex_images_are_reconstructed():
     x = jax.device_put(np.random.default_rng(2).normal(size=(2, SIDE, SIDE)) + 0j)
     operator = Inpainting(jnp.ones((SIDE, SIDE), bool), has_complex_images=True)
@@ -265,6 +286,29 @@ def test_predictor_and_corrector_reconstruct_complex_images():
     # Real and imaginary part each of variance one.
     for part in (found.real, found.imag):
         assert abs(part[:, ~is_seen].std() - 1) < 0.15 and abs(part[:, ~is_seen].mean()) < 0.1
+
+
+def test_predictor_and_corrector_take_the_steps_that_are_written_down():
+    seen = np.arange(N).reshape(SIDE, SIDE) % 2 == 0
+    sigma, ratio, data_step = np.array([3.0, 0.5]), 0.3, 0.7
+    levels = NoiseLevels(jnp.ones(2), jax.device_put(sigma), jnp.zeros(2))
+    unit = Denoiser(lambda level, x: -x / (1 + level.m**2), "score")
+    # Two images of different sizes: each has a Langevin step of its own.
+    x = np.random.default_rng(5).normal(size=(2, SIDE, SIDE)) * np.array([1.0, 50.0])[:, None, None]
+    y = np.where(seen, 2.0, 0.0)[None] * np.ones((2, 1, 1))
+    found = predictor_corrector_sample(
+        unit, levels, Inpainting(jax.device_put(seen)), jax.device_put(y), jax.device_put(x), key=KEY, data_step=data_step,
+        signal_to_noise=ratio, dispatch="scan",
+    )  # fmt: skip
+    for i, (m, after) in enumerate(((3.0, 0.5), (0.5, 0.0))):
+        first, second = np.asarray(jax.random.normal(jax.random.fold_in(KEY, i), (4 * N,))).reshape(2, 2, SIDE, SIDE)
+        score = -x / (1 + m**2)
+        epsilon = 2 * (ratio * np.linalg.norm(first, axis=(1, 2)) / np.linalg.norm(score, axis=(1, 2)))[:, None, None] ** 2
+        x = x + epsilon * score + np.sqrt(2 * epsilon) * first
+        x = x + data_step * seen * (y - x)
+        x = x - (m**2 - after**2) * x / (1 + m**2) + np.sqrt(m**2 - after**2) * second
+        x = x + data_step * seen * (y - x)
+    np.testing.assert_allclose(found.x, x, rtol=1e-9)
 
 
 def test_predictor_and_corrector_find_the_data_and_the_prior():

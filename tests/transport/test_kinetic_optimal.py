@@ -199,6 +199,18 @@ def test_theorem_4_2_and_its_condition():
         energy_lower_bound(falling, 2, 4)
 
 
+def test_energies_of_two_stretches_of_time_add_up(separations):
+    path = VariancePreserving()
+    for energy, of in ((conditional_kinetic_energy, (path,)), (kinetic_energy, (path, separations["gaussian"]))):
+        first, second, both = (energy(*of, start=a, end=b, **FINE) for a, b in ((0.0, 0.3), (0.3, 0.8), (0.0, 0.8)))
+        assert abs(first + second - both) < GRID
+
+
+def test_theorem_4_2_takes_the_largest_coefficient_squared():
+    # |a′| is π/2 at the noise.
+    np.testing.assert_allclose(energy_lower_bound(Trigonometric(), 2, 10_000), np.pi**2 / 4 * (1 - 6 * 2 / 100), rtol=1e-5)
+
+
 def test_gradients_are_finite_at_the_noise(separations):
     two = separations["two points"]
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gradatim.transport import (
+    GaussianScore,
     SphereScore,
     VariancePreserving,
     flow_dimension,
@@ -61,6 +62,24 @@ def test_trap_surviving_values_need_not_be_near_one():
 def test_a_value_of_zero_is_read_as_vanishing():
     found = jax.jit(read_flow_dimension)(jnp.array([[1.0, 0.1, 0.0], [1.0, 0.01, 0.0]]), jnp.array([0.1, 0.01]))
     assert found.by_slope == 2 and np.isfinite(found.slopes).all()
+
+
+def test_the_rate_of_the_log_density_is_taken_where_noise_takes_the_datum():
+    path, slopes = VariancePreserving(), np.linspace(0.5, 2, 65)
+    x, t = np.random.default_rng(1).normal(size=65), 0.7
+    # Of coordinates by themselves every probe finds the divergence.
+    found = jax.jit(lambda x, t, key: fokker_planck_dimension(lambda t, x: -slopes * x, path, x, t, key=key))(x, t, jax.random.key(0))
+    c = path.coefficients(t)
+    np.testing.assert_allclose(found, 65 + c.m**2 * (c.a**2 * np.sum((slopes * x) ** 2) - slopes.sum()), rtol=1e-9)
+
+
+def test_a_flow_starts_where_it_is_told_to():
+    path, start = VariancePreserving(), 0.6
+    variances = np.array([4.0, 1.0, 0.0])
+    found = flow_dimension_at(GaussianScore(path, jnp.diag(jnp.asarray(variances))), path, jnp.array([1.0, 0.5, 0.0]), start=start)
+    c = path.coefficients(jnp.array([start, 0.99, 0.999]))
+    widths = np.sqrt(np.asarray(c.a)[:, None] ** 2 * variances + np.asarray(c.m)[:, None] ** 2)
+    np.testing.assert_allclose(found.singular_values, widths[1:] / widths[:1], rtol=1e-4)
 
 
 def test_bad_input_is_refused():

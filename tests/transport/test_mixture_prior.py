@@ -64,6 +64,26 @@ def test_a_fit_is_that_of_its_groups():
     assert (np.diff(np.asarray(prior.variances), axis=1) <= 0).all() and prior.floor > 0
 
 
+def test_one_group_has_the_principal_variances_of_its_images_and_keeps_the_whole():
+    images = np.random.default_rng(4).normal(size=(50, 2, 3)) * np.arange(1.0, 7.0).reshape(2, 3)
+    prior = fit_mixture(images, n_components=1, rank=2, seed=0)
+    covariance = np.cov(images.reshape(50, 6).T, bias=True)
+    values, vectors = np.linalg.eigh(covariance)
+    np.testing.assert_allclose(prior.floor, values[:4].mean(), rtol=1e-9)
+    np.testing.assert_allclose(prior.variances[0] + prior.floor, values[:3:-1], rtol=1e-9)
+    np.testing.assert_allclose(np.abs(np.asarray(prior.axes).reshape(2, 6) @ vectors[:, :3:-1]), np.eye(2), atol=1e-9)
+
+
+def test_groups_weigh_as_many_images_as_they_have():
+    images = np.concatenate([np.zeros((6, 1, 2)), np.full((2, 1, 2), 9.0)]) + 0.1 * np.random.default_rng(5).normal(size=(8, 1, 2))
+    prior = fit_mixture(images, n_components=2, rank=1, seed=0)
+    order = np.argsort(prior.weights)
+    np.testing.assert_allclose(prior.weights[order], [0.25, 0.75], rtol=1e-12)
+    for k, members in zip(order, (images[6:], images[:6]), strict=True):
+        largest = np.linalg.eigvalsh(np.cov(members[:, 0].T, bias=True))[-1]
+        np.testing.assert_allclose(prior.variances[k, 0], max(largest - float(prior.floor), 0), rtol=1e-9, atol=1e-12)
+
+
 def test_a_group_smaller_than_its_rank_has_axes_all_the_same():
     images = np.random.default_rng(3).normal(size=(3, 2, 2))
     axes = np.asarray(fit_mixture(images, n_components=3, rank=2, seed=0).axes).reshape(3, 2, 4)
@@ -72,7 +92,11 @@ def test_a_group_smaller_than_its_rank_has_axes_all_the_same():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"n_components": 4}, "n_components must lie between 1 and the 3 images, got 4"), ({"rank": 4}, "below the 4 pixels, got 4")],
+    [
+        ({"n_components": 4}, "n_components must lie between 1 and the 3 images, got 4"),
+        ({"rank": 4}, "below the 4 pixels, got 4"),
+        ({"iterations": 0}, "iterations must be at least 1, got 0"),
+    ],
 )
 def test_what_does_not_fit_is_refused(change, message):
     with pytest.raises(ValueError, match=message):

@@ -1,3 +1,5 @@
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from gradatim.transport import (
     mean_cost,
     monge_gap,
     monge_gap_from_samples,
+    sinkhorn_divergence,
 )
 
 ROUND_OFF = 1e-5  # of costs of order one in single precision
@@ -308,6 +311,43 @@ def test_a_cost_of_the_form_of_ott_is_one_of_ours():
     x, y = single(normal(16)), single(normal(16, 2, 1))
     both = [(monge_gap_from_samples(x, y, epsilon=0.3, cost=cost).value, exact(x, y, cost=cost)) for cost in (LikeOtt(3.0), PNorm(3.0))]
     np.testing.assert_allclose(*both, rtol=1e-5)
+
+
+def test_a_debiased_gap_is_what_the_displacement_costs_beyond_the_divergence():
+    x, y = single(normal(24)), single(normal(24, 2, 1))
+
+    @jax.jit
+    def both(x, y):
+        how = {"epsilon": 0.5, "cost": Euclidean(), "tolerance": 1e-5, "max_iterations": 10_000}
+        return monge_gap_from_samples(x, y, convention="debiased", **how), sinkhorn_divergence(x, y, **how)
+
+    gap, divergence = both(x, y)
+    displacement = np.linalg.norm(np.asarray(x) - np.asarray(y), axis=1).mean()
+    np.testing.assert_allclose(gap.displacement, displacement, rtol=1e-6)
+    np.testing.assert_allclose(gap.value, displacement - divergence.value, atol=ROUND_OFF)
+    assert gap.is_converged
+
+
+def test_trap_a_gap_that_is_not_solved_says_so_and_its_primal_has_no_gradient():
+    x, y = single(normal()), single(2 * normal(N, 2, 1))
+
+    @jax.jit
+    @jax.value_and_grad
+    def primal(y):
+        gap = monge_gap_from_samples(x, y, epsilon=1e-4, max_iterations=100)
+        return jnp.where(gap.is_converged, jnp.nan, gap.primal)
+
+    value, slope = primal(y)
+    assert np.isfinite(value) and not np.asarray(slope).any()
+
+
+def test_costs_by_blocks_are_those_of_all_at_once(monkeypatch):
+    x, y = single(normal(7)), single(normal(7, 2, 1))
+    whole = exact_monge_gap(x, y, cost=PNorm(3.0))
+    for block in (1, 2 * 7 * 2):
+        monkeypatch.setattr(importlib.import_module(exact_monge_gap.__module__), "LARGEST_BLOCK", block)
+        found = exact_monge_gap(x, y, cost=PNorm(3.0))
+        assert found.value == whole.value and (found.assignment == whole.assignment).all()
 
 
 def test_samples_that_are_no_pairs_are_refused():

@@ -193,6 +193,42 @@ def test_habits_of_the_authors_code_are_more_steps_and_less_noise():
     np.testing.assert_allclose(levels.variance, np.full(5, 0.5 * 0.5 * SIGMA**2), rtol=EXACT)
 
 
+def test_samplers_take_the_steps_that_their_habits_ask_for():
+    motion = GeometricBrownianMotion(1.5, 0.3)
+    x = np.linspace(0.5, 3, 20)
+    habits = {"repeats": 2, "step_factor": 0.5, "anneal": 0.9, "denoise_steps": 1}
+
+    def score(t, x):
+        # Of positive numbers alone.
+        return -1 - t * jnp.log(x)
+
+    @jax.jit
+    def ends(x, times, key):
+        return [sampler(score, motion, x, times, key=key, **habits) for sampler in (sample_dale_langevin, sample_multiplicative)]
+
+    log, end = ends(x, np.array([1.0, 0.5, 0.0]), jax.random.key(3))
+    by_log, space, crossings = x, x, 0
+    for i, (t, loudness) in enumerate(zip((1.0, 1.0, 0.5, 0.5, 0.5), (1, 0.9, 0.81, 0.729, 0), strict=True)):
+        noise = loudness * np.asarray(jax.random.normal(jax.random.fold_in(jax.random.key(3), i), (20,)))
+        drift, variance = 0.25 * 0.3, 0.25 * 1.5**2
+        by_log = by_log * np.exp(variance * (-1 - t * np.log(by_log)) - (drift - 1.5 * variance) + variance**0.5 * noise)
+        before, here = space, -1 - t * np.log(np.abs(space))
+        space = space * (1 + 2 * variance - drift + variance * here + variance**0.5 * noise)
+        crossings += (before * space < 0).sum()
+    np.testing.assert_allclose(log, by_log, rtol=ROUND_OFF)
+    np.testing.assert_allclose(end.x, space, rtol=ROUND_OFF)
+    assert end.crossings == crossings > 0
+
+
+def test_a_flow_with_a_drift_carries_the_median_along():
+    motion, data, t = GeometricBrownianMotion(0.8, 0.1, end=2.0), LogNormal(jnp.array([0.5]), jnp.array([S0])), 0.6
+    flow = MultiplicativeFlow(LogNormalScore(motion, data), motion)
+    # Along y = M - V/2 + k √(s₀² + V), t against s.
+    spread = S0**2 + 0.64 * t
+    found = flow(jnp.array(1 - t / 2), jnp.array([0.5 + (0.1 - 0.32) * t + 1.3 * spread**0.5]))
+    np.testing.assert_allclose(found, [-2 * (0.1 - 0.32 + 1.3 * 0.64 / (2 * spread**0.5))], rtol=ROUND_OFF)
+
+
 def test_half_precision_stays_and_is_not_used_for_logarithms():
     seen = []
 

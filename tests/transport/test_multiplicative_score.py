@@ -189,6 +189,15 @@ def test_random_probes_are_exact_for_coordinates_by_themselves():
     np.testing.assert_allclose(*both(jnp.array([[0.3, 0.4], [1.0, 2.0]])), rtol=EXACT)
 
 
+def test_each_point_has_a_probe_of_its_own():
+    mixed = jnp.ones((3, 3)) - jnp.eye(3)
+    found = jax.jit(lambda x, key: nonnegative_score_matching(lambda x: mixed @ jnp.log(x), x, key=key))(
+        np.ones((400, 3)), jax.random.key(0)
+    )
+    # A third of (Σ ε)² - 3, which is 6 or -2 and 0 on average.
+    assert abs(found) < 0.25
+
+
 def test_o7_scaling_leaves_the_score_alone_and_divides_the_gradient():
     x, c = jnp.array([0.7]), 37.0
     here, there = LogNormal(jnp.zeros(1), jnp.ones(1)), LogNormal(jnp.full(1, np.log(c)), jnp.ones(1))

@@ -40,6 +40,7 @@ def test_each_level_leads_to_the_next(is_last_noise_free):
     after = levels.after(is_last_noise_free=is_last_noise_free)
     np.testing.assert_allclose(after.m, [10, 1, 0 if is_last_noise_free else 0.1, 0], rtol=1e-5)
     np.testing.assert_array_equal(after.a, 1)
+    np.testing.assert_allclose(after.time, [10, 1, 0.1, 0.1], rtol=1e-5)
     assert len(levels) == 4
 
 

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.transport import SQUARED_EUCLIDEAN, cost_matrix, sinkhorn, sinkhorn_divergence
+from gradatim.transport import (
+    SQUARED_EUCLIDEAN,
+    Euclidean,
+    cost_matrix,
+    sinkhorn,
+    sinkhorn_divergence,
+)
 from gradatim.transport.sinkhorn import solve_symmetric
 
 SINGLE = 2e-5  # single precision against double, of costs of order one
@@ -114,6 +120,45 @@ def test_divergence_of_a_shift_is_its_square_and_of_equals_nothing():
     divergences = jax.jit(jax.vmap(lambda shift: sinkhorn_divergence(x, x + shift[None], epsilon=0.3).value))
     found = divergences(jnp.array([[0.0, 0.0], [2.0, 0.0], [0.0, -1.0]]))
     np.testing.assert_allclose(found, [0.0, 4.0, 1.0], atol=1e-3)
+
+
+@pytest.mark.parametrize(("n", "m"), [(6, 10), (10, 6)])
+def test_samples_of_two_sizes_have_equal_weights_each(n, m):
+    costs = np.square(points(0, n)[:, None] - 2 * points(1, m)[None]).sum(axis=-1)
+    found = sinkhorn(jnp.asarray(costs), 1.0, tolerance=1e-6, max_iterations=10_000)
+    f, g = by_logarithms(costs.astype(np.float64), 1.0)
+    np.testing.assert_allclose(found.value, f.mean() + g.mean(), rtol=1e-5)
+    np.testing.assert_allclose(found.first_potential[:, None] + found.second_potential[None], f[:, None] + g[None], atol=1e-4)
+    np.testing.assert_allclose(found.transport_cost, (np.exp(f[:, None] + g[None] - costs) * costs).mean(), rtol=1e-5)
+
+
+def test_a_divergence_is_made_of_three_problems_of_its_cost():
+    x, y = points(0, 8), 2 * points(1, 5)
+
+    def value(x, y):
+        f, g = by_logarithms(np.sqrt(np.square(x[:, None] - y[None]).sum(axis=-1)).astype(np.float64), 0.5)
+        return f.mean() + g.mean()
+
+    found = sinkhorn_divergence(jnp.asarray(x), jnp.asarray(y), epsilon=0.5, cost=Euclidean(), tolerance=1e-6)
+    np.testing.assert_allclose(found.value, value(x, y) - (value(x, x) + value(y, y)) / 2, atol=SINGLE)
+    assert found.is_converged and found.error <= 1e-6
+
+
+def test_trap_a_divergence_that_is_not_solved_says_so():
+    x = jnp.asarray(points(0))
+    # The whole of one sample goes to the one point of another: only the problem of the sample with itself is left.
+    found = sinkhorn_divergence(x, x[:1], epsilon=0.3, tolerance=1e-9, max_iterations=100)
+    alone = solve_symmetric(cost_matrix(SQUARED_EUCLIDEAN, x, x), jnp.asarray(0.3), 1e-9, 100)
+    assert found.error == alone.error > 1e-9 and not found.is_converged
+
+
+def test_only_the_value_has_a_derivative(costs):
+    def rest(costs, epsilon):
+        found = sinkhorn(costs, epsilon)
+        return found.transport_cost + found.first_potential.sum() + found.second_potential.sum() + found.error
+
+    slopes = jax.jit(jax.grad(rest, argnums=(0, 1)))(jnp.asarray(costs), jnp.asarray(2.0))
+    assert all((np.asarray(slope) == 0).all() for slope in slopes)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), float("inf")])

@@ -51,6 +51,20 @@ def test_a_minimum_is_no_higher_than_its_neighbours():
     assert energies[:-1].min() > energies[-1] - 1e-5
 
 
+def test_steps_are_as_short_as_the_norm_of_the_operator_asks_for():
+    image = jax.device_put(np.random.default_rng(4).normal(size=(2, 3)).astype(np.float32))
+    tenfold = Forward(lambda image: 10 * image, (2, 3))
+    found = tv_reconstruct(tenfold, 10 * image, weight=0.0, n_steps=200, operator_norm=10.0)
+    np.testing.assert_allclose(found.x, image, atol=1e-4)
+
+
+def test_the_last_change_is_relative():
+    image = jax.device_put(np.random.default_rng(5).normal(size=(4, 6)).astype(np.float32))
+    first, second = (tv_reconstruct(WHOLE, image, weight=0.1, n_steps=n) for n in (1, 2))
+    expected = np.linalg.norm(second.x - first.x) / np.linalg.norm(second.x)
+    np.testing.assert_allclose([first.last_change, second.last_change], [1, expected], rtol=1e-5)
+
+
 def test_a_complex_image_turned_by_a_phase_is_the_real_one_turned():
     y = np.tile(np.array([0, 0, 1, 1, 1, 1], np.float32), (4, 1))
     seen = Inpainting(WHOLE.mask, has_complex_images=True)

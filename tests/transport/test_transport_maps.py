@@ -7,15 +7,20 @@ import pytest
 
 from gradatim.transport import (
     SQUARED_EUCLIDEAN,
+    Euclidean,
     MapObjective,
     PNorm,
     ResidualMap,
     SphereMap,
+    SquaredEuclidean,
     StructuredMap,
     conservativity_penalty,
+    cost_matrix,
     entropic_map,
     fit_transport_map,
     gaussian_map,
+    monge_gap_from_samples,
+    sinkhorn,
     unexplained_variance,
 )
 
@@ -61,6 +66,13 @@ def test_o8_the_penalty_is_unbiased_and_nothing_for_a_gradient():
     assert abs(turning - 8) < 0.5 and potential < 1e-9
 
 
+def test_the_penalty_is_a_mean_over_probes():
+    turn = jnp.asarray(TURN)
+    # 4 ‖v‖², with a deviation of 4 over eight thousand probes.
+    found = jax.jit(lambda x, key: conservativity_penalty(lambda z: turn @ z, x, key, n_probes=16))(points(0, 500), jax.random.key(0))
+    assert abs(found - 8) < 0.5
+
+
 def test_a_structured_map_is_optimal_for_its_cost_if_its_field_is_a_gradient():
     """On a line any increasing map is: h = |z|⁴/4 and F(x) = (x - 2x)³ gives T(x) = 2x."""
     found = jax.jit(jax.vmap(StructuredMap(lambda x: -(x**3), PNorm(4.0))))(jnp.array([[2.0], [-1.0]]))
@@ -91,6 +103,17 @@ def test_an_entropic_map_tends_to_the_mean_and_to_the_assignment():
     much, little = np.asarray(images(jnp.array([1e4, 0.02])))
     np.testing.assert_allclose(much, np.broadcast_to(y.mean(axis=0), (64, 2)), atol=0.02)
     assert float(unexplained_variance(jnp.asarray(little), jnp.asarray(y))) < 1
+
+
+def test_an_entropic_map_takes_points_to_the_barycentres_of_its_cost():
+    x, y = points(0, 8), 2 * points(1, 5)
+    costs = np.linalg.norm(x[:, None] - y[None], axis=-1).astype(np.float64)
+    kernel, v = np.exp(-costs / 0.5), np.ones(5)
+    for _ in range(2000):
+        u = 1 / (kernel @ v)
+        v = 8 / 5 / (u @ kernel)
+    found = entropic_map(jnp.asarray(x), jnp.asarray(y), epsilon=0.5, cost=Euclidean(), tolerance=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(found))(x), (u[:, None] * kernel * v[None]) @ y, atol=1e-4)
 
 
 def test_an_entropic_map_says_whether_its_coupling_is_solved():
@@ -139,6 +162,55 @@ def test_the_loss_is_the_sum_of_its_terms(fitted):
     _, _, found = fitted
     terms = found.terms
     np.testing.assert_allclose(found.loss, terms.fit + terms.gap + 0.01 * terms.asymmetry, rtol=1e-5, atol=1e-5)
+
+
+def test_a_loss_is_made_of_the_terms_that_its_fields_name():
+    transport = StructuredMap(lambda z: jnp.asarray(TURN) @ z + jnp.tanh(z), SquaredEuclidean())
+    objective = MapObjective(
+        fit_epsilon=0.5, gap_epsilon=0.9, gap_weight=0.7, asymmetry_weight=0.3, displacement_weight=0.2, cost=PNorm(3.0),
+        fit_cost=Euclidean(), field=lambda transport: transport.field, convention="kl", tolerance=1e-5, max_iterations=5000,
+    )  # fmt: skip
+    x, y = jnp.asarray(points(0, 8)), jnp.asarray(2 * points(1, 6))
+    how = {"tolerance": 1e-5, "max_iterations": 5000}
+
+    @jax.jit
+    def both(x, y, key):
+        images = jax.vmap(transport)(x)
+        between, within = (sinkhorn(cost_matrix(Euclidean(), images, z), 0.5, **how).value for z in (y, images))
+        gap = monge_gap_from_samples(x, images, epsilon=0.9, cost=PNorm(3.0), convention="kl", **how).value
+        displacement = jnp.mean(jnp.sum(jnp.abs(x - images) ** 3, axis=1)) / 3
+        return objective(transport, x, y, key), (between - within / 2, gap, displacement, conservativity_penalty(transport.field, x, key))
+
+    (loss, terms), (fit, gap, displacement, asymmetry) = both(x, y, jax.random.key(0))
+    np.testing.assert_allclose(terms[:4], (fit, gap, displacement, asymmetry), rtol=1e-4)
+    np.testing.assert_allclose(loss, fit + 0.7 * gap + 0.3 * asymmetry + 0.2 * displacement, rtol=1e-4)
+    assert terms.is_converged
+
+
+def test_trap_a_loss_of_which_one_problem_is_not_solved_says_so():
+    x, y = jnp.asarray(points(0, 48)), jnp.asarray(2 * points(1, 48))
+
+    @jax.jit
+    def is_converged(*epsilons):
+        return MapObjective(*epsilons, max_iterations=100)(lambda z: 1 - z[::-1], x, y, jax.random.key(0))[1].is_converged
+
+    assert [bool(is_converged(*pair)) for pair in ((2.0, 2.0), (1e-4, 2.0), (2.0, 1e-4))] == [True, False, False]
+
+
+def test_every_step_draws_both_samples_anew_and_shows_the_optimizer_the_parameters():
+    x = jnp.asarray(points(0))
+    halving = optax.chain(optax.set_to_zero(), optax.add_decayed_weights(-0.5))
+
+    def fit(weight):
+        start = eqx.tree_at(lambda net: net.weight, eqx.nn.Linear(2, 2, use_bias=False, key=jax.random.key(0)), weight)
+        objective = MapObjective(fit_epsilon=0.1, gap_epsilon=0.1)
+        how = {"objective": objective, "optimizer": halving, "n_steps": 8, "batch_size": 1, "key": jax.random.key(1)}
+        return fit_transport_map(ResidualMap(start), x, x, **how)
+
+    np.testing.assert_allclose(fit(jnp.ones((2, 2))).transport.field.weight, np.full((2, 2), 2.0**-8), rtol=1e-6)
+    # The squared distance between one point of each: not the same one.
+    distances = np.asarray(fit(jnp.zeros((2, 2))).terms.fit)
+    assert (distances > 1e-3).sum() > 4 and len(np.unique(distances)) == 8
 
 
 def test_what_cannot_be_is_refused():
