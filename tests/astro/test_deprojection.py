@@ -43,6 +43,12 @@ def test_oracle_scale_at_a_redshift():
     assert np.allclose(found, np.array(distances) / (1 + z) * 1000 * np.pi / 648_000, rtol=1e-12)
 
 
+def test_oracle_scale_of_a_universe_of_matter_alone():
+    z = np.array([0.5, 2.0])
+    distance = 2 * 299_792.458 / 50 * (1 - 1 / np.sqrt(1 + z))
+    assert np.allclose(kpc_per_arcsec(jnp.asarray(z), hubble=50.0, matter=1.0), distance / (1 + z) * 1000 * np.pi / 648_000, rtol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [

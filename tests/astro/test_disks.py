@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import ndtr
 
 from gradatim.astro import (
+    HALPHA_COMPLEX,
     Moments,
     ThinDisk,
+    disk_cube,
     disk_plane,
     fit_gradient_map,
     fit_rotation,
@@ -79,6 +82,36 @@ def seen():
     with jax.enable_x64(True):
         beam = gaussian_beam(N, 0.14, **BEAM)
         return beam, seen_through(disk(), beam, number(0.7), number(0.9))
+
+
+def test_a_slit_is_wide_along_the_axis_along_which_it_is_stepped():
+    seen = gaussian_beam(3, 1.0, fwhm=0.0, oversampling=1, slit=2.0)(jnp.zeros((3, 3)).at[1, 1].set(1.0))
+    assert np.allclose(seen, [[0, 0, 0], [0.25, 0.5, 0.25], [0, 0, 0]])
+
+
+def test_rows_of_a_map_lie_above_each_other_and_the_receding_side_along_the_position_angle():
+    plane = disk_plane(3, 1.0, kpc_per_arcsec=number(2.0), position_angle=number(0.0), inclination=number(1.0))
+    across = 2 / np.cos(1.0)
+    assert np.allclose(plane.radius[1], [2, 0, 2]) and np.allclose(plane.radius[:, 1], [across, 0, across])
+    assert np.allclose(plane.cosine[1], [-1, 0, 1]) and np.allclose(plane.cosine[:, 1], 0, atol=1e-15)
+
+
+def test_oracle_a_cube_holds_the_lines_of_all_its_places():
+    beam, edges = gaussian_beam(2, 0.2, fwhm=0.15, oversampling=2, slit=0.3), np.linspace(6535.0, 6605.0, 8)
+    one = disk()
+    settings = {"lines": HALPHA_COMPLEX, "edges": jnp.asarray(edges), "instrument": 47.0, "calibration": "pp04-n2"}
+
+    @eqx.filter_jit
+    def both(one, beam):
+        plane = disk_plane(4, 0.1, kpc_per_arcsec=number(8.0), position_angle=number(0.7), inclination=number(0.9))
+        return disk_cube(one, plane, beam, **settings), line_surfaces(one, plane, "pp04-n2"), line_of_sight_velocity(one, plane)
+
+    cube, (halpha, nitrogen), velocity = jax.tree.map(np.asarray, both(one, beam))
+    fine = np.zeros((4, 4, 7))
+    for wavelength, light in ((6564.61, halpha), (6585.27, nitrogen), (6549.86, nitrogen / 3.05)):
+        centre = wavelength * (1 + velocity / 299_792.458)[..., None]
+        fine += light[..., None] * np.diff(ndtr((edges - centre) / (centre * np.hypot(45.0, 47.0) / 299_792.458))) / 10
+    assert np.allclose(cube, np.einsum("ya,xb,abc->yxc", beam.rows, beam.columns, fine), rtol=1e-9, atol=1e-12)
 
 
 def test_oracle_rotation_is_odd_about_the_minor_axis(seen):

@@ -82,6 +82,27 @@ def test_oracle_error_of_an_isolated_line_of_known_place_and_width():
     assert abs(found.flux_error[0, 0] / (np.sqrt(2 * np.sqrt(np.pi) * s / 0.5) * noise * 0.5) - 1) < 0.02
 
 
+def test_at_a_redshift_all_is_as_at_rest_but_stretched(truth):
+    z, flux = 1.3, spectra(*truth)
+    wave, stretched = jnp.asarray(WAVE) * (1 + z), flux / (1 + z)
+    one = jnp.ones_like(flux)
+    known = {"velocity": truth[0], "dispersion": truth[1], "resolving_power": 2700}
+    extracted = extract_lines(wave, stretched, one, HALPHA_COMPLEX, redshift=z, **known)
+    fit = fit_lines(wave, stretched, one, HALPHA_COMPLEX, redshift=z, resolving_power=2700)
+    assert np.allclose(extracted.flux, truth[2], rtol=1e-6) and np.allclose(fit.flux, truth[2], rtol=1e-6)
+    assert np.allclose(fit.velocity, truth[0], atol=1e-3) and np.allclose(fit.dispersion, truth[1], atol=1e-3)
+    still = [line_profiles(channel_edges(w), HALPHA_COMPLEX, *truth[:2], redshift=r, instrument=47.0) for w, r in ((WAVE, 0.0), (wave, z))]
+    assert np.allclose(still[1] * (1 + z), still[0], rtol=1e-8, atol=1e-12)
+
+
+def test_a_fit_needs_more_channels_than_it_has_unknowns():
+    # Six: velocity, width, two fluxes and the continuum's two.
+    flux = spectra(jnp.zeros(N), jnp.full(N, 60.0), jnp.tile(jnp.array([[10.0, 3.0]]), (N, 1)))
+    weights = jnp.zeros_like(flux).at[:, jnp.array([5, 18, 20, 22, 33, 35])].set(1.0).at[1:, 42].set(1.0)
+    fit = fit_lines(jnp.asarray(WAVE), flux, weights, HALPHA_COMPLEX, resolving_power=2700)
+    assert fit.is_valid.tolist() == [False, *[True] * (N - 1)]
+
+
 def test_channels_of_no_weight_may_be_anything(truth):
     flux = spectra(*truth)
     weights = jnp.ones_like(flux).at[:, 7].set(0.0)

@@ -30,6 +30,12 @@ def test_oracle_dust_curves(curve, k):
     assert all(expected is None or abs(value - expected) < 1e-6 for value, expected in zip(found, k, strict=True))
 
 
+def test_oracle_extinction_in_the_near_infrared():
+    # J, H and K over V as the article tables them for R_V = 3.1.
+    found = attenuation_curve(1e4 / jnp.array([0.80, 0.63, 0.46]), "ccm89") / 3.1
+    assert np.allclose(found, [0.282, 0.190, 0.114], atol=3e-3)
+
+
 def test_oracle_dust_from_the_balmer_lines():
     ratio, one = jnp.array([3.5, 2.86, 2.0]), jnp.ones(3)
     milky_way, starburst = (balmer_decrement(ratio, one, curve).colour_excess for curve in ("ccm89", "calzetti00"))
@@ -73,6 +79,13 @@ def test_trap_beyond_a_calibration_is_told():
     assert not line_index(jnp.asarray(9.2), "c20-o3n2").is_valid
 
 
+def test_an_abundance_beyond_a_calibration_is_told_from_either_side():
+    # The first is calibrated in a range of the index, the second in one of the abundance.
+    for name, z, is_valid in (("pp04-n2", (7.4, 8.0, 8.8), (False, True, False)), ("b18-n2", (7.7, 8.1, 8.5), (False, True, False))):
+        index = line_index(jnp.asarray(z), name)
+        assert tuple(index.is_valid.tolist()) == is_valid and tuple(metallicity(index.value, name).is_valid.tolist()) == is_valid
+
+
 def test_trap_no_logarithm_of_what_is_not_positive():
     ratio = log_flux_ratio(jnp.array([1.0, -1.0, 1.0]), jnp.array([1.0, 1.0, 0.0]))
     assert ratio.is_valid.tolist() == [True, False, False] and np.isnan(ratio.value[1:]).all()
@@ -104,6 +117,15 @@ def test_a_ring_without_light_is_left_out():
     profile = radial_profile(fluxes, jnp.full((2, 4), 0.01), jnp.array([0.5, 1.5, 2.5, 3.5]), edges=jnp.arange(6.0), calibration="pp04-n2")
     assert profile.is_valid.tolist() == [True, True, True, False, False] and np.isinf(profile.standard_error[3:]).all()
     assert np.isfinite(radial_gradient(profile).slope)
+
+
+def test_oracle_a_ring_has_the_error_of_its_sums_and_the_mean_radius_of_its_light():
+    fluxes, errors = np.array([[4.0, 1.0], [0.9, 0.5]]), np.array([[0.3, 0.1], [0.05, 0.04]])
+    profile = radial_profile(*map(jnp.asarray, (fluxes, errors, [1.0, 2.0])), edges=jnp.array([1.0, 3.0]), calibration="pp04-n2")
+    (halpha, nitrogen), (first, second) = fluxes.sum(1), (errors**2).sum(1)
+    assert np.isclose(profile.metallicity[0], 8.90 + 0.57 * np.log10(nitrogen / halpha))
+    assert np.isclose(profile.standard_error[0], 0.57 / np.log(10) * np.sqrt(first / halpha**2 + second / nitrogen**2))
+    assert np.isclose(profile.radius[0], (4.0 + 2.0) / 5)
 
 
 def rings_of(fluxes, errors):
@@ -144,6 +166,25 @@ def test_posterior_finds_abundance_and_dust():
     # The abundance hardly knows of Hβ.
     loose = infer_metallicity(fluxes, (0.01 * fluxes).at[0].mul(10.0))
     assert abs(loose.metallicity[1] - found.metallicity[1]) < 0.03
+
+
+def test_oracle_posterior_is_the_integral_over_the_flux():
+    fluxes, errors = np.array([1.0, 1.9, 3.3, 0.7]), np.array([0.05, 0.1, 0.1, 0.05])
+    sizes = {"n_metallicities": 6, "n_attenuations": 5, "metallicity_range": (8.3, 8.7), "attenuation_range": (0.0, 1.5)}
+    found = infer_metallicity(jnp.asarray(fluxes), jnp.asarray(errors), n2="pp04-n2", o3n2="pp04-o3n2", curve="ccm89", **sizes)
+    z, dust = np.linspace(8.3, 8.7, 6), np.linspace(0, 1.5, 5)
+    n2, o3n2 = (z - 8.90) / 0.57, (8.73 - z) / 0.32
+    ratios = np.stack([0 * z, o3n2 + n2, 0 * z + np.log10(2.86), n2 + np.log10(2.86)], 1)
+    k = np.asarray(attenuation_curve(jnp.asarray([4862.68, 5008.24, 6564.61, 6585.27]), "ccm89"))
+    # Scatter in dex of each ratio: that of [O III] is of both calibrations.
+    scatter = np.log(10) * np.array([0, np.hypot(0.18 / 0.57, 0.14 / 0.32), 0, 0.18 / 0.57])
+    f = np.exp(np.linspace(-2, 3, 4001))[:, None]
+    exact = np.empty((6, 5))
+    for i, j in np.ndindex(6, 5):
+        m = f * 10 ** (ratios[i] - 0.4 * k * dust[j] / 3.1)
+        v = errors**2 + (m * scatter) ** 2
+        exact[i, j] = np.exp(-0.5 * (np.log(v) + (fluxes - m) ** 2 / v).sum(1)).sum()
+    assert np.allclose(found.density, exact / exact.sum(), atol=2e-3 * (exact / exact.sum()).max())
 
 
 def test_a_line_that_is_left_out_may_be_anything():

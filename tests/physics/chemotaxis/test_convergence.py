@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.physics.chemotaxis import Box, IndirectChemotaxis, convergence_study, layer_times, limit_errors, simplify
+from gradatim.physics.chemotaxis import Box, IndirectChemotaxis, Solution, convergence_study, layer_times, limit_errors, simplify
 
 pytestmark = pytest.mark.usefixtures("double")
 GRID = Box((24,))
@@ -68,6 +68,27 @@ def test_a_grid_that_steps_over_the_layer_sees_another_order():
     coarse, at_start = map(np.asarray, run(np.array([8e-3, 4e-3]), np.linspace(0.0, 0.5, 51)))
     assert np.log2(coarse[0] / coarse[1]) > 0.85
     assert at_start[0] == at_start[1] > 1
+
+
+def test_errors_are_norms_over_space_and_time():
+    grid, times = Box((6,), (2.0,)), jnp.array([0.0, 0.5, 2.0])
+    fields = np.random.default_rng(0).normal(size=(2, 3, 3, 6))
+    rest = jnp.zeros(3), jnp.zeros(3), jnp.zeros(3, int), jnp.array(False)
+    full, limit = (Solution(times, *map(jnp.asarray, one), *rest) for one in fields)
+    found = jax.jit(functools.partial(limit_errors, grid))(full, limit)
+    cells, attractant, signal = ((part**2).sum(-1) * 2 / 6 for part in fields[0] - fields[1])
+    slopes = (np.diff(fields[0, 1] - fields[1, 1], axis=-1) ** 2).sum(-1) / (2 / 6)
+    exact = [np.sqrt(np.trapezoid(square, times)) for square in (attractant, signal, slopes)]
+    assert np.allclose([found.cells, found.cells_at_end], np.sqrt([cells.max(), cells[-1]]))
+    assert np.allclose([found.attractant, found.signal, found.attractant_gradient], exact)
+
+
+def test_a_study_is_of_the_model_that_it_is_given():
+    # Cells that follow nothing cannot tell the limit from what tends to it.
+    model = IndirectChemotaxis(Box((6,)), 0.01, 0.2, 0.0)
+    study = functools.partial(convergence_study, model, limit="pes", t_end=0.1, n_layer=3, n_after=3)
+    found = jax.jit(study)(jnp.linspace(1.0, 2.0, 6), eps=jnp.array([0.02]), tau=jnp.array([0.2]))
+    assert found.cells[0] < 1e-12 < 1e-4 < found.signal[0]
 
 
 def test_layer_times_resolve_the_layer():

@@ -83,9 +83,10 @@ def test_entropy_of_the_limits_falls_too(kind, exponent, chi):
 
 
 @ON_GRIDS
-def test_dissipation_is_the_rate_at_which_entropy_falls(grid):
+@pytest.mark.parametrize("chi", [1.0, 2.5])
+def test_dissipation_is_the_rate_at_which_entropy_falls(grid, chi):
     def rate(dt):
-        _, (before, _, dissipation), (entropy, *_) = full(grid)(0.05, 0.2, 1.0, dt, 1, ill_prepared(GRIDS[grid]))
+        _, (before, _, dissipation), (entropy, *_) = full(grid)(0.05, 0.2, chi, dt, 1, ill_prepared(GRIDS[grid]))
         return float(before - entropy[0]) / dt, float(dissipation)
 
     coarse, fine = (rate(dt)[0] for dt in (2e-7, 1e-7))
@@ -272,6 +273,27 @@ def test_derivatives_agree_with_differences():
     _, found = both(point)
     differences = [(both(point + h)[0] - both(point - h)[0]) / 2e-5 for h in 1e-5 * np.eye(3)]
     assert np.allclose(found, differences, rtol=1e-6) and np.abs(found).min() > 1e-3
+
+
+def test_snapshots_carry_their_times():
+    grid = Box((8,))
+    model, times = IndirectChemotaxis(grid, 0.1, 0.2), np.linspace(0.0, 0.4, 5)
+
+    @jax.jit
+    def both(cells, times):
+        first = model.init(cells)
+        return model.evolve(first, dt=0.1, n_steps=4, every=2), model.solve(first, times, every=2)
+
+    for found in both(5 + 4 * np.cos(np.pi * grid.centres[0]), times):
+        assert np.allclose(found.times, times[::2]) and found.cells.shape == (3, 8)
+    even, graded = both(5 + 4 * np.cos(np.pi * grid.centres[0]), times)
+    assert all(np.allclose(a, b, atol=1e-12) for a, b in zip(even.states, graded.states, strict=True))
+
+
+@pytest.mark.parametrize(("limit", "tau"), [("pes", 0.2), ("ids", 0.0)])
+def test_limits_keep_the_sensitivity(limit, tau):
+    simple = simplify(IndirectChemotaxis(Box((8,)), 0.1, 0.2, 3.0), limit)
+    assert (simple.limit, float(simple.eps), float(simple.chi)) == (limit, 0.0, 3.0) and np.isclose(simple.tau, tau)
 
 
 def test_vmap_over_parameters_is_a_loop():

@@ -53,6 +53,12 @@ def test_growth_rate_changes_with_eps_as_perturbation_theory_says():
     assert (there - here) / 1e-6 == pytest.approx(float(slope), rel=1e-4)
 
 
+def test_sensitivity_lowers_the_threshold_and_multiplies_the_gain():
+    assert float(instability_threshold(MU, 0.2, chi=2.5)) == pytest.approx(float(instability_threshold(MU, 0.2)) / 2.5)
+    for law in (limit_growth_rate, growth_rate_slope):
+        assert float(law(16.0, MU, tau=0.2, chi=2.5)) == pytest.approx(float(law(40.0, MU, tau=0.2)))
+
+
 def test_spreading_slows_growth_in_first_order():
     change = (limit_growth_rate(40.0, MU, tau=1e-6) - limit_growth_rate(40.0, MU, tau=0.0)) / 1e-6
     assert change == pytest.approx(-40 * MU**2 / (1 + MU), rel=1e-4)

@@ -84,11 +84,21 @@ def test_lone_pair_attracts_along_its_line_with_the_smeared_coulomb_force(smeari
     force = np.asarray(forces(ions, place(ions, (8.3, 6.0), (10.9, 6.0))))
     on_positive, on_negative = force[:, 0], force[:, ions.n_pairs]
     assert on_positive[0] > 0 and np.allclose(on_positive, -on_negative, rtol=1e-10, atol=1e-12) and abs(on_positive[1]) < 1e-12
-    # Fourier sum of the field between Gaussian clouds in the periodic box; ℓ = 1.
+    assert abs(on_positive[0] / between_clouds(2.6, smearing) - 1) < error
+
+
+def between_clouds(distance, smearing):
+    """Fourier sum of the field between Gaussian clouds in the periodic box; ℓ = 1."""
     kx, ky = np.meshgrid(2 * np.pi / 16 * np.arange(-40, 41), 2 * np.pi / 12 * np.arange(-40, 41), indexing="ij")
     square = np.where(kx**2 + ky**2 > 0, kx**2 + ky**2, np.inf)
-    exact = (kx / square * np.exp(-(smearing**2) * square) * np.sin(kx * 2.6)).sum() / (16 * 12)
-    assert abs(on_positive[0] / exact - 1) < error
+    return (kx / square * np.exp(-(smearing**2) * square) * np.sin(kx * distance)).sum() / (16 * 12)
+
+
+def test_mean_force_over_places_in_a_cell_is_that_of_the_clouds(ions):
+    # What is off depends on where in its cell a pair lies: of the window of sharing nothing is left in the mean.
+    places = [(x, y) for x in (8.1, 8.35, 8.6, 8.85) for y in (6.0, 6.25, 6.5, 6.75)]
+    found = [float(forces(ions, place(ions, (x, y), (x + 2.6, y)))[0][0]) for x, y in places]
+    assert np.isclose(np.mean(found), between_clouds(2.6, 1.0), rtol=4e-3)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
@@ -149,6 +159,36 @@ def test_free_ions_diffuse_and_drift_as_they_should(ions):
     signed = moved * np.asarray(free.signs)
     assert abs(signed[:, 0].mean() - drift) < 5 * error and abs(signed[:, 1].mean()) < 5 * error
     assert abs(moved[:, 1].var() / 0.04 - 1) < 5 * np.sqrt(2 / n)
+
+
+def test_coulomb_force_goes_as_the_square_of_the_debye_wavenumber(ions):
+    where = place(ions, (8.3, 6.0), (10.9, 6.0))
+    weak, strong = (np.asarray(forces(made(electrolyte(kappa=kappa)), where))[0, 0] for kappa in (1.0, 2.0))
+    assert np.isclose(strong, 4 * weak, rtol=1e-10)
+
+
+def test_mobility_multiplies_drift_and_noise_along_the_axis_of_the_field(ions):
+    def driven(diffusivity, field):
+        parts = {"diffusivity": diffusivity, "mean_density": 0.5, "smearing": 1.0, "dim": 2, "axis": 1}
+        return made(DrivenElectrolyte(1e-6, field, **parts))
+
+    state = initial(ions, jax.random.key(1))
+    state = state._replace(positions=tuple(5 + 0.1 * x for x in state.positions))  # away from the edges
+    step = eqx.filter_jit(lambda ions, state: ions(state).positions)
+    start = np.stack(state.positions)
+    still, slow, pushed = (np.stack(step(driven(*pair), state)) - start for pair in ((4.0, 0.0), (1.0, 0.0), (4.0, 3e5)))
+    assert np.allclose(still, 2 * slow, atol=1e-9)
+    assert np.allclose((pushed - still)[1], 4 * 0.02 * 0.3 * np.asarray(ions.signs), atol=1e-9)
+    assert np.allclose(pushed[0], still[0], atol=1e-9)
+
+
+def test_structure_factor_of_a_state_is_that_of_its_sums_over_ions(ions):
+    state, k = initial(ions, jax.random.key(5)), 2 * np.pi * np.array([[1 / 16, 0.0], [2 / 16, -1 / 12]])
+    waves = np.exp(-1j * k @ np.stack(state.positions))
+    density, charge = waves.sum(1), waves[:, :N_PAIRS].sum(1) - waves[:, N_PAIRS:].sum(1)
+    found = eqx.filter_jit(lambda ions, state, k: ions.structure_factor(state, k))(ions, state, k)
+    exact = np.abs(density) ** 2, np.abs(charge) ** 2, (density * charge.conj()).imag
+    assert all(np.allclose(part, value / (2 * N_PAIRS)) for part, value in zip(found, exact, strict=True))
 
 
 def test_numbers_and_the_box_are_kept_over_long_runs(ions):

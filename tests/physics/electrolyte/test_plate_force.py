@@ -137,6 +137,30 @@ def test_transient_is_that_of_the_whole_theory_far_beyond_the_debye_length():
     assert left > 0 and abs(float(left) / adiabatic - 1) < 2e-3
 
 
+def test_flat_mode_of_two_dimensions_leaves_a_power_of_one_half():
+    time, field = 1e3, 1.3
+    left = float(jax.jit(lambda t: fluctuation_force_at(t, field, 1.0, dim=2))(time)) - force(field, 2, "wall", "closed")
+    # ∫dk/2π E⁴/s² exp(-2s²k²t)/2, and what the unbounded fluid has beside it, its integral over the length of a wavevector done.
+    flat = field**4 / (1 + field**2) / (4 * np.pi) * np.sqrt(np.pi / (2 * (1 + field**2) * time))
+    angles = integrate.quad(lambda angle: np.cos(angle) ** 6 / (1 + (field * np.cos(angle)) ** 2) ** 2, 0, 2 * np.pi)[0]
+    assert np.isclose(left, flat - field**4 * angles / (16 * np.pi**2 * time), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_forces_carry_their_units(dim):
+    energy, height, diffusivity = 2.5, 1.7, 0.6
+
+    @jax.jit
+    def both(kt):
+        closed, modes = (fluctuation_force(1.3, height, dim=dim, thermal_energy=kt, method=way) for way in ("closed", "modes"))
+        near = screened_fluctuation_force(1.3, height, dim=dim, thermal_energy=kt)
+        return closed, modes, near, fluctuation_force_at(0.2, 1.3, height, dim=dim, diffusivity=diffusivity, thermal_energy=kt)
+
+    unit = jax.jit(lambda time: fluctuation_force_at(time, 1.3, 1.0, dim=dim))(0.2 * diffusivity / height**2)
+    hot = both(energy)
+    assert np.allclose(hot, energy * np.array(both(1.0)), rtol=1e-10) and np.isclose(hot[-1], energy * unit / height**dim, rtol=1e-10)
+
+
 def test_no_field_no_transient(relaxation):
     assert (np.asarray(relaxation(jnp.array([0.1, 1.0]), 0.0)) == 0).all()
 

@@ -237,6 +237,17 @@ def test_too_long_a_step_shows_in_the_courant_number(getkey):
     assert not float(long.courant) <= LARGEST_COURANT and float(short.courant) < LARGEST_COURANT
 
 
+def test_courant_number_is_that_of_the_steepest_slope_yet():
+    # ρ = a cos qy has slopes a/q; the shortest wave that is kept is the seventh along x, of which the box is 20 wide.
+    mu_ks, mu_polar, dt, q = 0.9, -0.4, 0.05, 2 * np.pi / 16
+    density = jnp.broadcast_to(0.3 * jnp.cos(q * 16 / 18 * (jnp.arange(18) + 0.5)), (24, 18))
+    step = stepper(PolarChemotaxis(PLANE, diffusivity=30.0, mu_ks=mu_ks, mu_polar=mu_polar, noise=0.0), dt)
+    first = initial(step, jax.random.key(0), density)
+    exact = (mu_ks / 2 - mu_polar) * 0.3 / q * 2 * np.pi * 7 / 20 * dt
+    assert np.isclose(first.courant, exact, rtol=1e-12)
+    assert end(step, first, 3).courant == first.courant
+
+
 def test_slopes_of_the_linear_stationary_state_grow_with_the_box():
     """Why not to start from it: with S = T/D they are of the order of √L along a line, and the steps must be as much shorter."""
 

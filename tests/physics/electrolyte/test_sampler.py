@@ -90,6 +90,12 @@ def test_numbers_are_conserved_over_long_runs(getkey):
     assert np.abs(back - spectra).max() < 1e-12 * np.abs(spectra).max()
 
 
+def test_a_real_field_knows_no_drift_at_the_nyquist_mode_of_the_axis_of_the_field():
+    turned = sampler(DrivenElectrolyte(1.0, 2.0, dim=2, axis=1), 0.3)
+    swing = np.asarray(turned.propagator)[0, 1].imag
+    assert not swing[:, 0].any() and not swing[:, 5].any() and (swing[:, 1:5] != 0).all()
+
+
 def test_any_mixture_can_be_sampled(keys):
     salt = MultispeciesElectrolyte(jnp.array([2.0, -1.0]), jnp.array([1.0, 2.0]), jnp.array([0.5, 2.0]), field=1.0, dim=2)
     found = np.asarray(structure_factors(sampler(salt, 300.0), keys))

@@ -7,6 +7,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
+from scipy import constants
 
 from gradatim.numerics import PeriodicGrid
 from gradatim.physics.electrolyte import (
@@ -161,6 +162,26 @@ def test_two_equal_species_are_the_symmetric_electrolyte(modes):
     assert np.abs(turn @ species @ turn / 4.0 - matrix(closed(2.0, modes))).max() < 1e-12
 
 
+def test_smeared_charges_screen_by_their_overlap(modes):
+    # κ² exp(-a²k²) in place of κ², but not in the drift κE; two equal species are no others.
+    kappa, field, width = 1.3, 2.0, 0.7
+
+    @jax.jit
+    def both(k):
+        z, n = jnp.array([1.0, -1.0]), jnp.array([2.0, 2.0])
+        salt = MultispeciesElectrolyte(z, n, n, debye_wavenumber=kappa, field=field, smearing=width, axis=1)
+        return DrivenElectrolyte(kappa, field, smearing=width, axis=1).structure_factor(k), salt.structure_factor(k)
+
+    symmetric, species = both(modes)
+    square, g = (modes**2).sum(-1), kappa * field * modes[:, 1]
+    screening = kappa**2 * np.exp(-(width**2) * square)
+    rates = (2 * square + screening) * (square * (square + screening) + g**2)
+    density, charge = 1 - g**2 * screening / rates, square / (square + screening) * (1 + g**2 * screening / rates)
+    assert np.allclose(symmetric.density, density, atol=1e-12) and np.allclose(symmetric.charge, charge, atol=1e-12)
+    turn = np.array([[1.0, 1.0], [1.0, -1.0]])
+    assert np.abs(turn @ np.asarray(species) @ turn / 4.0 - matrix(symmetric)).max() < 1e-12
+
+
 def test_unequal_ions_are_screened_too_and_at_rest_know_nothing_of_their_mobilities():
     z, n = jnp.array([2.0, -1.0, -1.0]), jnp.array([1.0, 0.5, 1.5])
     along = np.geomspace(0.003, 0.03, 2)[:, None] * np.array([[1.0, 1.0]])
@@ -214,6 +235,11 @@ def test_conductivity_is_the_integral_over_the_cross_correlation(field):
     cross = np.asarray(_cross(field, vectors))
     integral = (weight_k[:, None] * weight_mu * 2 * np.pi * k[:, None] ** 2 * mu / k[:, None] * cross).sum() / (2 * np.pi) ** 3
     assert np.isclose(4 * np.pi * integral / field, conductivity_correction(field, bjerrum_length=1.0), rtol=1e-6)
+
+
+def test_conductivity_is_held_back_in_proportion_to_the_coupling():
+    one = conductivity_correction(1.7, bjerrum_length=1.0)
+    assert np.isclose(conductivity_correction(1.7, debye_wavenumber=2.0, bjerrum_length=0.3), 0.6 * one, rtol=1e-12)
 
 
 # Real space.
@@ -303,6 +329,24 @@ def test_far_correlation_is_the_stretched_potentials_second_derivative():
     assert np.isclose(found, np.asarray(hessian)[0, 0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("correlation", [density_correlation, charge_correlation, far_density_correlation, far_charge_correlation])
+def test_correlations_in_space_turn_with_the_field(correlation):
+    r = jnp.array([[2.0, 1.0, -0.5]])
+    turned = jax.jit(correlation)(DrivenElectrolyte(1.3, 1.7, axis=2), r)
+    assert np.allclose(turned, jax.jit(correlation)(DrivenElectrolyte(1.3, 1.7), r[:, jnp.array([2, 1, 0])]), rtol=1e-10)
+
+
+def test_correlations_on_a_grid_are_sums_over_its_modes():
+    n, side, kappa, field = 10, 4.0, 1.3, 1.5
+    found = jax.jit(lambda: correlations_on_grid(DrivenElectrolyte(kappa, field, dim=1), PeriodicGrid((n,), side)))()
+    k = 2 * np.pi * np.fft.fftfreq(n, side / n)[1:]
+    square, drift = k**2, (kappa * field * k) ** 2
+    share = drift * kappa**2 / ((2 * square + kappa**2) * (square * (square + kappa**2) + drift))
+    x = side / n * np.arange(n)
+    for part, mode in zip(found, (-share, square / (square + kappa**2) * (1 + share) - 1), strict=True):
+        assert np.allclose(part, (mode * np.cos(k * x[:, None])).sum(-1) / side, atol=1e-12)
+
+
 def test_no_field_no_correlations():
     density, _ = eqx.filter_jit(correlations_on_grid)(DrivenElectrolyte(dim=2), PeriodicGrid((16, 16), 16.0))
     # The mode k = 0 alone is missing: a constant.
@@ -336,6 +380,14 @@ def test_vmap_over_fields_is_a_loop(modes):
     batch = jax.jit(jax.vmap(closed, (0, None)))(fields, modes)
     for i, field in enumerate(fields):
         assert all(np.allclose(np.asarray(a)[i], b, rtol=ROUND_OFF) for a, b in zip(batch, closed(field, modes), strict=True))
+
+
+def test_lengths_and_field_of_a_divalent_salt():
+    salt = salt_units(concentration=2.0, field=3e6, temperature=310.0, relative_permittivity=74.0, valence=2)
+    charge, energy, permittivity = 2 * constants.e, constants.k * 310.0, 74.0 * constants.epsilon_0
+    kappa = np.sqrt(2 * 2.0 * constants.N_A * charge**2 / (permittivity * energy))
+    bjerrum = charge**2 / (4 * np.pi * permittivity * energy)
+    assert np.allclose(salt, [bjerrum, 1 / kappa, charge * 3e6 / (energy * kappa), bjerrum * kappa], rtol=1e-8, atol=0)
 
 
 def test_salt_in_water():

@@ -16,6 +16,7 @@ from gradatim.physics.phase_field import (
     interface_width,
     slab_velocity,
     soret_steady_state,
+    spinodal_growth_rate,
 )
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -28,6 +29,24 @@ def test_numbers_of_the_reference_case():
     assert np.allclose(interface_energy(free_energy, 1.0), 0.17067, rtol=1e-4)
     assert np.allclose(gibbs_thomson(10.0, free_energy, 1.0), 0.01667, rtol=1e-3)
     assert np.allclose(critical_gradient(9.0, 14.0, 37.0, free_energy, HeatOfTransport(-0.2), 1.0), 1.1e-3, rtol=0.05)
+
+
+def test_a_sphere_curves_twice():
+    assert np.isclose(gibbs_thomson(10.0, SLOPED, 0.9, dimension=3), 2 * gibbs_thomson(10.0, SLOPED, 0.9))
+
+
+def test_critical_gradient_counts_the_solvus_and_the_heat_at_their_temperatures():
+    free_energy = QuarticTwoPhase(1.4, 0.2, 0.9, 0.3, -0.5, 1.2)
+    found = critical_gradient(9.0, 14.0, 37.0, free_energy, HeatOfTransport(-0.9, 0.6), 0.8, temperature=1.5)
+    drive = 2 * 1.4 * 0.7**2 * 0.3 / 1.2 - 0.9 / 1.5
+    tension = np.sqrt(0.8 * 1.4) * 0.7**2 / 3
+    assert drive < 0 and np.isclose(found, tension * (1 / 9 - 1 / 14) / (-drive * 37), rtol=1e-12)
+
+
+def test_waves_grow_at_the_curvature_of_their_temperature():
+    k, hot = jnp.array([0.1, 0.3]), QuarticTwoPhase(1.3, 0.1 + 0.4 * 0.25, 0.9)
+    found = spinodal_growth_rate(k, 0.45, QuarticTwoPhase(1.3, 0.1, 0.9, matrix_slope=0.4, reference_temperature=2.0), 0.7, temperature=2.5)
+    assert np.allclose(found, spinodal_growth_rate(k, 0.45, hot, 0.7), rtol=1e-12)
 
 
 def test_interface_energy_is_that_of_its_profile():

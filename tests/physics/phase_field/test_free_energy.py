@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.physics.phase_field import GAS_CONSTANT, CustomFreeEnergy, IdealSolution, QuarticTwoPhase
+from gradatim.physics.phase_field import GAS_CONSTANT, CustomFreeEnergy, HeatOfTransport, IdealSolution, PhaseMobility, QuarticTwoPhase
 
 pytestmark = pytest.mark.usefixtures("double")
 ROUND_OFF = 1e-12  # two ways to the same polynomial or logarithm
@@ -45,6 +45,18 @@ def test_solvus_slope_is_minus_thermal_slope_over_curvature():
     a, b = free_energy.stable_compositions(T)
     for c, slope in ((a, 0.3 / 1.1), (b, -0.2 / 1.1)):
         assert np.allclose(-free_energy.thermal_slope(c, T) / free_energy.curvature(c, T), slope, rtol=ROUND_OFF)
+
+
+@pytest.mark.parametrize("coefficient", [HeatOfTransport, PhaseMobility])
+def test_coefficients_beyond_the_phases_are_those_of_the_phases(coefficient):
+    found = coefficient(0.2, 0.6)(jnp.array([-0.4, 0.1, 0.3, 0.9, 1.5]), jnp.array(1.0), QuarticTwoPhase())
+    assert np.allclose(found, [0.2, 0.2, 0.3, 0.6, 0.6])
+
+
+def test_a_density_of_ones_own_has_its_own_limits():
+    free_energy = CustomFreeEnergy(lambda c, T: T * c**2, 0.1, 0.9, (-0.5, 1.5))
+    assert free_energy.domain() == (-0.5, 1.5) and CustomFreeEnergy(lambda c, T: T * c, 0.1, 0.9).domain() == (-np.inf, np.inf)
+    assert np.allclose(free_energy.stable_compositions(jnp.ones(2)), [[0.1, 0.1], [0.9, 0.9]])
 
 
 @jax.jit

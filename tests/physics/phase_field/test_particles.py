@@ -75,6 +75,29 @@ def test_particles_are_joined_across_the_periodic_edge():
     assert np.allclose((found.centroids[order, 1] - [0.5, 24] + 24) % 48 - 24, 0, atol=0.05)
 
 
+def test_lengths_are_counted_in_cells_and_specks_are_left_out():
+    phase = np.zeros((12, 8))
+    phase[1:4, 2:4] = phase[7:9, 5:8] = phase[10, 0:3] = 1
+    cells, lengths = label_particles(phase), label_particles(phase, dx=0.5)
+    assert np.allclose(cells.areas, [6, 6 + 3]) or np.allclose(cells.areas, [6, 6])
+    assert np.allclose(lengths.areas, cells.areas / 4) and np.allclose(lengths.centroids, cells.centroids / 2)
+    assert cells.labels.max() == 2 and label_particles(phase, at_least=3).labels.max() == 3
+
+
+def test_what_spreads_across_the_periodic_edge_goes_to_the_particle_on_its_other_side():
+    phase = np.zeros((9, 8))
+    phase[2:6, [0, 4]], phase[2:6, 7] = 1, 0.4
+    tail = float(indicator(jnp.asarray(0.4)))
+    assert np.allclose(label_particles(phase).areas, [4 + 4 * tail, 4])
+
+
+def test_a_particle_that_meets_the_edge_more_than_once_is_one():
+    phase = np.zeros((9, 8))
+    phase[1:8, -1] = phase[1:3, :2] = phase[5:7, :2] = 1
+    found = label_particles(phase)
+    assert np.allclose(found.areas, [7 + 4 + 4]) and found.labels.max() == 1
+
+
 def test_no_particles():
     assert label_particles(np.zeros((8, 8))).areas.size == 0
 
@@ -97,6 +120,13 @@ def test_heat_of_transport_comes_back_from_its_profile():
     back = jax.jit(lambda T, mean: heat_of_transport_from_profile(soret_steady_state(T, -100e3, mean), T))
     for mean in (1e-6, 0.3):
         assert np.isclose(back(T, mean), -100e3, rtol=1e-9)
+
+
+def test_a_unit_of_energy_holds_its_share_of_the_gas_constant():
+    scales = Scales(length=2e-9, diffusivity=1e-16, model_diffusivity=1.28, temperature=1100.0, thermal_energy=0.3)
+    assert np.isclose(scales.heat_of_transport(8.31446261815324 * 1100.0), 0.3, rtol=1e-12)
+    # A temperature that rises by T₀ over a unit of length.
+    assert np.isclose(scales.gradient(1.0) * 2e-9, 1100.0)
 
 
 def test_scales_are_one_diffusivity():

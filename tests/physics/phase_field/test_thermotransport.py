@@ -14,6 +14,7 @@ from gradatim.physics.phase_field import (
     PhaseMobility,
     QuarticTwoPhase,
     Thermotransport,
+    disc_velocity,
     gibbs_thomson,
     indicator,
     interface_positions,
@@ -163,6 +164,19 @@ def test_rhs_is_minus_the_gradient_of_the_energy_under_the_laplacian():
     assert np.allclose(potential, slope, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_energy_is_an_integral_over_cells_of_any_size(shape):
+    dx = 0.5
+
+    @jax.jit
+    def both(c):
+        run = model(shape, dx=dx)
+        return run.chemical_potential(c), jax.grad(run.energy)(c) / dx ** len(shape)
+
+    potential, slope = both(noise(shape))
+    assert np.allclose(potential, slope, atol=1e-11)
+
+
 @jax.jit
 def at_rest(T, heat, mean):
     return soret_steady_state(T, heat, mean)
@@ -239,6 +253,20 @@ def test_temperature_along_y_is_the_same_law():
     assert np.allclose(rhs(model((n, n), T), c), rhs(model((n, n)), c), atol=1e-14)
 
 
+def test_closed_fluxes_are_those_of_each_phase_on_its_solvus():
+    heat, mobility, middle, gradient = HeatOfTransport(-0.5, 0.2), PhaseMobility(1.3, 0.7), 1.2, 1e-3
+    free_energy = QuarticTwoPhase(1.1, 0.1, 0.8, 0.3, -0.2, middle)
+    T = middle + gradient * jnp.array([-0.5, 0.5])
+    run = arrays(Thermotransport((2,), free_energy, T, heat_of_transport=heat, mobility=mobility, kappa=0.0))
+    matrix, precipitate = (float(flux(run, c)[0][0]) for c in free_energy.stable_compositions(T))
+    settings = {"mobility": mobility, "temperature": middle}
+    gap = 0.8 - 0.1
+    assert np.isclose(matrix_flux(free_energy, heat, gradient, **settings), matrix, rtol=1e-4)
+    assert np.isclose(slab_velocity(free_energy, heat, gradient, **settings), (precipitate - matrix) / gap, rtol=1e-4)
+    sphere = disc_velocity(free_energy, heat, gradient, dimension=3, far_field="zero_flux", **settings)
+    assert np.isclose(sphere, (precipitate + 2 * matrix) / gap, rtol=1e-4)
+
+
 def test_flat_interface_is_at_rest():
     n = 160
     free_energy = QuarticTwoPhase()
@@ -298,6 +326,25 @@ def test_order_in_time(order, slope):
     errors = [np.abs(end - fine).max() for end in ends]
     orders = np.log2(errors[0] / errors[1]), np.log2(errors[1] / errors[2])
     assert abs(orders[1] - slope) < 0.25, orders
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_small_wave_on_a_phase_decays_as_backward_euler_has_it(axis):
+    # By default what is taken implicitly is all of M f_cc λ + 2κ M λ², λ the grid's.
+    shape, dx, dt, mobility, kappa = (8, 6), 0.5, 3.0, 0.7, 0.9
+    n, turns = shape[axis], 0.5 if axis == 0 else 1.0
+    wave = np.cos(2 * np.pi * turns * (np.arange(n) + 0.5) / n).reshape(-1, *(1 for _ in range(1 - axis)))
+    run = arrays(Thermotransport(shape, QuarticTwoPhase(), 1.0, mobility=PhaseMobility(mobility), kappa=kappa, dx=dx))
+    start = 0.1 + 1e-7 * np.broadcast_to(wave, shape)
+    after = (np.asarray(step(run, jnp.asarray(start), dt)) - 0.1) / 1e-7
+    square = (2 / dx * np.sin(np.pi * turns / n)) ** 2
+    assert np.allclose(after, wave / (1 + dt * mobility * square * (1.28 + 2 * kappa * square)), atol=1e-5)
+
+
+def test_a_single_step_has_the_order_that_it_is_asked_for():
+    run, c = model((12,)), noise((12,))
+    single, prepared, first = jax.jit(lambda c: (run.step(c, 0.2, order=2), run.stepper(0.2, order=2)(c), run.step(c, 0.2)))(c)
+    assert np.allclose(single, prepared, atol=1e-14) and np.abs(single - first).max() > 1e-4
 
 
 def test_order_in_space():

@@ -4,7 +4,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.physics.plasma import ForcedGas, RunawayCap, Species, SumForce, TemperatureGradientForce, VelocityGradientForce, moments
+from gradatim.physics.plasma import (
+    ForcedGas,
+    RunawayCap,
+    Species,
+    SumForce,
+    TemperatureGradientForce,
+    VelocityGradientForce,
+    lorentz_factor,
+    moments,
+)
 
 ALONG = (1.0, 0.0, 0.0)
 THETA = 1e-4
@@ -110,6 +119,21 @@ def test_coupled_gas_holds_its_drift_and_has_the_flux_of_a_plasma():
     eta = np.sqrt(2 * theta) * 0.3 * steps / 60.0
     assert abs(float(mean[0][0])) < 2e-3
     assert np.isclose(float(now.heat_flux) / (theta * np.sqrt(2 * theta)) / eta, 0.621, rtol=0.05)
+
+
+def test_heavy_ions_turn_and_drive_the_field_by_their_charge(double):
+    charge, mass, field, dt = 2.0, 4.0, 0.8, 0.05
+    ions = Species(0.1, 20, charge=charge, mass=mass)
+    gas = ForcedGas(ions, dt=dt, magnetic=(0.0, 0.0, field), is_coupled=True)
+    state = begin(gas, jax.random.key(0))
+    state = state._replace(momentum=state.momentum._replace(x=state.momentum.x + 0.3))
+    end = eqx.filter_jit(gas)(state)
+    before, after = (np.asarray(u.x) + 1j * np.asarray(u.y) for u in (state.momentum, end.momentum))
+    gamma = np.asarray(lorentz_factor(end.momentum))
+    # Ions turn about B against the fingers of the right hand.
+    assert np.allclose(after / before, np.exp(-2j * np.arctan(charge * field * dt / (2 * mass * gamma))), rtol=1e-10)
+    drift = [float((part / gamma).mean()) for part in end.momentum]
+    assert np.allclose([float(part) for part in end.electric], [-dt * charge * part for part in drift], atol=1e-14)
 
 
 def test_a_cap_must_stop_the_tail_and_leave_the_carriers():

@@ -409,6 +409,15 @@ def test_bad_species_are_refused(options, message):
         Species(**({"theta": 0.1, "per_cell": 4} | options))
 
 
+def test_scales_of_a_magnetised_plasma_hang_together():
+    theta, beta = 0.03, 7.0
+    scales = PlasmaScales(theta, beta)
+    # β = 2 n T / B² in these units; v_th = Ω ρ = √2 λ_D ωₚ.
+    assert np.isclose(2 * theta / scales.gyrofrequency**2, beta) and np.isclose(scales.thermal_speed**2, 2 * theta)
+    assert np.isclose(scales.gyrofrequency * scales.gyroradius, scales.thermal_speed)
+    assert np.isclose(2**0.5 * scales.debye_length, scales.thermal_speed)
+
+
 def test_cells_beyond_the_debye_length_warn():
     with pytest.warns(UserWarning, match=r"dx should be at most 3 Debye lengths of every species, 3 x 0.1 = 0.3, got 0.5"):
         ParticleInCell((4,), [Species(0.01, 4)], dx=0.5, dt=0.3)

@@ -179,6 +179,14 @@ def test_relativistic_time_has_the_right_derivative_and_limit():
     assert np.allclose(relativistic_time(1e3, 1e4, 1.0, 0.15), np.log(10), rtol=1e-2)
 
 
+@pytest.mark.usefixtures("double")
+def test_without_offset_a_particle_at_rest_divides_those_that_run_from_those_that_stop():
+    # du/dt = γ - 1, which vanishes at rest alone: k = 1.
+    slope = jax.jit(jax.vmap(jax.grad(lambda end: relativistic_time(0.5, end, 0.0, 0.0))))(jnp.array([0.7, 3.0]))
+    assert np.allclose(slope, 1 / (np.sqrt(1 + np.array([0.7, 3.0]) ** 2) - 1), rtol=1e-9)
+    assert np.isinf(relativistic_time(-0.5, 0.5, 0.0, 0.0)) and relativistic_time(-0.7, -0.5, 0.0, 0.0) > 0
+
+
 def test_runaway_condition_is_that_of_the_motion():
     offset = 1.5 * THETA
     along, across = np.meshgrid(np.linspace(-1, 1, 21), np.linspace(0, 1, 22))
