@@ -128,6 +128,23 @@ def test_current_and_density_satisfy_continuity_to_round_off(kind, double):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_currents_across_the_grid_lie_at_the_nodes_around_half_of_each_path(kind, double):
+    shape, n, rng = SHAPES[kind], 60, np.random.default_rng(3)
+    before = rng.uniform(size=(len(shape), n)) * np.array(shape)[:, None]
+    after = before + rng.uniform(-0.99, 0.99, size=before.shape)
+    speeds = rng.normal(size=(3, n))
+    found = jax.jit(lambda before, after, v: weights.current(tuple(before), tuple(after), Vector(*v), shape))(before, after, speeds)
+    middle = (before + after) / 2
+    cell = np.floor(middle).astype(int)
+    for part, speed in [(found.y, speeds[1]), (found.z, speeds[2])][len(shape) - 1 :]:
+        exact = np.zeros(shape)
+        for corner in yee.corners(len(shape)):
+            share = np.prod([x - i if far else 1 - x + i for far, x, i in zip(corner, middle, cell, strict=True)], 0)
+            np.add.at(exact, tuple((i + far) % size for far, i, size in zip(corner, cell, shape, strict=True)), share * speed)
+        assert np.allclose(part, exact, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_fields_at_the_particles_are_interpolated_linearly(kind, double):
     """To round-off, however many fields there are, at nodes and at the edge too."""
     shape, rng = SHAPES[kind], np.random.default_rng(0)
