@@ -18,6 +18,8 @@ from gradatim.numerics import (
     lmo,
     newton_schulz_singular_map,
     nuclear_norm,
+    nuclear_norm_by_quadrature,
+    nuclear_norm_by_sketch,
     polar_factor,
     primal_norm,
     sharp,
@@ -168,6 +170,41 @@ def test_complex_and_double(double):
     mapped = np.asarray(singular_map(s / np.sqrt((s**2).sum())))
     assert np.allclose(fast(matrix), (u * mapped[None]) @ vt, atol=1e-12)
     assert np.allclose(exact(matrix), u @ vt, atol=1e-12)
+
+
+def test_products_in_halves_are_the_same(double, monkeypatch):
+    monkeypatch.setattr("gradatim.numerics.polar.HALVED_FROM", 4)
+    real, imaginary = np.random.default_rng(0).normal(size=(2, 3, 5, 7))
+    for matrix in (real, real + 1j * imaginary):
+        u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+        mapped = np.asarray(singular_map(s / np.sqrt((s**2).sum(-1, keepdims=True))))
+        np.testing.assert_allclose(jax.jit(lambda m: polar_factor(m))(matrix), (u * mapped[:, None]) @ vt, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_o4_sharp_identities_of_complex_matrices(norm, double):
+    real, imaginary = np.random.default_rng(0).normal(size=(2, 3, 4))
+    gradient = jnp.asarray(real + 1j * imaginary)
+    gradient = gradient.ravel() if norm == "rms" else gradient
+    steepest, dual = jax.jit(lambda g: (sharp(g, norm, method="svd"), dual_norm(g, norm, method="svd")))(gradient)
+    inner = np.vdot(gradient, steepest)
+    np.testing.assert_allclose((inner.real, inner.imag), (dual**2, 0), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(primal_norm(steepest, norm), dual, rtol=1e-10)
+
+
+def test_nuclear_norms_of_complex_matrices(double):
+    """Phases of rows and columns change no singular value, and with unit vectors for probes no bidiagonalisation."""
+    matrix = np.random.default_rng(0).normal(size=(5, 8))
+    rows, columns = (np.exp(1j * np.random.default_rng(n).uniform(0, 6, n)) for n in (5, 8))
+    key = jax.random.key(0)
+
+    @jax.jit
+    def estimates(m):
+        return nuclear_norm_by_quadrature(m, key=key, n_steps=3), nuclear_norm_by_sketch(m, key=key, rank=5), nuclear_norm(m)
+
+    plain, turned = estimates(matrix + 0j), estimates(rows[:, None] * matrix * columns)
+    np.testing.assert_allclose(turned, plain, rtol=1e-10)
+    np.testing.assert_allclose(plain[1], np.linalg.svd(matrix, compute_uv=False).sum(), rtol=1e-10)
 
 
 def test_vmap_is_a_batch():

@@ -96,3 +96,14 @@ def test_a_map_has_the_singular_value_of_its_matrix():
     np.testing.assert_allclose(value, np.linalg.svd(matrix, compute_uv=False)[0], rtol=1e-4)
     assert residual < 1e-2 and of_map(matrix, vector).residual <= residual + ROUND_OFF
     np.testing.assert_array_equal(of_map(jnp.zeros((24, 16)), jnp.zeros(16)).value, 0.0)
+
+
+def test_without_iterations_the_start_is_measured():
+    matrix, v0 = with_values([3.0, 1.0, 0.3]), np.arange(1, 17, dtype=np.float32)
+    v = v0 / np.linalg.norm(v0)
+    u = matrix @ v / np.linalg.norm(matrix @ v)
+    of_map = jax.jit(lambda w, v0: top_singular_value_of_map(lambda v: w @ v, lambda u: w.T @ u, v0, iterations=0))(matrix, v0)
+    for found in (of_map, top(matrix, iterations=0, v0=v0)):
+        np.testing.assert_allclose(found.value, np.linalg.norm(matrix @ v), rtol=ROUND_OFF)
+        np.testing.assert_allclose(found.vector, v, rtol=ROUND_OFF)
+        np.testing.assert_allclose(found.residual, np.linalg.norm(matrix.T @ u - found.value * v), rtol=1e-4)

@@ -75,6 +75,14 @@ def test_o4_without_friction_it_is_adam_to_the_bit(settings):
     assert jnp.array_equal(ours, updates(optax.scale_by_adam(**settings), gradients)[0])
 
 
+def test_settings_reach_the_direction():
+    gradients, settings = normal(3, 5), {"b1": 0.8, "b2": 0.9, "eps": 0.1, "eps_root": 0.01, "nesterov": True}
+    ours, _ = updates(diffgrad(0.1, **settings, friction=jnp.ones_like), gradients)
+    np.testing.assert_allclose(ours, updates(optax.adam(0.1, **settings), gradients)[0], rtol=EXACT)
+    state = diffgrad(0.1, mu_dtype="bfloat16").init(jnp.zeros(3))
+    assert optax.tree.get(state, "mu").dtype == optax.tree.get(state, "previous").dtype == "bfloat16"
+
+
 def test_o5_signs_and_permutations_pass_through():
     gradients = normal(6, 5)
     order, signs = np.array([3, 0, 4, 1, 2]), np.array([1.0, -1.0, -1.0, 1.0, -1.0])
@@ -198,6 +206,12 @@ def test_state_has_the_documented_fields():
 def test_numbers_out_of_range_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         diffgrad(0.1, **wrong)
+
+
+def test_only_decoupled_decay_can_overshoot():
+    with pytest.raises(ValueError, match=r"learning_rate times weight_decay must be at most 1, .* got 0\.1 × 11\.0"):
+        diffgrad(0.1, weight_decay=11.0, decoupled=True)
+    diffgrad(0.1, weight_decay=11.0)
 
 
 def test_gradients_through_the_step_are_finite():

@@ -301,3 +301,36 @@ def test_a_wrapper_of_muon_alone_computes_the_same_as_layers_together():
     optimizers = muon(0.1), drop_muon(0.1, LAYERS, nesterov=True)
     one, each = jax.jit(lambda p: [optimizer.update(p, optimizer.init(p), p)[0] for optimizer in optimizers])(params_of())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=ROUND_OFF, atol=1e-6), one, each)
+
+
+@pytest.mark.parametrize("options", [{}, {"adaptive": True}, {"consistent_rms": 0.2}], ids=["none", "adaptive", "consistent rms"])
+def test_options_are_those_of_muon(options):
+    optimizers = muon(0.1, nesterov=False, **options), drop_muon(0.1, LAYERS, **options)
+    one, each = jax.jit(lambda p: [optimizer.update(p, optimizer.init(p), p)[0] for optimizer in optimizers])(params_of())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, each)
+
+
+def test_momentum_is_stored_as_it_is_told_to():
+    state = drop_muon(0.1, LAYERS, mu_dtype=jnp.bfloat16).init(params_of())
+    assert [str(leaf.dtype) for leaf in jax.tree.leaves(state)].count("bfloat16") == 4
+
+
+def test_rates_of_adam_follow_their_own_schedule():
+    """A constant gradient, under which every step of Adam's is as long as its rate."""
+    optimizer = drop_muon(0.5, {"a": 1, "b": 2}, adam_learning_rate=lambda count: 0.1 / (1 + count))
+    params, lengths = {"a": jnp.zeros(2), "b": jnp.zeros(2)}, []
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for _ in range(3):
+        updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
+        lengths.append(-np.asarray(updates["a"])[0])
+    np.testing.assert_allclose(lengths, [0.1, 0.05, 0.1 / 3], rtol=1e-4)
+
+
+def test_further_arguments_go_to_the_optimiser_of_every_layer():
+    scaled = optax.GradientTransformationExtraArgs(
+        lambda params: optax.EmptyState(), lambda g, state, params=None, *, factor: (jax.tree.map(lambda x: factor * x, g), state)
+    )
+    params = {"a": jnp.array(1.0), "b": jnp.array(2.0)}
+    optimizer = drop_layers(lambda rate, _: scaled, 0.1, {"a": 1, "b": None})
+    updates, _ = optimizer.update(params, optimizer.init(params), params, factor=3.0)
+    assert updates == {"a": 3.0, "b": 6.0}

@@ -530,6 +530,60 @@ def test_a_layer_decays_at_its_own_rate():
         np.testing.assert_allclose(decayed[name] - plain[name], -0.1 * 0.5 * rates[name][:, None] * np.asarray(params[name]), rtol=1e-4)
 
 
+@pytest.mark.parametrize("alias", [exact, scion], ids=["lanton", "scion"])
+def test_decay_follows_its_schedule_and_spares_masked_leaves(alias):
+    params = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([3.0, 4.0])}
+    zero, groups = jax.tree.map(jnp.zeros_like, params), {"a": "vector", "b": "vector"}
+    optimizer = alias(0.1, groups, weight_decay=lambda count: 0.5 / (1 + count), mask={"a": True, "b": False})
+    updates, _, _ = walk(optimizer, [zero, zero], params)
+    np.testing.assert_allclose(updates["a"], -0.1 * np.array([[0.5], [0.25]]) * np.asarray(params["a"]), rtol=ROUND_OFF)
+    assert not updates["b"].any()
+
+
+@pytest.mark.parametrize("alias", [exact, scion], ids=["lanton", "scion"])
+def test_radii_and_the_method_reach_the_steps(alias):
+    gradient = {"q": jnp.asarray(normal(0, 8, 2)), "e": jnp.asarray(normal(1, 3, 2)), "b": jnp.asarray(normal(2, 4))}
+    radii = {"hidden": 3.0, "embed": 5.0, "vector": 7.0}
+    updates, _, _ = walk(alias(0.1, {name: GROUPS[name] for name in gradient}, radii=radii, method="svd"), [gradient])
+    np.testing.assert_allclose(np.linalg.svd(updates["q"][0], compute_uv=False), 0.3 * 2, rtol=ROUND_OFF)
+    np.testing.assert_allclose(updates["e"][0], -0.5 * np.sign(gradient["e"]), rtol=ROUND_OFF)
+    np.testing.assert_allclose((updates["b"][0] ** 2).mean() ** 0.5, 0.7, rtol=ROUND_OFF)
+
+
+def test_probes_are_drawn_from_the_seed_and_the_step():
+    gradients = jnp.asarray(np.array([0.0, 1, 0, 1])[:, None, None] * normal(0, 12, 20), jnp.float32)
+
+    @jax.jit
+    def noise(gradients):
+        found = []
+        for seed in (0, 0, 1):
+            optimizer = noise_adaptive(optax.identity(), "hidden", b2=0.0, seed=seed)
+            step = lambda state, g, optimizer=optimizer: (after := optimizer.update(g, state)[1], after.noise)  # noqa: E731
+            found.append(jax.lax.scan(step, optimizer.init(gradients[0]), gradients)[1])
+        return jnp.stack(found)
+
+    first, again, other = np.asarray(noise(gradients))[:, 1:]
+    assert np.array_equal(first, again) and (first != other).all() and len(np.unique(first)) == 3
+    exactly = np.asarray(layer_dual_norms("svd")["hidden"].measure(gradients[1], jax.random.key(0))) ** 2
+    np.testing.assert_allclose(first, exactly, rtol=0.5)
+
+
+def test_differences_are_taken_in_single_precision_and_of_complex_numbers():
+    optimizer = noise_adaptive(optax.identity(), "all", ENTRIES, b2=0.0)
+    half = [jnp.array([g], jnp.bfloat16) for g in (0.5, 256.0)]  # 255.5 has nine bits
+    assert walk(optimizer, half)[2].noise == 255.5**2
+    noise = walk(optimizer, [jnp.zeros(2, complex), jnp.array([3.0 + 4.0j, 0.0])])[2].noise
+    assert noise == 25.0 and noise.dtype == jnp.float32
+
+
+def test_further_arguments_go_to_the_inner_optimiser():
+    inner = optax.GradientTransformationExtraArgs(
+        lambda params: optax.EmptyState(), lambda g, state, params=None, *, factor: (jax.tree.map(lambda x: factor * x, g), state)
+    )
+    updates, _, _ = walk(noise_adaptive(inner, "all", ENTRIES), [jnp.ones(2)], factor=3.0)
+    np.testing.assert_array_equal(updates, [[3.0, 3.0]])
+
+
 def test_masked_leaves_are_left_out():
     params = jax.tree.map(jnp.asarray, tree(0))
     labels = {name: "frozen" if name == "e" else "ours" for name in SHAPES}
@@ -573,6 +627,19 @@ def test_the_report_finds_the_noise_of_a_known_law():
     np.testing.assert_allclose(report.thresholds()["hidden"], 2**0.5 * np.mean(np.asarray(report.of("hidden"))[:, 0]), rtol=ROUND_OFF)
     with pytest.raises(ValueError, match="group must be one of hidden, got 'embed'"):
         report.of("embed")
+
+
+def test_standard_errors_and_thresholds_of_the_report():
+    """Of one number a layer: σ² is the mean of the halved squared differences of pairs, and dσ = d(σ²)/(2σ)."""
+    batches = {name: normal(i, 8, 1) * (1 + i) ** 2 for i, name in enumerate("abc")}
+    params = dict.fromkeys(batches, jnp.zeros(1))
+    report = noise_report(lambda w, batch: sum((w[n] * batch[n]).sum() for n in w), params, batches, dict.fromkeys(batches, "vector"))
+    halves = {name: (b[::2, 0] - b[1::2, 0]) ** 2 / 2 for name, b in batches.items()}
+    sigma = {name: half.mean() ** 0.5 for name, half in halves.items()}
+    for name, half in halves.items():
+        np.testing.assert_allclose(report.noise[name], sigma[name], rtol=ROUND_OFF)
+        np.testing.assert_allclose(report.standard_error[name], half.std(ddof=1) / 4**0.5 / (2 * sigma[name]), rtol=ROUND_OFF)
+    np.testing.assert_allclose(report.thresholds()["vector"], 2**0.5 * np.median(list(sigma.values())), rtol=ROUND_OFF)
 
 
 @pytest.mark.parametrize("n", [2, 5])

@@ -94,6 +94,16 @@ def test_o9_epoch_shift():
     assert np.allclose(shifting_starts(3, -0.5).probabilities(0.0), late, rtol=SINGLE)
 
 
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_marginals_and_costs_follow_the_progress(progress):
+    sampler, costs = shifting_starts(3, 2.0), np.array([1.0, 2.0, 4.0])
+    q = np.exp(2.0 * ((1 - progress) * np.array([2, 1, 0]) + progress * np.array([0, 1, 2])))
+    q = q / q.sum()
+    assert np.allclose(sampler.marginals(progress), np.cumsum(q), rtol=1e-5)
+    expected = 0.5 + q @ np.cumsum(costs[::-1])[::-1]
+    assert np.isclose(sampler.expected_cost(costs.tolist(), 0.5, progress=progress), expected, rtol=1e-5)
+
+
 def test_draws_follow_the_progress():
     drawn = np.asarray(draw(shifting_starts(2, 100.0), jax.random.key(0), 1000))
     assert not drawn[:400].any() and drawn[600:].all()

@@ -1,10 +1,12 @@
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradatim.nets import layer_indices, norm_groups
+from gradatim.nets import MatrixAxes, layer_indices, norm_groups
 from gradatim.optim import layer_smoothness, optimal_marginals
 
 ROUND_OFF = 1e-4  # differences of gradients in single precision
@@ -51,6 +53,19 @@ def test_several_arrays_of_a_layer_count_by_the_largest_move():
     found = smoothness(loss, {"a": jnp.ones(4), "b": jnp.ones(9)}, step, {"a": 1, "b": 1}, {"a": "vector", "b": "vector"})
     # √d ‖z‖₂ of each is 0.1 × 4 and 0.2 × 9.
     np.testing.assert_allclose(found, [(0.4 + 1.8) / 0.2], rtol=ROUND_OFF)
+
+
+def test_stacked_matrices_count_by_the_largest_move_and_axes_turn_them():
+    """½ ‖X‖² along orthonormal columns Q: of two blocks 0.1 Q and 0.2 Q, and of an (in, out) one, whose √(out/in) is the inverse."""
+    q = jnp.linalg.qr(matrices()["a"][:4, :2])[0]
+    half_square = lambda x: (x["w"] ** 2).sum() / 2  # noqa: E731
+    for step, axes, expected in (
+        (jnp.stack([0.1 * q, 0.2 * q]), None, 2**0.5 * 2 * (0.1 + 0.2) / (0.5**0.5 * 0.2)),
+        (0.1 * q, {"w": MatrixAxes((0,), (1,))}, 0.5**0.5 * 2 / 2**0.5),
+    ):
+        measured = functools.partial(layer_smoothness, half_square, layers={"w": 1}, groups={"w": "hidden"}, axes=axes)
+        found = jax.jit(lambda x, z, measured=measured: measured(x, z))({"w": 0 * step}, {"w": step})
+        np.testing.assert_allclose(found, [expected], rtol=ROUND_OFF)
 
 
 def test_a_network_has_a_constant_for_each_layer(getkey):

@@ -66,6 +66,48 @@ def test_gradient_descent_finds_the_constant_of_a_quadratic():
     assert np.nanmax(lambdas) <= 100
 
 
+def test_constants_are_doubled_until_they_pass_and_then_halved():
+    """Of L y²/2 with L = 5, which M = 8 is the first to bound; the next steps begin at 4."""
+    solution = descend(lambda y, _: 5 * y @ y / 2, GradientDescent(0.0, 0.0, record=3), jnp.ones(1), None, 3)
+    trace = solution.stats["trace"]
+    np.testing.assert_allclose(trace.regularization, [8.0, 8.0, 8.0])
+    np.testing.assert_array_equal(trace.halvings, [3, 1, 1])
+    np.testing.assert_allclose(solution.value, (1 - 5 / 8) ** 3, rtol=1e-12)
+    assert solution.stats["num_solves"] == 4 + 2 + 2 and solution.stats["num_gradients"] == 1 + 4 + 2 + 2
+
+
+@pytest.mark.parametrize("stop", [{"value_target": 1e-3}, {"gradient_tol": 1e-2}])
+def test_descent_ends_at_the_first_point_below_its_target(stop):
+    solution = descend(lambda y, _: y @ y / 2, GradientDescent(0.0, 0.0, constant=4.0, record=20, **stop), jnp.ones(1), None, 20)
+    trace, n = solution.stats["trace"], int(solution.stats["num_steps"])
+    watched = np.asarray(trace.value if "value_target" in stop else trace.gradient_norm)
+    (level,) = stop.values()
+    assert solution.result == optx.RESULTS.successful
+    assert n > 1 and watched[n] < level <= watched[n - 1]
+
+
+def test_trials_of_a_step_are_limited():
+    ascent = lambda y, _: jnp.sum(jax.lax.stop_gradient(y)) * 2 - jnp.sum(y)  # noqa: E731
+    refused = descend(ascent, GradientDescent(0.0, 0.0, max_trials=7), jnp.ones(1), None, 10)
+    assert refused.result == optx.RESULTS.nonlinear_divergence and refused.stats["num_solves"] == 7
+
+
+def test_a_gradient_step_and_its_norms_are_those_of_the_metric():
+    matrix, y, constant = np.diag([1.0, 2.0, 3.0]), np.array([0.3, -0.2, 0.1]), 50.0
+    solver = GradientDescent(0.0, 0.0, metric=jnp.asarray(METRIC), constant=constant, record=1)
+    quadratic = lambda y, _: y @ matrix @ y / 2  # noqa: E731
+    solution = descend(quadratic, solver, jnp.asarray(y), None, 1)
+    slopes = [matrix @ np.asarray(point) for point in (y, solution.value)]
+    step = -np.linalg.solve(METRIC, slopes[0]) / constant
+    np.testing.assert_allclose(solution.value, y + step, rtol=1e-12)
+    trace = solution.stats["trace"]
+    np.testing.assert_allclose(trace.gradient_norm, [np.sqrt(g @ np.linalg.solve(METRIC, g)) for g in slopes], rtol=1e-12)
+    np.testing.assert_allclose(trace.step_norm, [np.sqrt(step @ METRIC @ step)], rtol=1e-12)
+    root = np.linalg.cholesky(METRIC)
+    change = jax.jit(lambda gradient: solver.model(quadratic, y, None, gradient, jnp.asarray(root))[0](constant).change)(slopes[0])
+    np.testing.assert_allclose(change, slopes[0] @ step + constant / 2 * step @ METRIC @ step, rtol=1e-12)
+
+
 def test_the_cube_is_the_worst_case_of_the_cubic_model():
     # f = |x|³/3 has a Hessian with the Lipschitz constant 2; with M = 2 the step leaves x > 0 for no further than 0.
     solution = descend(

@@ -59,6 +59,7 @@ OPTIONS = {
     "schedules": {"learning_rate": optax.linear_schedule(0.1, 0.0, 4), "adam_learning_rate": optax.linear_schedule(0.0, 0.1, 4)},
     "table": {"ns_coeffs": ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037))},
     "fewer steps": {"ns_steps": 3},
+    "large ε": {"eps": 0.1, "adam_eps_root": 0.01},
 }
 
 
@@ -84,11 +85,12 @@ def test_dimension_numbers_are_those_of_optax():
     assert_close(trajectory(as_axes, params), trajectory(ours, params), rtol=1e-7)
 
 
-def test_each_expert_is_orthogonalised_alone():
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_each_expert_is_orthogonalised_alone(adaptive):
     params = tree({"experts": (3, 4, 6)})
     numbers = {"experts": MuonDimensionNumbers(-1, -2)}
-    together = first_step(muon(0.1, muon_weight_dimension_numbers=numbers), params)
-    one = muon(0.1, muon_weight_dimension_numbers=MuonDimensionNumbers(1, 0))
+    together = first_step(muon(0.1, muon_weight_dimension_numbers=numbers, adaptive=adaptive), params)
+    one = muon(0.1, muon_weight_dimension_numbers=MuonDimensionNumbers(1, 0), adaptive=adaptive)
     alone = jax.jit(lambda experts: [one.update(expert, one.init(expert))[0] for expert in experts])(params["experts"])
     np.testing.assert_allclose(together["experts"], alone, rtol=1e-5, atol=ROUND_OFF)
 
@@ -152,6 +154,21 @@ def test_dimension_numbers_of_an_equinox_model():
         assert np.linalg.norm(flat, 2) < 0.12 and (np.abs(updates.embedding.weight) > 0.099).all()
 
 
+def test_the_steepest_step_of_a_complex_matrix():
+    real, imaginary = np.random.default_rng(0).normal(size=(2, 3, 4))
+    matrix = (real + 1j * imaginary).astype(np.complex64)
+    step = first_step(scale_by_muon(beta=0.0, nesterov=False, adaptive=True, method="svd"), matrix)
+    u, s, vh = np.linalg.svd(matrix, full_matrices=False)
+    np.testing.assert_allclose(step, s.sum() * (u @ vh), rtol=1e-4, atol=1e-4)
+
+
+def test_momentum_is_stored_as_it_is_told_to():
+    state = muon(0.1, mu_dtype="bfloat16").init(tree(SHAPES))
+    dtypes = [str(leaf.dtype) for leaf in jax.tree.leaves(state)]
+    # A momentum of each of five leaves; the squares of the two that Adam moves stay.
+    assert dtypes.count("bfloat16") == 5 and dtypes.count("float32") == 2
+
+
 def test_zero_and_not_a_number():
     params = tree(SHAPES)
     optimizer = muon(0.1)
@@ -180,6 +197,7 @@ def test_half_precision_is_computed_in_single():
         ({"weight_decay": -1.0}, r"weight_decay must be at least 0, got -1\.0"),
         ({"weight_decay": 11.0}, r"learning_rate times weight_decay must be at most 1, .* got 0\.1 × 11\.0"),
         ({"adam_learning_rate": 2.0, "adam_weight_decay": 1.0}, r"adam_learning_rate times adam_weight_decay must be at most 1"),
+        ({"adam_weight_decay": 11.0}, r"adam_learning_rate times adam_weight_decay must be at most 1, .* got 0\.1 × 11\.0"),
         ({"beta": 1.0}, r"beta must lie in \[0, 1\), got 1\.0"),
         ({"eps": -1e-8}, r"eps must be at least 0, got -1e-08"),
     ],

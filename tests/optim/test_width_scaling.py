@@ -98,6 +98,8 @@ def test_o4_the_table():
     assert WidthScaling(256, 2048, vector_decay=0.05).scale(4e-3, 0.1)["vector"] == (4e-3, 0.05)
     own = WidthScaling(256, 2048).scale(4e-3, 0.1, vector_learning_rate=1e-2)
     assert own["vector"].learning_rate == 1e-2 and own["matrix"] == scaled["matrix"]
+    growing = WidthScaling(64, 256, vector_rate_exponent=0.5).scale(0.1, 0.2)
+    assert growing["vector"] == growing["output"] == pytest.approx((0.2, 0.0), rel=EXACT)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -141,6 +143,25 @@ def test_o9_all_matrices_at_one_width_is_adamw_to_the_bit():
         updates, theirs_state = theirs.update(gradient, theirs_state, q)
         q = optax.apply_updates(q, updates)
     assert jax.tree.all(jax.tree.map(np.array_equal, p, q))
+
+
+def test_settings_reach_the_adam_of_every_class():
+    params = {"w": jnp.array([[1.0, -2.0], [3.0, 0.5]]), "b": jnp.array([0.1, -0.2])}
+    settings = {"b1": 0.8, "b2": 0.7, "eps": 0.3}
+    ours = width_adamw(WidthScaling(64, 128), 0.1, 0.2, {"w": "matrix", "b": "vector"}, vector_learning_rate=0.03, **settings)
+    theirs = {"w": optax.adamw(0.05, weight_decay=0.2 * 2**0.5, **settings), "b": optax.adam(0.03, **settings)}
+
+    @jax.jit
+    def second_steps(params):
+        found = {}
+        for name, optimizer, p in [("ours", ours, params), *((name, theirs[name], params[name]) for name in theirs)]:
+            _, state = optimizer.update(p, optimizer.init(p), p)
+            found[name] = optimizer.update(jax.tree.map(jnp.sin, p), state, p)[0]
+        return found
+
+    steps = second_steps(params)
+    for name in theirs:
+        np.testing.assert_allclose(steps["ours"][name], steps[name], rtol=1e-6)
 
 
 def test_trap_vectors_and_output_do_not_decay():

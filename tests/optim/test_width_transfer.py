@@ -3,8 +3,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from gradatim.nets import label_parameters
+from gradatim.numerics import top_singular_value
 from gradatim.optim import match_top_singular_values, scaled_spectrum, sublayer_gain, transfer_report, width_exponent
 
 WIDTHS = [32, 64, 128, 256]
@@ -81,6 +83,16 @@ def test_singular_values_are_matched_matrix_by_matrix():
     assert (table[".single.weight"].residual < 1e-5).all()
 
 
+def test_residuals_are_relative_and_the_larger_of_both_models():
+    small, large = ({"w": jnp.asarray(scale * w)} for scale, w in zip((1, 100), normal((6, 6), (6, 6)), strict=True))
+    found = [top_singular_value(model["w"], iterations=2) for model in (small, large)]
+    expected = [float(f.residual / f.value) for f in found]
+    assert abs(expected[0] - expected[1]) > 1e-2
+    for first, second in ((small, large), (large, small)):
+        match = match_top_singular_values(first, second, {"w": "matrix"}, iterations=2)["['w']"]
+        np.testing.assert_allclose(match.residual, [max(expected)], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("model", "other", "labels", "message"),
     [
@@ -138,6 +150,18 @@ def test_transfer_report_finds_shift_and_regret():
     np.testing.assert_allclose(report.regret_standard_error, 0, atol=1e-12)
     np.testing.assert_array_equal(report.on_edge, [[False, True], [True, True], [False, True]])
     assert np.isnan(transfer_report(bowl(0)[None, ..., 0], RATES, DECAYS).regret_standard_error).all()
+
+
+def test_transfer_report_pairs_seeds():
+    losses = np.random.default_rng(0).uniform(1.0, 2.0, (2, 3, 2, 4))
+    losses[0, 1, 0] -= 1.0
+    losses[1, 2, 1] -= 1.0
+    report = transfer_report(losses, RATES, DECAYS)
+    np.testing.assert_allclose(report.best_decay, [0.1, 0.4])
+    np.testing.assert_allclose(report.decay_shift, [0, 2])
+    extra = losses[1, 1, 0] - losses[1, 2, 1]
+    np.testing.assert_allclose(report.regret, [0, extra.mean()])
+    np.testing.assert_allclose(report.regret_standard_error, [0, scipy.stats.sem(extra)])
 
 
 def test_transfer_report_passes_over_what_diverged():

@@ -252,6 +252,37 @@ def test_both_evaluations_see_the_same_dropout():
     np.testing.assert_allclose(estimate, 2 * z.sum() * z, rtol=2e-2)
 
 
+def test_values_are_those_of_the_points_that_were_evaluated():
+    x, h = jnp.array([0.3, -0.2, 0.5, 0.1]), 0.5
+
+    @jax.jit
+    def values(x, key):
+        found = {d: random_directions(quadratic, radius=h, difference=d)(x, key=key)[0] for d in ("central", "forward", "one_point")}
+        return found | {"jvp": forward_gradient(quadratic)(x, key=key)[0]}, draw_probe(probe_seed(key), x)
+
+    found, z = values(x, KEY)
+    after, before = (quadratic(np.asarray(x) + s * h * np.asarray(z)) for s in (1, -1))
+    here = quadratic(np.asarray(x))
+    expected = {"central": (after + before) / 2, "forward": here, "one_point": after, "jvp": here}
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+
+
+@every_estimator
+def test_every_estimator_drops_what_is_not_finite(estimator):
+    dropping = estimator(lambda x: jnp.nan * x.sum(), n_probes=2, nonfinite="drop")
+    value, estimate = jax.jit(lambda x, key: dropping(x, key=key))(jnp.ones(3), KEY)
+    assert np.isnan(value) and not np.asarray(estimate).any()
+
+
+def test_a_sphere_is_that_of_all_leaves_together():
+    like = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
+    z = jax.jit(jax.vmap(lambda k: draw_probe(probe_seed(KEY), like, k, distribution="sphere")))(jnp.arange(20))
+    first, second = ((np.asarray(leaf).reshape(20, -1) ** 2).sum(1) for leaf in (z["a"], z["b"]))
+    np.testing.assert_allclose(first + second, 7, rtol=1e-5)
+    assert np.ptp(first) > 1
+
+
 def test_signs_divide_as_they_multiply():
     z = np.asarray(draw_probe(probe_seed(KEY), jnp.zeros(100), distribution="rademacher"))
     assert np.array_equal(z, 1 / z) and set(np.unique(z)) == {-1.0, 1.0}
@@ -370,6 +401,19 @@ def test_guided_directions_have_the_stated_mean():
     assert_unbiased(np.asarray(draws(keys, 1.0)), g)
 
 
+def test_guided_directions_spread_over_all_surrogates():
+    """Two of them, as trees: E[ĝ] = (α I + (1 - α) d/2 U Uᵀ) ∇f."""
+    x = np.array([0.3, -0.2, 0.5, 0.1], np.float32)
+    surrogates = np.array([[1.0, -1.0, 0.0, 2.0], [0.5, 1.0, 1.0, 0.0]], np.float32)
+    basis, g = np.linalg.qr(surrogates.T)[0], gradient_of_quadratic(x)
+    split = lambda rows: {"a": jnp.asarray(rows[..., :1]), "b": jnp.asarray(rows[..., 1:])}  # noqa: E731
+    fun = lambda p: quadratic(jnp.concatenate([p["a"], p["b"]]))  # noqa: E731
+    estimate = guided_directions(fun, split(surrogates), radius=0.1, share=0.4, n_probes=2)
+    draws = jax.jit(jax.vmap(lambda key: estimate(split(x), key=key)[1]))(jax.random.split(KEY, 4000))
+    joined = np.concatenate([np.asarray(draws["a"]), np.asarray(draws["b"])], 1)
+    assert_unbiased(joined, 0.4 * g + 0.6 * 4 / 2 * basis @ (basis.T @ g))
+
+
 def test_spsa_gains_have_spalls_exponents():
     gains = spsa_gains(0.5, 0.1, stability=10.0)
     np.testing.assert_allclose(gains.learning_rate(4), 0.5 / 15**0.602)
@@ -411,6 +455,18 @@ def test_taylor_steps_minimise_their_model(order):
     step = jax.jit(lambda x: taylor_step(quadratic, x, order=order, rate=0.1 if order == 1 else 1.0))(x)
     g, curvature = gradient_of_quadratic(x), np.eye(4) / 0.1 if order == 1 else CURVATURE
     np.testing.assert_allclose(g + curvature @ np.asarray(step), 0, atol=1e-5)
+
+
+def test_damping_and_rate_enter_the_higher_orders(double):
+    x, rate, damping, a = 0.3, 0.4, 0.7, 0.5
+    fun = lambda x: jnp.exp(x).sum() - x.sum()  # noqa: E731
+    second, third = jax.jit(lambda x: [taylor_step(fun, x, order=n, rate=rate, damping=damping, super_halley=a) for n in (2, 3)])(
+        jnp.array([x])
+    )
+    newton = (math.exp(x) - 1) / (math.exp(x) + damping)
+    ratio = math.exp(x) * newton / (math.exp(x) + damping)
+    np.testing.assert_allclose(second, -rate * newton, rtol=1e-12)
+    np.testing.assert_allclose(third, -rate * (1 + ratio / (1 - a * ratio) / 2) * newton, rtol=1e-12)
 
 
 def test_halley_triples_the_digits():

@@ -146,6 +146,33 @@ def test_measured_moves_give_the_estimate_of_drawn_ones():
     np.testing.assert_allclose(measured, drawn, rtol=1e-4, atol=1e-6)
 
 
+def test_an_example_that_nothing_moved_teaches_nothing():
+    layer = mlp(2, 1, 0, 0, use_final_bias=False, key=KEY)
+    inputs, moves = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[0.5], [0.0]])
+    estimate = activity_gradient(layer, [inputs], [moves], jnp.array([0.25, 7.0]))
+    np.testing.assert_allclose(estimate.layers[0].weight, [[0.25, 0.5]], rtol=1e-6)
+
+
+def test_probes_are_averaged():
+    """Each with a noise of its own."""
+    h, n = 0.1, 3
+
+    @eqx.filter_jit
+    def both(net, key):
+        clean = layer_pass(net, INPUTS)
+        before, alone = jax.vmap(squared)(clean.output, TARGETS), []
+        for k in range(n):
+            noisy = layer_pass(net, INPUTS, [h * z for z in draw_probe(probe_seed(key), clean.pre_activations, k)])
+            moves = [after - a for after, a in zip(noisy.pre_activations, clean.pre_activations, strict=True)]
+            alone.append(flat(activity_gradient(net, clean.inputs, moves, jax.vmap(squared)(noisy.output, TARGETS) - before)))
+        together = activity_perturbation(squared, radius=h, n_probes=n)
+        return flat(together(net, INPUTS, TARGETS, key=key)[1]), jnp.stack(alone)
+
+    together, alone = map(np.asarray, both(NET, KEY))
+    assert np.ptp(alone, axis=0).max() > 0.1
+    np.testing.assert_allclose(together, alone.mean(0), rtol=1e-3, atol=1e-4)
+
+
 def test_moves_that_do_not_fit_the_layers_are_refused():
     inputs, moves = [jnp.ones((5, 4)), jnp.ones((5, 6)), jnp.ones((5, 6))], [jnp.ones((5, 6)), jnp.ones((5, 6)), jnp.ones((5, 3))]
     with pytest.raises(ValueError, match=r"moves must have shapes \[\(5, 6\), \(5, 6\), \(5, 3\)\], got \[\(5, 6\)\]"):
@@ -177,6 +204,19 @@ def test_the_pass_is_the_networks_own():
     )(NET, INPUTS)
     np.testing.assert_allclose(passed, own, rtol=1e-6)
     np.testing.assert_allclose(decorrelated, own, rtol=1e-6)
+
+
+def test_the_pass_mixes_inputs_and_ends_with_the_final_activation():
+    net, random = mlp(4, 3, 6, 1, final_activation=jnp.tanh, key=KEY), np.random.default_rng(0)
+    mixing = [random.normal(size=(n, n)).astype(np.float32) for n in (4, 6)]
+    model = eqx.tree_at(lambda m: m.mixing, DecorrelatedMLP(net), tuple(map(jnp.asarray, mixing)))
+    x, expected = np.asarray(INPUTS), None
+    for layer, matrix, activation in zip(net.layers, mixing, (lambda a: np.maximum(a, 0), np.tanh), strict=True):
+        expected = activation((x @ matrix.T) @ np.asarray(layer.weight).T + np.asarray(layer.bias))
+        x = expected
+    passed, called = eqx.filter_jit(lambda m: (layer_pass(m, INPUTS).output, jax.vmap(m)(INPUTS)))(model)
+    np.testing.assert_allclose(passed, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(called, expected, rtol=1e-4, atol=1e-5)
 
 
 @every_estimator
@@ -261,6 +301,14 @@ def test_oja_finds_the_leading_eigenvector_and_hebb_diverges():
     np.testing.assert_allclose(np.log(np.linalg.norm(grown) / start), 2000 * np.log1p(rate * eigenvalues[1]), rtol=1e-2)
 
 
+def test_units_of_oja_share_what_they_explain():
+    """y xᵀ - y yᵀ W, with the products of different units."""
+    w, x = np.random.default_rng(0).normal(size=(2, 3)), np.array([1.0, -2.0, 0.5])
+    y = w @ x
+    change = oja(*(jnp.asarray(a, jnp.float32) for a in (w, x, y)))
+    np.testing.assert_allclose(change, np.outer(y, x) - np.outer(y, y) @ w, rtol=1e-5)
+
+
 def test_reward_modulated_learning_follows_the_gradient():
     """A linear Gaussian unit: E ΔW = σ² ∂R/∂W."""
     w, x, sigma, target = jnp.array([[0.5, -1.0]]), jnp.array([1.0, 2.0]), 0.3, 1.0
@@ -332,6 +380,19 @@ def test_without_noise_nothing_is_learnt():
     found = jax.jit(lambda key: ornstein_uhlenbeck_adaptation(lambda t, x: -((x[0] - 1) ** 2), jnp.zeros(1), key=key, **settings))(KEY)
     assert not np.asarray(found.means).any() and not np.asarray(found.parameters).any()
     np.testing.assert_allclose(np.asarray(found.cumulative_reward)[-1], -5.0, rtol=1e-4)
+
+
+def test_expectations_follow_a_reward_that_changes_at_their_own_rate():
+    """r = t without noise: r̄ and ∫ r dt by Euler's steps, as which the solver takes the drift."""
+    settings = {"duration": 1.003, "dt": 0.01, "noise": 0.0, "reward_rate": 3.0, "first_reward_average": 0.0, "n_saved": 2}
+    found = jax.jit(lambda key: ornstein_uhlenbeck_adaptation(lambda t, x: t, jnp.zeros(1), key=key, **settings))(KEY)
+    average, total, expected = 0.0, 0.0, [(0.0, 0.0, 0.0)]
+    for k in range(100):
+        average, total = average + 0.01 * 3.0 * (0.01 * k - average), total + 0.01 * 0.01 * k
+        if k in (49, 99):
+            expected.append((0.01 * (k + 1), average, total))
+    for array, column in zip((found.times, found.reward_average, found.cumulative_reward), np.transpose(expected), strict=True):
+        np.testing.assert_allclose(array, column, rtol=1e-4)
 
 
 def test_solvers_agree_where_noise_is_additive():

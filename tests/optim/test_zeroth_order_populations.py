@@ -67,6 +67,11 @@ def test_the_best_half_of_the_directions():
     np.testing.assert_allclose(shaped, 2 * np.array([1.0, 0, 2, 0, 4, 0, 3, 0]) / np.std([1, 4, 2, 3]), rtol=1e-6)
 
 
+def test_of_an_odd_number_of_directions_the_middle_one_is_kept():
+    shaped = best_half_directions(jnp.array([1.0, 5.0, 2.0, 4.0, 7.0, 3.0]))  # pairs (1, 4), (5, 7), (2, 3)
+    np.testing.assert_allclose(shaped, 3 / 2 * np.array([1.0, 0, 2, 4, 0, 3]) / np.std([1, 4, 2, 3]), rtol=1e-6)
+
+
 def test_the_best_half_is_of_pairs():
     with pytest.raises(ValueError, match="losses must be those of a mirrored population, an even number, got 7"):
         best_half_directions(jnp.ones(7))
@@ -140,6 +145,15 @@ def test_natural_evolution_is_the_authors_algorithm():
     np.testing.assert_allclose(
         radius * np.exp(-rate * np.asarray(estimate.log_radius)), radius * np.exp(rate / 2 * (u @ (s**2 - 1))), rtol=1e-4
     )
+
+
+def test_natural_evolution_drops_or_refuses_what_is_not_finite():
+    make = lambda how: natural_evolution_strategy(lambda x: jnp.nan * x.sum(), population=4, nonfinite=how)  # noqa: E731
+    search = SearchDistribution.around(jnp.zeros(2), 1.0)
+    value, estimate = jax.jit(lambda s, k: make("drop")(s, key=k))(search, KEY)
+    assert np.isnan(value) and not np.asarray(estimate.mean).any() and not np.asarray(estimate.log_radius).any()
+    with pytest.raises(RuntimeError, match="fun was not finite at a probe"):
+        jax.block_until_ready(eqx.filter_jit(lambda s, k: make("raise")(s, key=k))(search, KEY))
 
 
 def test_natural_evolution_learns_the_scale_of_each_parameter():
@@ -346,6 +360,18 @@ def test_keys_and_slopes_are_the_whole_run():
     end, slopes = jax.jit(lambda p: jax.lax.scan(body, p, keys))(params)
     again = jax.jit(lambda p, s: replay_updates(p, keys, s, learning_rate=0.05))(params, slopes)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), end, again)
+
+
+def test_a_run_along_signs_is_walked_again_along_them():
+    keys, settings = jax.random.split(KEY, 1), {"learning_rate": 0.05, "distribution": "rademacher"}
+    step = mezo_step(bowl, in_place=False, **settings)
+
+    @jax.jit
+    def both(start):
+        after, _, slope = step(start, key=keys[0])
+        return after, replay_updates(start, keys, slope[None], **settings)
+
+    np.testing.assert_allclose(*both(jnp.linspace(-1.0, 1.0, 5)), rtol=1e-6)
 
 
 def test_it_descends_with_donated_buffers():

@@ -77,6 +77,16 @@ def test_another_success_rate_and_trees_of_half_precision():
     np.testing.assert_allclose(states.radius, expected, rtol=1e-4)
 
 
+def test_the_radius_grows_as_it_is_told_to_and_losses_see_their_arguments():
+    start, scale = jnp.ones(4), 3.0
+    states = path(one_plus_one(bowl, radius=0.1, growth=0.3), start, scale, steps=20)
+    kept = np.diff(states.value, prepend=12.0) < 0
+    np.testing.assert_allclose(states.radius, 0.1 * np.exp(0.3 * np.cumsum(np.where(kept, 1.0, -0.25))), rtol=1e-4)
+    np.testing.assert_allclose(states.value, scale * (states.params**2).sum(1), rtol=1e-5)
+    annealed = path(simulated_annealing(bowl, radius=0.1, temperature=1.0), start, scale, steps=20)
+    np.testing.assert_allclose(annealed.value, scale * (annealed.params**2).sum(1), rtol=1e-5)
+
+
 def test_annealing_at_a_constant_temperature_is_a_boltzmann_law():
     """The variance of a coordinate in ½ x² is T, whatever the radius: Metropolis steps are reversible."""
     n, temperature = 4000, 0.5
