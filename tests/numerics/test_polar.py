@@ -200,8 +200,9 @@ def test_nuclear_norms_of_complex_matrices(double):
 
     @jax.jit
     def estimates(m):
-        return nuclear_norm_by_quadrature(m, key=key, n_steps=3), nuclear_norm_by_sketch(m, key=key, rank=5), nuclear_norm(m)
+        return nuclear_norm_by_quadrature(m, key=key, n_steps=3), nuclear_norm_by_sketch(m, key=key, rank=2), nuclear_norm(m)
 
+    matrix = matrix[:, :2] @ matrix[:2]
     plain, turned = estimates(matrix + 0j), estimates(rows[:, None] * matrix * columns)
     np.testing.assert_allclose(turned, plain, rtol=1e-10)
     np.testing.assert_allclose(plain[1], np.linalg.svd(matrix, compute_uv=False).sum(), rtol=1e-10)

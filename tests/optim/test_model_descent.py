@@ -78,7 +78,7 @@ def test_constants_are_doubled_until_they_pass_and_then_halved():
 
 @pytest.mark.parametrize("stop", [{"value_target": 1e-3}, {"gradient_tol": 1e-2}])
 def test_descent_ends_at_the_first_point_below_its_target(stop):
-    solution = descend(lambda y, _: y @ y / 2, GradientDescent(0.0, 0.0, constant=4.0, record=20, **stop), jnp.ones(1), None, 20)
+    solution = descend(lambda y, a: a @ y**2 / 2, GradientDescent(0.0, 0.0, record=40, **stop), jnp.ones(2), jnp.array([0.3, 1.7]), 40)
     trace, n = solution.stats["trace"], int(solution.stats["num_steps"])
     watched = np.asarray(trace.value if "value_target" in stop else trace.gradient_norm)
     (level,) = stop.values()
