@@ -53,6 +53,14 @@ def getkey(request):
 
 
 @pytest.fixture
+def without_type_checks():
+    """As for a user, for whom the types of the tests do not stop a wrong word first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
 def double():
     """Double precision for one test."""
     with jax.enable_x64(True):

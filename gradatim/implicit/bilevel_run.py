@@ -223,7 +223,7 @@ class Machinery:
         number = self._number
         moved, x, host = _solve(self.problem, theta, gradient, number(step_size), x, number(accuracy), self.max_gradients)
         value, slope, certified, finest, count, mu, smoothness = jax.device_get(host)
-        if mu <= 0:
+        if not mu > 0:
             raise ValueError(f"the problem's strong_convexity must be positive at theta, got {mu}")
         self.upper_smoothness = float(smoothness)
         self.work.lower_gradients += int(count)

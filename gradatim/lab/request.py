@@ -63,7 +63,9 @@ class RunRequest:
             if isinstance(value, bool):
                 words += [f"--{option}" if value else f"--no-{option}"]
             else:
-                words += [f"--{option}", *map(str, value if isinstance(value, list | tuple) else [value])]
+                values = list(map(str, value if isinstance(value, list | tuple) else [value]))
+                # With an equals sign, or a word that begins with a hyphen would be read as an option.
+                words += [f"--{option}={values[0]}"] if values[0].startswith("-") and len(values) == 1 else [f"--{option}", *values]
         return shlex.join(words)
 
 

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Inexact, PyTree
 
 from gradatim.nets import cnn
 
@@ -43,12 +43,12 @@ class MatrixAxes:
             raise ValueError(f"no axis may be named twice, got {self} for rank {ndim}")
         return MatrixAxes(tuple(axis % ndim for axis in self.reduction), tuple(axis % ndim for axis in self.output))
 
-    def fold(self, array: Float[Array, ...]) -> Float[Array, "batch out in"]:
+    def fold(self, array: Inexact[Array, ...]) -> Inexact[Array, "batch out in"]:
         """The array as a batch of matrices, outputs first."""
         order, batch, (out, into) = self._layout(array.shape)
         return array.transpose(order).reshape(batch, out, into)
 
-    def unfold(self, matrices: Float[Array, "batch out in"], shape: tuple[int, ...]) -> Float[Array, ...]:
+    def unfold(self, matrices: Inexact[Array, "batch out in"], shape: tuple[int, ...]) -> Inexact[Array, ...]:
         """The array of that shape whose `fold` these are."""
         order, _, _ = self._layout(shape)
         return matrices.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))

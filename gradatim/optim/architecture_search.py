@@ -86,7 +86,7 @@ class ArchitectureSearch(eqx.Module):
     def __check_init__(self) -> None:
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 or 2, got {self.order}")
-        if self.order == 2 and self.inner_rate <= 0:
+        if self.order == 2 and not self.inner_rate > 0:
             raise ValueError(f"inner_rate must be above 0, got {self.inner_rate}")
 
     def init(self, model: Any, logits: Mapping[str, Array]) -> ArchitectureState:

@@ -50,7 +50,7 @@ def exponentiated_gradient(learning_rate: optax.ScalarOrSchedule, *, signed: boo
         check_leaves(params)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             if jnp.iscomplexobj(leaf):
-                raise TypeError(f"parameter {jax.tree_util.keystr(path)} must be real, for a sign, got {jnp.result_type(leaf)}")
+                raise TypeError(f"parameters must be real, for a sign, got {jnp.result_type(leaf)} at params{jax.tree_util.keystr(path)}")
         return ExponentiatedState(jnp.zeros((), jnp.int32))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ExponentiatedState]:

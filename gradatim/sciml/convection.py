@@ -118,7 +118,7 @@ class ConvectionDiffusion(eqx.Module):
         if isinstance(self.diffusivity, Affine) and is_known(*jax.tree.leaves(self.diffusivity)):
             # By numpy, which looks at known numbers in a traced function as well.
             least = float(np.asarray(self.diffusivity.constant).min())
-            if least < 0 and not np.asarray(self.diffusivity.slope).any():
+            if not least >= 0 and not np.asarray(self.diffusivity.slope).any():
                 raise ValueError(f"diffusivity must be at least 0, got {least}")
         self._check_scalars()
 

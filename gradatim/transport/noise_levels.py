@@ -45,6 +45,8 @@ class NoiseLevels(eqx.Module):
     levels: NoiseLevel
 
     def __init__(self, a: Float[Array, " levels"], m: Float[Array, " levels"], time: Float[Array, " levels"]) -> None:
+        if not len(a) == len(m) == len(time):
+            raise ValueError(f"a, m and time must hold one number for each level, got {len(a)}, {len(m)} and {len(time)}")
         if is_known(a, m):
             ratio = np.asarray(m, np.float64) / np.asarray(a, np.float64)
             if not (ratio.size and (ratio >= 0).all() and (np.diff(ratio) < 0).all()):

@@ -420,6 +420,9 @@ def test_wrong_problems_are_refused(well):
     concave = Bilevel(scalar_upper, scalar_lower, **{**UNIT, "strong_convexity": lambda theta: theta - 4.0})
     with pytest.raises(ValueError, match=r"strong_convexity must be positive at theta, got -1.0"):
         maid(concave, jnp.array(3.0), jnp.array(0.0))
+    nowhere = Bilevel(scalar_upper, scalar_lower, **{**UNIT, "strong_convexity": lambda theta: theta * jnp.nan})
+    with pytest.raises(ValueError, match=r"strong_convexity must be positive at theta, got nan"):
+        maid(nowhere, jnp.array(3.0), jnp.array(0.0))
     with pytest.raises(ValueError, match=r"must be finite at the start, got a loss of .* and a gradient that is not"):
         maid(problem, jnp.array(jnp.nan), jnp.array(0.0))
     with pytest.raises(TypeError, match="theta must hold floating-point arrays only"):

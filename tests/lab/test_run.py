@@ -426,10 +426,10 @@ def test_the_childs_environment_respects_the_users(monkeypatch, tmp_path):
 
 def test_the_command_of_a_request_asks_for_the_same():
     assert RunRequest("random-walk").command() == "gradatim run random-walk"
-    changed = {"walkers.n_walkers": 5, "ages": [1.0, 2.0], "ending": "a b", "is_bent": False, "path.is_long": True}
+    changed = {"walkers.n_walkers": 5, "ages": [1.0, 2.0], "ending": "a b", "is_bent": False, "path.is_long": True, "shift": -0.5}
     asked = RunRequest("random-walk", "full", 7, changed, runs=Path("my runs"))
     words = "--scale full --seed 7 --runs 'my runs' --walkers.n-walkers 5 --ages 1.0 2.0 --ending 'a b' --no-is-bent --path.is-long"
-    assert asked.command() == f"gradatim run random-walk {words}"
+    assert asked.command() == f"gradatim run random-walk {words} --shift=-0.5"
 
 
 @pytest.mark.parametrize(("name", "is_known"), [("C1", True), ("C1.seconds", True), ("C9", False), ("C1.hours", False)])

@@ -288,6 +288,7 @@ def test_evolution_goes_uphill_where_chance_does_not():
     [
         (lambda: ArchitectureSearch(mixture_loss, order=3), "order must be 1 or 2, got 3"),
         (lambda: ArchitectureSearch(mixture_loss, order=2, inner_rate=0.0), r"inner_rate must be above 0, got 0\.0"),
+        (lambda: ArchitectureSearch(mixture_loss, order=2, inner_rate=float("nan")), "inner_rate must be above 0, got nan"),
         (lambda: gumbel_straight_through(0.0), r"temperature must be above 0, got 0\.0"),
         (lambda: gumbel_straight_through(float("nan")), "temperature must be above 0, got nan"),
         (lambda: random_architectures(score, SPACE, n_evaluations=0, key=jax.random.key(0)), "n_evaluations must be at least 1, got 0"),

@@ -162,6 +162,14 @@ def test_the_steepest_step_of_a_complex_matrix():
     np.testing.assert_allclose(step, s.sum() * (u @ vh), rtol=1e-4, atol=1e-4)
 
 
+def test_complex_kernels_are_moved_as_the_matrices_they_are_folded_to():
+    real, imaginary = np.random.default_rng(1).normal(size=(2, 3, 2, 2))
+    kernel = (real + 1j * imaginary).astype(np.complex64)
+    step = first_step(scale_by_muon(beta=0.0, nesterov=False, method="svd", weight_dimension_numbers=MatrixAxes((1, 2), (0,))), kernel)
+    flat = first_step(scale_by_muon(beta=0.0, nesterov=False, method="svd"), kernel.reshape(3, 4))
+    np.testing.assert_allclose(np.abs(step), np.abs(flat).reshape(3, 2, 2), rtol=1e-4, atol=1e-5)
+
+
 def test_momentum_is_stored_as_it_is_told_to():
     state = muon(0.1, mu_dtype="bfloat16").init(tree(SHAPES))
     dtypes = [str(leaf.dtype) for leaf in jax.tree.leaves(state)]

@@ -50,6 +50,7 @@ def test_the_grid_has_every_pair_and_both_ends_of_time():
     [
         (lambda: ConvectionDiffusion(1.0, 0.1, jnp.sin, 0.0), "period must be positive and finite, got 0.0"),
         (lambda: ConvectionDiffusion(1.0, -0.1, jnp.sin, PERIOD), "diffusivity must be at least 0, got -0.1"),
+        (lambda: ConvectionDiffusion(1.0, float("nan"), jnp.sin, PERIOD), "diffusivity must be at least 0, got nan"),
         (lambda: ConvectionDiffusion(1.0, 0.1, jnp.sin, 5.0), "initial must have the period 5, got 0 at 0 and -0.958924 one period on"),
         (lambda: ConvectionDiffusion(1.0, 0.1, lambda x: jnp.stack([x, x]), PERIOD), r"initial must return a scalar .* got shape \(2,\)"),
         (lambda: ConvectionDiffusion(lambda x, t, w: w[None], 0.1, jnp.sin, PERIOD), r"speed must return a scalar .* got shape \(1,\)"),

@@ -72,10 +72,11 @@ def test_trap_complex_images_are_two_channels():
         (lambda: variance_exploding_levels(1), "n_steps must be at least 2"),
         (lambda: variance_exploding_levels(5, sigma_min=60.0), r"0 < sigma_min < sigma_max, got 5, 60\.0 and 50\.0"),
         (lambda: NoiseLevels(jnp.ones(2), jnp.ones(2), jnp.ones(2)), "levels must descend in m / a"),
+        (lambda: NoiseLevels(jnp.ones(2), jnp.array([2.0, 1.0]), jnp.ones(1)), "must hold one number for each level, got 2, 2 and 1"),
+        (lambda: NoiseLevels(jnp.ones(2), jnp.ones(1), jnp.ones(2)), "must hold one number for each level, got 2, 1 and 2"),
         (lambda: Denoiser(lambda level, x: x[0], "image")(LEVEL, jnp.ones((2, 3))), r"model must keep the shape \(2, 3\), got \(3,\)"),
     ],
 )
-def test_what_is_out_of_range_is_refused(make, message):
-    # Checked by the library itself, and not by the hook that the tests run under.
+def test_what_is_out_of_range_is_refused(without_type_checks, make, message):
     with pytest.raises((ValueError, jax.errors.TracerBoolConversionError), match=message):
         make()

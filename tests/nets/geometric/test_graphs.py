@@ -1,7 +1,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -298,14 +297,6 @@ def test_what_is_no_graph_is_refused():
         laplacian_eigenmaps(GRAPH, 6)
     with pytest.raises(ValueError, match="a graph whose edges have features gets no loops"):
         with_self_loops(graph_from_edges([(0, 1)], nodes=np.ones((2, 1)), edges=np.ones((1, 1))))
-
-
-@pytest.fixture
-def without_type_checks():
-    """As for a user, for whom the types of the tests do not stop a wrong word first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_wrong_words_are_refused_with_those_there_are(without_type_checks):

@@ -291,6 +291,11 @@ def test_independent_particles_vary_as_the_volume():
     assert np.allclose(found, [4, 16, 64], rtol=1e-12)
 
 
+def test_shells_are_the_same_in_every_unit_of_length():
+    here, there = (shell_wavenumbers(PeriodicGrid((4, 6), (4 * unit, 6 * unit))) for unit in (1.0, 0.7))
+    assert here.shape == there.shape and np.allclose(here, 0.7 * there)
+
+
 def test_shells_average_what_the_whole_spectrum_holds():
     grid = PeriodicGrid((12, 10), (12.0, 10.0))
     values = np.random.default_rng(0).normal(size=grid.shape)
