@@ -225,3 +225,47 @@ def test_heads_that_do_not_divide_the_width_are_refused():
         full(jax.random.key(0)).init_cache(0)
     with pytest.raises(ValueError, match=r"base must be above 1, got 1\.0"):
         RotaryEmbedding(2, base=1.0)
+
+
+def turned(x, base=10_000.0):
+    """Every token turned to its place, in NumPy."""
+    half = x.shape[-1] // 2
+    angles = np.arange(len(x))[:, None, None] * base ** (-np.arange(half) / half)
+    (first, second), (cos, sin) = np.split(x, 2, axis=-1), (np.cos(angles), np.sin(angles))
+    return np.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+
+
+def product(linear, x):
+    return (x @ np.asarray(linear.weight).T).reshape(len(x), HEADS, -1)
+
+
+def unit(x):
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5)
+
+
+def attended(scores, v, output):
+    weights = np.where(np.tri(TOKENS, dtype=bool), np.exp(scores), 0)
+    weights = weights / weights.sum(axis=-1, keepdims=True)
+    return np.einsum("hts,she->the", weights, v).reshape(TOKENS, -1) @ np.asarray(output.weight).T
+
+
+@pytest.mark.parametrize("has_qk_norm", [False, True])
+def test_full_attention_is_that_of_its_equation(has_qk_norm, getkey):
+    attention, x = full(getkey(), has_qk_norm=has_qk_norm), texts(TOKENS, WIDTH)
+    q, k, v = (product(linear, np.asarray(x)) for linear in (attention.query, attention.key, attention.value))
+    q, k = (turned(unit(part) if has_qk_norm else part) for part in (q, k))
+    expected = attended(np.einsum("the,she->hts", q, k) / 2, v, attention.output)  # heads of 4
+    np.testing.assert_allclose(at_once(attention, x), expected, atol=SAME)
+
+
+@pytest.mark.parametrize("is_normalised", [False, True])
+def test_latent_attention_is_that_of_its_equation(is_normalised, getkey):
+    attention, x = latent(getkey(), rope_dim=4, is_normalised=is_normalised), texts(TOKENS, WIDTH)
+    rows = np.asarray(x)
+    c = rows @ np.asarray(attention.down.weight).T
+    c = unit(c) if is_normalised else c
+    q, k, v = product(attention.query, rows), product(attention.up_key, c), product(attention.up_value, c)
+    q_rope = turned(product(attention.rope_query, rows))
+    k_rope = turned((rows @ np.asarray(attention.rope_key.weight).T)[:, None])[:, 0]
+    scores = (np.einsum("the,she->hts", q, k) + np.einsum("the,se->hts", q_rope, k_rope)) / np.sqrt(4 + 4)
+    np.testing.assert_allclose(at_once(attention, x), attended(scores, v, attention.output), atol=SAME)

@@ -85,3 +85,48 @@ def test_vmap_over_seeds(getkey):
     nets = make(eqx.filter_vmap(lambda key: ResNet(1, 3, widths=(4,), key=key)), jax.random.split(getkey(), 2))
     logits = eqx.filter_jit(eqx.filter_vmap(call, in_axes=(eqx.if_array(0), None)))(nets, np.ones((8, 8, 1), np.float32))
     assert logits.shape == (2, 3)
+
+
+def filled(shapes, seed=0):
+    random = np.random.default_rng(seed)
+    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)  # noqa: E731
+    draw = lambda leaf: jax.device_put((random.normal(size=leaf.shape) / 2).astype(np.float32)) if is_shape(leaf) else leaf  # noqa: E731
+    return jax.tree.map(draw, shapes, is_leaf=is_shape)
+
+
+def correlated(convolution, image, stride=1):
+    weight = np.asarray(convolution.weight)
+    (height, width, _), pad = image.shape, len(weight) // 2
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+    return sum(padded[i : i + height : stride, j : j + width : stride] @ weight[i, j] for i, j in np.ndindex(weight.shape[:2]))
+
+
+def normalised(norm, image):
+    groups = image.reshape(*image.shape[:2], norm.n_groups, -1)
+    mean, variance = (f(axis=(0, 1, 3), keepdims=True) for f in (groups.mean, groups.var))
+    unit = ((groups - mean) / np.sqrt(variance + 1e-5)).reshape(image.shape)
+    return unit * np.asarray(norm.scale) + np.asarray(norm.shift)
+
+
+def test_a_network_is_its_layers_one_after_another():
+    shapes = eqx.filter_eval_shape(
+        lambda key: ResNet(1, 3, widths=(4, 6), n_blocks=2, stem_stride=2, n_groups=2, key=key), jax.random.key(0)
+    )
+    net, image = filled(shapes), images(13, 13, 1)
+    relu = lambda x: np.maximum(x, 0)  # noqa: E731
+    x, sides = relu(normalised(net.norm, correlated(net.stem, image, 2))), []
+    for i, stage in enumerate(net.stages):
+        for j, block in enumerate(stage):
+            stride = 2 if (i, j) == (1, 0) else 1
+            inner = relu(normalised(block.norms[0], correlated(block.convolutions[0], x, stride)))
+            inner = normalised(block.norms[1], correlated(block.convolutions[1], inner))
+            x = relu(inner + (x if block.shortcut is None else correlated(block.shortcut, x, stride)))
+            sides.append(len(x))
+    assert sides == [7, 7, 4, 4]
+    expected = np.asarray(net.readout.weight) @ x.mean(axis=(0, 1)) + np.asarray(net.readout.bias)
+    np.testing.assert_allclose(call(net, image), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_first_weights_keep_the_size_of_rectified_inputs(getkey):
+    weight = np.asarray(make(Convolution, 8, 64, key=getkey()).weight)
+    assert abs(weight.std() / np.sqrt(2 / (9 * 8)) - 1) < 0.05

@@ -416,3 +416,83 @@ def test_o3_every_transformer_is_in_the_supernet(transformer, run):
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(jax.random.key(0))
+
+
+def numpied(shapes, seed=0):
+    random = np.random.default_rng(seed)
+    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)  # noqa: E731
+    draw = lambda leaf: jax.device_put((random.normal(size=leaf.shape) / 2).astype(np.float32)) if is_shape(leaf) else leaf  # noqa: E731
+    return jax.tree.map(draw, shapes, is_leaf=is_shape)
+
+
+def test_oracle_a_transformer_of_one_option_is_that_of_its_equations(run):
+    one = {"widths": (6,), "heads": (2,), "ratios": (2,), "depths": (2,)}
+    net = numpied(eqx.filter_eval_shape(lambda key: EntangledTransformer(7, 6, **one, key=key), jax.random.key(0)))
+    tokens = np.array([3, 0, 6, 2, 2])
+    linear = lambda layer, x: x @ np.asarray(layer.weight).T + np.asarray(layer.bias)  # noqa: E731
+
+    def normed(norm, x):
+        unit = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+        return unit * np.asarray(norm.scale) + np.asarray(norm.shift)
+
+    def attended(attention, x):
+        q, k, v = (linear(layer, x) for layer in (attention.queries, attention.keys, attention.inputs))
+        read = np.zeros_like(x)
+        for head in range(2):
+            mine = slice(head, None, 2)
+            weights = np.exp(q[:, mine] @ k[:, mine].T / np.sqrt(3)) * np.tri(len(x))
+            read[:, mine] = weights / weights.sum(1, keepdims=True) @ v[:, mine]
+        return linear(attention.output, read)
+
+    def gelu(x):
+        return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+
+    x = np.asarray(net.embedding.weight)[tokens] + np.asarray(net.places.weight)[:5]
+    for block in net.blocks.blocks:
+        x = x + attended(block.attention, normed(block.attention_norm, x))
+        x = x + linear(block.fall, gelu(linear(block.rise, normed(block.feed_norm, x))))
+    certain = {name: np.ones(1, np.float32) for name in ("width", "heads", "ratio", "depth")}
+    assert off(run(net, tokens.astype(np.int32), certain), linear(net.readout, normed(net.norm, x))) < 10 * ROUND_OFF
+
+
+def test_the_layers_of_a_cell_supernet_are_those_that_its_names_say(cell, run):
+    for one, stride in zip(cell.cells, (2, 1, 2), strict=True):
+        kinds = ("sep", "dil") if stride == 2 else None
+        for i, edge in enumerate(one.edges):
+            for kind, group in zip(kinds or (("sep", "sep", "dil")[i],), edge.groups, strict=True):
+                assert [layer.dilation for layer in group.depthwise] == [1 if kind == "sep" else 2]
+                assert group.depthwise[0].stride == (stride if i < 2 else 1)
+                assert group.depthwise[0].kernel_options == ((3, 5) if stride == 2 else (3,))
+    twice = eqx.filter_eval_shape(lambda key: CellSupernet(1, 8, 10, n_channels=4, n_groups=2, hidden=6, key=key), jax.random.key(8))
+    assert [len(group.depthwise) for group in twice.cells[0].edges[0].groups] == [2, 1]
+    image, first = IMAGE[:1, :8, :8], cell.cells[0]
+
+    @eqx.filter_jit
+    def written_out(first, image):
+        plain = first.subnet((1, 2, 0))
+        x = plain.preprocess(image)
+        before = plain.edges[0](x)
+        return plain.preprocess.layers[1](jax.nn.relu(image)), x, jnp.concatenate([before, plain.edges[1](x) + plain.edges[2](before)])
+
+    raw, x, expected = map(np.asarray, written_out(first, image))
+    groups = raw.reshape(2, -1)
+    groups = (groups - groups.mean(1, keepdims=True)) / np.sqrt(groups.var(1, keepdims=True) + 1e-5)
+    assert off(x, groups.reshape(x.shape)) < ROUND_OFF
+    assert off(run(first, image, [np.eye(4, dtype=np.float32)[i] for i in (1, 2, 0)]), expected) < ROUND_OFF
+
+
+def test_oracle_a_macro_network_of_one_option(run):
+    net = MacroSupernet(1, 7, 3, widths=((2,),), kernels=((3,),), key=jax.random.key(0))
+    net = eqx.tree_at(lambda one: one.convolutions[0].bias, net, jnp.array([0.3, -0.2]))
+    conv = np.maximum(by_hand(net.convolutions[0], IMAGE[:1, :7, :7], [1.0], [1.0], [1.0]), 0)
+    # The last row and column of an odd side are left over.
+    pooled = conv[:, :6, :6].reshape(2, 3, 2, 3, 2).max(axis=(2, 4))
+    expected = np.asarray(net.readout.weight) @ pooled.ravel() + np.asarray(net.readout.bias)
+    certain = {name: np.ones(1, np.float32) for name in ("width 1", "kernel 1")}
+    assert off(run(net, IMAGE[:1, :7, :7], certain), expected) < ROUND_OFF
+
+
+def test_first_weights_have_the_variance_of_one_over_their_inputs(cell):
+    for weight in (EntangledConv((16,), (8,), (5,), key=jax.random.key(0)).weight, cell.hidden.weight):
+        matrix = np.asarray(weight).reshape(len(weight), -1)
+        assert abs(matrix.var() * matrix.shape[1] - 1) < 0.3

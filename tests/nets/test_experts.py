@@ -269,3 +269,10 @@ def test_sizes_of_the_networks_are_checked():
         MixtureOfExperts(8, 0, n_routed=2, top_k=1, key=jax.random.key(0))
     with pytest.raises(ValueError, match="width must be at least 1, got 0"):
         SwiGLU(0, 4, key=jax.random.key(0))
+
+
+def test_experts_begin_as_linear_layers_do(getkey):
+    experts = mixture(getkey())
+    for part, n_in in ((experts.gate, WIDTH), (experts.up, WIDTH), (experts.down, HIDDEN)):
+        assert 0.9 < np.abs(np.asarray(part)).max() * np.sqrt(n_in) <= 1
+    assert np.abs(np.asarray(experts.gate) - np.asarray(experts.up)).min() > 0

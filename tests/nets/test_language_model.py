@@ -156,3 +156,39 @@ def test_sizes_below_one_are_refused():
         DecoderLM(11, 16, 0, 4, 12, key=jax.random.key(0))
     with pytest.raises(ValueError, match="context must be at least 1, got 0"):
         DecoderLM(11, 16, 1, 4, 0, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("how", COMBINATIONS.values(), ids=COMBINATIONS)
+def test_the_logits_are_what_the_parts_make_of_a_text(how):
+    random, tokens = np.random.default_rng(0), text(9)
+    drawn = lambda leaf: jax.device_put(random.uniform(0.5, 1.5, leaf.shape).astype(np.float32))  # noqa: E731
+    # Gains that differ from norm to norm.
+    gains = lambda m: [m.norm.weight, *(n.weight for b in m.blocks for n in (b.attention_norm, b.feed_forward_norm))]  # noqa: E731
+    model = decoder(**how)
+    model = eqx.tree_at(gains, model, [drawn(gain) for gain in gains(model)])
+
+    @eqx.filter_jit
+    def parts(model):
+        def normed(norm, x):
+            return x * jax.lax.rsqrt((x**2).mean(axis=1, keepdims=True) + 1e-5) * norm.weight[None]
+
+        x = model.embedding.weight[tokens]
+        for block in model.blocks:
+            x = x + block.attention(normed(block.attention_norm, x))
+            fed = block.feed_forward(normed(block.feed_forward_norm, x))
+            x = x + (fed[0] if "n_experts" in how else fed)
+        return normed(model.norm, x) @ model.readout.weight.T
+
+    np.testing.assert_allclose(logits(model, tokens), parts(model), atol=SAME)
+
+
+@pytest.mark.parametrize("how", COMBINATIONS.values(), ids=COMBINATIONS)
+def test_no_two_matrices_begin_alike(how):
+    matrices = [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(decoder(**how), eqx.is_inexact_array)) if leaf.ndim > 1]
+    firsts = {round(float(matrix.ravel()[0] / np.abs(matrix).max()), 6) for matrix in matrices}
+    assert len(firsts) == len(matrices)
+
+
+def test_units_are_eight_thirds_of_the_width_by_default():
+    model = eqx.filter_eval_shape(DecoderLM, 5, 64, 1, 4, 8, key=jax.random.key(0))
+    assert model.blocks[0].feed_forward.gate.weight.shape == (168, 64)

@@ -76,3 +76,21 @@ def test_combinations_are_in_the_order_of_a_product():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_choices_are_along_the_last_axis():
+    logits = {"width": jnp.array([[0.0, 2.0, 1.0], [3.0, 2.0, 4.0]]), "kernel": jnp.array([[0.0, 1.0], [1.0, 0.0]])}
+    assert SPACE.discretise(logits).tolist() == [[1, 1], [2, 0]]
+    rows = {"width": np.array([[1.0, 0, 0], [1 / 3, 1 / 3, 1 / 3]]), "kernel": np.array([[0.5, 0.5], [0.0, 1.0]])}
+    SPACE.check(rows)
+    found = jax.jit(entropies)(rows)
+    np.testing.assert_allclose([found["width"], found["kernel"]], [[0, 1], [1, 0]], atol=1e-6)
+    with pytest.raises(ValueError, match="'kernel' must be at least 0 and sum to 1"):
+        SPACE.check(rows | {"kernel": np.array([[0.5, 0.5], [0.5, 0.6]])})
+
+
+def test_numbers_below_zero_are_refused():
+    with pytest.raises(ValueError, match=r"must lie in \[0, 6\), got -1"):
+        SPACE.positions(-1)
+    with pytest.raises(ValueError, match=r"must be below \(3, 2\), got \(0, -1\)"):
+        SPACE.number((0, -1))

@@ -1,5 +1,6 @@
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,3 +70,28 @@ def test_a_finer_grid_sees_the_same_function():
 def test_bad_input_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_network_is_a_lift_its_layers_and_two_layers_point_by_point():
+    network = BasisNetwork(2, 3, width=2, depth=2, modes=(2, 2), hidden=4, key=jax.random.key(0))
+    random = np.random.default_rng(1)
+    where = lambda n: [n.layers[0].bias, n.layers[1].bias, *n.biases]  # noqa: E731
+    network = eqx.tree_at(where, network, [jax.device_put(random.normal(size=bias.shape)) for bias in where(network)])
+    inputs = jax.device_put(random.normal(size=(6, 8, 2)))
+
+    @eqx.filter_jit
+    def both(network, inputs):
+        v = inputs @ network.lift
+        for layer in network.layers:
+            v = jax.nn.gelu(layer.spectral(v) + v @ layer.weight + layer.bias[None, None])
+        v = jax.nn.gelu(v @ network.weights[0] + network.biases[0][None, None]) @ network.weights[1]
+        return network(inputs), jax.nn.gelu(v + network.biases[1][None, None])
+
+    np.testing.assert_allclose(*both(network, inputs), atol=1e-12)
+
+
+def test_first_weights_have_the_variance_of_two_over_inputs_and_outputs():
+    network = BasisNetwork(2, 3, width=8, depth=1, modes=(2, 2), hidden=40, key=jax.random.key(0))
+    layer = network.layers[0]
+    for weight, total in ((layer.real, 16), (layer.imaginary, 16), (network.weights[0], 48)):
+        assert abs(np.var(weight) * total / 2 - 1) < 0.4

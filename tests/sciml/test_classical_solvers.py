@@ -95,3 +95,20 @@ def test_bad_inputs_are_refused():
         incomplete_cholesky(sparse.csr_array([[1.0, 2.0], [2.0, 0.0]]))
     with pytest.raises(ValueError, match="max_steps must be enough to reach rtol 1e-10, got 2"):
         host_conjugate_gradients(MATRIX, B, rtol=1e-10, max_steps=2)
+
+
+@pytest.mark.parametrize(("max_steps", "is_enough"), [(3, False), (80, True)])
+def test_steps_that_run_out_are_said_to(max_steps, is_enough):
+    b = jnp.asarray(SYSTEM.extend(B))
+    found = jax.jit(lambda b: conjugate_gradients(SYSTEM, b, rtol=1e-8, max_steps=max_steps))(b)
+    assert bool(found.is_converged) == is_enough and (found.num_steps == max_steps) == (not is_enough)
+    left = np.linalg.norm(B - MATRIX @ SYSTEM.restrict(found.value))
+    np.testing.assert_allclose(found.residual_norms[found.num_steps], left, rtol=1e-5)
+    assert found.residual_norms.shape == (max_steps + 1,)
+
+
+def test_a_residual_that_is_only_believed_to_be_small_is_not_converged():
+    # A product that changes from the first step on to the last, so that recursion and residual part.
+    scales, b = jnp.geomspace(1.0, 1e4, 64, dtype=jnp.float32), jnp.asarray(np.random.default_rng(5).normal(size=64), jnp.float32)
+    found = jax.jit(lambda b: conjugate_gradients(lambda x: scales * x, b, rtol=1e-9, max_steps=900))(b)
+    assert found.residual_norms[found.num_steps] <= 1e-9 * found.residual_norms[0] and not found.is_converged

@@ -302,3 +302,32 @@ def test_a_solver_of_lineax_says_what_it_needs():
     operator = lx.FunctionLinearOperator(lambda x: x, jax.eval_shape(lambda: pair), lx.positive_semidefinite_tag)
     with pytest.raises(ValueError, match="operator must act on one array"):
         lx.linear_solve(operator, pair, solver)
+
+
+def test_an_absolute_tolerance_ends_the_loop_where_it_is_larger():
+    scales, b = jnp.geomspace(1.0, 50.0, 8), jnp.arange(1.0, 9.0)
+    run = jax.jit(lambda atol: conjugate_directions(lambda x: scales * x, b, lambda r: r, rtol=1e-12, atol=atol))
+    whole = run(1e-30)
+    norms = np.asarray(whole.residual_norms)
+    early = run(1.0)
+    assert norms[early.num_steps] <= 1 < norms[early.num_steps - 1] and early.is_converged and early.num_steps < whole.num_steps
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"history": 0, "rtol": 1e-2, "true_residual": False, "normalize": False, "max_steps": 60}, {"atol": 0.5, "max_steps": 50}],
+    ids=["relative", "absolute"],
+)
+def test_a_solver_of_lineax_goes_by_its_settings(settings):
+    A, b = np.diag(np.geomspace(1, 50, 6)).astype(np.float32), np.arange(1, 7, dtype=np.float32)
+    bent = lambda r: r + 0.3 * jnp.abs(r) + 0.1 * r**2  # noqa: E731
+    solver = ConjugateDirection(bent, **settings)
+
+    @jax.jit
+    def both(A, b):
+        value, _, stats = solver.compute(solver.init(tagged(A), {}), b, {})
+        expected = conjugate_directions(lambda x: A @ x, b, bent, **settings)
+        return (value, stats["residual_norms"]), (expected.value, expected.residual_norms)
+
+    for ours, theirs in zip(*jax.device_get(both(A, b)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -80,3 +80,27 @@ def test_bad_inputs_are_refused(network):
     for shape in ((7, 8), (8,), (2, 2, 2)):
         with pytest.raises(ValueError, match="b must have 2 dimensions, each an even number of cells"):
             network(jnp.ones(shape))
+
+
+def test_the_network_is_its_levels_one_after_another(network):
+    random = np.random.default_rng(4)
+    biases = [jax.device_put(random.normal(size=bias.shape).astype(np.float32)) for bias in network.biases]
+    network = eqx.tree_at(lambda n: (n.biases, n.offset), network, (biases, jnp.asarray(0.5, jnp.float32)))
+    b = random.normal(size=(6, 4)).astype(np.float32)
+    kernels = [(np.asarray(k).reshape(3, 3, *k.shape[1:]), np.asarray(bias)) for k, bias in zip(network.kernels, biases, strict=True)]
+
+    def linear(i, x):
+        kernel, bias = kernels[i]
+        padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+        return sum(padded[r : r + len(x), c : c + x.shape[1]] @ kernel[r, c] for r, c in np.ndindex(3, 3)) + bias
+
+    def rectified(i, x):
+        return np.maximum(linear(i, x), 0)
+
+    x = rectified(1, linear(0, b[..., None]))
+    kept = rectified(2, x)
+    kept = rectified(4, rectified(3, kept) + x)
+    half = kept.reshape(3, 2, 2, 2, -1).mean(axis=(1, 3))
+    half = rectified(6, rectified(5, half)) + half
+    expected = (np.repeat(np.repeat(half, 2, axis=0), 2, axis=1) + kept) @ np.asarray(network.mix) + 0.5
+    np.testing.assert_allclose(call(network, jnp.asarray(b))[0], expected, rtol=1e-4, atol=1e-4)

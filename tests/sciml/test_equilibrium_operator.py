@@ -261,3 +261,31 @@ def test_trap_half_the_product_is_another_loss(cell, found):
         VariationalOperator(variational.geometry, energy="free", key=jax.random.key(0))  # pyright: ignore[reportArgumentType]
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="average_strain"):
         variational(jnp.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("is_anchored", [False, True])
+def test_coefficients_are_outputs_of_networks_in_the_spread_of_the_snapshots(basis, is_anchored):
+    operator = EquilibriumOperator(basis, strain_limit=0.05, width=4, depth=1, is_anchored=is_anchored, key=jax.random.key(0))
+    biases = lambda model: [b for network in model.networks() for b in network.biases]  # noqa: E731
+    operator = eqx.tree_at(biases, operator, [jnp.linspace(-1.0, 1.0, len(b)) for b in biases(operator)])
+    found = eqx.filter_jit(lambda model: model.coefficients(jnp.asarray(STRAIN)))(operator)
+    for ours, network, scale in zip(found, operator.networks(), (basis.fluctuation_scale, basis.stress_scale), strict=True):
+
+        def output(x, network=network):
+            z = np.asarray(network.weights[0]) @ x + np.asarray(network.biases[0])
+            return np.asarray(network.weights[1]) @ (z / (1 + np.exp(-z))) + np.asarray(network.biases[1])
+
+        (mean, deviation), raw = map(float, scale), output(STRAIN / 0.05)
+        np.testing.assert_allclose(ours, deviation * (raw - output(np.zeros(3))) if is_anchored else deviation * raw + mean, rtol=1e-10)
+
+
+def test_the_indicator_tells_materials_apart_and_is_periodic(cell):
+    geometry = CellGeometry.of(cell)
+    indicator, elements = np.asarray(geometry.indicator), np.asarray(geometry.elements)
+    touched = [{int(m) for m, nodes in zip(cell.material_id, elements, strict=True) if {*cell.partner[nodes]} & {cell.partner[i]}}
+               for i in range(len(indicator))]  # fmt: skip
+    expected = {frozenset({0}): lambda x: x == -1, frozenset({1}): lambda x: x == 1, frozenset({0, 1}): lambda x: abs(x) < 1}
+    assert all(expected[frozenset(kinds)](x) for kinds, x in zip(touched, indicator, strict=True))
+    np.testing.assert_array_equal(indicator, indicator[cell.partner])
+    np.testing.assert_allclose(np.sum(geometry.shares), 1)
+    np.testing.assert_allclose(geometry.size, [1, 1])

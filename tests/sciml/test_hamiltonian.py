@@ -120,3 +120,17 @@ def test_graphs_that_cannot_be_are_refused(network):
         HamiltonianGCN(network, 0, key=jax.random.key(0))
     with pytest.raises(ValueError, match="the state of 2 particles must have shape \\(8,\\), got \\(4,\\)"):
         HamiltonianGCN(network, 2, key=jax.random.key(0)).features(X[0])
+
+
+def test_a_graph_network_is_that_of_its_equations(network):
+    graph = HamiltonianGCN(network, 3, key=jax.random.key(2))
+    graph = eqx.tree_at(lambda g: g.particle.readout_bias, graph, jnp.asarray(0.5))
+    state = np.random.default_rng(0).normal(size=12).astype(np.float32)
+    q, p = state.reshape(2, 3, 2)
+    h = np.concatenate([q, p], axis=1)
+    for weight, link, bias in zip(network.weights, graph.links, network.biases, strict=True):
+        others = np.stack([(h.sum(axis=0) - h[i]) / 2 for i in range(3)])
+        z = h @ np.asarray(weight).T + others @ np.asarray(link).T + np.asarray(bias)
+        h = z * np.tanh(np.log1p(np.exp(z)))
+    expected = (h @ np.asarray(network.readout) + 0.5).sum()
+    assert np.isclose(eqx.filter_jit(graph)(state), expected, rtol=1e-4)

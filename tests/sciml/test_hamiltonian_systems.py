@@ -132,3 +132,18 @@ def test_errors_of_a_trajectory_are_as_written():
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_bodies_start_near_the_speed_that_holds_them_on_their_circle(n, double):
+    @jax.jit
+    def look(key):
+        x = n_body(n).draw(key)
+        return x, n_body(n).field(0.0, x)
+
+    for key in jax.random.split(jax.random.key(2), 3):
+        (q, p), (_, force) = (np.asarray(part).reshape(2, n, 2) for part in look(key))
+        pull = -np.sum(force * q, axis=1) / np.linalg.norm(q, axis=1)
+        speed = np.sqrt(pull * np.linalg.norm(q, axis=1))
+        ratio = np.linalg.norm(p, axis=1) / speed
+        assert np.ptp(ratio) < 1e-9 and 0.9 <= ratio[0] <= 1.1 and np.allclose(np.sum(p * q, axis=1), 0)

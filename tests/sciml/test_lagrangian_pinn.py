@@ -15,6 +15,7 @@ from gradatim.sciml import (
     EulerianPINN,
     Jet,
     LagrangianPINN,
+    Losses,
     LossWeights,
     Points,
     burgers,
@@ -247,3 +248,9 @@ def test_forms_that_do_not_exist_are_refused():
         lagrangian(carried(1.0), diffusion="Physical")
     with pytest.raises(ValueError, match=r"jacobian_floor must be positive, got 0\.0"):
         lagrangian(carried(1.0), jacobian_floor=0.0)
+
+
+def test_the_loss_weighs_each_part_by_its_own_factor():
+    losses = Losses(*(jnp.asarray(part) for part in (1.0, 0.1, 0.01, 1e6)))
+    assert np.isclose(losses.weighted(LossWeights(2.0, 3.0, 4.0)), 2.34)
+    assert np.isclose(losses.weighted(LossWeights()), 10 + 0.1 + 1)

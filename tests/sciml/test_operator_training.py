@@ -94,3 +94,20 @@ def test_a_network_is_drawn_within_its_bounds_and_computes_layers():
         DenseNetwork(3, 2, width=0, depth=2, key=jax.random.key(0))
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="activation"):
         DenseNetwork(3, 2, width=1, depth=2, activation="relu", key=jax.random.key(0))  # pyright: ignore[reportArgumentType]
+
+
+def test_all_samples_count_in_both_parts():
+    # The valley's end lies where the point and the mean of the samples add up to one.
+    samples, keys = jnp.linspace(-1.0, 3.0, 20), jax.random.split(jax.random.key(0), 1)
+    fit = fit_operator(Bowl(jnp.zeros(2)), samples, keys, adam_steps=3, lbfgs_steps=60, learning_rate=1e-2, batch_size=5, memory=5)
+    np.testing.assert_allclose(fit.parameters, 0, atol=1e-6)
+    # Batches differ from one to the next, and from the whole.
+    start = float(fit.adam_loss[0, 0])
+    assert np.unique(np.abs(np.diff(fit.adam_loss[0]))).min() > 1e-3 * start
+
+
+def test_swish_is_the_activation_by_default():
+    network = DenseNetwork(2, 1, width=3, depth=1, key=jax.random.key(0))
+    x = np.array([0.5, -2.0])
+    z = np.asarray(network.weights[0]) @ x
+    np.testing.assert_allclose(network(jnp.asarray(x)), np.asarray(network.weights[1]) @ (z / (1 + np.exp(-z))), rtol=1e-12)

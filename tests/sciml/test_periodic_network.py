@@ -50,3 +50,10 @@ def test_shapes_that_cannot_be_are_refused(arguments, message):
     width, depth, period = arguments
     with pytest.raises(ValueError, match=message):
         PeriodicNetwork(width, depth, period=period, key=jax.random.key(0))
+
+
+def test_first_weights_lie_within_one_over_the_root_of_their_inputs():
+    network = PeriodicNetwork(64, 2, period=1.0, last_gain=0.5, key=jax.random.key(0))
+    for weight, bias, gain in zip(network.weights, network.biases, (1, 1, 0.5), strict=True):
+        bound = gain / np.sqrt(weight.shape[1])
+        assert 0.9 * bound < np.abs(weight).max() <= bound and np.abs(bias).max() <= bound

@@ -60,3 +60,11 @@ def test_what_cannot_be_asked_for_is_refused():
     ):
         with pytest.raises(ValueError, match=words):
             pod(snapshots(), **arguments)
+
+
+def test_what_was_taken_off_and_all_modes_make_the_snapshots():
+    rows = snapshots() + 3
+    found = pod(rows, 7, center=True)
+    np.testing.assert_allclose(found.mean, rows.mean(axis=0))
+    np.testing.assert_allclose(found.mean + np.tensordot(found.coefficients.T, found.modes, 1), rows, atol=ROUND_OFF * 100)
+    np.testing.assert_allclose(found.coefficients.sum(axis=1), 0, atol=ROUND_OFF * 100)

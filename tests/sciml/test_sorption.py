@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradatim.sciml import DiffusionSorption, SpaceTimeGrid, reference_sorption
+from gradatim.sciml import DiffusionSorption, SorptionEdges, SpaceTimeGrid, reference_sorption
 from gradatim.sciml.sorption_reference import _Rates
 
 PROBLEM = DiffusionSorption()
@@ -178,3 +178,13 @@ def test_the_interior_leaves_out_ends_and_times_whose_neighbours_are_not_seen():
 def test_bad_input_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_conditions_are_those_of_the_equations():
+    problem, scale = DiffusionSorption(diffusivity=0.2), 0.4
+    fields = SorptionEdges(jnp.array([0.1, 0.5]), jnp.array([0.75]), jnp.array([0.3]), jnp.array([2.0]))
+    left = problem.conditions(fields, jnp.asarray(0.3), scale)
+    np.testing.assert_allclose(left.initial, [-0.5, 0.5])
+    np.testing.assert_allclose([left.left, left.right], [[-0.25], [0.3 + 0.2 * 2.0]])
+    other = DiffusionSorption(diffusivity=0.2, right_sign=1).conditions(fields, jnp.asarray(0.3), scale)
+    np.testing.assert_allclose(other.right, [0.3 - 0.2 * 2.0])

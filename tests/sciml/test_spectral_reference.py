@@ -114,3 +114,22 @@ def test_the_reference_conserves_the_mean_of_any_profile(double):
 def test_counts_below_one_are_refused(settings):
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         reference_burgers(jnp.ones(8), jnp.ones(1), diffusivity=0.1, horizon=1.0, **settings)
+
+
+def test_another_period_is_another_unit_of_length(double):
+    x, labels, scale = X[::8], LABELS[:3], 3.0
+    small = {"horizon": 0.5, "n_snapshots": 2, "steps_between": 20}
+
+    @jax.jit
+    def both(profile):
+        units = [
+            reference_burgers(profile, jnp.asarray(labels), diffusivity=0.1, **small),
+            reference_burgers(scale * profile, scale * jnp.asarray(labels), diffusivity=scale**2 * 0.1, period=scale * 2 * np.pi, **small),
+        ]
+        return units, reference_convection_diffusion(profile, jnp.array([0.5]), speed=6.0, diffusivity=0.9, period=scale * 2 * np.pi)
+
+    (one, other), field = both(jnp.sin(x) + 0.3)
+    np.testing.assert_allclose(other.field, scale * one.field, atol=1e-11)
+    np.testing.assert_allclose(other.paths, scale * one.paths, atol=1e-11)
+    np.testing.assert_allclose(other.jacobian, one.jacobian, atol=1e-11)
+    np.testing.assert_allclose(field[0], 0.3 + np.exp(-0.05) * np.sin(x - 1.0), atol=1e-12)

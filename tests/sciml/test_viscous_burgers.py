@@ -5,7 +5,7 @@ import pytest
 
 from gradatim.implicit import BlockPartition, HardConstraint, MixtureOfConstraints, Parts
 from gradatim.numerics import PeriodicGrid
-from gradatim.sciml import ViscousBurgers, reference_burgers
+from gradatim.sciml import BurgersTerms, ViscousBurgers, reference_burgers
 
 NU, CELLS = 0.1, 48
 
@@ -60,3 +60,8 @@ def test_solves_over_a_basis_that_holds_the_solution_find_it():
 def test_bad_input_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_rows_are_multiplied_by_the_time():
+    fields = BurgersTerms(*(jnp.asarray(part) for part in (2.0, 3.0, 5.0, 7.0)))
+    assert np.isclose(ViscousBurgers(0.5).equation(fields, 4.0), 4 * (3 + 2 * 5 - 0.5 * 7))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradatim.numerics import PeriodicGrid
-from gradatim.sciml import PlaneVorticity, random_vorticity, reference_vorticity
+from gradatim.sciml import PlaneVorticity, VorticityTerms, random_vorticity, reference_vorticity
 
 GRID = PeriodicGrid((32, 32), 1.0)
 
@@ -106,3 +106,8 @@ def test_random_vorticity_has_the_mean_square_and_the_correlation_it_states():
 def test_bad_input_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_rows_are_multiplied_by_the_time():
+    fields = VorticityTerms(*(jnp.asarray(part) for part in (2.0, 3.0, 5.0, 7.0, 11.0, 13.0)))
+    assert np.isclose(PlaneVorticity(viscosity=0.5).equation(fields, 4.0), 4 * (2 + 11 * 3 + 13 * 5 - 0.5 * 7))

@@ -108,3 +108,29 @@ def test_irreps_of_a_finite_group_of_space():
     assert len(intertwiner_basis(all_symmetries, all_symmetries)) == 1 + 4
     with pytest.raises(ValueError, match="group must act on space, of dimension 3, got C4 of dimension 2"):
         irreps_of(cyclic(4), ScalarAndTensor())
+
+
+def test_a_layer_is_that_of_its_equations():
+    random = np.random.default_rng(4)
+    shapes = eqx.filter_eval_shape(lambda: EGNNLayer(2, 3, n_edge=1, width=4, key=jax.random.key(0)))
+    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)  # noqa: E731
+    draw = lambda leaf: jax.device_put(random.normal(size=leaf.shape).astype(np.float32)) if is_shape(leaf) else leaf  # noqa: E731
+    layer = jax.tree.map(draw, shapes, is_leaf=is_shape)
+    pairs, features = np.array([(0, 1), (0, 2), (1, 2), (3, 0)]), np.asarray(GRAPH.nodes)[:4]
+    weights, x = random.normal(size=(4, 1)).astype(np.float32), POSITIONS[:4]
+    found = eqx.filter_jit(layer)(graph_from_edges(pairs, nodes=features, edges=weights), jnp.asarray(x))
+
+    def perceptron(net, *parts):
+        hidden = np.maximum(np.asarray(net.first.weight) @ np.concatenate(parts) + np.asarray(net.first.bias), 0)
+        return np.asarray(net.last.weight) @ hidden + np.asarray(net.last.bias)
+
+    total, steps = np.zeros((4, 4)), [[] for _ in range(4)]
+    for (a, b), e in zip(pairs, weights, strict=True):
+        for u, v in ((a, b), (b, a)):
+            z = perceptron(layer.message, features[u], features[v], np.sum((x[u] - x[v]) ** 2, keepdims=True), e)
+            message = z / (1 + np.exp(-z))
+            total[u] += message
+            steps[u].append((x[u] - x[v]) * perceptron(layer.step, message))
+    expected = [perceptron(layer.update, f, m) for f, m in zip(features, total, strict=True)]
+    np.testing.assert_allclose(found.features, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.positions, [p + np.mean(s, axis=0) for p, s in zip(x, steps, strict=True)], rtol=1e-4, atol=1e-4)

@@ -182,3 +182,32 @@ def test_what_cannot_be_is_refused(edges):
         GaugeConv((0,), (0,), n_radial=0, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"x must have shape \(42, 3\) for orders \(0, 1\), got \(42, 2\)"):
         GaugeConv((0, 1), (0,), key=jax.random.key(0))(edges, jnp.ones((42, 2)))
+
+
+def test_kernels_are_polynomials_of_the_distance_in_mean_lengths(edges):
+    layer = drawn(lambda: GaugeConv((0, 1), (0, 2), n_radial=3, key=jax.random.key(0)), 7)
+    x = np.random.default_rng(8).normal(size=(N, 3))
+    z = np.stack([x[:, 0] + 0j, x[:, 1] + 1j * x[:, 2]], axis=1)
+    receivers, senders, near = (np.asarray(part) for part in (edges.receivers, edges.senders, edges.lengths / edges.lengths.mean()))
+    theta, g, counts = np.asarray(edges.angles), np.asarray(edges.transport()), np.bincount(receivers)
+    weights = map(np.asarray, (layer.direct, layer.conjugate, layer.own))
+    alpha, beta, gamma = (part[..., 0, :, :] + 1j * part[..., 1, :, :] for part in weights)
+    out = np.zeros((N, 2), complex)
+    for i, j in np.ndindex(2, 2):
+        n, m = (0, 2)[i], (0, 1)[j]
+        carried = z[senders, j] * np.exp(1j * m * g)
+        for k in range(3):
+            made = alpha[k, i, j] * np.exp(1j * (n - m) * theta) * carried + beta[k, i, j] * np.exp(1j * (n + m) * theta) * carried.conj()
+            np.add.at(out[:, i], receivers, near**k * made / counts[receivers])
+        out[:, i] += gamma[i, j] * z[:, j] * (n == m)
+    out[:, 0] += np.asarray(layer.bias)[0]
+    expected = np.stack([out[:, 0].real, out[:, 1].real, out[:, 1].imag], axis=1)
+    np.testing.assert_allclose(layer(edges, jax.device_put(x)), expected, atol=ROUND_OFF)
+
+
+def test_the_gate_is_that_of_its_equation():
+    gate, x = drawn(lambda: NormGate((0, 2)), 9), np.random.default_rng(10).normal(size=(4, 3))
+    (a, c), (b, d) = np.asarray(gate.slope), np.asarray(gate.shift)
+    length = np.linalg.norm(x[:, 1:], axis=1, keepdims=True)
+    expected = np.concatenate([x[:, :1] / (1 + np.exp(-a * x[:, :1] - b)), x[:, 1:] / (1 + np.exp(-c * length - d))], axis=1)
+    np.testing.assert_allclose(gate(jax.device_put(x)), expected, atol=1e-9)

@@ -1,5 +1,6 @@
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,11 +12,13 @@ from gradatim.nets.geometric import (
     PatchConvolution,
     angle_defects,
     corner_angles,
+    edge_lengths,
     flat_sheet,
     heat_method_distance,
     holonomy,
     icosphere,
     log_map_edges,
+    surface_gradient,
     vertex_gradient,
 )
 
@@ -190,3 +193,50 @@ def test_what_cannot_be_is_refused(potato, edges):
     with pytest.raises(ValueError, match="n_radii and n_angles must be at least 1, got 0 and 8"):
         PatchConvolution(1, 1, n_radii=0, key=jax.random.key(0))
     assert isinstance(potato, Mesh)
+
+
+def test_a_gradient_is_the_least_squares_fit_of_the_slopes_along_edges(edges):
+    x = np.random.default_rng(4).normal(size=42)
+    receivers, senders = np.asarray(edges.receivers), np.asarray(edges.senders)
+    slopes = (x[senders] - x[receivers]) / np.asarray(edges.lengths)
+    ways = np.stack([np.cos(edges.angles), np.sin(edges.angles)], axis=1)
+    expected = [np.linalg.lstsq(ways[receivers == u], slopes[receivers == u], rcond=None)[0] for u in range(42)]
+    np.testing.assert_allclose(vertex_gradient(edges, jax.device_put(x)), expected, atol=ROUND_OFF)
+
+
+@pytest.mark.parametrize("time_factor", [1.0, 20.0])
+def test_distances_are_those_of_the_equations_in_dense_matrices(potato, time_factor):
+    slopes = np.stack([np.asarray(surface_gradient(potato, one)) for one in jnp.eye(42)], axis=-1)
+    corners = np.asarray(potato.vertices)[np.asarray(potato.faces)]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    K = np.einsum("f,fdu,fdv->uv", area, slopes, slopes)
+    M = np.diag(np.bincount(np.asarray(potato.faces).ravel(), np.repeat(area / 3, 3)))
+    heat = np.linalg.solve(M + time_factor * np.asarray(edge_lengths(potato)).mean() ** 2 * K, np.eye(42)[5])
+    flow = -slopes @ heat
+    flow /= np.linalg.norm(flow, axis=1, keepdims=True)
+    distance = np.linalg.pinv(K) @ np.einsum("f,fdu,fd->u", area, slopes, flow)
+    np.testing.assert_allclose(heat_method_distance(potato, 5, time_factor=time_factor), distance - distance[5], atol=1e-8)
+
+
+@pytest.mark.parametrize("pools", [False, True])
+def test_patches_are_those_of_their_equation(edges, pools):
+    layer = patches(3, pools)
+    windows = (lambda m: (m.radii, m.log_widths, m.log_spread))(layer)
+    drawn = [np.random.default_rng(i).uniform(0.3, 0.9, leaf.shape) for i, leaf in enumerate(windows)]
+    layer = eqx.tree_at(lambda m: (m.radii, m.log_widths, m.log_spread), layer, tuple(map(jax.device_put, drawn)))
+    radii, widths, spread = drawn[0], np.exp(drawn[1]), np.exp(drawn[2])
+    x, weight = np.random.default_rng(2).normal(size=(42, 2)), np.asarray(layer.weight)
+    receivers, senders, step = np.asarray(edges.receivers), np.asarray(edges.senders), 2 * np.pi / 3
+    lengths, angles = np.asarray(edges.lengths / edges.lengths.mean()), np.asarray(edges.angles)
+    expected = []
+    for u in range(5):
+        mine = receivers == u
+        patch = np.zeros((2, 3, 2))
+        for k, a in np.ndindex(2, 3):
+            aside = np.angle(np.exp(1j * (angles[mine] - a * step))) / (step * spread)
+            w = np.exp(-(((lengths[mine] - radii[k]) / widths[k]) ** 2) / 2 - aside**2 / 2)
+            own = np.exp(-((radii[k] / widths[k]) ** 2) / 2)
+            patch[k, a] = (w @ x[senders[mine]] + own * x[u]) / (w.sum() + own)
+        turns = [np.einsum("rai,raio->o", np.roll(patch, -q, axis=1), weight) for q in range(3 if pools else 1)]
+        expected.append(np.max(turns, axis=0))
+    np.testing.assert_allclose(np.asarray(layer(edges, jax.device_put(x)))[:5], expected, atol=ROUND_OFF)

@@ -336,3 +336,97 @@ def test_layers_out_of_range_are_refused():
         ChebConv(1, 1, degree=-1, key=KEY)
     with pytest.raises(ValueError, match=r"largest must lie in \(0, 2\], where the spectrum ends, got 3"):
         ChebConv(1, 1, degree=1, largest=3.0, key=KEY)
+
+
+EDGES = features(len(PAIRS), 2, 5)
+GRAPH_WITH_EDGES = graph_from_edges(PAIRS, nodes=features(N, 3, 8), edges=features(len(PAIRS), 2, 9))
+
+
+def written_out(graph, message):
+    """Sums of messages over edges, one by one."""
+    x, total = np.asarray(graph.nodes), 0
+    for u, v, e, is_there in zip(*map(np.asarray, (graph.receivers, graph.senders, graph.edges, graph.edge_mask)), strict=True):
+        if is_there:
+            total = total + np.eye(len(x))[u][:, None] * message(x[u], x[v], e)[None]
+    return total
+
+
+def test_edges_take_their_features_with_them():
+    layer = noisy(lambda: perceptron_messages(3, 2, n_edge=2, width=4, key=KEY))
+    graph = graph_from_edges(PAIRS, nodes=features(N, 3), edges=EDGES, n_edges=12)
+    both = joined([graph, graph_from_edges([(1, 0)], nodes=features(2, 3, 4), edges=features(1, 2, 6), directed=True), GRAPH_WITH_EDGES])
+    assert both.graph_id.tolist() == [0] * N + [1] * 2 + [2] * N
+    # Each pair in both directions, with its features.
+    told = dict(zip(zip(graph.receivers.tolist(), graph.senders.tolist(), strict=True), np.asarray(graph.edges).tolist(), strict=True))
+    assert all(told[u, v] == told[v, u] == e for (u, v), e in zip(PAIRS, EDGES.tolist(), strict=True))
+
+    def perceptron(net, *parts):
+        hidden = np.maximum(np.asarray(net.first.weight) @ np.concatenate(parts) + np.asarray(net.first.bias), 0)
+        return np.asarray(net.last.weight) @ hidden + np.asarray(net.last.bias)
+
+    total = written_out(both, lambda x, y, e: perceptron(layer.message, x, y, e))
+    expected = [perceptron(layer.update, x, m) for x, m in zip(np.asarray(both.nodes), total, strict=True)]
+    np.testing.assert_allclose(eqx.filter_jit(layer)(both), expected, rtol=1e-4, atol=1e-4)
+    moved = permuted(graph, ORDER)
+    np.testing.assert_allclose(written_out(moved, lambda x, y, e: x + y * e[0]), written_out(graph, lambda x, y, e: x + y * e[0])[ORDER])
+
+
+def test_layers_are_their_equations_in_matrices():
+    convs = {
+        (name, n_out): noisy(lambda name=name, n_out=n_out: GraphConv(3, n_out, normalisation=name, key=KEY))
+        for name in ("symmetric", "mean", "sum")
+        for n_out in (2, 4)
+    }
+    gin, cheb = noisy(lambda: GIN(3, 2, width=4, key=KEY)), noisy(lambda: ChebConv(3, 2, degree=2, largest=1.5, key=KEY))
+
+    @eqx.filter_jit
+    def look(convs, gin, cheb, graph):
+        return [conv(graph) for conv in convs], gin(graph), cheb(graph), laplacian(graph, "symmetric"), laplacian(graph, "random walk")
+
+    found, of_gin, of_cheb, symmetric_, walk = jax.device_get(look(list(convs.values()), gin, cheb, GRAPH))
+    x, A = np.asarray(GRAPH.nodes), np.zeros((N, N))
+    for u, v in PAIRS:
+        A[u, v] = A[v, u] = 1
+    d = (A + np.eye(N)).sum(axis=1)
+    scales = {"symmetric": 1 / np.sqrt(d[:, None] * d[None]), "mean": 1 / d[:, None], "sum": 1.0}
+    for ((name, _), conv), y in zip(convs.items(), found, strict=True):
+        np.testing.assert_allclose(y, (scales[name] * (A + np.eye(N))) @ x @ np.asarray(conv.weight) + np.asarray(conv.bias), atol=1e-4)
+    first, last = gin.perceptron.first, gin.perceptron.last
+    hidden = np.maximum(((1 + float(gin.epsilon)) * x + A @ x) @ np.asarray(first.weight).T + np.asarray(first.bias), 0)
+    np.testing.assert_allclose(of_gin, hidden @ np.asarray(last.weight).T + np.asarray(last.bias), atol=1e-4)
+    degree = A.sum(axis=1)
+    root = np.where(degree > 0, 1 / np.sqrt(np.maximum(degree, 1)), 0)
+    L = np.diag(degree > 0) - root[:, None] * A * root[None]
+    np.testing.assert_allclose(symmetric_, L, atol=1e-6)
+    np.testing.assert_allclose(walk, np.diag(degree > 0) - A / np.maximum(degree, 1)[:, None], atol=1e-6)
+    scaled = 2 * L / 1.5 - np.eye(N)
+    terms = np.stack([x, scaled @ x, (2 * scaled @ scaled - np.eye(N)) @ x])
+    expected = np.einsum("knc,kco->no", terms, np.asarray(cheb.weight)) + np.asarray(cheb.bias)
+    np.testing.assert_allclose(of_cheb, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_on_sets_and_pairs_are_their_equations():
+    linear, pairs, product = OTHERS["set"], OTHERS["pairs of two"], OTHERS["product"]
+    x = features(N, 3)
+
+    @eqx.filter_jit
+    def look(nets, x, matrix):
+        most = DeepSets(lambda x: x[:2], lambda y: 2 * y, pool="max")(x)
+        return nets[0](x), nets[1](jnp.zeros_like(matrix)), nets[2](matrix), most
+
+    of_set, of_zero, of_product, most = jax.device_get(look((linear, pairs, product), x, MATRIX))
+    own, mean, bias = (np.asarray(part) for part in (linear.own, linear.mean, linear.bias))
+    np.testing.assert_allclose(of_set, x @ own + x.mean(axis=0) @ mean + bias, rtol=1e-4, atol=1e-5)
+    everywhere, diagonal = np.asarray(pairs.bias)
+    np.testing.assert_allclose(of_zero, everywhere + np.eye(N)[..., None] * diagonal, rtol=1e-5, atol=1e-6)
+    z = np.einsum("ijc,kcw->kijw", MATRIX, np.asarray(product.factors))
+    left, right = z / (1 + np.exp(-z))
+    both = np.concatenate([MATRIX, np.einsum("ikw,kjw->ijw", left, right) / N], axis=-1)
+    np.testing.assert_allclose(of_product, both @ np.asarray(product.weight) + np.asarray(product.bias), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(most, 2 * x[:, :2].max(axis=0))
+
+
+@pytest.mark.parametrize(("max_steps", "expected"), [(0, 1), (1, 2), (2, 3), (None, 4)])
+def test_colours_are_refined_as_often_as_is_said(max_steps, expected):
+    (colours,) = colour_refinement([plain(circle(8)[:-1])], max_steps=max_steps)
+    assert len(np.unique(colours)) == expected

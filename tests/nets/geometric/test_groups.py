@@ -227,3 +227,9 @@ def test_what_does_not_fit_is_refused():
         equivariance_error(lambda x: x, [], np.ones(2), unchanged)
     with pytest.raises(ValueError, match=r"act_out must give the shape of f's output, got \(3,\) for \(4,\) with element 0"):
         equivariance_error(lambda x: x, cyclic(1), np.ones(4), unchanged, lambda g, y: y[:3])
+
+
+def test_shifts_of_motions_have_the_size_that_is_asked_for():
+    assert not any(move.shift.any() for move in random_motions(jax.random.key(1), 3, shift=0.0))
+    one, other = (random_motions(jax.random.key(1), 3, shift=size) for size in (1.0, 4.0))
+    assert all(np.allclose(4 * a.shift, b.shift) and np.array_equal(a.turn, b.turn) for a, b in zip(one, other, strict=True))

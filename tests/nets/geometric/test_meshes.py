@@ -217,3 +217,8 @@ def test_lengths_that_make_no_triangle_are_refused(spheres):
     mesh = spheres[2]
     with pytest.raises(Exception, match="lengths must obey the triangle inequality in each face"):
         intrinsic_laplacian(mesh, edge_lengths(mesh).at[0].set(3.0)).mass.block_until_ready()
+
+
+def test_a_sphere_has_the_radius_that_it_was_given():
+    vertices = np.asarray(icosphere(1, radius=2.5).vertices)
+    np.testing.assert_allclose(np.linalg.norm(vertices, axis=1), 2.5, rtol=1e-12)

@@ -47,3 +47,9 @@ def test_dropout_keeps_the_mean_and_stops_without_a_key():
 def test_shares_out_of_range_are_refused(p):
     with pytest.raises(ValueError, match=rf"p must lie in \[0, 1\), got {p}"):
         FieldDropout(p)
+
+
+def test_channels_are_scaled_and_shifted_afterwards():
+    norm = eqx.tree_at(lambda one: (one.scale, one.shift), FieldNorm(3), (jnp.array([2.0, 1.0, -1.0]), jnp.array([0.0, 5.0, 1.0])))
+    plain, moved = eqx.filter_jit(lambda norms, x: [one(x) for one in norms])([FieldNorm(3), norm], X)
+    np.testing.assert_allclose(moved, np.asarray(plain) * [2, 1, -1] + [0, 5, 1], rtol=1e-5, atol=1e-5)

@@ -111,3 +111,26 @@ def test_what_cannot_be_is_refused():
         with_chrono_bias(eqx.nn.LSTMCell(1, 2, use_bias=False, key=jax.random.key(0)), longest=9.0, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"rate must lie in \(0, 1\], for a gate beyond 1 would overshoot, got 2"):
         GatedUpdate(1, 1, key=jax.random.key(0)).slowed(2.0)
+
+
+def test_updates_are_those_of_their_equations(getkey):
+    random = np.random.default_rng(1)
+    shapes = eqx.filter_eval_shape(lambda key: GatedUpdate(2, 3, key=key), getkey())
+    cell = jax.tree.map(
+        lambda leaf: jax.device_put(random.normal(size=leaf.shape).astype(np.float32)) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf,
+        shapes,
+    )
+    z, h = (random.normal(size=n).astype(np.float32) for n in (2, 3))
+
+    def affine(part):
+        return np.asarray(part.input_weight) @ z + np.asarray(part.state_weight) @ h + np.asarray(part.bias)
+
+    gate = 1 / (1 + np.exp(-affine(cell)))
+    np.testing.assert_allclose(eqx.filter_jit(cell)(z, h), gate * np.tanh(affine(cell.update)) + (1 - gate) * h, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_the_state_begin_within_the_gain():
+    one, other = (eqx.filter_jit(SimpleRNN)(2, 16, gain=gain, key=jax.random.key(0)) for gain in (1.0, 0.5))
+    np.testing.assert_allclose(other.state_weight, 0.5 * np.asarray(one.state_weight), rtol=1e-6)
+    np.testing.assert_array_equal(other.input_weight, one.input_weight)
+    assert 0.9 < 4 * np.abs(np.asarray(one.state_weight)).max() <= 1
