@@ -95,19 +95,20 @@ class DecoderLM(eqx.Module):
             raise ValueError(f"attention must be 'multi_head' or 'latent', got {attention!r}")
         if has_qk_norm and attention == "latent":
             raise ValueError("has_qk_norm must be False with attention 'latent', got True: latents are normalised instead")
-        hidden = hidden or 8 * width // 3 // 4 * 4 or 1
+        hidden = max(8 * width // 3 // 4 * 4, 1) if hidden is None else hidden
         embedding_key, readout_key, *block_keys = jax.random.split(key, 2 + n_layers)
         self.embedding = eqx.nn.Embedding(vocabulary_size, width, key=embedding_key)
         blocks = []
         for block_key in block_keys:
             first, second = jax.random.split(block_key)
             if attention == "latent":
-                latent, rope = latent_dim or max(width // 2, 1), width // 8 if rope_dim is None else rope_dim
+                latent = max(width // 2, 1) if latent_dim is None else latent_dim
+                rope = width // 8 if rope_dim is None else rope_dim
                 attend = MultiHeadLatentAttention(width, n_heads, latent_dim=latent, rope_dim=rope, key=first)
             else:
                 attend = MultiHeadAttention(width, n_heads, has_qk_norm=has_qk_norm, key=first)
             if n_experts:
-                if hidden % (n_shared + top_k):
+                if n_shared + top_k < 1 or hidden % (n_shared + top_k):
                     raise ValueError(f"n_shared + top_k must divide the hidden units, {hidden}, got {n_shared} + {top_k}")
                 share = hidden // (n_shared + top_k)
                 feed = MixtureOfExperts(width, share, n_routed=n_experts, n_shared=n_shared, top_k=top_k, key=second)

@@ -18,7 +18,7 @@ COMBINATIONS = {
 
 
 def decoder(**how):
-    return DecoderLM(11, 16, n_layers=2, n_heads=4, context=12, hidden=32, key=jax.random.key(0), **how)
+    return DecoderLM(11, 16, n_layers=2, n_heads=4, context=12, key=jax.random.key(0), **{"hidden": 32} | how)
 
 
 def text(*shape):
@@ -144,6 +144,9 @@ def test_a_full_cache_is_an_error():
         ({"n_experts": 6, "n_shared": 1, "top_k": 2}, r"n_shared \+ top_k must divide the hidden units, 32, got 1 \+ 2"),
         ({"attention": "latent", "rope_dim": 3}, "the rotary dimension must be even"),
         ({"attention": "latent", "latent_dim": -1}, "latent_dim must be at least 1, got -1"),
+        ({"attention": "latent", "latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+        ({"hidden": 0}, "hidden must be at least 1, got 0"),
+        ({"n_experts": 6, "top_k": 0}, r"n_shared \+ top_k must divide the hidden units, 32, got 0 \+ 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong, message):

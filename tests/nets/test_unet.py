@@ -49,6 +49,8 @@ def test_what_makes_no_network_is_refused(make, message):
 def test_sides_that_stages_do_not_divide_are_refused(shapes):
     with pytest.raises(ValueError, match="sides must be multiples of 4, got 8 and 6"):
         jax.eval_shape(lambda net: net(jnp.zeros((8, 6, 1)), jnp.array(0.0)), shapes)
+    deep = eqx.filter_eval_shape(lambda key: UNet(3, widths=(4, 8, 12), n_blocks=2, n_features=4, key=key), jax.random.key(0))
+    assert jax.eval_shape(lambda net: net(jnp.zeros((8, 16, 3)), jnp.array(0.0)), deep).shape == (8, 16, 3)
 
 
 def placed(weight, matrix):

@@ -99,11 +99,10 @@ def test_a_network_is_drawn_within_its_bounds_and_computes_layers():
 def test_all_samples_count_in_both_parts():
     # The valley's end lies where the point and the mean of the samples add up to one.
     samples, keys = jnp.linspace(-1.0, 3.0, 20), jax.random.split(jax.random.key(0), 1)
-    fit = fit_operator(Bowl(jnp.zeros(2)), samples, keys, adam_steps=3, lbfgs_steps=60, learning_rate=1e-2, batch_size=5, memory=5)
+    fit = fit_operator(Bowl(jnp.zeros(2)), samples, keys, adam_steps=4, lbfgs_steps=60, learning_rate=1e-9, batch_size=5, memory=5)
     np.testing.assert_allclose(fit.parameters, 0, atol=1e-6)
-    # Batches differ from one to the next, and from the whole.
-    start = float(fit.adam_loss[0, 0])
-    assert np.unique(np.abs(np.diff(fit.adam_loss[0]))).min() > 1e-3 * start
+    # The first part all but stands still: only its batches differ.
+    assert np.unique(np.round(fit.adam_loss, 4)).size == 4 and np.ptp(fit.after_adam) < 1
 
 
 def test_swish_is_the_activation_by_default():
