@@ -356,6 +356,7 @@ def test_edges_take_their_features_with_them():
     graph = graph_from_edges(PAIRS, nodes=features(N, 3), edges=EDGES, n_edges=12)
     both = joined([graph, graph_from_edges([(1, 0)], nodes=features(2, 3, 4), edges=features(1, 2, 6), directed=True), GRAPH_WITH_EDGES])
     assert both.graph_id.tolist() == [0] * N + [1] * 2 + [2] * N
+    np.testing.assert_array_equal(both.edges, np.concatenate([graph.edges, features(1, 2, 6), GRAPH_WITH_EDGES.edges]))
     # Each pair in both directions, with its features.
     told = dict(zip(zip(graph.receivers.tolist(), graph.senders.tolist(), strict=True), np.asarray(graph.edges).tolist(), strict=True))
     assert all(told[u, v] == told[v, u] == e for (u, v), e in zip(PAIRS, EDGES.tolist(), strict=True))
