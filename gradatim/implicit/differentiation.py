@@ -195,7 +195,8 @@ def root_jvp(
         raise ValueError(f"tangents must hold one entry for each of the {len(theta)} arguments of theta, got {len(tangents)}")
     operator = condition_operator(conditions, x, (theta, {}), rule)
     pushed = _push(lambda inputs: conditions(x, *inputs), theta, _float_tangents(theta, tangents))
-    return jax.tree.map(jnp.negative, _solve(operator, pushed, rule))
+    # With the sign of F on the right-hand side, so that an earlier answer starts the solve as it is.
+    return _solve(operator, jax.tree.map(jnp.negative, pushed), rule)
 
 
 def root_vjp(
@@ -221,8 +222,9 @@ def root_vjp(
     rule = linear_rule(linear_solver, options, tags, ridge)
     x, theta = unknowns(x), strong_arrays(theta)
     conditions = converted_conditions(conditions, x, theta, {})
-    # With the sign of F, so that the adjoint is that of A = -∂₁F.
-    adjoint = jax.tree.map(jnp.negative, _solve(condition_operator(conditions, x, (theta, {}), rule).transpose(), cotangent, rule))
+    # With the sign of F on the right-hand side, so that the adjoint is that of A = -∂₁F, and an earlier one starts the solve as it is.
+    operator = condition_operator(conditions, x, (theta, {}), rule).transpose()
+    adjoint = _solve(operator, jax.tree.map(jnp.negative, cotangent), rule)
     varied, fixed = eqx.partition(theta, eqx.is_inexact_array)
     _, pull = jax.vjp(lambda varied: conditions(x, *eqx.combine(varied, fixed)), varied)
     return Pullback(pull(adjoint)[0], adjoint)

@@ -161,9 +161,13 @@ class LayeredNetwork(AbstractEquilibriumNetwork):
         both = ((c, ARROW.join(reversed(ends(c)))) for c in self.weights if order[ends(c)[0]] < order[ends(c)[1]])
         return sorted(((c, back) for c, back in both if back in self.weights), key=lambda pair: order[ends(pair[0])[0]])
 
+    def own(self) -> list[str]:
+        """Connections of a layer to itself."""
+        return sorted(c for c in self.weights if ends(c)[0] == ends(c)[1])
+
     def unpaired(self) -> list[str]:
-        """Connections between layers with a state that none leads back from."""
-        paired = {c for pair in self.reciprocal_pairs() for c in pair}
+        """Connections between two layers with a state that none leads back from."""
+        paired = {c for pair in self.reciprocal_pairs() for c in pair} | set(self.own())
         return sorted(c for c in self.weights if c not in paired and ends(c)[0] != self.input)
 
 

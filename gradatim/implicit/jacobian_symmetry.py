@@ -40,7 +40,7 @@ def weight_symmetry(network: LayeredNetwork) -> JacobianSymmetry:
 
         2 ‖A‖² = Σ over pairs ‖W - Bᵀ‖² + Σ over the rest ‖W‖²,     2 ‖S‖² = 2 n + Σ over pairs ‖W + Bᵀ‖² + Σ over the rest ‖W‖²
 
-    It can be differentiated where it is not zero.
+    A layer connected to itself adds ½ ‖W - Wᵀ‖² to the one and ½ ‖W + Wᵀ - 2‖² - 2 n_layer to the other. It can be differentiated where it is not zero.
 
     >>> import jax
     >>> from gradatim.implicit import chain_connections
@@ -55,6 +55,10 @@ def weight_symmetry(network: LayeredNetwork) -> JacobianSymmetry:
     for forward, backward in network.reciprocal_pairs():
         w, b = network.weights[forward], network.weights[backward].T
         plus, minus = plus + jnp.sum((w + b) ** 2), minus + jnp.sum((w - b) ** 2)
+    for connection in network.own():
+        w = network.weights[connection]
+        both = w + w.T - 2 * jnp.eye(len(w), dtype=w.dtype)
+        plus, minus = plus + jnp.sum(both**2) / 2 - 2 * len(w), minus + jnp.sum((w - w.T) ** 2) / 2
     return JacobianSymmetry(jnp.sqrt(n_units + plus / 2), jnp.sqrt(minus / 2))
 
 
@@ -84,6 +88,8 @@ def set_weight_angle(network: LayeredNetwork, degrees: Float[Array, ""] | float)
     weights are as large as the forward ones; the authors add the backward weights as they are, which at layers of unequal widths makes
     another angle. At 0 the network is symmetric to the last bit.
 
+    Where the present backward weights have no such part, as between two layers of one unit, 0 is the only angle; any other gives NaN.
+
     **Arguments:** `degrees` α: 0 to 180.
 
     **Raises:** `ValueError` for a network without reciprocal pairs.
@@ -106,5 +112,5 @@ def set_weight_angle(network: LayeredNetwork, degrees: Float[Array, ""] | float)
         b = b - w * (jnp.sum(w * b) / jnp.sum(w**2))
         b = b * (jnp.linalg.norm(w) / jnp.linalg.norm(b))
         sine, cosine = (f(radians).astype(w.dtype) for f in (jnp.sin, jnp.cos))
-        turned.append(cosine * w + sine * b)
+        turned.append(cosine * w + jnp.where(sine == 0, 0, sine * b))
     return eqx.tree_at(lambda n: [n.weights[backward] for _, backward in pairs], network, turned)

@@ -9,6 +9,7 @@ from gradatim.implicit import (
     Bilevel,
     InexactArmijo,
     LinearBilevel,
+    certified_loss,
     hoag,
     hypergradient_error_bound,
     inexact_hypergradient,
@@ -136,6 +137,16 @@ def test_a_scalar_problem_attains_its_bound():
         np.testing.assert_allclose(q - (theta - 1.0), bound, rtol=1e-9)
 
 
+def test_every_term_of_the_bound_has_its_constants():
+    constants = {"strong_convexity": 2.0, "upper_smoothness": 3.0, "hessian_lipschitz": 5.0, "cross_lipschitz": 7.0}
+    problem = Bilevel(lambda x: 1.5 * x**2, scalar_lower, smoothness=2.0, **constants)
+    # Of ‖∇g‖ = 6 and ‖J‖ = 11: (3·11/2 + 5/4·6·11 + 7·6/2) ε + 11/2 δ + 7·3/2 ε².
+    numbers = {"accuracy": 0.1, "tolerance": 0.01, "cross_norm": 11.0}
+    np.testing.assert_allclose(
+        hypergradient_error_bound(problem, jnp.array(0.0), jnp.array(2.0), **numbers), 12 + 0.055 + 0.105, rtol=1e-12
+    )
+
+
 def scalar_upper(x):
     return (x - 1.0) ** 2 / 2
 
@@ -162,6 +173,58 @@ def test_every_accepted_step_has_its_promised_decrease_and_descends(well, runs):
             assert np.linalg.norm(step.gradient - gradient) <= step.error_bound + 1e-10
             assert step.lower_bound - ROUND_OFF <= before <= step.upper_bound + ROUND_OFF
         assert found.status == "converged" and len(found.history.loss) == len(steps)
+
+
+def test_a_share_is_what_the_bound_leaves_of_the_gradient_and_both_tolerances_move_together(well):
+    _, steps = followed(well, accuracy=1.0, tolerance=0.25, loosest=1e9, stop_at=0.1, **{**SETTINGS, "share": 0.9})
+    assert len(steps) > 5 and len({step.accuracy for step in steps}) > 2
+    for step in steps:
+        assert step.error_bound <= 0.1 * step.gradient_norm * (1 + ROUND_OFF)
+        np.testing.assert_allclose(step.tolerance, 0.25 * step.accuracy, rtol=1e-9)
+
+
+def test_a_gradient_that_is_small_but_not_certain_ends_nothing():
+    # The start is as good as was asked for, and at it z = 0, which is off by 0.05.
+    problem = Bilevel(scalar_upper, scalar_lower, **UNIT)
+    found = maid(problem, jnp.array(1.05), jnp.array(1.0), accuracy=0.1, stop_at=0.01)
+    assert found.status == "converged" and abs(float(found.theta) - 1) <= 0.01
+
+
+def test_each_failed_search_is_followed_by_a_longer_one(well):
+    found = maid(well, jnp.ones(4), jnp.zeros(4), max_backtracks=1, max_steps=1, **{**SETTINGS, "step_size": 100.0})
+    assert found.status == "max_steps" and len(found.history.loss) == 1 and found.history.step_size[0] < 10
+
+
+@pytest.mark.parametrize("limit", [2, 7])
+def test_lower_solutions_that_were_cut_short_are_never_accepted(well, limit):
+    start = jnp.ones(4)
+    assert len(maid(well, start, jnp.zeros(4), accuracy=1e-6, max_lower_gradients=limit).history.loss) == 0
+    # The start is exact, and the trials are not certified.
+    found = maid(well, start, exact(well, start)[2], accuracy=1e-6, max_lower_gradients=limit, **{**SETTINGS, "step_size": 0.1})
+    assert found.status == "precision" and len(found.history.loss) == 0
+
+
+def test_an_upper_loss_that_is_not_convex_widens_the_bounds():
+    problem = Bilevel(scalar_upper, scalar_lower, is_upper_convex=False, **UNIT)
+    found = certified_loss(problem, jnp.array(3.0), jnp.array(2.9), accuracy=0.2)
+    np.testing.assert_allclose([found.lower_bound, found.upper_bound], [1.805 - 1.9 * 0.2 - 0.02, 1.805 + 1.9 * 0.2 + 0.02], rtol=1e-12)
+    steps = []
+    maid(problem, jnp.array(4.0), jnp.array(0.0), accuracy=0.2, max_steps=1, callback=steps.append)
+    (step,) = steps
+    width = abs(float(step.x) - 1) * step.accuracy + step.accuracy**2 / 2
+    np.testing.assert_allclose([step.lower_bound, step.upper_bound], [step.loss - width, step.loss + width], rtol=1e-12)
+
+
+@pytest.mark.parametrize("cross_norm", [unit, None])
+def test_work_is_counted_to_the_last_product(cross_norm):
+    problem = Bilevel(scalar_upper, scalar_lower, cross_norm=cross_norm, **UNIT)
+    found = maid(problem, jnp.array(4.0), jnp.array(0.0), accuracy=1e-6, step_size=0.1, max_steps=2)
+    # Perfectly conditioned: a lower solve looks at its start and its end, and twenty power iterations, then five, make a product each way.
+    assert found.history.lower_gradients.tolist() == [4, 6]
+    assert found.history.cross_products.tolist() == ([1, 2] if cross_norm else [42, 54])
+    # A first residual, one step and the last residual.
+    assert found.history.hessian_products.tolist() == [3, 6]
+    assert found.work.total == found.history.work[-1] == 6 + 2 * (6 + (2 if cross_norm else 54))
 
 
 def test_the_first_accuracy_hardly_matters(well, runs):
@@ -266,7 +329,21 @@ def test_a_perfectly_conditioned_lower_problem_takes_one_step():
     assert found.gradients == 2 and found.x == 3.0
 
 
+def test_the_lower_solve_is_accelerated():
+    curvature = jnp.geomspace(1.0, 1e4, 20)
+    problem = Bilevel(
+        jnp.sum, lambda x, theta: jnp.sum(curvature * (x - theta) ** 2) / 2,
+        strong_convexity=1.0, smoothness=1e4, upper_smoothness=0.0, hessian_lipschitz=0.0, cross_lipschitz=0.0,
+    )  # fmt: skip
+    found = jax.jit(lambda theta, x: solve_lower(problem, theta, x, 1e-8))(jnp.ones(20), jnp.zeros(20))
+    # √κ log(κ/ε) = 2763, where plain descent takes κ log(κ/ε).
+    assert found.certified and found.gradients < 2763
+    np.testing.assert_allclose(found.x, 1, atol=1e-8)
+
+
 def test_what_round_off_would_forge_is_not_certified(well):
+    by_chance = solve_lower(Bilevel(scalar_upper, scalar_lower, **UNIT), jnp.array(3.0), jnp.array(3.0), 1e-18)
+    assert by_chance.distance == 0 and not by_chance.certified
     found = solve(well, jnp.ones(4), jnp.ones(4), 1e-18)
     assert not found.certified and found.finest > 1e-18 and found.gradients < 1000
     cut = solve(well, jnp.ones(4), jnp.ones(4), 1e-8, max_gradients=3)
@@ -298,6 +375,67 @@ def test_schedules_of_hoag_converge(well, schedule):
     start = np.linalg.norm(exact(well, jnp.ones(4))[1])
     assert np.linalg.norm(exact(well, found.theta)[1]) < 1e-2 * start
     assert np.isinf(found.history.error_bound).all() and (found.history.accuracy >= 1e-12).all()
+
+
+def hoag_by_hand(upper, slope, theta, x, schedule, n_steps):
+    """With h = ‖x - θ‖²/2, of which each lower problem and linear system is solved at once, unless its start will do."""
+
+    def better(start, exact, accuracy):
+        return start if np.linalg.norm(start - exact) <= accuracy else exact
+
+    accuracy, share, steps = schedule(0), 1.0, []
+    x = better(x, theta, accuracy)
+    q = better(np.zeros_like(x), slope(x), accuracy)
+    curvature = np.linalg.norm(q) / np.sqrt(len(q))
+    for k in range(1, n_steps + 1):
+        following = schedule(k) * share
+        moved = np.clip(theta - q / curvature, -1000, 1000)
+        x_moved = better(x, moved, following)
+        if upper(x_moved) >= upper(x) + 0.2 * abs(upper(x)):
+            curvature, share = 2 * curvature, share / 2
+            accuracy = schedule(k) * share
+            x = better(x, theta, accuracy)
+            q = better(q, slope(x), accuracy)
+            continue
+        length = np.linalg.norm(q) / curvature
+        steps.append((*theta, *moved, 1 / curvature))
+        if upper(x_moved) <= upper(x) + following / 4 + 1.25 * accuracy * length - curvature * length**2:
+            curvature *= 0.95
+        theta, x, accuracy = moved, x_moved, following
+        q = better(q, slope(x), accuracy)
+    return np.array(steps)
+
+
+@pytest.mark.parametrize("case", ["refused and forgiven", "into the box"])
+def test_hoag_takes_the_steps_of_its_rule(case):
+    if case == "into the box":
+        weights, middle, start = np.array([-1.0, -2.0]), np.zeros(2), np.array([998.5, 900.0])
+    else:
+        weights, middle, start = np.array([3.0, 1.0]), np.ones(2), np.array([1.4, 0.8])
+
+    def upper(x):
+        return ((x - middle) ** 2 * weights).sum() / 2
+
+    def schedule(k):
+        return 0.3 * 0.9**k
+
+    exact = hoag_by_hand(upper, lambda x: weights * (x - middle), start, start + 1.0, schedule, 25)
+    problem = Bilevel(upper, lambda x, theta: jnp.sum((x - theta) ** 2) / 2, **{**UNIT, "upper_smoothness": 3.0})
+    steps = []
+    hoag(problem, jnp.asarray(start), jnp.asarray(start + 1.0), schedule=schedule, max_steps=25, callback=steps.append)
+    np.testing.assert_allclose([(*step.theta, *step.next_theta, step.step_size) for step in steps], exact, rtol=1e-9)
+    grown = np.diff(exact[:, -1]) > 0
+    assert grown.any()
+    assert exact[:, :4].max() == 1000 if case == "into the box" else len(exact) < 25 and not grown.all()
+
+
+def test_hoag_says_why_it_ends(well):
+    flat = Bilevel(lambda x: 0.0 * x, scalar_lower, **UNIT)
+    assert hoag(flat, jnp.array(4.0), jnp.array(0.0), schedule=lambda k: 0.01**k, max_steps=50).status == "converged"
+    cut = hoag(well, jnp.ones(4), jnp.zeros(4), schedule=lambda k: 1e-6, max_lower_gradients=2)
+    assert cut.status == "precision" and len(cut.history.loss) == 0
+    spent = hoag(well, jnp.ones(4), jnp.zeros(4), schedule=lambda k: 0.9**k, work_limit=200)
+    assert spent.status == "work_limit" and 200 <= spent.work.total < 300
 
 
 def test_hoag_takes_an_upper_loss_below_zero():

@@ -84,6 +84,53 @@ def test_constants_are_bounds(make):
     assert tightest > 0.3
 
 
+def test_losses_are_their_formulas():
+    random = np.random.default_rng(0)
+    problem, _ = total_variation(random)
+    clean, noisy, x = np.asarray(problem.clean), np.asarray(problem.noisy), random.normal(size=(2, 3, 4))
+    theta = np.array([-0.5, -1.0])
+
+    def variation(image):
+        moves = [image[:, 1:] - image[:, :-1], image[1:] - image[:-1]]
+        return sum(np.sum(np.sqrt(move**2 + np.exp(2 * theta[1]))) for move in moves)
+
+    lower = np.mean([np.sum((a - b) ** 2) / 2 + np.exp(theta[0]) / 2 * variation(a) for a, b in zip(x, noisy, strict=True)])
+    np.testing.assert_allclose(problem.lower(jax.device_put(x), jax.device_put(theta)), lower, rtol=1e-12)
+    np.testing.assert_allclose(problem.upper(jax.device_put(x)), np.mean([np.sum((a - b) ** 2) / 2 for a, b in zip(x, clean, strict=True)]))
+
+    problem, _ = field_of_experts(random)
+    noisy, x, theta = np.asarray(problem.noisy), random.normal(size=(2, 4, 4)), random.normal(size=7)
+    experts = [(np.exp(theta[0] + theta[1 + i]), np.exp(theta[4 + i]), np.asarray(problem.filters[i])) for i in range(3)]
+
+    def energy(image):
+        return sum(w * np.sum(np.sqrt(signal.correlate2d(image, kernel, mode="valid") ** 2 + nu**2)) for w, nu, kernel in experts)
+
+    lower = np.mean([np.sum((a - b) ** 2) / 2 + energy(a) for a, b in zip(x, noisy, strict=True)])
+    np.testing.assert_allclose(problem.lower(jax.device_put(x), jax.device_put(theta)), lower, rtol=1e-12)
+
+    problem, _ = ridge_logistic(random)
+    w, theta = random.normal(size=(2, 3, 3))
+
+    def cross_entropy(X):
+        logits = np.asarray(X) @ w
+        return np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(10), np.arange(10) % 3])
+
+    lower = cross_entropy(problem.X) + np.sum(np.exp(theta) * w**2) / 2
+    np.testing.assert_allclose(problem.lower(jax.device_put(w), jax.device_put(theta)), lower, rtol=1e-12)
+    np.testing.assert_allclose(problem.upper(jax.device_put(w)), cross_entropy(problem.X_upper), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("make", "theta"), [(total_variation, np.array([-0.5, -1.0])), (field_of_experts, np.linspace(-1, 0.5, 7))])
+def test_all_constants_fall_with_the_number_of_images(make, theta):
+    few, _ = make(np.random.default_rng(0))
+    names = ("strong_convexity", "smoothness", "hessian_lipschitz", "cross_lipschitz")
+    images = [jnp.concatenate([stack] * 3) for stack in (few.clean, few.noisy)]
+    many = type(few)(*images) if make is total_variation else type(few).of(*images, few.filters)
+    theta = jax.device_put(theta)
+    constants = [[*(getattr(one, name)(theta) for name in names), one.upper_smoothness()] for one in (few, many)]
+    np.testing.assert_allclose(*(np.array(constants) * [[1], [3]]), rtol=1e-12)
+
+
 def test_the_strong_convexity_of_a_mean_is_that_of_the_mean():
     # Not 1: two images, of which h takes the mean. A constant image is not curved by its variation.
     problem, _ = total_variation(np.random.default_rng(0))

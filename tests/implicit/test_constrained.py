@@ -106,6 +106,42 @@ def test_linear_program_as_a_conic_program():
     np.testing.assert_allclose(in_b, [[1, 0, 1], [0, 0, -1]], atol=1e-12)
 
 
+def test_quadratic_program_with_both_kinds_of_constraints_against_differences():
+    random = np.random.default_rng(0)
+    root = random.normal(size=(3, 3))
+    # The first inequality is active, the second is not.
+    program = QuadraticProgram(
+        root @ root.T + np.eye(3), np.array([1.0, -2.0, 0.5]), np.ones((1, 3)), np.ones(1), np.eye(3)[1:], np.array([0.2, 9.0])
+    )
+    direction = QuadraticProgram(*(random.normal(size=part.shape) for part in program))
+    direction = direction._replace(Q=direction.Q + direction.Q.T)
+
+    def answer(step):
+        Q, c, E, d, M, h = (part + step * move for part, move in zip(program, direction, strict=True))
+        rows = np.concatenate([E, M[:1]])
+        return np.linalg.solve(np.block([[Q, rows.T], [rows, np.zeros((2, 2))]]), np.concatenate([-c, d, h[:1]]))
+
+    x, (nu, active) = answer(0.0)[:3], answer(0.0)[3:]
+    assert active > 0.1 and x[2] < 9
+    point = KKTPoint(jnp.asarray(x), jnp.asarray([nu]), jnp.asarray([active, 0.0]))
+
+    @jax.jit
+    def solve(program, direction):
+        value = quadratic_program(point, program)
+        return value, jax.jvp(lambda program: implicit_solution(quadratic_program, point, program), (program,), (direction,))[1]
+
+    value, moved = solve(*(jax.tree.map(jnp.asarray, part) for part in (program, direction)))
+    np.testing.assert_allclose(np.concatenate(value), 0, atol=1e-14)
+    exact = (answer(1e-6) - answer(-1e-6)) / 2e-6
+    np.testing.assert_allclose(np.concatenate(moved), [*exact, 0], rtol=1e-7, atol=1e-8)
+
+
+def test_cones_stand_one_behind_the_other():
+    projection = dual_cone_projection(zero=1, nonnegative=2, second_order=(2, 3))
+    found = projection(jnp.array([-1.0, -2.0, 3.0, 0.0, 4.0, 0.0, 3.0, 4.0]))
+    np.testing.assert_allclose(found, [-1, 0, 3, 2, 2, 2.5, 1.5, 2], rtol=1e-12)
+
+
 def test_points_and_cones_that_do_not_fit_are_refused():
     conditions = kkt(lambda x, t: x @ x, equality=lambda x, t: x.sum())
     with pytest.raises(ValueError, match="a point must have equality multipliers exactly where the problem has equality constraints"):
@@ -114,3 +150,7 @@ def test_points_and_cones_that_do_not_fit_are_refused():
         dual_cone_projection(zero=-1)
     with pytest.raises(ValueError, match=r"v must have shape \(3,\), the sum of the cones' sizes, got \(2,\)"):
         dual_cone_projection(zero=1, nonnegative=2)(jnp.ones(2))
+    with pytest.raises(ValueError, match="sizes must be at least 0, and 1 for a second-order cone, got 0, 0 and"):
+        dual_cone_projection(second_order=(0,))
+    with pytest.raises(ValueError, match="a point must have inequality multipliers exactly .* got some and none"):
+        conditions(KKTPoint(jnp.ones(2), jnp.array(1.0), jnp.ones(1)), 1.0)

@@ -87,6 +87,29 @@ def test_at_a_solution_there_is_no_error_left():
     assert float(check.residual) < 1e-12 and float(check.jacobian_error) < 1e-10 and np.isfinite(check.linear_residual)
 
 
+def test_every_number_of_a_check_is_that_of_dense_algebra_where_nothing_is_symmetric():
+    M, b, x = np.array([[2.0, 1.5], [-0.5, 1.0]]), np.array([1.0, 0.5]), np.array([0.6, 0.4])
+
+    def jacobians(x):
+        return M + 3 * np.diag(x**2), np.concatenate([np.kron(np.eye(2), x), -np.eye(2)], axis=1)
+
+    value = M @ x + x**3 - b
+    A, B = jacobians(x)
+    move = np.linalg.solve(A, value)
+    A_next, B_next = jacobians(x - move)
+    norms = [np.linalg.norm(matrix, 2) for matrix in (A_next - A, B, B_next - B)]
+    values = np.linalg.svd(A, compute_uv=False)
+
+    @jax.jit
+    def check(x, M, b):
+        return check_implicit(lambda x, M, b: M @ x + x**3 - b, x, M, b, iterations=60)
+
+    found = check(*map(jax.device_put, (x, M, b)))
+    np.testing.assert_allclose([found.residual, found.distance], [np.linalg.norm(value), np.linalg.norm(move)], rtol=1e-10)
+    np.testing.assert_allclose([found.smallest, found.largest], values[::-1], rtol=1e-6)
+    np.testing.assert_allclose(found.jacobian_error, norms[2] / values[1] + norms[0] * norms[1] / values[1] ** 2, rtol=1e-6)
+
+
 def test_iterations_are_checked():
     with pytest.raises(ValueError, match="iterations must be at least 1, got 0"):
         check_implicit(conditions, jnp.ones(4), draw(0, 0.0)[1], iterations=0)

@@ -208,6 +208,21 @@ def test_aux_is_returned_and_gets_no_derivative():
     assert steps == 3
 
 
+def test_what_a_solver_closes_over_gives_no_derivative_to_its_answer_or_aux():
+    def newton(x, theta):
+        return (x + theta / x) / 2
+
+    def both(theta):
+        x, aux = custom_fixed_point(newton, has_aux=True)(lambda init, t: (jnp.sqrt(theta) * init, 7 * theta))(1.0, theta)
+        return x + aux
+
+    def stepped(theta):
+        return one_step(lambda x, t: t / x)(lambda init, t: jnp.sqrt(theta) * init)(1.0, theta)
+
+    slopes = jax.jit(lambda theta: (jax.grad(both)(theta), jax.grad(stepped)(theta)))(4.0)
+    np.testing.assert_allclose(slopes, [1 / 4, 1 / 2], rtol=1e-12)
+
+
 def test_keyword_arguments_reach_solver_and_conditions():
     @custom_root(lambda x, *, scale: x * scale - 1)
     def solve(init, *, scale):
@@ -332,15 +347,39 @@ def test_the_default_solver_needs_a_tag_for_conjugate_gradients():
     assert isinstance(default_solver(tagged).solver, lx.CG)
 
 
-def test_a_warm_start_ends_an_iterative_solve_at_once():
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float64, 1e-10), (jnp.float32, 1e-5)])
+def test_the_default_solver_depends_on_size_tags_and_precision(dtype, tolerance):
+    def solver_of(n, tags=()):
+        return default_solver(lx.FunctionLinearOperator(lambda v: -2 * v, jax.ShapeDtypeStruct((n,), dtype), tags))
+
+    assert isinstance(solver_of(500), lx.AutoLinearSolver) and isinstance(solver_of(501), RelativeTolerance)
+    negative = solver_of(501, lx.negative_semidefinite_tag).solver
+    assert isinstance(negative, lx.CG)
+    assert {negative.rtol, negative.atol, solver_of(501).solver.rtol, solver_of(501).solver.atol} == {tolerance}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_a_warm_start_ends_an_iterative_solve_at_once(scale):
     diagonal = jnp.linspace(1.0, 3.0, 20)
     operator = lx.DiagonalLinearOperator(diagonal)
     tagged = lx.TaggedLinearOperator(operator, lx.positive_semidefinite_tag)
     solver = RelativeTolerance(lx.CG(rtol=1e-8, atol=1e-8))
-    cold = lx.linear_solve(tagged, jnp.ones(20), solver)
-    warm = lx.linear_solve(tagged, jnp.ones(20), solver, options={"y0": cold.value})
+    cold = lx.linear_solve(tagged, jnp.full(20, scale), solver)
+    warm = lx.linear_solve(tagged, jnp.full(20, scale), solver, options={"y0": cold.value})
     assert int(warm.stats["num_steps"]) <= 1 < int(cold.stats["num_steps"])
-    np.testing.assert_allclose(warm.value, 1 / diagonal, rtol=1e-7)
+    np.testing.assert_allclose(warm.value, scale / diagonal, rtol=1e-7)
+
+
+def test_an_earlier_answer_starts_the_next_similar_solve():
+    diagonal = jnp.linspace(1.0, 3.0, 20)
+    few = {"linear_solver": lx.CG(rtol=1e-9, atol=1e-9, max_steps=3), "tags": lx.positive_semidefinite_tag}
+    call = lambda x, theta: diagonal * x - theta, jnp.zeros(20), (jnp.zeros(20),)  # noqa: E731
+    adjoint = root_vjp(*call, jnp.ones(20)).adjoint
+    np.testing.assert_allclose(root_vjp(*call, jnp.ones(20), options={"y0": adjoint}, **few).adjoint, -1 / diagonal, rtol=1e-8)
+    tangent = root_jvp(*call, (jnp.ones(20),))
+    np.testing.assert_allclose(root_jvp(*call, (jnp.ones(20),), options={"y0": tangent}, **few), 1 / diagonal, rtol=1e-8)
+    with pytest.raises(RuntimeError, match="maximum number of solver steps"):
+        jax.block_until_ready(root_vjp(*call, jnp.ones(20), **few).adjoint)
 
 
 def test_singular_systems_raise_and_a_ridge_or_least_squares_solve_them():
@@ -357,6 +396,64 @@ def test_singular_systems_raise_and_a_ridge_or_least_squares_solve_them():
     np.testing.assert_allclose(eqx.filter_jit(slope)(ridge=1e-6), [0.5, -0.5], rtol=1e-5)
     with pytest.raises(RuntimeError, match="singular"):
         jax.block_until_ready(eqx.filter_jit(slope)())
+
+
+def twice(x, theta):
+    return 2 * x - theta
+
+
+def test_a_ridge_adds_to_the_derivative_of_the_conditions_in_every_way():
+    def solver(init, theta):
+        return init * 0 + theta / 2
+
+    def by_optimistix(theta):
+        adjoint = ConditionsAdjoint(twice, ridge=0.5)
+        return adjoint.apply(lambda inputs: (inputs[3] / 2, None), lambda *_: None, (None, None, None, theta), frozenset())[0]
+
+    @jax.jit
+    def slopes(theta):
+        ways = (
+            lambda theta: implicit_solution(twice, theta / 2, theta, ridge=0.5),
+            lambda theta: custom_root(twice, ridge=0.5)(solver)(1.0, theta),
+            lambda theta: custom_fixed_point(lambda x, theta: theta - x, ridge=0.5)(solver)(1.0, theta),
+            by_optimistix,
+        )
+        pushed = root_jvp(twice, theta / 2, (theta,), (jnp.ones_like(theta),), ridge=0.5)
+        return *(jax.grad(way)(theta) for way in ways), pushed, root_vjp(twice, theta / 2, (theta,), 1 + 0 * theta, ridge=0.5).theta[0]
+
+    np.testing.assert_allclose(slopes(jnp.asarray(3.0)), 1 / 2.5, rtol=1e-12)
+
+
+def test_a_solver_of_linear_systems_is_used_in_every_way():
+    # Singular for a factorisation: only the difference is held.
+    def conditions(x, theta):
+        return jnp.array([1.0, -1.0]) * (x[0] - x[1] - theta)
+
+    def solver(init, theta):
+        return jnp.array([0.5, -0.5]) * theta
+
+    svd = lx.SVD(rcond=1e-9)
+
+    def by_optimistix(theta):
+        adjoint = ConditionsAdjoint(conditions, linear_solver=svd)
+        return adjoint.apply(lambda inputs: (solver(None, inputs[3]), None), lambda *_: None, (None, None, None, theta), frozenset())[0]
+
+    def by_steps(theta):
+        return custom_fixed_point(lambda x, theta: x - conditions(x, theta), linear_solver=svd)(solver)(jnp.zeros(2), theta)
+
+    found = jax.jit(lambda theta: [jax.jacfwd(way)(theta) for way in (by_optimistix, by_steps)])(1.0)
+    np.testing.assert_allclose(found, [[0.5, -0.5]] * 2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("decorate", [functools.partial(custom_root, twice), functools.partial(custom_fixed_point, lambda x, t: t - x)])
+def test_the_residual_that_is_limited_is_a_euclidean_norm(decorate):
+    def solve(limit):
+        off = decorate(max_residual=limit)(lambda init, theta: theta / 2 + init)
+        return jax.block_until_ready(eqx.filter_jit(off)(jnp.array([0.0015, 0.002]), jnp.ones(2)))
+
+    assert solve(0.0051).shape == (2,)
+    with pytest.raises(RuntimeError, match=r"above max_residual=0\.0049"):
+        solve(0.0049)
 
 
 def test_an_unconverged_solution_raises_where_asked_to():

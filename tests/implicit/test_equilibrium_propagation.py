@@ -312,6 +312,79 @@ def test_a_nudge_from_which_a_network_swings_is_told_by_the_residual():
     assert found(0.01) < 1e-6 and found(1.0) > 1e-2
 
 
+def test_a_field_is_the_product_with_the_weights_and_the_biases():
+    network = LayeredNetwork(SIZES, (*chain_connections(SIZES), "in->out"), classes=3, key=jax.random.key(0))
+    random = np.random.default_rng(0)
+    biases = {name: jnp.asarray(random.normal(size=SIZES[name])) for name in network.biases}
+    network = eqx.tree_at(lambda n: (n.biases, n.readout.bias), network, (biases, jnp.array([1.0, -2.0, 0.5])))
+    r = {name: random.normal(size=size) for name, size in SIZES.items()}
+    sent = {name: np.asarray(bias) for name, bias in biases.items()}
+    for connection, weight in network.weights.items():
+        pre, post = connection.split("->")
+        sent[post] = sent[post] + np.asarray(weight) @ r[pre]
+    activity = {name: jnp.asarray(r[name]) for name in biases}
+    found = network.field(activity, network.drive(jnp.asarray(r["in"])))
+    for name, exact in sent.items():
+        np.testing.assert_allclose(found[name], exact, rtol=1e-12)
+    logits = np.asarray(network.readout.weight) @ r["out"] + np.array([1.0, -2.0, 0.5])
+    np.testing.assert_allclose(network.cost(activity, jnp.array(2)), np.log(np.exp(logits).sum()) - logits[2], rtol=1e-12)
+
+
+def test_first_weights_have_their_spread_and_are_drawn_apart():
+    sizes = {"in": 400, "l1": 20, "l2": 20, "out": 20}
+    network = LayeredNetwork(sizes, chain_connections(sizes), classes=20, gain=3.0, key=jax.random.key(0))
+    for connection, weight in network.weights.items():
+        assert abs(np.std(weight) * np.sqrt(sizes[connection.split("->")[0]]) / 3 - 1) < 0.2
+    square = [np.asarray(weight) for weight in (*network.weights.values(), network.readout.weight) if weight.shape == (20, 20)]
+    assert len(square) == 5 and all((a != b).any() for i, a in enumerate(square) for b in square[:i])
+
+
+def test_a_cost_of_far_logits_is_finite():
+    network = LayeredNetwork({"in": 1, "out": 2}, ("in->out",), classes=2, key=jax.random.key(0))
+    network = eqx.tree_at(lambda n: n.readout.weight, network, jnp.eye(2))
+    value, slope = jax.value_and_grad(lambda r: network.cost({"out": r}, jnp.array(1)))(jnp.array([2000.0, -1000.0]))
+    np.testing.assert_allclose([value, *slope], [3000, 1, -1])
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-30])
+def test_a_relaxation_makes_the_steps_it_is_asked_for(tolerance):
+    unit = Scalar(weight=jnp.array(0.5), activation=jnp.tanh)
+    nudge = Nudge(jnp.array(0.1), jnp.array(0.2))
+    before = state = 0.7
+    for _ in range(3):
+        before, state = state, 0.5 * np.tanh(state) + 0.4 + 0.1 * (np.tanh(state) - 0.2)
+    found = relax(unit, unit.drive(jnp.array(0.4)), jnp.array(0.7), steps=3, tolerance=tolerance, nudge=nudge)
+    np.testing.assert_allclose([found.state, found.residual, found.steps], [state, abs(state - before), 3], rtol=1e-12)
+
+
+def test_tolerances_end_free_phase_and_responses_where_they_say(network, inputs):
+    x, target = inputs
+    responses = {
+        "nudged": NudgedResponse(0.1, 2, LONG, 1e-4),
+        "forward": ForwardResponse(LONG, 1e-4),
+        "adjoint": RecurrentAdjoint(LONG, 1e-4),
+    }
+
+    @eqx.filter_jit
+    def residuals(network):
+        found = {
+            name: equilibrium_propagation(network, x, target, response=one, steps=LONG, tolerance=1e-3) for name, one in responses.items()
+        }
+        return {name: (one.residual, one.response_residual) for name, one in found.items()}
+
+    for free, last in residuals(network).values():
+        assert 1e-5 < free <= 1e-3 and 1e-7 < last <= 1e-4
+
+
+@pytest.mark.parametrize("make", [ForwardResponse, RecurrentAdjoint])
+def test_the_tolerance_of_a_linear_response_is_relative(make):
+    unit = Scalar(weight=jnp.array(0.5), activation=steep_sigmoid)
+    drive = unit.drive(jnp.array(0.25))
+    # At rest at 1/2 with slope 1, and a millionth away from its target: c / (1 - w).
+    found = make(LONG, 1e-4)(unit, drive, jnp.array(0.5 - 1e-6), jnp.array(0.5))
+    np.testing.assert_allclose(found.value, 2e-6, rtol=1e-3)
+
+
 @pytest.mark.parametrize("response", [
     NudgedResponse(0.1, 4, tolerance=1e-5), OnlineResponse(0.1, 3, 5), ExactResponse(), RecurrentAdjoint(), ExactAdjoint(),
 ])  # fmt: skip

@@ -138,6 +138,29 @@ def test_oracle_pseudo_inverse_is_wrong_where_a_residual_is_left():
     assert abs(along(TARGET, "pseudo-inverse") / along(TARGET) - 1) > 0.01
 
 
+@pytest.mark.parametrize("derivative", ["exact", "pseudo-inverse"])
+def test_a_large_ridge_counts_in_the_solution_and_its_derivative_in_the_data(derivative):
+    constraint = HardConstraint(plain, ridge=0.5, rtol=1e-12, atol=1e-12, derivative=derivative)
+    basis = jax.device_put(A_BASIS)
+    weights, slope, norm = jax.jit(
+        lambda target: (
+            constraint(basis, target).weights,
+            jax.jacrev(lambda t: constraint(basis, t).weights)(target),
+            constraint(basis, target).residual_norm,
+        )
+    )(jax.device_put(TARGET))
+    exact = np.linalg.solve(A_BASIS.T @ A_BASIS + 0.25 * np.eye(BASIS), A_BASIS.T)
+    np.testing.assert_allclose(slope, exact, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(weights, exact @ TARGET, rtol=1e-10)
+    # Without the ridge's own part.
+    np.testing.assert_allclose(norm, np.linalg.norm(A_BASIS @ (exact @ TARGET) - TARGET), rtol=1e-10)
+
+
+def test_weights_of_zero_are_found_within_the_absolute_tolerance():
+    found = HardConstraint(plain, rtol=1e-4, atol=1e-6)(jax.device_put(A_BASIS), jnp.zeros(ROWS))
+    assert found.is_converged and found.n_steps <= 3 and np.abs(found.weights).max() < 1e-6
+
+
 def residual_of_parts(fields, data):
     return Polynomial(jnp.asarray(CUBIC))(fields.local, data.local), fields.shared - data.shared
 

@@ -61,7 +61,12 @@ def test_kinks_and_absolute_values_do_not(fn):
 
 @pytest.mark.parametrize(
     ("radius", "points", "message"),
-    [(0.0, 4, "radius must be positive and finite, got 0.0"), (-1.0, 4, "radius must be"), (0.1, 0, "points must be at least 1, got 0")],
+    [
+        (0.0, 4, "radius must be positive and finite, got 0.0"),
+        (-1.0, 4, "radius must be"),
+        (np.inf, 4, "radius must be"),
+        (0.1, 0, "points must be at least 1, got 0"),
+    ],
 )
 def test_what_cannot_be_is_refused(radius, points, message):
     with pytest.raises(ValueError, match=message):

@@ -167,6 +167,40 @@ def _turned(degrees):
     return weight_angles(turned), norms
 
 
+def test_a_layer_that_is_connected_to_itself_has_its_part_of_the_jacobian():
+    sizes = {"in": 2, "l1": 3, "out": 2}
+    network = LayeredNetwork(sizes, ("in->l1", "l1->l1", "l1->out", "out->l1"), key=jax.random.key(0))
+    weights = {name: np.asarray(weight) for name, weight in network.weights.items()}
+    jacobian = np.block([[weights["l1->l1"], weights["out->l1"]], [weights["l1->out"], np.zeros((2, 2))]]) - np.eye(5)
+    np.testing.assert_allclose(weight_symmetry(network), [np.linalg.norm(jacobian + part * jacobian.T) / 2 for part in (1, -1)], rtol=1e-12)
+    assert network.unpaired() == [] and network.own() == ["l1->l1"]
+
+
+def test_a_network_without_an_angle_can_be_straightened_again():
+    sizes = {"in": 2, "l1": 1, "out": 1}
+    for network in (set_angle(make(NETWORKS["chain"]), 0.0), LayeredNetwork(sizes, chain_connections(sizes), key=jax.random.key(0))):
+        again = set_angle(network, 0.0)
+        assert all(np.array_equal(again.weights[b], np.asarray(network.weights[w]).T) for w, b in again.reciprocal_pairs())
+
+
+def test_the_loss_has_no_derivative_in_the_input_or_the_activities():
+    class Curved(LayeredNetwork):
+        def field(self, activity, drive):
+            return super().field(jax.tree.map(jnp.sin, activity), jax.tree.map(jnp.asarray, drive)) | {
+                "out": activity["l1"][:2] ** 2 * drive["out"]
+            }
+
+    sizes = {"in": 2, "l1": 3, "out": 2}
+    network = Curved(sizes, ("in->l1", "in->out", "out->l1"), key=jax.random.key(0))
+
+    def loss(x, activity):
+        return homeostatic_loss(network, x, activity, jax.random.key(1), n_probes=2)
+
+    x, activity = jnp.ones(2), {"l1": jnp.full(3, 0.3), "out": jnp.full(2, 0.6)}
+    assert loss(x, activity) != loss(2 * x, activity) and loss(x, activity) != loss(x, {**activity, "l1": jnp.ones(3)})
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(jax.grad(loss, argnums=(0, 1))(x, activity)))
+
+
 def test_no_angle_is_symmetric_to_the_last_bit():
     straight = set_angle(make(NETWORKS["chain"]), 0.0)
     assert all(np.array_equal(straight.weights[b], np.asarray(straight.weights[w]).T) for w, b in straight.reciprocal_pairs())

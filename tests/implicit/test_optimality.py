@@ -18,6 +18,7 @@ from gradatim.implicit import (
     projected_gradient,
     prox_elastic_net,
     prox_l1,
+    prox_ridge,
     proximal_gradient,
     stationary,
 )
@@ -192,6 +193,24 @@ def test_hypergradient_of_a_multiclass_support_vector_machine(machine, log_theta
     np.testing.assert_allclose([found_dual, found_outer], [dual, outer], rtol=1e-8)
     # The projected-gradient and the mirror-descent conditions, at the answer of block coordinate descent.
     np.testing.assert_allclose(slopes, slope, rtol=1e-6)
+
+
+def test_steps_are_as_long_as_they_are_asked_to_be():
+    x, slope = np.array([0.2, 0.3, 0.5]), np.array([1.0, -2.0, 0.5])
+    exact = x * np.exp(-0.7 * slope) / np.sum(x * np.exp(-0.7 * slope))
+
+    def f(x, theta):
+        return x @ theta
+
+    np.testing.assert_allclose(entropic_descent(f, stepsize=0.7)(jnp.asarray(x), jnp.asarray(slope)), exact, rtol=1e-12)
+    # What follows theta goes to the projection.
+    mirror = mirror_descent(f, jnp.log, lambda y, total: total * jax.nn.softmax(y), stepsize=0.7)
+    np.testing.assert_allclose(mirror(jnp.asarray(x), jnp.asarray(slope), 2.0), 2 * exact, rtol=1e-12)
+    # G = 2 - 8 = -6, G' = 4.
+    assert newton_step(lambda x, a, b: a * x**2 - b, stepsize=0.5)(jnp.array(1.0), 2.0, 8.0) == 1.75
+    # Without penalties each prox has its own: v / (1 + η).
+    blocks = block_proximal_gradient(lambda x, theta: theta * (x[0] + x[1]), (prox_ridge, prox_ridge), (0.5, 0.25))
+    np.testing.assert_allclose(blocks((jnp.array(1.0), jnp.array(2.0)), 3.0), [-0.5 / 1.5, 1.25 / 1.25], rtol=1e-12)
 
 
 def test_step_sizes_and_blocks_that_do_not_fit_are_refused():

@@ -84,6 +84,23 @@ def test_derivatives_are_finite_at_kinks():
         assert all(np.isfinite(slope).all() for slope in slopes(v))
 
 
+@pytest.mark.parametrize(
+    ("v", "nearest"), [([-5.0, 3.0, 4.0], [0, 0, 0]), ([6.0, 3.0, 4.0], [6, 3, 4]), ([-1.0], [0]), ([3.0, 0.0, 5.0], [4, 0, 4])]
+)
+def test_second_order_cone_below_inside_and_beside(v, nearest):
+    np.testing.assert_allclose(project_second_order_cone(jnp.array(v)), nearest, atol=1e-12)
+
+
+def test_an_elastic_net_with_a_ridge_of_its_own_is_stationary():
+    x = np.asarray(prox_elastic_net(jnp.array([3.0, -4.0]), 0.5, 2.0, 3.0))
+    np.testing.assert_allclose(x - np.array([3.0, -4.0]) + 0.5 * 2.0 * (np.sign(x) + 3.0 * x), 0, atol=1e-12)
+
+
+def test_each_array_of_a_tree_is_a_group():
+    found = prox_group_lasso({"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.5])}, 1.0, 1.0)
+    np.testing.assert_allclose([*found["a"], *found["b"]], [2.4, 3.2, 0], rtol=1e-12)
+
+
 def test_log_barrier_keeps_its_digits_far_below_zero():
     np.testing.assert_allclose(prox_log_barrier(jnp.array(-1e9), 1.0, 1.0), 1e-9, rtol=1e-12)
 
