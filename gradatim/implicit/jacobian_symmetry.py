@@ -40,7 +40,8 @@ def weight_symmetry(network: LayeredNetwork) -> JacobianSymmetry:
 
         2 ‖A‖² = Σ over pairs ‖W - Bᵀ‖² + Σ over the rest ‖W‖²,     2 ‖S‖² = 2 n + Σ over pairs ‖W + Bᵀ‖² + Σ over the rest ‖W‖²
 
-    A layer connected to itself adds ½ ‖W - Wᵀ‖² to the one and ½ ‖W + Wᵀ - 2‖² - 2 n_layer to the other. It can be differentiated where it is not zero.
+    A layer connected to itself adds ½ ‖W - Wᵀ‖² to the one and ½ ‖W + Wᵀ - 2‖² - 2 n_layer to the other. It can be differentiated
+    where it is not zero.
 
     >>> import jax
     >>> from gradatim.implicit import chain_connections

@@ -152,5 +152,5 @@ def test_points_and_cones_that_do_not_fit_are_refused():
         dual_cone_projection(zero=1, nonnegative=2)(jnp.ones(2))
     with pytest.raises(ValueError, match="sizes must be at least 0, and 1 for a second-order cone, got 0, 0 and"):
         dual_cone_projection(second_order=(0,))
-    with pytest.raises(ValueError, match="a point must have inequality multipliers exactly .* got some and none"):
+    with pytest.raises(ValueError, match=r"a point must have inequality multipliers exactly .* got some and none"):
         conditions(KKTPoint(jnp.ones(2), jnp.array(1.0), jnp.ones(1)), 1.0)

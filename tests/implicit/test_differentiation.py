@@ -373,7 +373,7 @@ def test_a_warm_start_ends_an_iterative_solve_at_once(scale):
 def test_an_earlier_answer_starts_the_next_similar_solve():
     diagonal = jnp.linspace(1.0, 3.0, 20)
     few = {"linear_solver": lx.CG(rtol=1e-9, atol=1e-9, max_steps=3), "tags": lx.positive_semidefinite_tag}
-    call = lambda x, theta: diagonal * x - theta, jnp.zeros(20), (jnp.zeros(20),)  # noqa: E731
+    call = lambda x, theta: diagonal * x - theta, jnp.zeros(20), (jnp.zeros(20),)
     adjoint = root_vjp(*call, jnp.ones(20)).adjoint
     np.testing.assert_allclose(root_vjp(*call, jnp.ones(20), options={"y0": adjoint}, **few).adjoint, -1 / diagonal, rtol=1e-8)
     tangent = root_jvp(*call, (jnp.ones(20),))
