@@ -85,7 +85,7 @@ def test_derivatives_are_finite_at_kinks():
 
 
 @pytest.mark.parametrize(
-    ("v", "nearest"), [([-5.0, 3.0, 4.0], [0, 0, 0]), ([6.0, 3.0, 4.0], [6, 3, 4]), ([-1.0], [0]), ([3.0, 0.0, 5.0], [4, 0, 4])]
+    ("v", "nearest"), [([-7.0, 3.0, 4.0], [0, 0, 0]), ([6.0, 3.0, 4.0], [6, 3, 4]), ([-1.0], [0]), ([3.0, 0.0, 5.0], [4, 0, 4])]
 )
 def test_second_order_cone_below_inside_and_beside(v, nearest):
     np.testing.assert_allclose(project_second_order_cone(jnp.array(v)), nearest, atol=1e-12)
