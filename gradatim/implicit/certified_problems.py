@@ -141,7 +141,14 @@ class RidgeLogistic(AbstractBilevel):
         *,
         classes: int,
     ) -> RidgeLogistic:
-        """The problem with its constants; not for jit."""
+        """The problem with its constants; not for jit.
+
+        **Raises:** `ValueError` for a class number that is not between 0 and `classes` - 1.
+        """
+        for name, numbers in (("labels", labels), ("labels_upper", labels_upper)):
+            known = np.asarray(numbers)
+            if known.size and not (known.min() >= 0 and known.max() < classes):
+                raise ValueError(f"{name} must be numbers from 0 to {classes - 1}, got {known.min()} to {known.max()}")
         spreads = [np.linalg.norm(rows, 2) ** 2 / len(rows) for rows in (X, X_upper)]
         longest = np.max(np.linalg.norm(X, axis=1))
         one_hot = [jnp.asarray(np.eye(classes)[np.asarray(numbers)], X.dtype) for numbers in (labels, labels_upper)]

@@ -141,14 +141,15 @@ class LayeredNetwork(AbstractEquilibriumNetwork):
         return sent
 
     def cost(self, activity: dict[str, Inexact[Array, " _"]], target: Int[Array, ""] | Float[Array, " outputs"]) -> Inexact[Array, ""]:
-        """L of the output."""
+        """L of the output; NaN for a number that is no class."""
         found = self.predict(activity)
         if self.readout is None:
             # Not a norm: the square of a complex number, whose derivative exists.
             return jnp.sum((found - target) ** 2) / 2
         # Only what keeps the exponentials finite is real and held: the value is holomorphic in the logits.
         largest = jax.lax.stop_gradient(found.real.max())
-        return jnp.log(jnp.sum(jnp.exp(found - largest))) + largest - found[target]
+        chosen = found.at[target].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        return jnp.log(jnp.sum(jnp.exp(found - largest))) + largest - chosen
 
     def predict(self, activity: dict[str, Inexact[Array, " _"]]) -> Inexact[Array, " _"]:
         """Logits, or the output's activities where there is no readout."""

@@ -23,7 +23,7 @@ def homeostatic_loss(
 
     In a [`LayeredNetwork`][gradatim.implicit.LayeredNetwork], whose field is linear in the activities, the value is known in closed form,
 
-        2 ‖A‖²_F = Σ over pairs ‖W - Bᵀ‖²_F + Σ over connections without a partner ‖W‖²_F
+        2 ‖A‖²_F = Σ over pairs ‖W - Bᵀ‖²_F + Σ over connections without a partner ‖W‖²_F + Σ over a layer's own ½ ‖W - Wᵀ‖²_F
 
     ([`weight_symmetry`][gradatim.implicit.weight_symmetry]): there the loss pulls both weights of a pair towards each other's transpose, as
     the rule of Kolen and Pollack does, and is weight decay on the rest. It depends on the state only where the field is not linear.

@@ -186,3 +186,11 @@ def test_few_warm_power_iterations_with_their_factor_bound_the_cross_norm_along_
         bound, vector, exact = both(step.theta, step.x, vector, WARM if i else COLD)
         over.append(float(bound / exact))
     assert len(over) > 5 and min(over) >= 1
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_class_numbers_out_of_range_are_refused(wrong):
+    X, labels = jnp.ones((2, 3)), np.array([0, 1])
+    for of in (lambda y: RidgeLogistic.of(X, y, X, labels, classes=3), lambda y: RidgeLogistic.of(X, labels, X, y, classes=3)):
+        with pytest.raises(ValueError, match=r"labels(_upper)? must be numbers from 0 to 2, got .*\d"):
+            of(np.array([0, wrong]))

@@ -328,6 +328,7 @@ def test_a_field_is_the_product_with_the_weights_and_the_biases():
         np.testing.assert_allclose(found[name], exact, rtol=1e-12)
     logits = np.asarray(network.readout.weight) @ r["out"] + np.array([1.0, -2.0, 0.5])
     np.testing.assert_allclose(network.cost(activity, jnp.array(2)), np.log(np.exp(logits).sum()) - logits[2], rtol=1e-12)
+    assert all(np.isnan(network.cost(activity, jnp.array(number))) for number in (3, -1))
 
 
 def test_first_weights_have_their_spread_and_are_drawn_apart():

@@ -158,7 +158,7 @@ class HeatMethod:
             raise ValueError(f"time_factor must be positive, got {time_factor}")
         laplacian = cotangent_laplacian(mesh)
         stiffness = scipy.sparse.csc_matrix(sparse_stiffness(laplacian))
-        self._faces, self._n = np.asarray(mesh.faces), len(mesh.vertices)
+        self._faces, self._n, self._time_factor = np.asarray(mesh.faces), len(mesh.vertices), time_factor
         corners = np.asarray(mesh.vertices, np.float64)[self._faces]
         opposite = np.roll(corners, -2, axis=1) - np.roll(corners, -1, axis=1)
         normal = np.cross(opposite[:, 0], opposite[:, 1])
@@ -172,7 +172,8 @@ class HeatMethod:
     def __call__(self, sources: int | Sequence[int]) -> Float[np.ndarray, " vertices"]:
         """Of each vertex from the nearest of the sources.
 
-        **Raises:** `ValueError` for a source that is no vertex, or for none.
+        **Raises:** `ValueError` for a source that is no vertex, or for none, or for faces so far away that their heat is below the
+        smallest number.
         """
         chosen = np.atleast_1d(np.asarray(sources, np.int64))
         if not chosen.size or chosen.min() < 0 or chosen.max() >= self._n:
@@ -181,7 +182,11 @@ class HeatMethod:
         heat[chosen] = 1.0
         at_corners = self._heat.solve(heat)[self._faces]
         # Only directions count; far away the heat itself is too small to be squared.
-        at_corners /= np.abs(at_corners).max(axis=1, keepdims=True)
+        hottest = np.abs(at_corners).max(axis=1, keepdims=True)
+        if not hottest.all():
+            cold = int((hottest == 0).sum())
+            raise ValueError(f"time_factor must be larger, with {self._time_factor} no heat arrives at {cold} of {len(hottest)} faces")
+        at_corners /= hottest
         flow = -(self._hats * at_corners[..., None]).sum(axis=1)
         flow /= np.maximum(np.linalg.norm(flow, axis=1, keepdims=True), np.finfo(float).tiny)
         right = np.bincount(self._faces.ravel(), ((self._hats * flow[:, None]).sum(axis=-1) / 2).ravel(), self._n)

@@ -72,7 +72,7 @@ def _draw_penalties(data: xr.Dataset) -> Figure:
     for ax, title in zip(axes[0, :2], ("validation digits", "untouched digits"), strict=True):
         label(ax, "lower gradients and products", "cross-entropy", y_unit="nat", title=title)
     label(axes[0, 2], "lower gradients and products", "accuracy of the lower solution", title="mean over shuffles")
-    axes[0, 0].legend(fontsize=7.5)
+    axes[0, 2].legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 

@@ -187,6 +187,8 @@ def test_what_cannot_be_is_refused(potato, edges):
         holonomy(edges, np.array([[0, apart]]))
     with pytest.raises(ValueError, match=r"time_factor must be positive, got 0\.0"):
         heat_method_distance(potato, 0, time_factor=0.0)
+    with pytest.raises(ValueError, match=r"time_factor must be larger, with 1e-200 no heat arrives at \d+ of 80 faces"):
+        heat_method_distance(potato, 0, time_factor=1e-200)
     for sources in (42, -1, []):
         with pytest.raises(ValueError, match="sources must be numbers from 0 to 41"):
             heat_method_distance(potato, sources)
