@@ -58,6 +58,8 @@ class Distillation:
     "Inner steps at which one outer gradient is timed."
     repeats: Annotated[int, Between(3, 100)] = 30
     "Repetitions of each timing."
+    builds: Annotated[int, Between(3, 100)] = 10
+    "Times that the two programs at the judged number of inner steps are compiled anew; the interval is over these."
 
 
 @dataclass(frozen=True)

@@ -146,20 +146,33 @@ def _times(config: Distillation, session: Session, problem: _Problem, images: An
     steps = sorted({*config.timed_steps, asked})
     seconds = np.zeros((len(steps), 2, config.repeats))
     for i, n_steps in enumerate(steps):
-        plain = iterate(problem.step, n_steps=n_steps)
-        calls = {}
-        for way, solve in (("implicit", problem.implicitly(plain)), ("unrolled", plain)):
-            gradient = jax.jit(jax.grad(lambda images, data, solve=solve: problem.outer(solve, images, *data)))
-            calls[way] = lambda gradient=gradient: gradient(images, data)
-        found = session.timed(f"outer gradient, {n_steps} steps", calls, repeats=config.repeats)
+        found = session.timed(f"outer gradient, {n_steps} steps", _calls(problem, n_steps, images, data), repeats=config.repeats)
         seconds[i] = [found[way] for way in WAYS]
-    at = steps.index(asked)
+    # Compiled anew each time, for where a program's arrays come to lie moves its time more than its calls differ.
+    built = np.zeros((config.builds, 2))
+    for k in range(config.builds):
+        found = session.timed(f"outer gradient, build {k}", _calls(problem, asked, images, data), repeats=config.repeats)
+        built[k] = [np.exp(np.log(found[way]).mean()) for way in WAYS]
     ratio = np.median(seconds[:, 1], axis=1) / np.median(seconds[:, 0], axis=1)
     ahead = [n for n, r in zip(steps, ratio, strict=True) if r >= 1]
     where = f"from {ahead[0]} inner steps on" if ahead else f"at none of {', '.join(map(str, steps))} inner steps"
     session.note(f"distillation: the tolerance asks for {asked} inner steps; the implicit gradient is faster {where}")
     times = xr.Dataset(
-        {"seconds": (("inner_steps", "way", "repeat"), seconds, {"units": "s"}), "asked": ((), asked, {"units": "steps"})},
+        {
+            "seconds": (("inner_steps", "way", "repeat"), seconds, {"units": "s"}),
+            "built_seconds": (("build", "way"), built, {"units": "s"}),
+            "asked": ((), asked, {"units": "steps"}),
+        },
         {"inner_steps": steps, "way": list(WAYS)},
     )
-    return Measure.paired(seconds[at, 1], seconds[at, 0], "log-ratio"), times
+    return Measure.paired(built[:, 1], built[:, 0], "log-ratio"), times
+
+
+def _calls(problem: _Problem, n_steps: int, images: Any, data: Any) -> dict[str, Callable]:
+    """One outer gradient either way, in programs of their own."""
+    plain = iterate(problem.step, n_steps=n_steps)
+    calls = {}
+    for way, solve in (("implicit", problem.implicitly(plain)), ("unrolled", plain)):
+        gradient = jax.jit(jax.grad(lambda images, data, solve=solve: problem.outer(solve, images, *data)))
+        calls[way] = lambda gradient=gradient: gradient(images, data)
+    return calls
