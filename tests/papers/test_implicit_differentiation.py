@@ -96,9 +96,9 @@ def test_the_growth_of_the_speedup_is_that_of_the_solver_where_it_is_least():
     # Twice as fast as unrolled at the smallest size; four times and once at the largest.
     seconds[0, :, 1], seconds[2, 0, 1] = 2, 4
     coordinates = {"features": [10, 20, 30], "solver": ["a", "b"], "way": ["implicit", "unrolled"]}
-    growth = hypergradients.speedup_growth(xr.DataArray(seconds, coordinates, ("features", "solver", "way", "repeat")))
+    growth = hypergradients.speedup_growth(xr.DataArray(seconds, coordinates, ("features", "solver", "way", "build")))
     assert growth.value == pytest.approx(0.5)
-    slow = hypergradients.speedup_growth(xr.DataArray(seconds, coordinates, ("features", "solver", "way", "repeat")).sel(solver=["a"]))
+    slow = hypergradients.speedup_growth(xr.DataArray(seconds, coordinates, ("features", "solver", "way", "build")).sel(solver=["a"]))
     assert slow.value == pytest.approx(2.0)
 
 
@@ -119,7 +119,7 @@ def test_measures_are_those_of_the_arms_they_name(findings):
     seconds = times["built_seconds"]
     np.testing.assert_allclose(measures["C5.speedup"].samples, seconds.sel(way="unrolled") / seconds.sel(way="implicit"))
     largest = data["machine"]["seconds"].sortby("features").isel(features=-1)
-    speedups = (largest.sel(way="unrolled") / largest.sel(way="implicit")).transpose("solver", "repeat").values
+    speedups = (largest.sel(way="unrolled") / largest.sel(way="implicit")).transpose("solver", "build").values
     np.testing.assert_allclose(measures["C4.slowest_speedup"].value, np.exp(np.log(speedups).mean(axis=1)).min())
     most = data["machine"]["memory"].isel(steps=-1)
     np.testing.assert_allclose(measures["C4.memory_ratio"].value, (most.sel(way="unrolled") / most.sel(way="implicit")).min())

@@ -25,14 +25,14 @@ from .spheres import run_spheres
 PRECISION = "double"
 SCALES = {
     "smoke": Config(
-        machine=Machine(samples=20, features=(30,), classes=3, steps=(10, 50), sweeps=10, exact_sweeps=500),
+        machine=Machine(samples=20, features=(30,), classes=3, steps=(10, 50), sweeps=10, exact_sweeps=500, builds=3),
         distillation=Distillation(inner_steps=30, outer_steps=3, rates=(0.1,), timed_steps=(14,), repeats=3, builds=3),
         dictionary=Dictionary(noise_features=10, atoms=3, splits=3, strengths=(0.3,), inner_steps=10, outer_steps=3),
         spheres=Spheres(particles=16, steps=300, looks=3, packings=3),
     ),
     "laptop": Config(),
     "full": Config(
-        machine=Machine(samples=700, features=(100, 1000, 10_000), repeats=10),
+        machine=Machine(samples=700, features=(100, 1000, 10_000), builds=10),
         distillation=Distillation(seeds=10, outer_steps=200),
         dictionary=Dictionary(noise_features=7400, splits=10, outer_steps=500),
         spheres=Spheres(particles=128, steps=10_000, packings=20),

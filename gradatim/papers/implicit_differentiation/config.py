@@ -34,8 +34,8 @@ class Machine:
     "Sweeps of block coordinate descent, timed."
     exact_sweeps: Annotated[int, Between(10, 1_000_000)] = 5000
     "Sweeps to the solution at which the conditions are compared."
-    repeats: Annotated[int, Between(3, 100)] = 3
-    "Repetitions of each timing."
+    builds: Annotated[int, Between(3, 100)] = 5
+    "Times that the programs are compiled anew and timed; the intervals are over these."
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def _draw_costs(data: xr.Dataset) -> Figure:
     ax = axes[0, 1]
     for i, solver in enumerate(data.solver.values):
         for way, colour in WAY_COLOURS.items():
-            values = data.seconds.sel(solver=solver, way=way).median("repeat")
+            values = data.seconds.sel(solver=solver, way=way).median("build")
             ax.loglog(data.features, values, MARKERS[i], ls="-" if way == "implicit" else "--", color=colour, label=f"{solver}, {way}")
     label(ax, "features", "time of a hypergradient", y_unit="s", title="support-vector machine")
     ax.legend(fontsize=6.5)
