@@ -81,7 +81,7 @@ def test_a_bracket_lies_between_falling_and_collapsing_peaks():
 
 def test_orders_are_those_of_the_last_pair_of_the_study_they_name(findings):
     def order(name, norm, parameter):
-        study = findings.data[f"rates/{name}"].to_dataset()
+        study = findings[0].data[f"rates/{name}"].to_dataset()
         (before, last), (coarse, fine) = study[norm].values[-2:], study[parameter].values[-2:]
         return np.log(before / last) / np.log(coarse / fine)
 
@@ -98,4 +98,4 @@ def test_orders_are_those_of_the_last_pair_of_the_study_they_name(findings):
         "C4.spreading_order": order("spreading", "cells", "tau"),
         "C4.signal_joint_order": signals("joint"),
     }.items():
-        np.testing.assert_allclose(findings.measures[part].value, value, rtol=1e-9, err_msg=part)
+        np.testing.assert_allclose(findings[0].measures[part].value, value, rtol=1e-9, err_msg=part)
