@@ -70,13 +70,14 @@ def _draw_costs(data: xr.Dataset) -> Figure:
             values = data.seconds.sel(solver=solver, way=way).median("build")
             ax.loglog(data.features, values, MARKERS[i], ls="-" if way == "implicit" else "--", color=colour, label=f"{solver}, {way}")
     label(ax, "features", "time of a hypergradient", y_unit="s", title="support-vector machine")
-    ax.legend(fontsize=6.5)
+    handles = ax.get_legend_handles_labels()
     ax = axes[0, 2]
     for i, solver in enumerate(data.solver.values):
         for way, colour in WAY_COLOURS.items():
             values = np.maximum(data.hypergradient_error.sel(solver=solver, way=way), 1e-16)
             ax.loglog(data.features, values, MARKERS[i], ls="-" if way == "implicit" else "--", color=colour)
     label(ax, "features", "error of that hypergradient", title="relative to the converged one")
+    ax.legend(*handles, fontsize=6.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
