@@ -128,11 +128,10 @@ def test_the_same_seed_gives_the_same_findings_and_flows_of_networks_are_read(sm
     assert {"networks", "dimensions"} < set(paper.draw(again))
 
 
-@pytest.mark.parametrize(("error", "is_judged"), [(0.9, True), (6.0, False)])
-def test_trap_flows_of_networks_that_do_not_know_the_score_are_not_judged(error, is_judged):
+def test_trap_flows_of_networks_that_do_not_know_the_score_are_not_judged():
     # One network of many is off at the level where flows are read; elsewhere errors do not count.
     errors = np.full((2, 2, 3, 2), 0.1)
-    errors[:, 1], errors[0, 0, :, 1] = 50.0, error
+    errors[:, 1], errors[0, 0, :, 1] = 50.0, 6.0
     parts = xr.Dataset(
         {
             "error": (("surface", "level", "seed", "kind"), 2 * errors),
@@ -140,9 +139,8 @@ def test_trap_flows_of_networks_that_do_not_know_the_score_are_not_judged(error,
         },
         {"surface": ["rolled sheet", "sphere"], "level": [0.003, 0.3], "kind": ["free", "gradient"]},
     )
-    reason = judging.unknown_score(SMOKE, {"parts_3": parts})
-    assert (reason == "") is is_judged
-    assert is_judged or "6 (gradient network, rolled sheet in 3 dimensions, at 1 - t = 0.003)" in reason
+    found = [judging.score_error({"parts_3": parts}, 3, surface) for surface in ("rolled sheet", "sphere")]
+    np.testing.assert_allclose(found, [6.0, 0.1])
 
 
 def test_measures_of_known_results(smoke):
@@ -178,6 +176,19 @@ def test_measures_of_known_results(smoke):
     trees["reading_3"] = xr.Dataset({"by_slope": (("kind", "surface", "seed", "start"), right), **rules, **local})
     config = replace(SMOKE, learned=replace(SMOKE.learned, starts=4))
     found = judging.judge(config, trees, Session(jax.random.key(0), precision="double")).measures
+    off = error.copy()
+    off[0, 0] = 2 * field[0, 0]
+    off[1, 0] = 0.9 * field[1, 0]
+    put("parts_3", error=off)
+    session = Session(jax.random.key(0), precision="double")
+    known = judging.judge(config, trees, session).measures
+    np.testing.assert_allclose(known["C7.gradient_network_share"].samples, gradient[1])
+    np.testing.assert_allclose(known["C7.gain_over_free_network"].samples, gradient[1] - free[1])
+    assert any("rolled sheet in 3" in note for note in session.notes if "not judged" in note)
+    off[1, 0] = 2 * field[1, 0]
+    put("parts_3", error=off)
+    none = judging.judge(config, trees, Session(jax.random.key(0), precision="double"))
+    assert not {"C7.gradient_network_share", "C7.gain_over_free_network"} & set(none.measures) and "C7" in none.untested
     for name, value in {
         "C1.orthogonality_error": 0.1,
         "C1.split_error": 0.2,
