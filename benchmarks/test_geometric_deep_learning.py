@@ -124,7 +124,7 @@ def test_graph_layer_with_gradient(benchmark: Any, kind: str) -> None:
     benchmark.group, benchmark.param = kind, "gradatim"
     layer, graph = graph_layer(kind), the_graph()
     jax.block_until_ready(layer_loss(layer, graph))
-    benchmark.pedantic(lambda: jax.block_until_ready(layer_loss(layer, graph)), rounds=30, warmup_rounds=3)
+    benchmark.pedantic(lambda: jax.block_until_ready(layer_loss(layer, graph)), rounds=300, warmup_rounds=30)
 
 
 def test_graph_convolution_by_a_dense_matrix(benchmark: Any) -> None:
@@ -141,7 +141,7 @@ def test_graph_convolution_by_a_dense_matrix(benchmark: Any) -> None:
     np.testing.assert_allclose(layer(graph), by_matrix(layer, smoothing), atol=AGREEMENT, rtol=AGREEMENT)
     f = eqx.filter_jit(eqx.filter_value_and_grad(lambda layer, smoothing: jnp.sum(by_matrix(layer, smoothing) ** 2)))
     jax.block_until_ready(f(layer, smoothing))
-    benchmark.pedantic(lambda: jax.block_until_ready(f(layer, smoothing)), rounds=30, warmup_rounds=3)
+    benchmark.pedantic(lambda: jax.block_until_ready(f(layer, smoothing)), rounds=300, warmup_rounds=30)
 
 
 def values_of(environment: str) -> dict[str, Any]:
