@@ -143,15 +143,8 @@ def test_trap_flows_of_networks_that_do_not_know_the_score_are_not_judged():
     np.testing.assert_allclose(found, [6.0, 0.1])
 
 
-def test_measures_of_known_results(smoke):
-    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
-
-    def put(name, **values):
-        # The same along every axis that is not told apart.
-        for key, value in values.items():
-            old = trees[name][key]
-            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
-
+def test_measures_of_known_results(smoke, known_results):
+    trees, put = known_results(smoke[0])
     seeds = np.array([1.0, 2, 4])
     put("decompositions", inner=np.linspace(0, 0.1, 64), split=0.2, mixture=np.linspace(0, 0.3, 400), mixture_rotation=0.9)
     put("decompositions", divergence=np.linspace(0, 0.4, 400), along=np.linspace(0, 0.5, 400))

@@ -185,15 +185,8 @@ def test_the_worst_component_decides(smoke):
     assert judging.worst_ratio(worse, theirs).value > 20 * judging.worst_ratio(ours, theirs).value / 100
 
 
-def test_measures_of_known_errors(smoke):
-    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
-
-    def put(name, **values):
-        # The same along every axis that is not told apart.
-        for key, value in values.items():
-            old = trees[name][key]
-            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
-
+def test_measures_of_known_errors(smoke, known_results):
+    trees, put = known_results(smoke[0])
     seeds, tests = np.array([1.0, 2, 4]), np.array([0.5, 0.5, 1.5, 1.5])
     error = np.multiply.outer(seeds, tests)
     put("equilibrium_10", stress=error[..., None] * [1, 10, 3], average=5 * error, displacement=2 * error, tangent=6 * error)

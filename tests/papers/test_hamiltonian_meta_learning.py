@@ -128,15 +128,8 @@ def test_points_that_do_not_go_into_each_other_are_refused():
         paper.run(replace(SMOKE, fewer_points=(3,)), Session(jax.random.key(0)))
 
 
-def test_measures_of_known_errors(smoke):
-    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
-
-    def put(name, **values):
-        # The same along every axis that is not told apart.
-        for key, value in values.items():
-            old = trees[name][key]
-            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
-
+def test_measures_of_known_errors(smoke, known_results):
+    trees, put = known_results(smoke[0])
     seeds, tasks, steps = np.array([1.0, 2, 4]), np.array([0.25, 2, 2]), np.linspace(1, 0, 11)
     ours = np.reshape(seeds, (3, 1, 1))
 

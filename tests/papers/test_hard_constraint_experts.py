@@ -296,15 +296,8 @@ def test_solves_are_timed():
     assert data["seconds"].shape == (2, 2, 2, 3) and (data["seconds"] > 0).all() and (data["steps"] > 1).all()
 
 
-def test_measures_of_known_errors(smoke):
-    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
-
-    def put(name, **values):
-        # The same along every axis that is not told apart.
-        for key, value in values.items():
-            old = trees[name][key]
-            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
-
+def test_measures_of_known_errors(smoke, known_results):
+    trees, put = known_results(smoke[0])
     seeds, sure = np.array([1.0, 2, 4]), np.ones(3)
 
     def last(*arms):

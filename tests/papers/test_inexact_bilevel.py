@@ -59,15 +59,8 @@ def test_configurations_are_in_range_and_fit(scale):
     assert 0 < paper_module.memory(paper_module.SCALES[scale]) < 4e9
 
 
-def test_measures_of_known_runs(findings):
-    trees = {name: node.to_dataset() for name, node in findings.data.children.items()}
-
-    def put(name, **values):
-        # The same along every axis that is not told apart.
-        for key, value in values.items():
-            old = trees[name][key]
-            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
-
+def test_measures_of_known_runs(findings, known_results):
+    trees, put = known_results(findings)
     draws, repeats = np.array([1.0, 2, 4]), np.arange(6.0)
     put("quadratic", violations=1, worst_error_over_bound=0.5, broken_promises=1, ascents=0, gap_at_equal_work=[[1, 2, 3], [100, 1, 1]])
     put("well", violations=2, worst_error_over_bound=np.linspace(0, 0.9, 18).reshape(3, 6), broken_promises=0, ascents=1)

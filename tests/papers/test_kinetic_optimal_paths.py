@@ -114,15 +114,8 @@ def test_rounded_notes():
     assert judging._rounded({"a": 0.123456}) == {"a": 0.123}
 
 
-def test_measures_of_known_paths(smoke):
-    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
-
-    def put(name, **values):
-        # The same along every axis that is not told apart.
-        for key, value in values.items():
-            old = trees[name][key]
-            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
-
+def test_measures_of_known_paths(smoke, known_results):
+    trees, put = known_results(smoke[0])
     paths, seeds, off = np.arange(1.0, 5), np.array([1.0, 2, 4]), np.array([-0.3, 0, 0.3]) * 3**0.5
     # Of three replicates the mean has the error 0.3, with the sampled one's 0.4 in all 0.5.
     put("images", energy=paths + off[:, None], sampled=paths + np.array([9, 0.5, -1.5, 0.1]), sampled_error=0.4)

@@ -130,15 +130,8 @@ def test_the_same_seed_gives_the_same_findings(smoke):
     assert all(again.measures[name] == measure for name, measure in smoke[0].measures.items())
 
 
-def test_measures_of_known_errors(smoke):
-    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
-
-    def put(name, **values):
-        # The same along every axis that is not told apart.
-        for key, value in values.items():
-            old = trees[name][key]
-            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
-
+def test_measures_of_known_errors(smoke, known_results):
+    trees, put = known_results(smoke[0])
     seeds = np.array([1.0, 2, 3, 4, 5, 60])
 
     def by_case(data):

@@ -143,15 +143,8 @@ def test_ways_on_the_product_landscape_end_on_the_branch_of_their_sum():
     assert np.allclose(kept, kept[:1], atol=0.06)
 
 
-def test_measures_of_known_lines(smoke):
-    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
-
-    def put(name, **values):
-        # The same along every axis that is not told apart.
-        for key, value in values.items():
-            old = trees[name][key]
-            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
-
+def test_measures_of_known_lines(smoke, known_results):
+    trees, put = known_results(smoke[0])
     # By fork and between initialisations, which no rank counts.
     put("relu", barrier=[4, 2, 1, 40], crest=[1, 2, 3, 99], fork_loss=[1, 1, 2], distance=[3, 2, 1, 9], angle=[1, 2, 3])
     put("tanh", barrier=[4, 1, 2, 16], crest=[3, 1, 1, 99], fork_loss=[1, 1, 1], distance=[3, 1, 2, 9], angle=[1, 3, 2])

@@ -121,15 +121,8 @@ def test_batches_go_through_all_points_before_any_comes_again():
     assert rows.shape == (7, 25) and sorted(rows[:4].ravel()) == list(range(100))
 
 
-def test_measures_of_known_maps(smoke):
-    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
-
-    def put(name, **values):
-        # The same along every axis that is not told apart.
-        for key, value in values.items():
-            old = trees[name][key]
-            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
-
+def test_measures_of_known_maps(smoke, known_results):
+    trees, put = known_results(smoke[0])
     seeds, sure = np.array([1.0, 2, 4]), np.ones(3)
     put("bounds", random=np.linspace(0.3, 1, 20), optimal=np.linspace(-0.2, 0.1, 7), subset=np.linspace(-0.4, 0.1, 35))
     off = np.array([[0.1, -0.3, 0, 0], [0.2, 0, 0, 0], [0, 0, 0, -0.4]])

@@ -177,15 +177,8 @@ def test_steps_that_do_not_divide_are_refused():
             paper.run(config, Session(jax.random.key(0), precision="double"))
 
 
-def test_measures_of_known_results(smoke):
-    trees = {name: node.to_dataset() for name, node in smoke[0].data.children.items()}
-
-    def put(name, **values):
-        # The same along every axis that is not told apart.
-        for key, value in values.items():
-            old = trees[name][key]
-            trees[name] = trees[name].assign({key: (old.dims, np.broadcast_to(value, old.shape).astype(float))})
-
+def test_measures_of_known_results(smoke, known_results):
+    trees, put = known_results(smoke[0])
     put("motion", p_value=[0.5, 0.02, 0.3, 0.9])
     put("samplers", log_crossings=3, space_crossings=7)
     put("mirror", difference=np.linspace(0, 0.4, 20))
