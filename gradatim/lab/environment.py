@@ -16,6 +16,8 @@ from gradatim.lab.registry import GROUP
 
 PACKAGE = Path(__file__).resolve().parents[1]
 _PACKAGES = ("gradatim", "jax", "jaxlib", "numpy", "optax", "equinox", "xarray")
+OWN_MEMORY = 1_000_000_000
+"Bytes of Python, JAX and compiled programs: half of it in a small run, twice as much where dozens of programs are compiled."
 
 
 def versions(*others: str) -> dict[str, str]:
@@ -59,10 +61,6 @@ def commit(package: Path = PACKAGE) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{head}-dirty" if changes else head
-
-
-OWN_MEMORY = 1_000_000_000
-"Bytes of Python, JAX and compiled programs: half of it in a small run, twice as much where dozens of programs are compiled."
 
 
 def peak_memory() -> int | None:

@@ -80,7 +80,7 @@ def _shells(grid: PeriodicGrid) -> tuple[np.ndarray, np.ndarray, int]:
     with jax.ensure_compile_time_eval():
         square, weights = np.asarray(grid.squared_wavenumber()), np.asarray(grid.multiplicity())
     longest = max(grid.box)
-    # Rounded down, but not what is a whole number but for rounding.
-    n_shells = int(min(n // 2 * longest / side for n, side in zip(grid.shape, grid.box, strict=True)) * (1 + 1e-12))
-    index = np.rint(np.sqrt(square) * longest / (2 * np.pi)).astype(int).reshape(-1)
+    # To nine digits first, or what is whole or a half but for round-off would fall on either side by the unit of length.
+    n_shells = int(np.round(min(n // 2 * longest / side for n, side in zip(grid.shape, grid.box, strict=True)), 9))
+    index = np.rint(np.round(np.sqrt(square) * longest / (2 * np.pi), 9)).astype(int).reshape(-1)
     return np.minimum(index, n_shells), weights.reshape(-1), n_shells

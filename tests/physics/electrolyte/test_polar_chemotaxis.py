@@ -291,8 +291,9 @@ def test_independent_particles_vary_as_the_volume():
     assert np.allclose(found, [4, 16, 64], rtol=1e-12)
 
 
-def test_shells_are_the_same_in_every_unit_of_length():
-    here, there = (shell_wavenumbers(PeriodicGrid((4, 12), (4 * unit, 12 * unit))) for unit in (1.0, 0.7))
+@pytest.mark.parametrize("shape", [(4, 6), (4, 12)])
+def test_shells_are_the_same_in_every_unit_of_length(shape):
+    here, there = (shell_wavenumbers(PeriodicGrid(shape, tuple(n * unit for n in shape))) for unit in (1.0, 0.7))
     assert here.shape == there.shape and np.allclose(here, 0.7 * there)
 
 
