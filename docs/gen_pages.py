@@ -55,21 +55,29 @@ def references(imports: Iterable[str]) -> Iterator[str]:
                 yield from (f"[`{alias.name}`][{node.module}.{alias.name}]" for alias in node.names)
 
 
-def measure_row(claim: str, part: ClaimPart, entry: Mapping[str, Any] | None) -> str:
-    """One row of the table of measures; without the measured columns for a paper that has no judged run."""
+def measure_row(claim: str, part: ClaimPart, entry: Mapping[str, Any] | None, beside: Iterable[Mapping[str, Any]] = ()) -> str:
+    """One row of the table of measures, with what runs `beside` found; without measured columns for a paper that has no judged run."""
     paper = "" if part.paper is None else number(part.paper)
     cells = [claim, part.name.replace("_", " "), f"{part.criterion.text} {part.unit}", paper, part.control]
     if entry is not None:
         value, span = entry["reason"], ""
         if entry["value"] is not None:
             value, span = f"{number(entry['value'])} {part.unit}", interval(entry)
-        cells[2:2] = [value, span]
+        cells[2:2] = [value, span, *map(other_run, beside)]
         cells.append(f"{SYMBOLS[entry['verdict']]} {entry['verdict']}")
     return f"| {' | '.join(map(cell, cells))} |"
 
 
-def verdict_section(paper: Paper, judged: Mapping[str, Any]) -> Iterator[str]:
-    """What each claim says and how it fared, then every measure behind it."""
+def other_run(entry: Mapping[str, Any]) -> str:
+    """What a run with another seed found, in one cell: the value, its interval, and the sign of its verdict."""
+    if entry.get("value") is None:
+        return entry.get("reason", "")
+    span = interval(entry)
+    return " ".join(filter(None, (number(entry["value"]), f"({span})" if span else "", SYMBOLS[entry["verdict"]])))
+
+
+def verdict_section(paper: Paper, judged: Mapping[str, Any], seeds: Mapping[str, Any]) -> Iterator[str]:
+    """What each claim says and how it fared, then every measure behind it, and what runs with other `seeds` found."""
     yield "## Verdict\n" if judged else "## Claims\n"
     yield "| claim | what it says | verdict |\n| --- | --- | --- |"
     for claim in paper.claims:
@@ -80,13 +88,16 @@ def verdict_section(paper: Paper, judged: Mapping[str, Any]) -> Iterator[str]:
             verdict = f"{SYMBOLS['untested']} untested: {claim.untested}" if claim.untested else "not yet judged"
         yield f"| {claim.id} | {cell(claim.says)} | {cell(verdict)} |"
     yield "\n### Measures\n"
-    columns = ["claim", "quantity", *(["measured", "95 % interval"] if judged else []), "criterion", "paper", "control"]
+    measured = ["measured", "95 % interval", *(f"seed {seed}" for seed in seeds)] if judged else []
+    columns = ["claim", "quantity", *measured, "criterion", "paper", "control"]
     columns += ["verdict"] if judged else []
     yield f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}"
     for claim in paper.claims:
         parts = judged.get(claim.id, {}).get("parts", {})
         # A claim that was left out as a whole has no parts in its verdict; its reason stands in the table above.
-        yield from (measure_row(claim.id, part, parts.get(part.name) if judged else None) for part in claim.parts if parts or not judged)
+        for part in claim.parts if parts or not judged else ():
+            beside = [seed[claim.id].get("parts", {}).get(part.name, {}) for seed in seeds.values()]
+            yield measure_row(claim.id, part, parts.get(part.name) if judged else None, beside)
     yield ""
 
 
@@ -135,7 +146,7 @@ def paper_page(paper: Paper, scorecard: Mapping[str, Any]) -> str:
     lines += [f"{paper.summary}\n"]
     if not paper.implemented:
         lines += ["!!! note\n    Not yet: the claims are written down, the method and its experiment are not.\n"]
-    lines += verdict_section(paper, judged)
+    lines += verdict_section(paper, judged, scorecard.get(paper.slug, {}).get("seeds", {}))
     lines += figure_section(paper.slug)
     lines += run_section(paper.slug)
     if paper.implemented:

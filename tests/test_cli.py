@@ -142,6 +142,13 @@ def test_show_takes_verdicts_from_the_scorecard(capsys, asked):
     assert "1 ✓ holds" in capsys.readouterr().out
 
 
+def test_show_says_where_seeds_disagree(capsys, asked):
+    asked.scorecard["random-walk"] = {"claims": {"C1": {**verdict("undecided"), "reason": "holds with seed 0, fails with seed 1"}}}
+    assert main(["show", "random-walk"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "? undecided" in shown and "0.5 [0.4, 0.6] (holds with seed 0, fails with seed 1)" in shown
+
+
 def test_show_names_what_to_import(capsys, tmp_path, monkeypatch):
     module = tmp_path / "paper_that_imports.py"
     module.write_text('"""Steps."""\nfrom gradatim.lab import Findings\nfrom gradatim.optim import diffgrad\n')

@@ -105,7 +105,8 @@ def _claim(claim: Claim, entry: Mapping[str, Any] | None) -> tuple[Any, ...]:
 def _measured(entry: Mapping[str, Any]) -> str:
     if entry["value"] is None:
         return entry["reason"]
-    return f"{_intervals(entry['value'], entry['low'], entry['high'])} {entry['unit']}".strip()
+    found = f"{_intervals(entry['value'], entry['low'], entry['high'])} {entry['unit']}".strip()
+    return f"{found} ({entry['reason']})" if entry["reason"] else found
 
 
 def _measure(measure: Measure | None) -> str:
