@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .loop import NonFiniteError as NonFiniteError
     from .session import Session as Session
     from .sweeps import Sweep as Sweep
+    from .sweeps import best_by_others as best_by_others
     from .sweeps import epochs as epochs
     from .sweeps import learning_rate_sweep as learning_rate_sweep
     from .sweeps import time_to_target as time_to_target
@@ -45,6 +46,7 @@ _WITH_JAX = {
     "NonFiniteError": "loop",
     "Session": "session",
     "Sweep": "sweeps",
+    "best_by_others": "sweeps",
     "epochs": "sweeps",
     "host_generator": "draws",
     "learning_rate_sweep": "sweeps",

@@ -55,6 +55,31 @@ def time_to_target(curve: Any, steps: Any, target: float, *, maximise: bool = Fa
     return np.where(reached.any(-1), steps[reached.argmax(-1)], np.inf)
 
 
+def best_by_others(values: xr.DataArray, choice: str, *, over: str = "seed", maximise: bool = False) -> xr.DataArray:
+    """Each repeat's value at the `choice` that is best in the mean of all the other repeats, along `over`.
+
+    What is chosen on the repeats by which it is judged looks better than it is. Here no repeat has a say in its own choice. A choice at
+    which some other repeat is not finite is not taken while there is another.
+
+    >>> import xarray as xr
+    >>> losses = xr.DataArray([[1.0, 4.0, 4.0], [2.0, 2.0, 2.0]], dims=("rate", "seed"))
+    >>> best_by_others(losses, "rate").values.tolist()
+    [2.0, 4.0, 4.0]
+
+    **Raises:** `ValueError` for fewer than two repeats.
+    """
+    if values.sizes[over] < 2:
+        raise ValueError(f"{over} must have at least 2 entries, got {values.sizes[over]}: there are no others to choose by")
+    ranked = (-values if maximise else values).where(np.isfinite(values), np.inf)
+    taken = []
+    for i in range(values.sizes[over]):
+        best = ranked.drop_isel({over: i}).mean(over).argmin(choice)
+        taken.append(values.isel({over: i}).isel({choice: best}).drop_vars(choice, errors="ignore"))
+    import xarray as xr
+
+    return xr.concat(taken, values[over] if over in values.coords else over)
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Curves of every arm, rate and seed.

@@ -6,7 +6,7 @@ import optax
 import pytest
 import xarray as xr
 
-from gradatim.lab import Session, Sweep, epochs, learning_rate_sweep, time_to_target
+from gradatim.lab import Session, Sweep, best_by_others, epochs, learning_rate_sweep, time_to_target
 from gradatim.lab import sweeps as module
 
 N, SIDE, STEPS, EVERY, SEEDS = 24, 4, 12, 5, 3
@@ -180,6 +180,22 @@ def test_paired_is_seed_by_seed_at_each_best_rate():
     measure = _by_hand().paired("a", "b", "loss")
     assert measure.samples == (-0.5, -1.5, -1.0)
     assert _by_hand().paired("a", "b", "loss", kind="log-ratio").samples == pytest.approx((0.8, 0.4, 0.6), rel=1e-12)
+
+
+def test_no_repeat_has_a_say_in_its_own_choice():
+    # The third seed alone would choose the second rate; without it the first is best, and with it the second.
+    values = np.array([[3.0, 3, 3], [4, 4, 0], [np.nan, -9, -9]])
+    scores = xr.DataArray(np.stack([values, values[::-1]]), {"arm": ["a", "b"], "seed": [5, 6, 7]}, ("arm", "rate", "seed"))
+    found = best_by_others(scores, "rate")
+    assert dict(found.sizes) == {"arm": 2, "seed": 3} and found.seed.values.tolist() == [5, 6, 7]
+    # The first seed is NaN at the third rate, which the others prefer: that is what it gets.
+    np.testing.assert_array_equal(found.sel(arm="a"), [np.nan, 4, 3])
+    np.testing.assert_array_equal(found.sel(arm="b"), found.sel(arm="a"))
+    most = best_by_others(scores.sel(arm="a"), "rate", maximise=True)
+    np.testing.assert_array_equal(most, [3, 3, 0])
+    np.testing.assert_array_equal(best_by_others(-scores, "rate", maximise=True), -found)
+    with pytest.raises(ValueError, match="seed must have at least 2 entries, got 1"):
+        best_by_others(scores.isel(seed=[0]), "rate")
 
 
 def test_time_to_target_of_each_run():

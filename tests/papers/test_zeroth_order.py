@@ -131,13 +131,14 @@ def test_scales_are_valid_and_estimated(scale):
 
 
 def test_the_best_noise_inside_is_judged_against_the_better_end():
-    rewards = np.array([[1.0, 2, 3], [5, 5, 5], [4, 6, 8], [2, 2, 5]])
+    # The others would choose the second level for the third learner: its own 8 has no say.
+    rewards = np.array([[1.0, 2, 3], [5.5, 5.5, 5.5], [4, 6, 8], [2, 2, 5]])
     means = np.zeros((4, 3, 2))
     means[0, :, 1], means[1:, :, 1] = [0.1, -0.2, 0], 1
     data = {"reward": (("noise", "learner", "time"), np.stack([99 - rewards, rewards], -1)), "mean": (("noise", "learner", "time"), means)}
     learners = xr.Dataset(data, {"noise": [0.0, 0.5, 1.0, 2.0], "time": [0.0, 1.0]})
     found = paper.adaptation_measures(learners, Session(jax.random.key(0)))
-    assert found["C6.silent_change"].value == pytest.approx(0.2) and found["C6.interior_gain"].samples == (2, 4, 3)
+    assert found["C6.silent_change"].value == pytest.approx(0.2) and found["C6.interior_gain"].samples == (2, 4, 0.5)
 
 
 def test_measures_are_those_of_the_estimators_they_name(findings):

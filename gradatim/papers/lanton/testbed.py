@@ -14,8 +14,7 @@ import optax
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session
-from gradatim.lab.sweeps import learning_rate_sweep
+from gradatim.lab import Measure, Session, best_by_others, learning_rate_sweep
 from gradatim.optim import lanton, scion
 
 from .config import Testbed
@@ -107,7 +106,7 @@ def _sweep(config: Testbed, session: Session, variant: str, made: dict[str, Any]
 def measures(trees: dict[str, xr.Dataset], session: Session) -> tuple[dict[str, Measure], dict[str, str]]:
     """C2.unequal_travel_loss_ratio, the slopes of C4, and C5.window_gain."""
     final = trees["testbed"]["loss"].isel(step=-1)
-    best = final.isel(rate=final.mean("seed").argmin("rate"))
+    best = best_by_others(final, "rate")
     for variant in VARIANTS:
         session.note(
             f"last loss where layers differ in {variant}, each at its best rate: "
@@ -122,7 +121,7 @@ def measures(trees: dict[str, xr.Dataset], session: Session) -> tuple[dict[str, 
     )
     found = {"C2.unequal_travel_loss_ratio": ratio}
     means = trees["lengths"]["mean_dual_norm"]
-    tuned = means.isel(rate=means.mean("seed").argmin("rate"))
+    tuned = best_by_others(means, "rate")
     logs = np.log(tuned.length.values)
     slopes = {arm: np.polyfit(logs, np.log(tuned.sel(arm=arm).transpose("length", "seed").values), 1)[0] for arm in (ours(ALPHA), FIXED)}
     found["C4.rate_slope"] = Measure.over_seeds(slopes[ours(ALPHA)])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Measure, Session
+from gradatim.lab import Measure, Session, best_by_others
 from gradatim.optim import ornstein_uhlenbeck_adaptation, reward_modulated_hebbian
 
 from .config import Config
@@ -72,17 +72,20 @@ def adapt(config: Config, session: Session, key: Any) -> xr.Dataset:
 
 
 def adaptation_measures(learners: xr.Dataset, session: Session) -> dict[str, Measure]:
-    """What moves without noise, and the return at the best level inside the grid over that at its better end."""
+    """What moves without noise, and the return at the best level inside the grid, for each learner the best of the others, over that
+    at the grid's better end.
+    """
     silent = learners.sel(noise=0.0)["mean"]
     moved = float(abs(silent - silent.isel(time=0)).max())
     returns = learners["reward"].isel(time=-1)
     averages = returns.mean("learner").values
     inside = 1 + int(averages[1:-1].argmax())
+    best = best_by_others(returns.isel(noise=slice(1, -1)), "noise", over="learner", maximise=True)
     end = 0 if averages[0] >= averages[-1] else -1
     levels = learners.noise.values
     session.note("return by noise: " + ", ".join(f"{level:g}: {value:.1f}" for level, value in zip(levels, averages, strict=True)))
     last = learners["mean"].isel(time=-1, noise=inside)
     end_point = f"{float(last.mean()):.3f} ± {float(last.std()):.3f}"
     session.note(f"at noise {levels[inside]:g} the mean parameter ends at {end_point} over learners; the target is 1")
-    gain = Measure.paired(returns.isel(noise=inside).values, returns.isel(noise=end).values)
+    gain = Measure.paired(best.values, returns.isel(noise=end).values)
     return {"C6.silent_change": Measure.exact(moved), "C6.interior_gain": gain}
