@@ -64,14 +64,16 @@ def tally(claims: Mapping[str, Mapping[str, Any]]) -> str:
 
 def papers_table(papers: Mapping[str, Paper], scorecard: Mapping[str, Any], *, pages: bool) -> str:
     """One row a paper, those that run first; `pages` links to the pages beside, else to arXiv."""
-    rows = ["| paper | year | verdicts |", "| --- | --- | --- |"]
+    rows = ["| paper | year | seeds | verdicts |", "| --- | --- | --- | --- |"]
     for paper in sorted(papers.values(), key=lambda paper: (not paper.implemented, paper.slug)):
         target = f"{paper.slug}.md" if pages else f"https://arxiv.org/abs/{paper.arxiv}"
         if paper.slug in scorecard:
             state = tally(scorecard[paper.slug]["claims"])
+            seeds = 1 + len(scorecard[paper.slug]["seeds"])
         else:
+            seeds = 0
             state = "runs, not yet judged" if paper.implemented else f"not yet ({len(paper.claims)} claims written down)"
-        rows.append(f"| [`{paper.slug}`]({target}) {cell(paper.title)} | {paper.date.year} | {state} |")
+        rows.append(f"| [`{paper.slug}`]({target}) {cell(paper.title)} | {paper.date.year} | {seeds or ''} | {state} |")
     return "\n".join(rows)
 
 
