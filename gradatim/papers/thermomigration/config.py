@@ -90,7 +90,7 @@ class Many:
     "Least and largest radius, in cells."
     gradient: Annotated[float, Between(1e-6, 1e-2)] = 2e-3
     "Temperature gradient, T₀ per cell; the control has none."
-    seeds: Annotated[int, Between(3, 1000)] = 12
+    seeds: Annotated[int, Between(3, 1000)] = 24
     "Arrangements, each with and without the gradient."
     heat_of_transport: Annotated[float, Between(-2.0, 2.0)] = -0.2
     "Of both phases."
