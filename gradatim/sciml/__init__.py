@@ -114,6 +114,7 @@ from .sorption_reference import reference_sorption as reference_sorption
 from .spectral_reference import BurgersReference as BurgersReference
 from .spectral_reference import reference_burgers as reference_burgers
 from .spectral_reference import reference_convection_diffusion as reference_convection_diffusion
+from .three_bodies import three_body as three_body
 from .trajectory_errors import geometric_mean_over_time as geometric_mean_over_time
 from .trajectory_errors import relative_energy_error as relative_energy_error
 from .trajectory_errors import relative_field_error as relative_field_error

@@ -1,7 +1,7 @@
 """Mechanical systems with unit constants: an oscillator, a pendulum, two chaotic ones, and bodies that attract each other.
 
-All have H = |p|²/2 + V(q), and unit masses. Systems of one coordinate live in two, of which the second is never used: states are
-(q₁, q₂, p₁, p₂) for one particle in all of them, so that one network can meet them all.
+All have H = |p|²/2 + V(q), and unit masses unless it is said otherwise. Systems of one coordinate live in two, of which the second is
+never used: states are (q₁, q₂, p₁, p₂) for one particle in all of them, so that one network can meet them all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from gradatim.numerics import rollout
 
@@ -25,7 +25,7 @@ MAX_TRIES = 1000
 
 
 class InitialStates(NamedTuple):
-    """States to start from, and how many draws had too much energy."""
+    """States to start from, and how many draws were refused."""
 
     states: Float[Array, "n size"]
     n_refused: Int[Array, ""]
@@ -35,7 +35,8 @@ class MechanicalSystem(eqx.Module):
     """A system and the region it starts in.
 
     **Arguments:** `name`; `potential`: V of the coordinates; `draw`: a random state, of a key; `energy_below`: states with more are
-    drawn again; `n_surplus`: how many of the last coordinates are never used.
+    drawn again; `n_surplus`: how many of the last coordinates are never used; `masses`: of the particles, 1 if none are given;
+    `accepts`: whether to start from a state, all by default: others are drawn again.
 
     >>> spring = mass_spring()
     >>> print(f"{spring.energy(jnp.array([1.0, 0.0, 1.0, 0.0])):.1f}", spring.name)
@@ -47,11 +48,13 @@ class MechanicalSystem(eqx.Module):
     draw: Callable[[PRNGKeyArray], Float[Array, " size"]] = eqx.field(static=True)
     energy_below: float = eqx.field(static=True, default=math.inf)
     n_surplus: int = eqx.field(static=True, default=0)
+    masses: tuple[float, ...] | None = eqx.field(static=True, default=None)
+    accepts: Callable[[Float[Array, " size"]], Bool[Array, ""]] | None = eqx.field(static=True, default=None)
 
     @property
     def hamiltonian(self) -> SeparableHamiltonian:
         """Its energy, in two parts."""
-        return SeparableHamiltonian(lambda p: p @ p / 2, self.potential)
+        return SeparableHamiltonian(kinetic_energy(self.masses), self.potential)
 
     @property
     def field(self) -> HamiltonianField:
@@ -59,18 +62,18 @@ class MechanicalSystem(eqx.Module):
         return HamiltonianField(self.energy)
 
     def energy(self, x: Float[Array, " size"]) -> Float[Array, ""]:
-        """|p|²/2 + V(q)."""
+        """|p|²/2 + V(q), or Σᵢ |pᵢ|²/(2 mᵢ) + V(q) with masses."""
         return self.hamiltonian(x)
 
     def sample_initial(self, key: PRNGKeyArray, n: int) -> InitialStates:
-        """`n` random states of no more than the system's energy, NaN where a thousand draws had more.
+        """`n` random states of no more than the system's energy that it accepts, NaN where a thousand draws were refused.
 
         **Raises:** `ValueError` for `n` < 1.
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         keys = jax.random.split(key, n)
-        if self.energy_below == math.inf:
+        if self.energy_below == math.inf and self.accepts is None:
             return InitialStates(jax.vmap(self.draw)(keys), jnp.zeros((), jnp.int32))
 
         def again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -78,12 +81,16 @@ class MechanicalSystem(eqx.Module):
             key, now = jax.random.split(key)
             return key, self.draw(now), tries + 1
 
+        def refuses(x: Array) -> Array:
+            too_high = self.energy(x) > self.energy_below
+            return too_high if self.accepts is None else too_high | ~self.accepts(x)
+
         def refused(state: tuple[Array, Array, Array]) -> Array:
-            return (self.energy(state[1]) > self.energy_below) & (state[2] < MAX_TRIES)
+            return refuses(state[1]) & (state[2] < MAX_TRIES)
 
         def one(key: PRNGKeyArray) -> tuple[Array, Array]:
             _, x, tries = jax.lax.while_loop(refused, again, again((key, jnp.zeros(()), jnp.zeros((), jnp.int32))))
-            return jnp.where(self.energy(x) > self.energy_below, jnp.nan, x), tries - 1
+            return jnp.where(refuses(x), jnp.nan, x), tries - 1
 
         states, refusals = jax.vmap(one)(keys)
         return InitialStates(states, refusals.sum())
@@ -153,6 +160,9 @@ def magnetic_mirror() -> MechanicalSystem:
 def n_body(n: int) -> MechanicalSystem:
     """`n` bodies in a plane, V = -Σ_{i<j} 1/|qᵢ - qⱼ|, on a circle of radius 0.4 to 0.6, at 0.9 to 1.1 of the speed that keeps them on it.
 
+    They stay a regular polygon as long as rounding lets them: from three on it is unstable. [`three_body`][gradatim.sciml.three_body]
+    starts off it.
+
     **Raises:** `ValueError` for fewer than two.
 
     >>> at_rest = jnp.array([0.5, 0.0, -0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
@@ -161,14 +171,11 @@ def n_body(n: int) -> MechanicalSystem:
     """
     if n < 2:
         raise ValueError(f"n must be at least 2, got {n}")
-    pairs = [(i, j) for i in range(n) for j in range(i)]
     # Force on a body towards the centre of a circle of radius 1.
     pull = sum(1 / (4 * math.sin(math.pi * k / n)) for k in range(1, n))
 
     def potential(q: Float[Array, " m"]) -> Float[Array, ""]:
-        places = q.reshape(n, 2)
-        apart = jnp.stack([places[i] - places[j] for i, j in pairs])
-        return -jnp.sum(1 / jnp.sqrt(jnp.sum(apart**2, axis=1)))
+        return -jnp.sum(1 / distances(q, n))
 
     def draw(key: PRNGKeyArray) -> Float[Array, " size"]:
         turn, size, speed = jax.random.uniform(key, (3,))
@@ -179,6 +186,24 @@ def n_body(n: int) -> MechanicalSystem:
         return jnp.concatenate([(radius * outward).ravel(), (speed * jnp.sqrt(pull / radius) * along).ravel()])
 
     return MechanicalSystem(f"{n} bodies", potential, draw)
+
+
+def kinetic_energy(masses: tuple[float, ...] | None) -> Callable[[Float[Array, " m"]], Float[Array, ""]]:
+    """|p|²/2, or Σᵢ |pᵢ|²/(2 mᵢ) of particles with these masses."""
+    if masses is None:
+        return lambda p: p @ p / 2
+
+    def of_particles(p: Float[Array, " m"]) -> Float[Array, ""]:
+        return jnp.sum(jnp.sum(p.reshape(len(masses), -1) ** 2, axis=1) / jnp.array(masses, p.dtype)) / 2
+
+    return of_particles
+
+
+def distances(q: Float[Array, " m"], n: int) -> Float[Array, " pairs"]:
+    """Between any two of `n` particles in a plane: the second and the first, the third and the first, the third and the second, …."""
+    places = q.reshape(n, 2)
+    apart = jnp.stack([places[i] - places[j] for i in range(n) for j in range(i)])
+    return jnp.sqrt(jnp.sum(apart**2, axis=1))
 
 
 def _in_box(key: PRNGKeyArray, half_width: float, *, n_surplus: int = 0) -> Float[Array, " 4"]:
