@@ -62,6 +62,10 @@ from .meta_learning import loss_gradient as loss_gradient
 from .operator_training import AbstractOperator as AbstractOperator
 from .operator_training import OperatorFit as OperatorFit
 from .operator_training import fit_operator as fit_operator
+from .padded_particles import ParticlePoints as ParticlePoints
+from .padded_particles import log_cosh_particle_loss as log_cosh_particle_loss
+from .padded_particles import pad_particles as pad_particles
+from .padded_particles import particle_field_at as particle_field_at
 from .periodic_cell import CellSolution as CellSolution
 from .periodic_cell import PeriodicCell as PeriodicCell
 from .periodic_cell import periodic_partners as periodic_partners

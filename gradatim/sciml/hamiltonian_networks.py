@@ -3,6 +3,7 @@
     hᵢ ← σ(W hᵢ + Σ_{j≠i} aᵢⱼ V hⱼ + b),     h⁰ᵢ = (qᵢ, pᵢ),     H = Σᵢ (w·hᵢ + c),     aᵢⱼ = 1/(n - 1)
 
 on the complete graph of n particles. A particle alone has no neighbour, and the graph network is then the perceptron with the same W.
+With a mask n counts the particles that are present, and sums are over these.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import pairwise
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 Activation = Callable[[Array], Array]
 "Entry by entry, with a second derivative."
@@ -102,11 +103,17 @@ class HamiltonianGCN(eqx.Module):
     **Arguments:** `particle`: what each does alone, of a state (qᵢ, pᵢ) in d dimensions; `n_particles` ≥ 1; `key`: draws the links,
     normal with variance 1/inputs.
 
+    A mask `present` says which particles a state has: those that it lacks, whatever stands in their places, add nothing to the energy
+    and have no gradient, so that states of different numbers of particles fit one shape ([`pad_particles`][gradatim.sciml.pad_particles]).
+
     **Raises:** `ValueError` for fewer than one particle; for a state of a size other than that of the particles together.
 
     >>> one = HamiltonianMLP(4, 8, 2, key=jax.random.key(0))
     >>> x = jnp.array([0.1, -0.2, 0.3, 0.4])
     >>> print(f"{abs(HamiltonianGCN(one, 1, key=jax.random.key(1))(x) - one(x)):.5f}")
+    0.00000
+    >>> two, present = HamiltonianGCN(one, 2, key=jax.random.key(1)), jnp.array([True, False])
+    >>> print(f"{abs(two(jnp.array([0.1, -0.2, 7.0, 7.0, 0.3, 0.4, 7.0, 7.0]), present) - one(x)):.5f}")
     0.00000
     """
 
@@ -121,23 +128,30 @@ class HamiltonianGCN(eqx.Module):
         self.particle, self.n_particles = particle, n_particles
         self.links = tuple(normal_matrices(key, shapes))
 
-    def features(self, x: Float[Array, " all"]) -> Float[Array, "n width"]:
-        """The last hidden layer of each particle."""
+    def features(self, x: Float[Array, " all"], present: Bool[Array, " n"] | None = None) -> Float[Array, "n width"]:
+        """The last hidden layer of each particle; zero for those that are not present."""
         n, size = self.n_particles, self.particle.weights[0].shape[1]
         if x.shape != (n * size,):
             raise ValueError(f"the state of {n} particles must have shape ({n * size},), got {x.shape}")
-        h = x.reshape(2, n, size // 2).transpose(1, 0, 2).reshape(n, size)
+        if present is not None and present.shape != (n,):
+            raise ValueError(f"present must have shape ({n},), got {present.shape}")
+        h = _where_present(present, x.reshape(2, n, size // 2).transpose(1, 0, 2).reshape(n, size))
+        n_others = n - 1 if present is None else jnp.maximum(jnp.sum(present, dtype=h.dtype) - 1, 1)
         for weight, link, bias in zip(self.particle.weights, self.links, self.particle.biases, strict=True):
             before = h @ weight.T + bias[None]
             if n > 1:
-                others = (jnp.sum(h, axis=0, keepdims=True) - h) / (n - 1)
+                others = (jnp.sum(h, axis=0, keepdims=True) - h) / n_others
                 before = before + others @ link.T
-            h = self.particle.activation(before)
+            h = _where_present(present, self.particle.activation(before))
         return h
 
-    def __call__(self, x: Float[Array, " all"]) -> Float[Array, ""]:
+    def __call__(self, x: Float[Array, " all"], present: Bool[Array, " n"] | None = None) -> Float[Array, ""]:
         """The energy of a state: all coordinates, particle by particle, then all momenta."""
-        return jnp.sum(self.features(x) @ self.particle.readout + self.particle.readout_bias)
+        return jnp.sum(self.features(x, present) @ self.particle.readout + self.particle.readout_bias, where=present)
+
+
+def _where_present(present: Bool[Array, " n"] | None, h: Float[Array, "n size"]) -> Float[Array, "n size"]:
+    return h if present is None else jnp.where(present[:, None], h, 0)
 
 
 def normal_matrices(key: PRNGKeyArray, shapes: list[tuple[int, int]]) -> list[Float[Array, "outputs inputs"]]:

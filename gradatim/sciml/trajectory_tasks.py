@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from .hamiltonian import FieldPoints
 from .meta_learning import Tasks
+from .padded_particles import ParticlePoints
 
 
 class DrawnTasks(NamedTuple):
@@ -29,7 +30,7 @@ class TrajectoryTasks(eqx.Module):
     one for the support, which keeps those of `n_support` stretches, one in each of as many longer stretches: both sets are random, lie all
     along the trajectory, and share no time. Points of one short arc would not tell what the energy is elsewhere.
 
-    **Arguments:** `points`: states and rates; `n_support`, `n_query`: of one task.
+    **Arguments:** `points`: states and rates, with masks for different numbers of particles; `n_support`, `n_query`: of one task.
 
     **Raises:** `ValueError` unless `n_support` divides `n_query` and `n_query` the times, twice at least.
 
@@ -39,7 +40,7 @@ class TrajectoryTasks(eqx.Module):
     ((2, 5, 4), (2, 10, 4), [1, 1])
     """
 
-    points: FieldPoints
+    points: FieldPoints | ParticlePoints
     n_support: int = eqx.field(static=True)
     n_query: int = eqx.field(static=True)
 
@@ -73,7 +74,7 @@ class TrajectoryTasks(eqx.Module):
         stretches = share * jnp.arange(n_support)[None] + _remainder(kept, share)
         support = jnp.take_along_axis(begins + first, stretches, axis=1)
 
-        def at(times: Int[Array, "tasks n"]) -> FieldPoints:
+        def at(times: Int[Array, "tasks n"]) -> FieldPoints | ParticlePoints:
             return jax.tree.map(lambda array: array[system[:, None], trajectory[:, None], times], self.points)
 
         return DrawnTasks(Tasks(at(support), at(query)), system, trajectory)
