@@ -97,6 +97,8 @@ from .quadratic_elements import QuadMesh as QuadMesh
 from .quadratic_elements import kinematics as kinematics
 from .quadratic_elements import structured_quads as structured_quads
 from .representation_similarity import linear_cka as linear_cka
+from .representation_similarity import minibatch_cka as minibatch_cka
+from .representation_similarity import unbiased_hsic as unbiased_hsic
 from .ritz_training import DirectionTraining as DirectionTraining
 from .ritz_training import RitzBasis as RitzBasis
 from .ritz_training import direction_loss as direction_loss

@@ -84,4 +84,4 @@ def log_cosh_particle_loss(network: HamiltonianGCN, points: ParticlePoints) -> F
     per_particle = points.states.shape[-1] // (2 * points.present.shape[-1])
     known = jnp.tile(jnp.repeat(points.present, per_particle, axis=-1), 2)
     rates = particle_field_at(network, points.states, points.present)
-    return jnp.mean(optax.losses.log_cosh(rates, jnp.where(known, points.rates, 0)), where=known)
+    return jnp.mean(optax.losses.log_cosh(rates, points.rates), where=known)
