@@ -86,8 +86,9 @@ from .optimality import newton_step as newton_step
 from .optimality import projected_gradient as projected_gradient
 from .optimality import proximal_gradient as proximal_gradient
 from .optimality import stationary as stationary
-from .proximal import project_affine as project_affine
-from .proximal import project_second_order_cone as project_second_order_cone
+from .projections import project_affine as project_affine
+from .projections import project_box_section as project_box_section
+from .projections import project_second_order_cone as project_second_order_cone
 from .proximal import prox_elastic_net as prox_elastic_net
 from .proximal import prox_group_lasso as prox_group_lasso
 from .proximal import prox_l1 as prox_l1

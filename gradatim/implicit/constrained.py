@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .optimality import Map, Objective
-from .proximal import project_second_order_cone
+from .projections import project_second_order_cone
 
 
 class KKTPoint(NamedTuple):

@@ -1,4 +1,4 @@
-"""Proximal operators, and the projections that `optax.projections` has not.
+"""Proximal operators.
 
 Each prox is argmin_x ‖x - v‖²/2 + η g(x), called as `prox(v, stepsize, *penalty)`. At a kink the derivative is that of the side on which
 the penalty holds x at zero.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
+
+from .projections import safe_norm
 
 Scalar = Float[Array, ""] | float
 
@@ -57,7 +59,7 @@ def prox_group_lasso(v: PyTree, stepsize: Scalar, strength: Scalar = 1.0) -> PyT
     """
 
     def shrink(v: Array) -> Array:
-        norm, is_zero = _safe_norm(v)
+        norm, is_zero = safe_norm(v)
         return jnp.where(is_zero, 0.0, jax.nn.relu(1 - stepsize * strength / norm)) * v
 
     return jax.tree.map(shrink, v)
@@ -76,33 +78,3 @@ def prox_log_barrier(v: PyTree, stepsize: Scalar, strength: Scalar = 1.0) -> PyT
         return jnp.where(v > 0, (v + radical) / 2, 2 * stepsize * strength / (radical - jnp.minimum(v, 0)))
 
     return jax.tree.map(root, v)
-
-
-def project_affine(v: Float[Array, " n"], A: Float[Array, "m n"], b: Float[Array, " m"]) -> Float[Array, " n"]:
-    """The nearest point with A x = b: v - Aᵀ(AAᵀ)⁻¹(A v - b). The rows of A must be independent.
-
-    >>> project_affine(jnp.array([1.0, 0.0]), jnp.ones((1, 2)), jnp.array([2.0])).tolist()
-    [1.5, 0.5]
-    """
-    return v - A.T @ jnp.linalg.solve(A @ A.T, A @ v - b)
-
-
-def project_second_order_cone(v: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The nearest (t, z) with ‖z‖ ≤ t, for v = (t, z).
-
-    >>> project_second_order_cone(jnp.array([0.0, 3.0, 4.0])).tolist()
-    [2.5, 1.5, 2.0]
-    """
-    t, z = v[0], v[1:]
-    norm, is_zero = _safe_norm(z)
-    size = jnp.where(is_zero, 0.0, norm)
-    height = (t + size) / 2
-    edge = jnp.concatenate([height[None], height / norm * z])
-    return jnp.where(size <= t, v, jnp.where(size <= -t, 0.0, edge))
-
-
-def _safe_norm(v: Array) -> tuple[Array, Array]:
-    """‖v‖, or 1 for a zero: the root of a safe number, since the derivative at 0 is infinite."""
-    square = jnp.sum(v**2)
-    is_zero = square == 0
-    return jnp.sqrt(jnp.where(is_zero, 1.0, square)), is_zero

@@ -6,8 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.implicit import (
-    project_affine,
-    project_second_order_cone,
     prox_elastic_net,
     prox_group_lasso,
     prox_l1,
@@ -54,41 +52,10 @@ def test_a_prox_is_the_minimum_that_defines_it(seed, eta, strength):
         assert not (excess < -1e-12).any(), name
 
 
-@jax.jit
-def _projections(v, A, b):
-    affine = project_affine(v, A, b)
-    cone = project_second_order_cone(v)
-    return A @ affine - b, project_affine(affine, A, b) - affine, A, v - affine, cone, project_second_order_cone(v) - v
-
-
-@settings(max_examples=20)
-@given(st.integers(0, 10**6))
-def test_projections_are_feasible_and_leave_an_orthogonal_rest(seed):
-    random = np.random.default_rng(seed)
-    v, A, b = random.normal(size=4) * 3, random.normal(size=(2, 4)), random.normal(size=2)
-    infeasible, again, A, rest, cone, polar = map(np.asarray, _projections(v, A, b))
-    np.testing.assert_allclose(infeasible, 0, atol=1e-10)
-    np.testing.assert_allclose(again, 0, atol=1e-10)
-    np.testing.assert_allclose(rest, A.T @ np.linalg.lstsq(A.T, rest, rcond=None)[0], atol=1e-9)
-    # Moreau: v = cone part - dual part, both in the self-dual cone, at right angles.
-    for point in (cone, polar):
-        assert np.linalg.norm(point[1:]) <= point[0] + 1e-12
-    np.testing.assert_allclose(cone @ polar, 0, atol=1e-10)
-
-
 def test_derivatives_are_finite_at_kinks():
-    slopes = jax.jit(
-        lambda v: [jax.jacfwd(prox)(v, 1.0, 1.0) for prox, _ in PENALTIES.values()] + [jax.jacrev(project_second_order_cone)(v)]
-    )
+    slopes = jax.jit(lambda v: [jax.jacfwd(prox)(v, 1.0, 1.0) for prox, _ in PENALTIES.values()])
     for v in (jnp.zeros(3), jnp.ones(3), jnp.array([-1.0, 0.0, 0.0])):
         assert all(np.isfinite(slope).all() for slope in slopes(v))
-
-
-@pytest.mark.parametrize(
-    ("v", "nearest"), [([-7.0, 3.0, 4.0], [0, 0, 0]), ([6.0, 3.0, 4.0], [6, 3, 4]), ([-1.0], [0]), ([3.0, 0.0, 5.0], [4, 0, 4])]
-)
-def test_second_order_cone_below_inside_and_beside(v, nearest):
-    np.testing.assert_allclose(project_second_order_cone(jnp.array(v)), nearest, atol=1e-12)
 
 
 def test_an_elastic_net_with_a_ridge_of_its_own_is_stationary():
