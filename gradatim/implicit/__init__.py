@@ -86,6 +86,7 @@ from .optimality import newton_step as newton_step
 from .optimality import projected_gradient as projected_gradient
 from .optimality import proximal_gradient as proximal_gradient
 from .optimality import stationary as stationary
+from .polyhedron import project_polyhedron as project_polyhedron
 from .projections import project_affine as project_affine
 from .projections import project_box_section as project_box_section
 from .projections import project_second_order_cone as project_second_order_cone
