@@ -98,3 +98,5 @@ from .proximal import prox_ridge as prox_ridge
 from .relaxation import Nudge as Nudge
 from .relaxation import Relaxation as Relaxation
 from .relaxation import relax as relax
+from .transportation import project_birkhoff as project_birkhoff
+from .transportation import project_transportation as project_transportation
