@@ -1,4 +1,4 @@
-"""Gradient descent and cubic Newton's method, their constants doubled until the model bounds the objective.
+"""Steps to the minimum of a model whose constant is searched for; gradient descent and cubic Newton's method.
 
 What a method for many kinds of smoothness is compared with: each of these is made for one.
 """
@@ -34,7 +34,8 @@ class AbstractModelDescent(optx.AbstractMinimiser):
 
         accepted if f(x + h) ≤ f(x) + m(h; M):   M ← M/2;     else M ← 2 M, again from x
 
-    Stops as [`GradientNormalizedNewton`][gradatim.optim.GradientNormalizedNewton] does, and has its `stats`.
+    A `Model` may have another test and another factor than 2. Stops as
+    [`GradientNormalizedNewton`][gradatim.optim.GradientNormalizedNewton] does, and has its `stats`.
     """
 
     rtol: float
@@ -60,8 +61,12 @@ class AbstractModelDescent(optx.AbstractMinimiser):
                 raise ValueError(f"{name} must be at least {least}, got {value}")
 
     @abc.abstractmethod
-    def model(self, fn: Any, y: PyTree, args: Any, gradient: Vector, root: Root) -> tuple[Callable[[Scalar], Proposal], Bool[Array, ""]]:
-        """What the model proposes for a constant, and whether it is finite; `fn(y, args)` gives the value alone."""
+    def momentum(self, x: Vector) -> PyTree:
+        """What the method takes along from step to step, at its start; None for nothing."""
+
+    @abc.abstractmethod
+    def model(self, fn: Any, y: PyTree, args: Any, at: Point) -> Model:
+        """The model at `y`, of which `at` is known; `fn(y, args)` gives the value alone."""
 
     def init(self, fn: Any, y: Any, args: Any, options: Any, f_struct: Any, aux_struct: Any, tags: Any) -> _State:
         """The state at `y`, evaluated there; part of optimistix's interface."""
@@ -74,16 +79,12 @@ class AbstractModelDescent(optx.AbstractMinimiser):
         norm = dual_norm(root, gradient)
         is_finite = jnp.isfinite(value) & jnp.isfinite(norm)
         return _State(
-            value,
-            gradient,
-            norm,
+            Point(value, gradient, norm, root, self.momentum(x)),
             jnp.asarray(self.constant, x.dtype),
             aux,
-            root,
             is_target_met(value, norm, self.gradient_tol, self.value_target),
             optx.RESULTS.where(is_finite, optx.RESULTS.successful, optx.RESULTS.nonfinite),
-            jnp.zeros((), jnp.int32),
-            jnp.zeros((), jnp.int32),
+            _Counts(*(jnp.zeros((), jnp.int32) for _ in _Counts._fields)),
             empty_trace(self.record, value, norm),
         )
 
@@ -91,49 +92,50 @@ class AbstractModelDescent(optx.AbstractMinimiser):
         """One accepted step, or none and a result that says so; part of optimistix's interface."""
         del options, tags
         x, unravel = ravel_pytree(y)
-        propose, is_finite = self.model(lambda y, args: fn(y, args)[0], y, args, state.gradient, state.root)
-        is_active = is_finite & ~state.terminate & (state.result == optx.RESULTS.successful)
-        # Near the minimum both values agree but for the rounding of either.
-        rounding = 4 * jnp.finfo(x.dtype).eps * jnp.abs(state.value)
+        at = state.at
+        model = self.model(lambda y, args: fn(y, args)[0], y, args, at)
+        is_active = model.is_finite & ~state.terminate & (state.result == optx.RESULTS.successful)
 
         def goes_on(trial: _Trial) -> Bool[Array, ""]:
             return is_active & ~trial.is_accepted & (trial.trials < self.max_trials)
 
         def attempt(trial: _Trial) -> _Trial:
-            proposal = propose(trial.next_constant)
-            candidate = x + proposal.step
+            proposal = model.propose(trial.next_constant)
+            candidate = jnp.where(proposal.is_solved, x + proposal.step, x)
             (value, aux), gradient = evaluate(fn, unravel, args, candidate)
-            norm = dual_norm(state.root, gradient)
-            passes = jnp.isfinite(norm) & (value <= state.value + proposal.change + rounding)
-            after = jnp.where(passes, trial.next_constant / 2, 2 * trial.next_constant)
-            new = _Trial(passes, trial.trials + 1, after, proposal.regularization, candidate, value, gradient, norm, aux)
+            reached = Point(value, gradient, dual_norm(at.root, gradient), None, proposal.momentum)
+            passes = proposal.is_solved & jnp.isfinite(value) & jnp.isfinite(reached.gradient_norm)
+            passes &= model.passes(proposal, at, reached)
+            # Zero would stay zero.
+            lower = jnp.maximum(trial.next_constant / model.factor, jnp.finfo(x.dtype).tiny)
+            after = jnp.where(passes, lower, model.factor * trial.next_constant)
+            failures = trial.failures + jnp.where(proposal.is_solved, 0, 1)
+            new = _Trial(passes, trial.trials + 1, failures, after, proposal.regularization, candidate, reached, aux)
             kept = jax.tree.map(lambda new, old: jnp.where(passes, new, old), new, trial)
-            return kept._replace(trials=trial.trials + 1, next_constant=after)
+            return kept._replace(trials=trial.trials + 1, failures=failures, next_constant=after)
 
-        nothing, none = jnp.zeros_like(state.value), jnp.zeros((), jnp.int32)
-        start = _Trial(jnp.array(False), none, state.constant, nothing, x, state.value, state.gradient, state.gradient_norm, state.aux)
+        none = jnp.zeros((), jnp.int32)
+        start = _Trial(jnp.array(False), none, none, state.constant, jnp.zeros_like(at.value), x, at._replace(root=None), state.aux)
         best = jax.lax.while_loop(goes_on, attempt, start)
         result = optx.RESULTS.where(best.is_accepted, optx.RESULTS.successful, optx.RESULTS.nonlinear_divergence)
-        ends = is_still(self, x, best.x - x, best.value, best.value - state.value, unravel)
-        ends |= is_target_met(best.value, best.gradient_norm, self.gradient_tol, self.value_target)
-        entries = (
-            state.gradient_norm / best.regularization,
-            best.regularization,
-            primal_norm(state.root, best.x - x),
-            best.trials - 1,
-        )
+        value, norm = best.at.value, best.at.gradient_norm
+        ends = is_still(self, x, best.x - x, value, value - at.value, unravel)
+        ends |= is_target_met(value, norm, self.gradient_tol, self.value_target)
+        entries = (at.gradient_norm / best.regularization, best.regularization, primal_norm(at.root, best.x - x), best.trials - 1)
+        before = state.counts
         new = _State(
-            best.value,
-            best.gradient,
-            best.gradient_norm,
+            best.at._replace(root=at.root),
             jnp.where(best.is_accepted, best.next_constant, state.constant),
             best.aux,
-            state.root,
             best.is_accepted & ends,
-            optx.RESULTS.where(is_finite, result, optx.RESULTS.nonfinite),
-            state.trials + best.trials,
-            state.steps + 1,
-            recorded(state.trace, state.steps, best.is_accepted, (best.value, best.gradient_norm), entries),
+            optx.RESULTS.where(model.is_finite, result, optx.RESULTS.nonfinite),
+            _Counts(
+                before.trials + best.trials,
+                before.failures + best.failures,
+                before.gradients + model.n_gradients * best.trials,
+                before.steps + 1,
+            ),
+            recorded(state.trace, before.steps, best.is_accepted, (value, norm), entries),
         )
         return unravel(best.x), new, best.aux
 
@@ -147,7 +149,8 @@ class AbstractModelDescent(optx.AbstractMinimiser):
     ) -> tuple[Any, Any, dict[str, Any]]:
         """The counts and the trace; part of optimistix's interface."""
         del fn, aux, args, options, tags, result
-        stats = {"num_solves": state.trials, "num_failed_solves": jnp.zeros_like(state.trials), "num_gradients": state.trials + 1}
+        counts = state.counts
+        stats = {"num_solves": counts.trials, "num_failed_solves": counts.failures, "num_gradients": counts.gradients + 1}
         return y, state.aux, {**stats, "trace": state.trace}
 
 
@@ -167,12 +170,16 @@ class GradientDescent(AbstractModelDescent):
     [3. 3.] 1
     """
 
-    def model(self, fn: Any, y: PyTree, args: Any, gradient: Vector, root: Root) -> tuple[Callable[[Scalar], Proposal], Bool[Array, ""]]:
+    def momentum(self, x: Vector) -> PyTree:
+        """None."""
+        del x
+
+    def model(self, fn: Any, y: PyTree, args: Any, at: Point) -> Model:
         """See the class."""
         del fn, y, args
-        direction = gradient if root is None else cho_solve((root, True), gradient)
-        square = gradient @ direction
-        return lambda constant: Proposal(-direction / constant, -square / (2 * constant), constant), jnp.array(True)
+        direction = steepest(at.gradient, at.root)
+        square = at.gradient @ direction
+        return Model(lambda constant: Proposal(-direction / constant, -square / (2 * constant), constant), jnp.array(True))
 
 
 class CubicNewton(AbstractModelDescent):
@@ -197,12 +204,16 @@ class CubicNewton(AbstractModelDescent):
 
     hessian: AbstractHessian | None = eqx.field(default=None, kw_only=True)
 
-    def model(self, fn: Any, y: PyTree, args: Any, gradient: Vector, root: Root) -> tuple[Callable[[Scalar], Proposal], Bool[Array, ""]]:
+    def momentum(self, x: Vector) -> PyTree:
+        """None."""
+        del x
+
+    def model(self, fn: Any, y: PyTree, args: Any, at: Point) -> Model:
         """See the class."""
         matrix = (ExactHessian() if self.hessian is None else self.hessian)(fn, y, args).as_matrix()
-        right = gradient
+        right, root = at.gradient, at.root
         if root is not None:
-            right = solve_triangular(root, gradient, lower=True)
+            right = solve_triangular(root, right, lower=True)
             matrix = solve_triangular(root, solve_triangular(root, matrix, lower=True).T, lower=True)
         curvatures, vectors = jnp.linalg.eigh(matrix)
         slopes = vectors.T @ right
@@ -233,7 +244,19 @@ class CubicNewton(AbstractModelDescent):
                 step = solve_triangular(root, step, lower=True, trans="T")
             return Proposal(step, change, gap + below)
 
-        return propose, is_finite
+        return Model(propose, is_finite)
+
+
+class Point(NamedTuple):
+    """What is known of a point."""
+
+    value: Scalar
+    gradient: Vector
+    gradient_norm: Scalar
+    "‖∇f‖⁎"
+    root: Root
+    "L of the metric B = L Lᵀ, None for the identity and for a point that is tried"
+    momentum: PyTree
 
 
 class Proposal(NamedTuple):
@@ -244,6 +267,42 @@ class Proposal(NamedTuple):
     "m(h; M)"
     regularization: Scalar
     "λ with h = -(H + λB)⁻¹∇f"
+    is_solved: Bool[Array, ""] | bool = True
+    "Whether the step is what it should be."
+    momentum: PyTree = None
+    "For the next step."
+
+
+def falls_as_promised(proposal: Proposal, old: Point, new: Point) -> Bool[Array, ""]:
+    """f(x⁺) ≤ f(x) + m(h; M)."""
+    # Near the minimum both values agree but for the rounding of either.
+    rounding = 4 * jnp.finfo(old.value.dtype).eps * jnp.abs(old.value)
+    return new.value <= old.value + proposal.change + rounding
+
+
+class Model(NamedTuple):
+    """A model at one point, for every constant."""
+
+    propose: Callable[[Scalar], Proposal]
+    is_finite: Bool[Array, ""]
+    passes: Callable[[Proposal, Point, Point], Bool[Array, ""]] = falls_as_promised
+    "Whether a step from the one point to the other is accepted."
+    factor: float = 2.0
+    "By which a refused constant grows and an accepted one shrinks."
+    n_gradients: int = 1
+    "That a trial takes."
+
+
+def steepest(gradient: Vector, root: Root) -> Vector:
+    """B⁻¹∇f."""
+    return gradient if root is None else cho_solve((root, True), gradient)
+
+
+class _Counts(NamedTuple):
+    trials: Int[Array, ""]
+    failures: Int[Array, ""]
+    gradients: Int[Array, ""]
+    steps: Int[Array, ""]
 
 
 class _Trial(NamedTuple):
@@ -251,24 +310,19 @@ class _Trial(NamedTuple):
 
     is_accepted: Bool[Array, ""]
     trials: Int[Array, ""]
+    failures: Int[Array, ""]
     next_constant: Scalar
     regularization: Scalar
     x: Vector
-    value: Scalar
-    gradient: Vector
-    gradient_norm: Scalar
+    at: Point
     aux: Any
 
 
 class _State(eqx.Module):
-    value: Scalar
-    gradient: Vector
-    gradient_norm: Scalar
+    at: Point
     constant: Scalar
     aux: Any
-    root: Root
     terminate: Bool[Array, ""]
     result: optx.RESULTS
-    trials: Int[Array, ""]
-    steps: Int[Array, ""]
+    counts: _Counts
     trace: Trace | None

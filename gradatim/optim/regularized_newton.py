@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradatim.numerics.checks import is_known
 
-from .hessian_approximations import AbstractHessian, ExactHessian, LowRankOperator, MatrixHessian
-from .regularized_solves import Scalar, Solve, Vector, conjugate_gradients, direct, dual_norm, primal_norm, root_of_metric, woodbury
+from .hessian_approximations import AbstractHessian, ExactHessian, MatrixHessian
+from .regularized_solves import Scalar, Solve, Vector, conjugate_gradients, dual_norm, primal_norm, root_of_metric, solves_of
 from .regularized_trace import Trace, empty_trace, recorded
 from .stopping import evaluate, is_still, is_target_met
 
@@ -288,20 +288,12 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
     def _solver(
         self, operator: lx.AbstractLinearOperator, state: _State, unravel: Callable[[Vector], PyTree]
     ) -> tuple[Solve, Bool[Array, ""]]:
-        size = state.gradient.size
-        if operator.in_size() != size:
-            raise ValueError(f"hessian must act on {size} unknowns, got an operator on {operator.in_size()}")
-        if not lx.is_symmetric(operator):
-            raise ValueError("hessian must be a symmetric operator: give it lineax's symmetric_tag, or return an array")
-        if isinstance(operator, LowRankOperator) and operator.flat().shape[0] < size:
-            rows = operator.flat()
-            return woodbury(rows, state.gradient, state.root), jnp.isfinite(rows).all()
-        if self.linear_solver == "cg":
-            return conjugate_gradients(
-                operator, state.gradient, state.root, unravel, forcing=self.forcing, max_products=self.max_products
-            ), jnp.array(True)
-        matrix = operator.as_matrix()
-        return direct(matrix, state.gradient, self.metric), jnp.isfinite(matrix).all()
+        def products() -> Solve:
+            settings: Any = {"forcing": self.forcing, "max_products": self.max_products}
+            return conjugate_gradients(operator, state.gradient, state.root, unravel, **settings)
+
+        iterative = products if self.linear_solver == "cg" else None
+        return solves_of(operator, state.gradient, self.metric, state.root, iterative)
 
     def _passes(
         self, old: Scalar, new: Scalar, gradient: Vector, gradient_norm: Scalar, step: Vector, regularization: Scalar

@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .hessian_approximations import ASYMMETRY
+from .hessian_approximations import ASYMMETRY, LowRankOperator
 
 Vector = Float[Array, " n"]
 Scalar = Float[Array, ""]
@@ -48,6 +48,26 @@ def root_of_metric(metric: Float[Array, "rows columns"], x: Vector) -> Float[Arr
     root = jax.lax.linalg.cholesky(metric, symmetrize_input=False)
     is_lopsided = jnp.max(jnp.abs(metric - metric.T)) > ASYMMETRY * jnp.max(jnp.abs(metric))
     return eqx.error_if(root, is_lopsided | ~jnp.isfinite(root).all(), "metric must be symmetric and positive definite")
+
+
+def solves_of(
+    operator: lx.AbstractLinearOperator, gradient: Vector, metric: Root, root: Root, iterative: Callable[[], Solve] | None = None
+) -> tuple[Solve, Bool[Array, ""]]:
+    """By Woodbury's identity for few rows, else the `iterative` ones if given, else by factorisations; and whether H is finite.
+
+    **Raises:** `ValueError` for an operator of another size than the gradient's, or one that is not known to be symmetric.
+    """
+    if operator.in_size() != gradient.size:
+        raise ValueError(f"hessian must act on {gradient.size} unknowns, got an operator on {operator.in_size()}")
+    if not lx.is_symmetric(operator):
+        raise ValueError("hessian must be a symmetric operator: give it lineax's symmetric_tag, or return an array")
+    if isinstance(operator, LowRankOperator) and operator.flat().shape[0] < gradient.size:
+        rows = operator.flat()
+        return woodbury(rows, gradient, root), jnp.isfinite(rows).all()
+    if iterative is not None:
+        return iterative(), jnp.array(True)
+    matrix = operator.as_matrix()
+    return direct(matrix, gradient, metric), jnp.isfinite(matrix).all()
 
 
 def direct(matrix: Float[Array, "n n"], gradient: Vector, metric: Root) -> Solve:

@@ -6,6 +6,8 @@ import optimistix as optx
 import pytest
 
 from gradatim.optim import CubicNewton, GaussNewton, GradientDescent, LogSumExp, ResidualPower, RosenbrockResidual, power_of_norm, value_at
+from gradatim.optim.model_descent import Point
+from gradatim.optim.regularized_solves import dual_norm
 
 pytestmark = pytest.mark.usefixtures("double")
 METHODS = {"gradient": GradientDescent, "cubic": CubicNewton}
@@ -34,7 +36,8 @@ def test_a_cubic_step_is_where_the_models_gradient_vanishes(metric, constant):
     @eqx.filter_jit
     def proposed(constant):
         root = None if metric is None else jnp.linalg.cholesky(jnp.asarray(metric))
-        return CubicNewton(0.0, 0.0).model(indefinite, y, None, gradient, root)[0](constant)
+        at = Point(indefinite(y, None), gradient, dual_norm(root, gradient), root, None)
+        return CubicNewton(0.0, 0.0).model(indefinite, y, None, at).propose(constant)
 
     found = proposed(jnp.asarray(constant))
     B = jnp.eye(3) if metric is None else metric
@@ -104,7 +107,8 @@ def test_a_gradient_step_and_its_norms_are_those_of_the_metric():
     np.testing.assert_allclose(trace.gradient_norm, [np.sqrt(g @ np.linalg.solve(METRIC, g)) for g in slopes], rtol=1e-12)
     np.testing.assert_allclose(trace.step_norm, [np.sqrt(step @ METRIC @ step)], rtol=1e-12)
     root = np.linalg.cholesky(METRIC)
-    change = jax.jit(lambda gradient: solver.model(quadratic, y, None, gradient, jnp.asarray(root))[0](constant).change)(slopes[0])
+    at = Point(jnp.zeros(()), jnp.asarray(slopes[0]), jnp.ones(()), jnp.asarray(root), None)
+    change = jax.jit(lambda at: solver.model(quadratic, y, None, at).propose(constant).change)(at)
     np.testing.assert_allclose(change, slopes[0] @ step + constant / 2 * step @ METRIC @ step, rtol=1e-12)
 
 
