@@ -89,6 +89,7 @@ from .smooth_problems import RosenbrockResidual as RosenbrockResidual
 from .smooth_problems import SlackChain as SlackChain
 from .smooth_problems import power_of_norm as power_of_norm
 from .smooth_problems import value_at as value_at
+from .super_universal_newton import SuperUniversalNewton as SuperUniversalNewton
 from .width_scaling import RateAndDecay as RateAndDecay
 from .width_scaling import WidthScaling as WidthScaling
 from .width_scaling import adamw_by_label as adamw_by_label
