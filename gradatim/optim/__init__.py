@@ -29,6 +29,7 @@ from .drop_muon import switched_step as switched_step
 from .drop_muon import truncated_value_and_grad as truncated_value_and_grad
 from .exponentiated import ExponentiatedState as ExponentiatedState
 from .exponentiated import exponentiated_gradient as exponentiated_gradient
+from .fast_gradient import FastGradient as FastGradient
 from .hessian_approximations import AbstractHessian as AbstractHessian
 from .hessian_approximations import EmpiricalFisher as EmpiricalFisher
 from .hessian_approximations import ExactHessian as ExactHessian
