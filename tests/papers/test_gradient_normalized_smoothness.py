@@ -79,6 +79,20 @@ def test_data_have_units_and_names(findings):
     assert float(gap.isel(step=0, hessian=0)) > 1 and 0 < float(gap.min()) < 1e-8
 
 
+def test_baselines_start_where_the_scheme_does_and_arrive(findings):
+    log_sum_exp, chains = (findings.data[f"baselines/{name}"].to_dataset() for name in ("log_sum_exp", "chains"))
+    expected = [rates.SCHEME, f"{rates.SCHEME}, no Hessian", *rates.BASELINES]
+    assert list(log_sum_exp.arm.values) == expected
+    assert np.allclose(log_sum_exp.gap.isel(step=0), log_sum_exp.gap.isel(step=0, arm=0), rtol=1e-12)
+    assert (log_sum_exp.gradients.isel(step=0) == 1).all()
+    assert (log_sum_exp.gap.min("step") < 1e-8).all()
+    arrival = {str(name): int(log_sum_exp.gap.sel(arm=name).notnull().sum()) - 1 for name in expected}
+    assert arrival[rates.SCHEME] == 14 and arrival[f"{rates.SCHEME}, no Hessian"] == 41
+    assert arrival["super-universal Newton"] < arrival["fast gradient with a doubled constant"]
+    assert list(chains.arm.values) == [rates.SCHEME, *rates.BASELINES]
+    assert np.allclose(chains.gap.isel(step=0), chains.gap.isel(step=0, arm=[0]), rtol=1e-12)
+
+
 def test_same_seed_same_findings(findings):
     with jax.enable_x64(True):
         session = Session(jax.random.key(0), precision="double", scale="smoke")
@@ -89,7 +103,7 @@ def test_same_seed_same_findings(findings):
 
 def test_figures(findings):
     figures = paper.draw(findings)
-    assert set(figures) == {"gap_over_iterations", "gap_over_solves", "radius", "phase_diagram", "worst_cases", "starts"}
+    assert set(figures) == {"gap_over_iterations", "gap_over_solves", "radius", "phase_diagram", "worst_cases", "starts", "baselines"}
     for figure in figures.values():
         assert all(ax.get_xlabel() or ax.get_ylabel() for ax in figure.axes)
 

@@ -53,11 +53,11 @@ def memory(config: Config) -> int:
 def run(config: Config, session: Session) -> Findings:
     """Worst cases and the map of rates, the five problems with every Hessian, seconds, and random starts."""
     runs = run_all(config, session)
-    chain_measures, chain_data = chains(config.rates, session)
+    chain_measures, chain_data, chain_baselines = chains(config.rates, session)
     wave_measures, wave_data = waves(config.rates, session)
     ratio, radius_data = radius(session)
     start_measures, untested, start_data = compare(config, session)
-    tell_baselines(config, session)
+    baselines = tell_baselines(config, runs, session)
     measures = {**chain_measures, **wave_measures, "C2.radius_over_bound": ratio, **start_measures}
     measures |= step_measures(runs, session) | iteration_measures(config, runs, session)
     measures["C7.speedup_over_exact"] = time_fisher_term(config, session)
@@ -66,6 +66,7 @@ def run(config: Config, session: Session) -> Findings:
         "bounded level set, is not to be had; with a penalty strong convexity alone would give one"
     )
     trees = {"chains": chain_data, "waves": wave_data, "radii": radius_data, "starts": start_data}
+    trees |= {"baselines/log_sum_exp": baselines, "baselines/chains": chain_baselines}
     for index, name in enumerate(dict.fromkeys(problem for problem, _ in runs)):
         trees[f"problems/{index}"] = as_dataset(runs, name).assign_attrs(name=name)
     return Findings(measures, xr.DataTree.from_dict(trees), untested)

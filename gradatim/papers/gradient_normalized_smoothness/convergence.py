@@ -15,7 +15,7 @@ from gradatim.optim import AbstractHessian, AbstractModelDescent, GradientNormal
 
 from .config import Config
 from .problems import Problem, five_problems, linear_equations, log_sum_exp, logistic_regression
-from .rates import BASELINES
+from .rates import BASELINES, SCHEME
 
 TRACED = ("value", "gradient_norm", "radius", "regularization", "step_norm", "halvings")
 BESIDE = {("linear equations", "zero"), ("logistic regression", "exact"), ("separable", "exact"), ("separable", "zero")}
@@ -31,22 +31,49 @@ def solve(problem: Problem, hessian: AbstractHessian, max_steps: int, *, record:
 
 
 def counts_of(problem: Problem, method: type[AbstractModelDescent], max_steps: int) -> dict[str, Any]:
-    """What a baseline takes from the same start to the same end."""
-    solver = method(0.0, 0.0, metric=problem.metric, **problem.stop)
+    """What a baseline takes from the same start to the same end, and the values on its way."""
+    solver = method(0.0, 0.0, metric=problem.metric, record=max_steps, **problem.stop)
     solution = optx.minimise(value_at, solver, problem.start, problem.objective, max_steps=max_steps, throw=False)
-    counts = {name: int(solution.stats[f"num_{name}"]) for name in ("steps", "gradients")}
-    return {**counts, "is_successful": bool(solution.result == optx.RESULTS.successful)}
+    counts = {name: int(solution.stats[f"num_{name}"]) for name in ("steps", "solves", "gradients")}
+    values, halvings = (np.asarray(trace) for trace in (solution.stats["trace"].value, solution.stats["trace"].halvings))
+    n = counts["steps"]
+    course = {"value": values[: n + 1], "halvings": halvings[:n]}
+    return {**counts, **course, "is_successful": bool(solution.result == optx.RESULTS.successful)}
 
 
-def tell_baselines(config: Config, session: Session) -> None:
-    """Iterations of the baselines on LogSumExp, beside those of the scheme."""
-    for n in config.log_sum_exp:
+def tell_baselines(config: Config, runs: Mapping[tuple[str, str], dict[str, Any]], session: Session) -> xr.Dataset:
+    """Iterations, trials and gradients of the baselines on LogSumExp, beside those of the scheme; the gaps on the largest."""
+    names, found = {"exact": SCHEME, "zero": f"{SCHEME}, no Hessian"}, {}
+    for n in sorted(config.log_sum_exp):
+        problem = log_sum_exp(n)
+        found = {names[hessian]: runs[f"LogSumExp {n}", hessian] for hessian in names}
+        found = {name: {**run, "gradients": run["solves"] + 1} for name, run in found.items()}
         for name, method in BASELINES.items():
-            run = session.once(f"LogSumExp {n}, {name}", counts_of, log_sum_exp(n), method, config.max_steps)
+            found[name] = run = session.once(f"LogSumExp {n}, {name}", counts_of, problem, method, config.max_steps)
             state = "" if run["is_successful"] else ", not converged"
             session.note(
-                f"C6: LogSumExp {n}, {name}, same metric and start: {run['steps']} iterations, {run['gradients']} gradients{state}"
+                f"C6: LogSumExp {n}, {name}, same metric and start: {run['steps']} iterations, {run['solves']} trials, "
+                f"{run['gradients']} gradients{state}"
             )
+        found = {name: {**run, "infimum": problem.infimum} for name, run in found.items()}
+    return _courses(found).assign_attrs(name=f"LogSumExp {max(config.log_sum_exp)}")
+
+
+def _courses(runs: Mapping[str, dict[str, Any]]) -> xr.Dataset:
+    """Gaps over iterations and over the gradients until there, NaN beyond the end of each."""
+    longest = max(run["steps"] for run in runs.values()) + 1
+
+    def padded(values: np.ndarray) -> np.ndarray:
+        return np.pad(values.astype(float), (0, longest - values.size), constant_values=np.nan)
+
+    # The first gradient is that of the start; every trial of a method takes as many.
+    per_trial = {name: (run["gradients"] - 1) / run["solves"] for name, run in runs.items()}
+    columns = {
+        "gap": [padded(run["value"] - run["infimum"]) for run in runs.values()],
+        "gradients": [padded(1 + per_trial[name] * np.cumsum([0, *(run["halvings"] + 1)])) for name, run in runs.items()],
+    }
+    data = xr.Dataset({column: (("arm", "step"), np.stack(rows), {"units": "1"}) for column, rows in columns.items()})
+    return data.assign_coords(arm=list(runs), step=("step", np.arange(longest), {"units": "iterations"}))
 
 
 def traced(problem: Problem, hessian: AbstractHessian, max_steps: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ COLOURS = {
 def draw(findings: Findings) -> dict[str, Figure]:
     """One figure for each question."""
     problems = {name: node.to_dataset() for name, node in findings.data["problems"].children.items()}
-    return {
+    figures = {
         "gap_over_iterations": _panels(problems, "step", "gap", "iterations", "f - f*"),
         "gap_over_solves": _panels(problems, "solves", "gap", "linear solves", "f - f*"),
         "radius": _panels(problems, "step", "radius", "iterations", "radius γ"),
@@ -29,6 +29,11 @@ def draw(findings: Findings) -> dict[str, Figure]:
         "worst_cases": _worst_cases(findings.data["waves"].to_dataset(), findings.data["chains"].to_dataset()),
         "starts": _starts(findings.data["starts"].to_dataset()),
     }
+    # Older records have none.
+    if "baselines" in findings.data.children:
+        parts = (findings.data[f"baselines/{name}"].to_dataset() for name in ("log_sum_exp", "chains"))
+        figures["baselines"] = _baselines(*parts)
+    return figures
 
 
 def _panels(problems: dict[str, xr.Dataset], x: str, y: str, x_name: str, y_name: str) -> Figure:
@@ -90,6 +95,28 @@ def _worst_cases(waves: xr.Dataset, chains: xr.Dataset) -> Figure:
     axes[0, 1].set_ylim(bottom=float(chains.gap.where(chains.gap > 0).min()) / 3)
     plots.label(axes[0, 1], "iterations", "f - f*", title="slack chain; dashed k^(-1), k^(-2)")
     axes[0, 1].legend()
+    return fig
+
+
+def _baselines(log_sum_exp: xr.Dataset, chains: xr.Dataset) -> Figure:
+    powers = chains.power.values
+    fig, axes = plots.figure(2, 2, panel=(4.2, 2.9))
+    looks = dict(zip(log_sum_exp.arm.values, zip(plots.COLOURS, ("-", "-", "--", "--", "-.", "-."), strict=False), strict=False))
+    for ax, x, x_name in zip(axes[0], ("step", "gradients"), ("iterations", "gradients, Hessians not counted"), strict=True):
+        for arm in log_sum_exp.arm.values:
+            one = log_sum_exp.sel(arm=arm)
+            colour, dashes = looks[arm]
+            ax.plot(one[x].values, one.gap.where(one.gap > 0), color=colour, linestyle=dashes, label=str(arm), linewidth=1.3)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        plots.label(ax, x_name, "f - f*", title=str(log_sum_exp.attrs["name"]))
+    for ax, power in zip(axes[1], powers, strict=True):
+        for arm in chains.arm.values:
+            gap = chains.gap.sel(power=power, arm=arm)
+            colour, dashes = looks[arm]
+            ax.loglog(chains.step.values[1:], gap.where(gap > 0).values[1:], color=colour, linestyle=dashes, linewidth=1.3)
+        plots.label(ax, "iterations", "f - f*", title=f"slack chain, power {power}")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     return fig
 
 

@@ -16,13 +16,16 @@ from jaxtyping import Array
 from gradatim.lab import Measure, Session
 from gradatim.optim import (
     AbstractHessian,
+    AbstractModelDescent,
     CubicNewton,
     ExactHessian,
     FadingValley,
     FadingWaves,
+    FastGradient,
     GradientDescent,
     GradientNormalizedNewton,
     SlackChain,
+    SuperUniversalNewton,
     ZeroHessian,
     gradient_normalized_smoothness,
     value_at,
@@ -32,8 +35,14 @@ from .config import Rates
 
 CHAIN_GAP = 1e-10
 "Of the first, to which the chain is followed."
-BASELINES = {"cubic Newton": CubicNewton, "gradient descent with a doubled constant": GradientDescent}
+BASELINES: dict[str, type[AbstractModelDescent]] = {
+    "cubic Newton": CubicNewton,
+    "gradient descent with a doubled constant": GradientDescent,
+    "super-universal Newton": SuperUniversalNewton,
+    "fast gradient with a doubled constant": FastGradient,
+}
 "What the scheme is compared with."
+SCHEME = "gradient-normalised Newton"
 BEGIN = 2.0
 "Of the waves: from here on none has a minimum, whatever its phase."
 CHAIN, PHASES = 101, 102
@@ -96,14 +105,14 @@ def _descend_chain(method: optx.AbstractMinimiser, objective: SlackChain, starts
     return jax.lax.map(values, starts)
 
 
-def chains(config: Rates, session: Session) -> tuple[dict[str, Measure], xr.Dataset]:
-    """The gap over iterations on the slack chain, with Hessians of bounded variation and with Lipschitz ones, and the baselines there."""
+def chains(config: Rates, session: Session) -> tuple[dict[str, Measure], xr.Dataset, xr.Dataset]:
+    """The gap over iterations on the slack chain, with Hessians of bounded variation and with Lipschitz ones, and beside the baselines."""
     slack = 0.5 / config.chain
     # So near to the origin that all coordinates but the first still sleep.
     shape = (config.repeats, config.chain)
     starts = jax.random.uniform(jax.random.fold_in(session.key, CHAIN), shape, minval=-slack / 2, maxval=slack / 2)
     first = max(config.chain // 10, 1)
-    measures, curves = {}, {}
+    measures, curves, beside = {}, {}, {}
     for part, power in (("bounded_variation_slope", 2), ("lipschitz_hessian_slope", 3)):
         objective = SlackChain(jnp.asarray(slack), power)
         methods = {
@@ -112,23 +121,32 @@ def chains(config: Rates, session: Session) -> tuple[dict[str, Measure], xr.Data
         }
         # While coordinates still wake: later the chain is used up and convergence quadratic.
         fitted = max(config.chain // 2, 3)
-        found = {}
+        found, beside[power] = {}, []
         for name, method in methods.items():
             label = f"chain, power {power}" + (f", {name}" if name else "")
             gaps = session.once(label, lambda m=method, o=objective, n=fitted: np.asarray(_descend_chain(m, o, starts, n)))
             found[name] = Measure.over_seeds([slope(row[1 : fitted + 1], first) for row in gaps])
+            beside[power].append(gaps[0, : fitted + 1])
         whole = session.once(
             f"chain, power {power}, to its end",
             lambda m=methods[""], o=objective: np.asarray(_descend_chain(m, o, starts[:1], config.chain_steps))[0],
         )
         curves[power] = whole[np.isfinite(whole)]
         measures[f"C1.{part}"] = found.pop("")
-        beside = ", ".join(f"{name} {m.value:.2f} [{m.low:.2f}, {m.high:.2f}]" for name, m in found.items())
-        session.note(f"C1: slopes of the gap on the slack chain of power {power}, from the same starts: {beside}")
+        others = ", ".join(f"{name} {m.value:.2f} [{m.low:.2f}, {m.high:.2f}]" for name, m in found.items())
+        session.note(f"C1: slopes of the gap on the slack chain of power {power}, from the same starts: {others}")
     longest = max(map(len, curves.values()))
     gaps = [np.pad(values, (0, longest - len(values)), constant_values=np.nan) for values in curves.values()]
     data = xr.Dataset({"gap": (("power", "step"), np.stack(gaps), {"units": "1"})}, {"power": list(curves), "step": np.arange(longest)})
-    return measures, data
+    return measures, data, _beside(beside)
+
+
+def _beside(gaps: dict[int, list[np.ndarray]]) -> xr.Dataset:
+    """Gaps from the first start by power, those of the scheme before those of the baselines."""
+    values = np.stack([np.stack(rows) for rows in gaps.values()])
+    data = xr.Dataset({"gap": (("power", "arm", "step"), values, {"units": "1"})})
+    steps = ("step", np.arange(values.shape[-1]), {"units": "iterations"})
+    return data.assign_coords(power=list(gaps), arm=[SCHEME, *BASELINES], step=steps)
 
 
 def waves(config: Rates, session: Session) -> tuple[dict[str, Measure], xr.Dataset]:
