@@ -2,7 +2,8 @@
 
 All stop at the first iterate whose value is within 1e-8 of the infimum, so that each is timed for the same result; `reached` tells who
 did not arrive. SciPy calls compiled values, gradients and Hessians; ours and optimistix's are one compiled program, whose compilation is
-kept apart. Iterations are accepted steps. BFGS, which builds no Hessian, is faster where its many steps cost less than our few Hessians.
+kept apart. Iterations are accepted steps. Super-universal Newton and the fast gradient method, the baselines of the authors' code, are
+ours too. BFGS, which builds no Hessian, is faster where its many steps cost less than our few Hessians.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pytest
 import scipy.optimize
 
 from gradatim.lab import Session
-from gradatim.optim import GradientNormalizedNewton, value_at
+from gradatim.optim import FastGradient, GradientNormalizedNewton, SuperUniversalNewton, value_at
 from gradatim.papers import gradient_normalized_smoothness as paper
 from gradatim.papers.gradient_normalized_smoothness.problems import GAP, Problem, five_problems
 
@@ -59,9 +60,9 @@ def _compiled(solver: Any, problem: Problem, max_steps: int) -> tuple[Callable[[
     return lambda: program(solver, problem.start, problem.objective), time.perf_counter() - start
 
 
-def ours(**settings: Any) -> Callable[[Problem, float], tuple[Callable[[], Any], Callable[[Any], Outcome]]]:
+def ours(method: Any = GradientNormalizedNewton, **settings: Any) -> Callable[[Problem, float], tuple[Callable[[], Any], Any]]:
     def make(problem: Problem, target: float) -> tuple[Callable[[], Any], Callable[[Any], Outcome]]:
-        solver = GradientNormalizedNewton(0.0, 0.0, metric=problem.metric, value_target=jnp.asarray(target), **settings)
+        solver = method(0.0, 0.0, metric=problem.metric, value_target=jnp.asarray(target), **settings)
         call, seconds = _compiled(solver, problem, MAX_STEPS)
 
         def outcome(solution: Any) -> Outcome:
@@ -148,6 +149,8 @@ PEERS = {
     "gradatim, memory and doubling": ours(memory=0.85, search="both"),
     "gradatim, conjugate gradients": ours(linear_solver="cg"),
     PRODUCTS: ours(linear_solver="cg", memory=0.85, search="both"),
+    "super-universal Newton": ours(SuperUniversalNewton),
+    "fast gradient": ours(FastGradient),
     "optimistix BFGS": bfgs,
     "SciPy trust-exact": with_scipy("trust-exact", "hess"),
     "SciPy trust-ncg": with_scipy("trust-ncg", "hessp"),
