@@ -1,10 +1,9 @@
 """Energies that a few gradient steps fit to a kind of system never met, by meta-learning (arXiv:2212.01168).
 
 Each of four systems is held out in turn. One network is trained with inner steps on the other three, one without on the same points, one
-not at all. Adam's rate, that of the inner steps and that of adaptation are chosen for each on the same grids, one after the other, by
-systems that it was trained on. The first two come from one pilot, and all repeats share them: intervals do not hold the scatter of that
-choice, which another seed shows to be as large as what some claims are about. Layer sizes, rates and numbers of tasks are reconstructed:
-no code of the authors' is public, and the article has no table.
+not at all. Adam's rate, that of the inner steps and that of adaptation are chosen on the same grids, one after the other, by systems
+that were trained on, for each arm and by each repeat for itself: the scatter of that choice is as large as what some claims are about.
+Layer sizes, rates and numbers of tasks are reconstructed: no code of the authors' is public, and the article has no table.
 Beside the claims of order stand two facts: a damped oscillator's field has a part that no energy can produce, and a perceptron of one
 particle is a graph network whose links have not been used.
 """
@@ -37,9 +36,11 @@ SCALES = {
 def memory(config: Config) -> int:
     """Bytes: trajectories with their rates, twice; learners with Adam's memory, their adapted copies; the activations of one outer step."""
     n_params = 4 * config.width + (config.depth - 1) * config.width**2 + (config.depth + 1) * config.width
-    paths = (config.seeds + 1) * len(NAMES) * (config.trajectories + config.test_trajectories) * (config.times + 1) * 8
-    runs = max(config.seeds, len(config.outer_rates), len(config.inner_rates)) * len(NAMES)
-    learners = 4 * runs * 4 * 3 * n_params + 3 * runs * config.test_tasks * 3 * n_params
+    paths = 2 * config.seeds * len(NAMES) * (config.trajectories + config.test_trajectories) * (config.times + 1) * 8
+    systems, seeds = len(NAMES), config.seeds
+    tried = systems * seeds * max(len(config.outer_rates), len(config.inner_rates))
+    adapted = max(systems * seeds * config.test_tasks, tried * 3 * config.tuning_tasks)
+    learners = 3 * n_params * (16 * tried + 3 * adapted)
     tasks = max(3 * config.tasks_per_system, config.test_tasks)
     activations = tasks * config.points * config.width * config.depth * 40
     return 4 * (3 * paths + learners + activations)

@@ -161,24 +161,20 @@ def choose_rates(
     shape: tuple[int, int, int],
     *,
     n_steps: int,
-    together: bool,
     label: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best of the rates of adaptation, of an arm and a system for all columns together or for each, and the error at it.
-
-    **Arguments:** `shape`: arms, systems, columns.
-
-    **Returns:** rates and geometric means of the last errors, both of that shape.
-    """
+) -> np.ndarray:
+    """The best of the rates of adaptation, for every arm, system and column, which are the axes of `shape`."""
     n_groups = int(np.prod(shape))
-    errors = []
-    for rate in rates:
-        outcome = session.once(f"{label}, rate {rate:g}", _last_errors, learners, tasks, jnp.full(n_groups, rate, jnp.float32), n_steps)
-        errors.append(np.log(np.asarray(outcome)).mean(axis=-1).reshape(shape))
-    by_rate = np.stack(errors)
-    judged = np.broadcast_to(by_rate.mean(axis=-1, keepdims=True), by_rate.shape) if together else by_rate
-    best = judged.argmin(axis=0)
-    return np.asarray(rates)[best], np.exp(np.take_along_axis(by_rate, best[None], axis=0)[0])
+    errors = [last_errors(session, learners, tasks, np.full(n_groups, rate), n_steps, f"{label}, rate {rate:g}") for rate in rates]
+    return np.asarray(rates)[np.argmin(errors, axis=0)].reshape(shape)
+
+
+def last_errors(
+    session: Session, learners: Learner, tasks: Tasks, rates: Float[np.ndarray, " groups"], n_steps: int, label: str
+) -> Float[np.ndarray, " groups"]:
+    """The logarithm of every group's error after the last step, mean over its tasks."""
+    found = session.once(label, _last_errors, learners, tasks, jnp.asarray(rates, jnp.float32), n_steps)
+    return np.log(np.asarray(found)).mean(axis=-1)
 
 
 def _last_errors(learners: Learner, tasks: Tasks, rates: Float[Array, " groups"], n_steps: int) -> Float[Array, "groups tasks"]:

@@ -67,7 +67,7 @@ def weighed_loss(energy: Any, squares: Any, points: FieldPoints) -> Float[Array,
 
 
 class Runs(NamedTuple):
-    """A first axis over runs: variants slowest, then the system held out, then seeds, or, in a pilot, rates."""
+    """A first axis over runs: variants slowest, then the system held out, then seeds, each with all rates tried, in a pilot."""
 
     learners: Learner
     others: Int[np.ndarray, "runs others"]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Key, PRNGKeyArray
 from gradatim.lab import Session
 from gradatim.sciml import DrawnTasks, FieldPoints, Tasks, TrajectoryTasks
 
-from .adapting import LEAST_CHANGE, adapt, adapt_pairs, capped, choose_rates, draw_tasks, judge_paths, predict
+from .adapting import LEAST_CHANGE, adapt, adapt_pairs, capped, choose_rates, draw_tasks, judge_paths, last_errors, predict
 from .arms import VARIANTS, Learner, Runs, make_runs
 from .config import Config
 from .training import Trainer
@@ -27,7 +27,7 @@ OTHERS = ("tanh", "softplus", "squares")
 
 
 class Batch(NamedTuple):
-    """Three arms, all systems held out, all columns: seeds, or, in a pilot, rates of Adam."""
+    """Three arms, all systems held out, all columns: seeds, or, in a pilot, the rates tried for each seed."""
 
     learners: Learner
     shape: tuple[int, int, int]
@@ -39,8 +39,8 @@ class Experiment:
     def __init__(self, config: Config, session: Session) -> None:
         self.config, self.session = config, session
         key_data, key_runs, key_tuning, key_test, self.key_special = jax.random.split(session.key, 5)
-        # The last set is the pilot's.
-        n_sets, n_systems = config.seeds + 1, len(NAMES)
+        # As many again for the pilots, one a seed.
+        n_sets, n_systems = 2 * config.seeds, len(NAMES)
         self.keys_runs = jax.random.split(key_runs, n_sets)
         self.keys_tuning, self.keys_test = jax.random.split(key_tuning, n_sets), jax.random.split(key_test, n_sets)
         self.trajectories: Trajectories = make_trajectories(config, session, jax.random.split(key_data, n_sets))
@@ -64,55 +64,50 @@ class Experiment:
         return trees
 
     def pilot(self) -> dict[str, np.ndarray]:
-        """Adam's rate, then that of the inner steps, for each arm and system held out, by short trainings on data of their own; while the
-        first is chosen, the second is the middle one of its grid.
+        """Adam's rate, then that of the inner steps, along a first axis, for each arm, system held out and seed.
+
+        Each seed chooses for itself, by short trainings on data of its own pilot, so that the scatter of the choice is in the intervals:
+        by the error after the inner steps on new tasks of the systems trained on. While the first rate is chosen, the second is the
+        middle one of its grid.
         """
-        config = self.config
+        config, n_seeds = self.config, self.config.seeds
         middle = config.inner_rates[len(config.inner_rates) // 2]
-        chosen = {arm: np.full((2, self.n_systems), middle) for arm in ("meta", *OTHERS, "pooled")}
+        chosen = {arm: np.full((2, self.n_systems, n_seeds), middle) for arm in ("meta", *OTHERS, "pooled")}
         for row, (what, grid) in enumerate((("Adam's rate", config.outer_rates), ("rate of the inner steps", config.inner_rates))):
-            tried = {arm: np.repeat(rates[:, :, None], len(grid), axis=2) for arm, rates in chosen.items()}
+            tried = {arm: np.repeat(rates, len(grid), axis=2) for arm, rates in chosen.items()}
             for rates in tried.values():
-                rates[row] = grid
-            sets = np.full(len(grid), config.seeds)
+                rates[row] = np.tile(grid, n_seeds)
+            sets = n_seeds + np.repeat(np.arange(n_seeds), len(grid))
             main, others, _ = self._train_all(sets, tried, config.pilot_steps, f"pilot, {what}")
+            tasks = self._tuning_tasks(sets)
             for batch, arms in ((main, ARMS), (others, OTHERS)):
-                _, error = choose_rates(
-                    self.session,
-                    batch.learners,
-                    self._tuning_tasks(sets),
-                    config.adapt_rates,
-                    batch.shape,
-                    n_steps=config.adapt_steps,
-                    together=False,
-                    label=f"pilot, {what}, adaptation of {', '.join(arms)}",
-                )
-                for arm, best in zip(arms, error.argmin(axis=-1), strict=True):
+                # The other two arms have no inner steps.
+                inner = np.concatenate([tried[arm][1] if arm in ("meta", *OTHERS) else np.zeros(batch.shape[1:]) for arm in arms])
+                error = last_errors(self.session, batch.learners, tasks, inner.ravel(), config.inner_steps, f"{what} of {', '.join(arms)}")
+                best = error.reshape(len(arms), self.n_systems, n_seeds, len(grid)).argmin(axis=-1)
+                for arm, choice in zip(arms, best, strict=True):
                     if arm in chosen:
-                        chosen[arm][row] = np.asarray(grid)[best]
+                        chosen[arm][row] = np.asarray(grid)[choice]
             # The pooled network has no inner steps.
             self._note_rates(what, {arm: rates[row] for arm, rates in chosen.items() if row == 0 or arm != "pooled"}, grid)
         return chosen
 
     def train(self, rates: dict[str, np.ndarray]) -> tuple[Batch, Batch, xr.Dataset]:
         """The main runs at the rates chosen, Adam's and the inner steps' along a first axis."""
-        n_seeds = self.config.seeds
-        by_arm = {arm: np.repeat(rows[:, :, None], n_seeds, axis=2) for arm, rows in rates.items()}
-        return self._train_all(np.arange(n_seeds), by_arm, self.config.outer_steps, "training")
+        return self._train_all(np.arange(self.config.seeds), rates, self.config.outer_steps, "training")
 
     def tune(self, batch: Batch, arms: tuple[str, ...]) -> np.ndarray:
-        """The rate of adaptation, for each arm and system held out, on the systems that were trained on."""
-        rates, _ = choose_rates(
+        """The rate of adaptation, for each arm, system held out and seed, on the systems that were trained on."""
+        rates = choose_rates(
             self.session,
             batch.learners,
             self._tuning_tasks(np.arange(self.config.seeds)),
             self.config.adapt_rates,
             batch.shape,
             n_steps=self.config.adapt_steps,
-            together=True,
             label=f"rate of adaptation of {', '.join(arms)}",
         )
-        self._note_rates("rate of adaptation", dict(zip(arms, rates[..., 0], strict=True)), self.config.adapt_rates)
+        self._note_rates("rate of adaptation", dict(zip(arms, rates, strict=True)), self.config.adapt_rates)
         return rates.ravel()
 
     def adapt_main(self, batch: Batch, rates: np.ndarray, tasks: Tasks) -> tuple[xr.Dataset, Learner]:
@@ -253,9 +248,10 @@ class Experiment:
         return np.asarray(self.session.once(label, last)).reshape(*batch.shape, -1)
 
     def _note_rates(self, what: str, chosen: dict[str, np.ndarray], grid: tuple[float, ...]) -> None:
-        edge = [arm for arm, rates in chosen.items() if {float(r) for r in rates} & {grid[0], grid[-1]}]
-        where = f"; on the edge of the grid for {', '.join(edge)}" if edge else ""
-        rates = {arm: [float(f"{r:.3g}") for r in row] for arm, row in chosen.items()}
+        """Of each arm, by system held out, the least and the largest rate of any seed."""
+        edge = [f"{arm} {share:.0%}" for arm, rates in chosen.items() if (share := np.isin(rates, (grid[0], grid[-1])).mean())]
+        where = f"; on the edge of the grid: {', '.join(edge)}" if edge else ""
+        rates = {arm: [f"{row.min():.3g} to {row.max():.3g}" for row in rows] for arm, rows in chosen.items()}
         self.session.note(f"{what}, of {grid}, by system held out ({', '.join(NAMES)}): {rates}{where}")
 
 

@@ -34,8 +34,8 @@ class Config:
     "In one outer step."
     outer_steps: Annotated[int, Between(1, 10_000_000)] = 450
     "Of Adam, its rate falling to zero along a cosine."
-    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 60
-    "The same in the shorter trainings, from a start of their own, that choose Adam's rate and then that of the inner steps."
+    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 30
+    "The same in the shorter trainings, on data and from a start of their own, by which each seed chooses Adam's and the inner steps' rate."
     outer_rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     "Of Adam: the grid, for every arm."
     clip: Annotated[float, Between(1e-3, 1e6)] = 10.0
@@ -43,7 +43,7 @@ class Config:
     adapt_steps: Annotated[int, Between(1, 10_000)] = 50
     "Of gradient descent on the system held out."
     adapt_rates: Annotated[tuple[float, ...], Between(1e-5, 10)] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-    "Of these: the grid, for every arm, tried on systems that were trained on."
+    "Of these: the grid, for every arm and seed, tried on systems that were trained on."
     tuning_tasks: Annotated[int, Between(1, 1000)] = 4
     "Of each system trained on, to choose that rate by."
     test_tasks: Annotated[int, Between(2, 1000)] = 30

@@ -1,4 +1,4 @@
-"""Training: with inner steps, and on the pooled points without; short pilots first, which choose Adam's rate."""
+"""Training: with inner steps, and on the pooled points without; short pilots first, which choose the rates."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ TWO_BODIES = n_body(2)
 
 
 class Trajectories(NamedTuple):
-    """Rows are sets of data, one a seed and one of the pilot, times systems."""
+    """Rows are sets of data, one a seed and one of its pilot, times systems."""
 
     training: FieldPoints
     test: FieldPoints
