@@ -71,7 +71,7 @@ def best_by_others(values: xr.DataArray, choice: str, *, over: str = "seed", max
     if values.sizes[over] < 2:
         raise ValueError(f"{over} must have at least 2 entries, got {values.sizes[over]}: there are no others to choose by")
     ranked = (-values if maximise else values).where(np.isfinite(values), np.inf)
-    taken = []
+    taken: list[xr.DataArray] = []
     for i in range(values.sizes[over]):
         best = ranked.drop_isel({over: i}).mean(over).argmin(choice)
         taken.append(values.isel({over: i}).isel({choice: best}).drop_vars(choice, errors="ignore"))
