@@ -62,9 +62,9 @@ def best_by_others(values: xr.DataArray, choice: str, *, over: str = "seed", max
     which some other repeat is not finite is not taken while there is another.
 
     >>> import xarray as xr
-    >>> losses = xr.DataArray([[1.0, 4.0, 4.0], [2.0, 2.0, 2.0]], dims=("rate", "seed"))
+    >>> losses = xr.DataArray([[1.0, 4.0, 4.0], [3.0, 3.0, 3.0]], dims=("rate", "seed"))
     >>> best_by_others(losses, "rate").values.tolist()
-    [2.0, 4.0, 4.0]
+    [3.0, 4.0, 4.0]
 
     **Raises:** `ValueError` for fewer than two repeats.
     """
