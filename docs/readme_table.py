@@ -1,16 +1,17 @@
 """Writes the tables of papers and verdicts into the Markdown files that have room for them, from claims and scorecard.
 
-A table stands between `<!-- table: papers -->` or `<!-- table: verdicts SLUG -->` and `<!-- end of table -->`. With `--check`
-nothing is written: the exit code says whether a table is out of date.
+A table stands between `<!-- table: papers -->`, `<!-- table: seeds -->` or `<!-- table: verdicts SLUG -->` and
+`<!-- end of table -->`. With `--check` nothing is written: the exit code says whether a table is out of date.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,63 @@ def verdicts_table(paper: Paper, scorecard: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def seeds_table(scorecard: Mapping[str, Any]) -> str:
+    """Claims by their verdict with the first seed and with another, and how many measures differ by more than their intervals allow."""
+    verdicts: Counter[tuple[str, str]] = Counter()
+    distances = []
+    for first, other in _paired(scorecard):
+        verdicts[_own_verdict(first), _own_verdict(other)] += 1
+        parts = other.get("parts", {})
+        distances += [_distance(part, parts[name]) for name, part in first.get("parts", {}).items() if name in parts]
+    rows = [f"| first seed | {' | '.join(f'other: {word}' for word in SYMBOLS)} |", f"|{' --- |' * (len(SYMBOLS) + 1)}"]
+    rows += [f"| {word} | {' | '.join(str(verdicts[word, there]) for there in SYMBOLS)} |" for word in SYMBOLS]
+    known = [distance for distance in distances if distance is not None]
+    beyond = sum(distance > 1 for distance in known)
+    share = f"{beyond / len(known):.1%}" if known else "none"
+    rows += [
+        "",
+        f"Of {len(known)} measures with an interval from repeats {beyond} ({share}) differ between the seeds by more than the root of the "
+        "sum of the squares of both half-widths, which two intervals of 95 % would let 5 % do.",
+    ]
+    return "\n".join(rows)
+
+
+def _paired(scorecard: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    for paper in scorecard.values():
+        for claims in paper["seeds"].values():
+            yield from ((paper["claims"][name], entry) for name, entry in claims.items())
+
+
+def _own_verdict(entry: Mapping[str, Any]) -> str:
+    """Of one seed alone: that of the part that decides."""
+    return entry["parts"][entry["part"]]["verdict"] if entry.get("parts") else "untested"
+
+
+def _distance(first: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+    """Of two measures, in half-widths of both intervals together; None where they are no means over repeats."""
+    if not all(isinstance(entry[end], int | float) for entry in (first, other) for end in ("value", "low", "high")):
+        return None
+    if first["method"] in ("exact", "error bound") or first["low"] == first["high"] or other["low"] == other["high"]:
+        return None
+    numbers = [[entry[end] for end in ("value", "low", "high")] for entry in (first, other)]
+    if "log-ratio" in first["method"]:
+        numbers = [[math.log(x) for x in row] for row in numbers]
+    (a, *ends), (b, *other_ends) = numbers
+    return abs(a - b) / math.hypot(*((high - low) / 2 for low, high in (ends, other_ends)))
+
+
 def updated(text: str, papers: Mapping[str, Paper], scorecard: Mapping[str, Any], *, pages: bool) -> str:
     """The text with each of its tables made anew."""
 
     def table(match: re.Match[str]) -> str:
         before, kind, slug, after = match.groups()
-        body = papers_table(papers, scorecard, pages=pages) if kind == "papers" else verdicts_table(papers[slug], scorecard)
+        match kind:
+            case "papers":
+                body = papers_table(papers, scorecard, pages=pages)
+            case "seeds":
+                body = seeds_table(scorecard)
+            case _:
+                body = verdicts_table(papers[slug], scorecard)
         return f"{before}\n{body}\n\n{after}"
 
     return TABLE.sub(table, text)

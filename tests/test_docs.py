@@ -90,6 +90,36 @@ def test_tables_are_those_of_the_scorecard():
     assert done.returncode == 0, done.stderr
 
 
+def test_seeds_are_compared_by_claim_and_by_measure(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import readme_table
+
+    def claim(verdict, *parts):
+        names = "abcdef"
+        entries = {
+            name: {"verdict": word, "value": value, "low": value - half, "high": value + half, "method": method}
+            for name, (word, value, half, method) in zip(names, parts, strict=False)
+        }
+        return {"verdict": verdict, "parts": entries, "part": "a"} if parts else {"verdict": verdict, "parts": {}}
+
+    seeds, ratios = "Student's t over 3 seeds", "Student's t over 3 paired log-ratios"
+    first = {
+        # On the scorecard its verdict is that of both seeds; what the first alone says is that of the part.
+        "C1": claim("undecided", ("holds", 1.0, 3.0, seeds), ("holds", 2.0, 0.0, "exact"), ("holds", 1.0, 0.5, ratios)),
+        "C2": claim("holds", ("holds", 0.0, 3.0, seeds), ("holds", 5.0, 1.0, "error bound")),
+        "C3": claim("untested"),
+    }
+    other = {
+        # 5 is as far off as the root of 3² + 4²; e times as far in logarithms is beyond.
+        "C1": claim("fails", ("fails", 5.9, 4.0, seeds), ("fails", 9.0, 0.0, "exact"), ("holds", 5.0, 0.5, ratios)),
+        "C2": claim("holds", ("holds", 5.1, 4.0, seeds), ("holds", 9.0, 1.0, "error bound")),
+        "C3": claim("untested"),
+    }
+    lines = readme_table.seeds_table({"x": {"claims": first, "seeds": {"1": other}}, "y": {"claims": first, "seeds": {}}}).splitlines()
+    assert lines[2] == "| holds | 1 | 1 | 0 | 0 |" and lines[5] == "| untested | 0 | 0 | 0 | 1 |"
+    assert lines[-1].startswith("Of 3 measures with an interval from repeats 2 (66.7%) differ")
+
+
 def test_site_builds_without_a_warning(tmp_path):
     # Without the sources, which take a quarter of the time and hold no link.
     quiet = {"NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true", "GRADATIM_DOCS_SOURCE": "false"}
