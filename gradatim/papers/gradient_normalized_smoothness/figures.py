@@ -21,19 +21,16 @@ COLOURS = {
 def draw(findings: Findings) -> dict[str, Figure]:
     """One figure for each question."""
     problems = {name: node.to_dataset() for name, node in findings.data["problems"].children.items()}
-    figures = {
+    baselines = (findings.data[f"baselines/{name}"].to_dataset() for name in ("log_sum_exp", "chains"))
+    return {
         "gap_over_iterations": _panels(problems, "step", "gap", "iterations", "f - f*"),
         "gap_over_solves": _panels(problems, "solves", "gap", "linear solves", "f - f*"),
         "radius": _panels(problems, "step", "radius", "iterations", "radius γ"),
         "phase_diagram": _phase_diagram(findings.data["waves"].to_dataset()),
         "worst_cases": _worst_cases(findings.data["waves"].to_dataset(), findings.data["chains"].to_dataset()),
         "starts": _starts(findings.data["starts"].to_dataset()),
+        "baselines": _baselines(*baselines),
     }
-    # Older records have none.
-    if "baselines" in findings.data.children:
-        parts = (findings.data[f"baselines/{name}"].to_dataset() for name in ("log_sum_exp", "chains"))
-        figures["baselines"] = _baselines(*parts)
-    return figures
 
 
 def _panels(problems: dict[str, xr.Dataset], x: str, y: str, x_name: str, y_name: str) -> Figure:
