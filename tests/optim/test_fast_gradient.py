@@ -8,39 +8,18 @@ import scipy.optimize
 
 from gradatim.optim import FastGradient, GradientDescent
 
+from .ravine import METRIC, ROUND_OFF, START, descend, gradient, ravine, value
+
 pytestmark = pytest.mark.usefixtures("double")
-METRIC = np.array([[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 3.0]])
-ROWS = np.array([[1.0, 2.0, 0.0], [-1.0, 0.5, 1.0], [0.3, -2.0, 1.5], [2.0, 1.0, -1.0]])
-START = np.array([3.0, -2.0, 4.0])
-ROUND_OFF = 1e-9
 SPECTRUM = np.geomspace(1e-6, 1.0, 120)
-
-
-@eqx.filter_jit
-def descend(fn, solver, start, args, max_steps):
-    return optx.minimise(fn, solver, start, args, max_steps=max_steps, throw=False)
 
 
 def quadratic(y, curvatures):
     return curvatures @ y**2 / 2
 
 
-def ravine(y, args):
-    """Logarithms of hyperbolic cosines and a little of a square."""
-    scale, stretch = args
-    u = jnp.asarray(ROWS, y.dtype) @ (stretch * y) - 0.3
-    return scale * (jnp.sum(jnp.logaddexp(u, -u)) + 0.01 * jnp.sum((stretch * y) ** 2))
-
-
 def reference(start, constant, metric, restart, steps):
     """The method in NumPy on the ravine: values, norms of gradients, L, trials after the first; where it ends, and restarts."""
-
-    def value(y):
-        u = ROWS @ y - 0.3
-        return np.logaddexp(u, -u).sum() + 0.01 * y @ y
-
-    def gradient(y):
-        return ROWS.T @ np.tanh(ROWS @ y - 0.3) + 0.02 * y
 
     inverse = np.linalg.inv(metric)
     x, v, A, restarts = start, start, 0.0, 0

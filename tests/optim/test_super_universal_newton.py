@@ -18,35 +18,14 @@ from gradatim.optim import (
     value_at,
 )
 
+from .ravine import METRIC, ROUND_OFF, ROWS, START, descend, gradient, ravine, value
+
 pytestmark = pytest.mark.usefixtures("double")
-METRIC = np.array([[2.0, 0.5, 0.0], [0.5, 1.0, 0.2], [0.0, 0.2, 3.0]])
 CURVATURE = np.array([[4.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 0.3]])
-ROWS = np.array([[1.0, 2.0, 0.0], [-1.0, 0.5, 1.0], [0.3, -2.0, 1.5], [2.0, 1.0, -1.0]])
-START = np.array([3.0, -2.0, 4.0])
-ROUND_OFF = 1e-9
-
-
-@eqx.filter_jit
-def descend(fn, solver, start, args, max_steps):
-    return optx.minimise(fn, solver, start, args, max_steps=max_steps, throw=False)
-
-
-def ravine(y, args):
-    """Logarithms of hyperbolic cosines and a little of a square: convex, and too far out for Newton's method."""
-    scale, stretch = args
-    u = jnp.asarray(ROWS, y.dtype) @ (stretch * y) - 0.3
-    return scale * (jnp.sum(jnp.logaddexp(u, -u)) + 0.01 * jnp.sum((stretch * y) ** 2))
 
 
 def reference(start, constant, alpha, metric, steps):
     """The method in NumPy on the ravine: values, norms of gradients, λ, trials after the first, where it ends."""
-
-    def value(y):
-        u = ROWS @ y - 0.3
-        return np.logaddexp(u, -u).sum() + 0.01 * y @ y
-
-    def gradient(y):
-        return ROWS.T @ np.tanh(ROWS @ y - 0.3) + 0.02 * y
 
     def dual(g):
         return np.sqrt(g @ np.linalg.solve(metric, g))
