@@ -22,6 +22,7 @@ from .switch import switch_batches
 SCALES = {
     "smoke": Config(
         seeds=3,
+        switch_seeds=3,
         dimensions=2,
         width=WidthConfig(widths=(4, 6), overlap=1.0, initial_std=0.3, steps=500, target=1e-2),
         cluster=ClusterConfig(width=6, clusters=(2, 4), steps=300, target=0.1, overlaps=(1.0, 8.0), overlap_steps=200),

@@ -80,7 +80,7 @@ class Config:
 
     seeds: Annotated[int, Between(3, 100)] = 16
     "Repetitions of what runs on clusters: data and initialisation anew."
-    switch_seeds: Annotated[int, Between(3, 100)] = 3
+    switch_seeds: Annotated[int, Between(3, 100)] = 6
     "Repetitions of the switch of batches."
     examples: Annotated[int, Between(10, 100000)] = 100
     "Training examples of clusters."

@@ -16,7 +16,7 @@ class Linear:
     "N, input dimensions and weights."
     ratios: Annotated[tuple[float, ...], Between(0.05, 20)] = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
     "α, samples over parameters; 0.25, 0.5, 1, 2 and 4 must be among them."
-    draws: Annotated[int, Between(15, 100_000)] = 40
+    draws: Annotated[int, Between(15, 100_000)] = 160
     "Sets of inputs at each ratio."
     teachers: Annotated[int, Between(1, 10_000)] = 128
     "Teachers with noise and initial weights of their own on each set of inputs."
@@ -38,7 +38,7 @@ class Students:
     "Training samples P."
     widths: Annotated[tuple[float, ...], Between(0.02, 100)] = (0.1, 0.2, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 4.0, 8.0)
     "Hidden units over samples; 1 and 8 must be among them."
-    trials: Annotated[int, Between(5, 100_000)] = 60
+    trials: Annotated[int, Between(5, 100_000)] = 240
     "Teachers, samples and first layers."
     scaled: Annotated[tuple[float, ...], Between(1, 100)] = (2.0, 4.0)
     "Multiples of the samples at which the peak is looked for again, at widths of up to twice the samples."

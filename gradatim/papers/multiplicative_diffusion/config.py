@@ -90,7 +90,7 @@ class Config:
     "Points of the plane, on two arms."
     spiral_points: Annotated[int, Between(10, 1_000_000)] = 4096
     "For training, and as many held out."
-    images: Generation = Generation(seeds=5)
+    images: Generation = Generation(seeds=10)
     "Handwritten digits, or clothes."
     data: Annotated[str, OneOf("digits", "mnist-5k", "fashion-mnist")] = "digits"
     "Which images."

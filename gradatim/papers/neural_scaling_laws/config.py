@@ -76,7 +76,7 @@ class Students:
     "At the start."
     n_test: Annotated[int, Between(10, 100_000)] = 1000
     "Test samples; the lowest test loss along training counts."
-    seeds: Annotated[int, Between(3, 100)] = 10
+    seeds: Annotated[int, Between(3, 100)] = 20
     "Teachers, students and samples."
 
 
@@ -94,8 +94,8 @@ class Widths:
     "Of full-batch gradient descent."
     learning_rate: Annotated[float, Between(1e-6, 10)] = 0.3
     "In the NTK parametrisation, for inputs of unit mean square."
-    pairs: Annotated[int, Between(3, 1000)] = 25
-    "Pairs of initialisations, 50 networks as in the paper: the second has the first one's last layer with its sign changed."
+    pairs: Annotated[int, Between(3, 1000)] = 50
+    "Pairs of initialisations, twice the 50 networks of the paper: the second has the first one's last layer with its sign changed."
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Samples:
     "Of full-batch gradient descent with momentum 0.9."
     learning_rate: Annotated[float, Between(1e-6, 10)] = 0.1
     "Constant."
-    seeds: Annotated[int, Between(3, 100)] = 32
+    seeds: Annotated[int, Between(3, 1000)] = 96
     "Initialisations, many: with squared loss some end better for the noise of their samples, and only the mean is worse."
 
 
