@@ -23,14 +23,16 @@ class LinearRule(eqx.Module):
     options: dict[str, Any]
     ridge: Any
     tags: frozenset[object] = eqx.field(static=True)
+    throw: bool = eqx.field(static=True)
 
 
-def linear_rule(linear_solver: Any, options: Any, tags: Any, ridge: Any) -> LinearRule:
+def linear_rule(linear_solver: Any, options: Any, tags: Any, ridge: Any, *, throw: bool = True) -> LinearRule:
     """The rule, its ridge checked; None stands for a ridge of zero, whose term would still be computed."""
     if isinstance(ridge, int | float) and not ridge >= 0:
         raise ValueError(f"ridge must be at least 0, got {ridge}")
     tags = frozenset(tags) if isinstance(tags, frozenset | set | tuple | list) else frozenset([tags])
-    return LinearRule(linear_solver, dict(options or {}), None if isinstance(ridge, int | float) and ridge == 0 else ridge, tags)
+    ridge = None if isinstance(ridge, int | float) and ridge == 0 else ridge
+    return LinearRule(linear_solver, dict(options or {}), ridge, tags, throw)
 
 
 def condition_operator(conditions: Any, x: PyTree, theta: tuple[tuple, dict], rule: LinearRule) -> lx.AbstractLinearOperator:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .conditions import (
@@ -53,6 +54,7 @@ def implicit_solution(
     tags: object | frozenset[object] = frozenset(),
     ridge: Float[Array, ""] | float = 0.0,
     max_residual: float | None = None,
+    throw: bool = True,
 ) -> PyTree:
     """The solution `x`, however it was found, as a differentiable function of `theta`.
 
@@ -61,14 +63,17 @@ def implicit_solution(
 
     Away from the solution the derivative is wrong in proportion to the distance: see
     [`check_implicit`][gradatim.implicit.check_implicit]. Where A is singular (symmetries, redundant constraints), a factorisation
-    raises; `linear_solver=lineax.SVD()` then gives the solution of least norm, and `ridge` a damped one.
+    raises; `linear_solver=lineax.SVD()` then gives the solution of least norm, and `ridge` a damped one. In training, where a diverged
+    step is to be skipped and not to end the program, `throw=False` makes the derivative what the failed solve ended with: after a
+    factorisation NaN or infinite, which `optax.apply_if_finite` sees.
 
     **Arguments:** `conditions(x, *theta)`: F, of the structure, shapes and dtypes of `x`; `x`: floating-point arrays; `theta`: any
     pytrees, of which floating-point arrays are differentiated; `linear_solver`: of lineax; None takes a factorisation up to 500
     unknowns, then conjugate gradients if `tags` say semidefinite and GMRES if not; `options` of that solve, such as
     `{"preconditioner": operator}`, which is transposed with it; `tags`: of lineax, for ∂₁F: the gradient of a convex function has a
     `lineax.positive_semidefinite_tag`; `ridge` ρ: solves with ∂₁F + ρ instead (F is a gradient, not its negative, and a fixed point's
-    is x - T(x)); `max_residual`: raises at run time where ‖F(x)‖ is not below it.
+    is x - T(x)); `max_residual`: raises at run time where ‖F(x)‖ is not below it; `throw`: raise at run time where the linear solve
+    fails.
 
     **Raises:** `ValueError` for conditions of another structure or shape than x, or a negative ridge; `TypeError` for an x that is
     no floating-point array, or conditions that do not take these arguments.
@@ -78,7 +83,7 @@ def implicit_solution(
     >>> print(f"{jax.grad(solution)(2.0):.4f} {jax.grad(jax.grad(solution))(2.0):.5f}")
     0.2500 -0.09375
     """
-    rule = linear_rule(linear_solver, options, tags, ridge)
+    rule = linear_rule(linear_solver, options, tags, ridge, throw=throw)
     return _attach(conditions, x, theta, {}, rule, max_residual)
 
 
@@ -91,6 +96,7 @@ def custom_root(
     tags: object | frozenset[object] = frozenset(),
     ridge: Float[Array, ""] | float = 0.0,
     max_residual: float | None = None,
+    throw: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a solver `solve(init, *theta)` with the derivative of its answer that follows from `conditions(x, *theta) = 0`.
 
@@ -108,7 +114,7 @@ def custom_root(
     >>> print(jax.grad(babylonian, argnums=1)(1.0, 16.0))
     0.125
     """
-    rule = linear_rule(linear_solver, options, tags, ridge)
+    rule = linear_rule(linear_solver, options, tags, ridge, throw=throw)
 
     def decorate(solver: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(solver)
@@ -134,6 +140,7 @@ def custom_fixed_point(
     tags: object | frozenset[object] = frozenset(),
     ridge: Float[Array, ""] | float = 0.0,
     max_residual: float | None = None,
+    throw: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """[`custom_root`][gradatim.implicit.custom_root] for a solver that finds x = `step(x, *theta)`: F = x - T(x, θ).
 
@@ -150,6 +157,7 @@ def custom_fixed_point(
         tags=tags,
         ridge=ridge,
         max_residual=max_residual,
+        throw=throw,
     )
 
 
@@ -179,6 +187,7 @@ def root_jvp(
     options: dict[str, Any] | None = None,
     tags: object | frozenset[object] = frozenset(),
     ridge: Float[Array, ""] | float = 0.0,
+    throw: bool = True,
 ) -> PyTree:
     """∂x*(θ) v from one solve with A, for v = `tangents`.
 
@@ -188,7 +197,7 @@ def root_jvp(
     >>> print(root_jvp(lambda x, a, b: x * a - b, jnp.array(3.0), (jnp.array(2.0), jnp.array(6.0)), (None, jnp.array(1.0))))
     0.5
     """
-    rule = linear_rule(linear_solver, options, tags, ridge)
+    rule = linear_rule(linear_solver, options, tags, ridge, throw=throw)
     x, theta = unknowns(x), strong_arrays(theta)
     conditions = converted_conditions(conditions, x, theta, {})
     if len(tangents) != len(theta):
@@ -209,6 +218,7 @@ def root_vjp(
     options: dict[str, Any] | None = None,
     tags: object | frozenset[object] = frozenset(),
     ridge: Float[Array, ""] | float = 0.0,
+    throw: bool = True,
 ) -> Pullback:
     """∂x*(θ)ᵀ v from one solve with Aᵀ, for v = `cotangent`: all of theta at once.
 
@@ -219,7 +229,7 @@ def root_vjp(
     >>> print(*pullback.theta)
     -1.5 0.5
     """
-    rule = linear_rule(linear_solver, options, tags, ridge)
+    rule = linear_rule(linear_solver, options, tags, ridge, throw=throw)
     x, theta = unknowns(x), strong_arrays(theta)
     conditions = converted_conditions(conditions, x, theta, {})
     # With the sign of F on the right-hand side, so that the adjoint is that of A = -∂₁F, and an earlier one starts the solve as it is.
@@ -266,7 +276,24 @@ def _attach(conditions: Any, x: PyTree, theta: tuple, named: dict, rule: LinearR
 
 def _solve(operator: lx.AbstractLinearOperator, vector: PyTree, rule: LinearRule) -> PyTree:
     solver = default_solver(operator) if rule.linear_solver is None else rule.linear_solver
-    return lx.linear_solve(operator, vector, solver, options=rule.options).value
+    if rule.throw:
+        return lx.linear_solve(operator, vector, solver, options=rule.options).value
+    # lineax raises in the transposed solve whatever it was told. As one array: JAX's rule cannot transpose a part of several.
+    flat, unravel = ravel_pytree(vector)
+    state = solver.init(operator, rule.options)
+    transposed, options = solver.transpose(state, rule.options)
+
+    def mv(v: Array) -> Array:
+        return ravel_pytree(operator.mv(unravel(v)))[0]
+
+    def solve(_: Any, b: Array) -> Array:
+        return ravel_pytree(lx.linear_solve(operator, unravel(b), solver, options=rule.options, state=state, throw=False).value)[0]
+
+    def transpose_solve(_: Any, b: Array) -> Array:
+        across = operator.transpose()
+        return ravel_pytree(lx.linear_solve(across, unravel(b), solver, options=options, state=transposed, throw=False).value)[0]
+
+    return unravel(jax.lax.custom_linear_solve(mv, flat, solve, transpose_solve))
 
 
 def _push(fn: Callable[[Any], PyTree], inputs: Any, tangents: Any) -> PyTree:

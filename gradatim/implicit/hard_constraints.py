@@ -68,7 +68,8 @@ class HardConstraint(eqx.Module):
 
     **Arguments:** `residual(fields, data)`: any tree of arrays, its rows; `ridge` ρ ≥ 0, the authors' 1e-4; `start`: every weight at
     first; 0 is where u vanishes, often a singular point; `rtol`, `atol`: of a step beside ω, at least 1e-4 in single precision;
-    `max_steps`; `derivative`.
+    `max_steps`; `derivative`; `throw`: raise at run time, when differentiated, where the linear system has no solution, as in a training
+    that diverges; without it the derivative is NaN or infinite there.
 
     **Raises:** `ValueError` for numbers out of range; when called, for terms that do not agree on the number of basis functions, fewer
     rows than these without a ridge, or an `rtol` that single precision cannot reach.
@@ -87,6 +88,7 @@ class HardConstraint(eqx.Module):
     atol: float = eqx.field(static=True, default=1e-4)
     max_steps: int | Int[Array, ""] = 50
     derivative: Literal["exact", "pseudo-inverse"] = eqx.field(static=True, default="exact")
+    throw: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self) -> None:
         if not (self.ridge >= 0 and math.isfinite(self.ridge)):
@@ -105,7 +107,7 @@ class HardConstraint(eqx.Module):
         found = self._search(held(terms), held(data))
         conditions = self._slope if self.derivative == "exact" else self._fixed_slope
         # Not a factorisation for definite matrices: short of the solution, the Hessian may be none.
-        weights = implicit_solution(conditions, found.weights, terms, data, linear_solver=lx.LU())
+        weights = implicit_solution(conditions, found.weights, terms, data, linear_solver=lx.LU(), throw=self.throw)
         return Weighed(weights, found.residual_norm, found.n_steps, found.is_converged)
 
     def rows(self, weights: Float[Array, " basis"], terms: PyTree, data: PyTree) -> Float[Array, " rows"]:

@@ -398,6 +398,58 @@ def test_singular_systems_raise_and_a_ridge_or_least_squares_solve_them():
         jax.block_until_ready(eqx.filter_jit(slope)())
 
 
+def test_a_failed_solve_ends_in_numbers_that_are_not_finite_where_it_may_not_raise():
+    def conditions(x, theta):
+        return jnp.array([1.0, -1.0]) * (x[0] - x[1] - theta)
+
+    x, theta, one, settings = jnp.array([0.5, -0.5]), jnp.asarray(1.0), jnp.ones(2), {"throw": False}
+
+    def solver(init, theta):
+        return x
+
+    @jax.jit
+    def found(theta):
+        ways = (
+            lambda theta: implicit_solution(conditions, x, theta, **settings),
+            lambda theta: custom_root(conditions, **settings)(solver)(x, theta),
+            lambda theta: custom_fixed_point(lambda x, theta: x - conditions(x, theta), **settings)(solver)(x, theta),
+        )
+        tangent = root_jvp(conditions, x, (theta,), (jnp.ones_like(theta),), **settings)
+        return [jax.jacfwd(way)(theta) for way in ways], tangent, root_vjp(conditions, x, (theta,), one, **settings).theta
+
+    for leaf in jax.tree.leaves(found(theta)):
+        assert not np.isfinite(leaf).any()
+
+
+@pytest.mark.parametrize("linear_solver", [None, lx.GMRES(1e-12, 1e-12)])
+def test_without_raising_derivatives_of_any_order_and_mode_are_the_same(linear_solver):
+    # Not symmetric, and of several leaves.
+    def conditions(x, theta):
+        return {"a": x["a"] ** 3 + x["a"] - theta * jnp.arange(1.0, 4.0), "b": 2 * x["b"] + x["a"].sum() - theta**2}
+
+    def steps(_, x):
+        residual, slope = conditions(x, 2.0), 3 * x["a"] ** 2 + 1
+        a = x["a"] - residual["a"] / slope
+        return {"a": a, "b": (4.0 - a.sum()) / 2}
+
+    x = jax.lax.fori_loop(0, 60, steps, {"a": jnp.ones(3), "b": jnp.ones(())})
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def found(theta, throw):
+        def value(theta):
+            return sum(
+                leaf.sum() for leaf in jax.tree.leaves(implicit_solution(conditions, x, theta, linear_solver=linear_solver, throw=throw))
+            )
+
+        slopes = jax.grad(value)(theta), jax.jacfwd(value)(theta)
+        return *slopes, jax.grad(jax.grad(value))(theta), jax.jacfwd(jax.grad(value))(theta), jax.vmap(jax.grad(value))(theta * jnp.ones(2))
+
+    a = jax.vmap(jax.grad(lambda theta, a: theta * a), (None, 0))(2.0, jnp.arange(1.0, 4.0)) / (3 * x["a"] ** 2 + 1)
+    np.testing.assert_allclose(found(2.0, False)[0], a.sum() / 2 + 2, rtol=1e-9)
+    for one, other in zip(found(2.0, False), found(2.0, True), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
 def twice(x, theta):
     return 2 * x - theta
 

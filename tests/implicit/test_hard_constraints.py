@@ -228,6 +228,23 @@ def test_trap_points_are_drawn_without_repetition_and_anew_with_each_key():
     assert (first != second).any() and (first[0] != first[1]).any()
 
 
+@pytest.mark.parametrize("throw", [True, False])
+def test_a_basis_that_diverged_raises_or_gives_a_gradient_that_can_be_skipped(throw):
+    constraint = HardConstraint(plain, throw=throw)
+
+    @eqx.filter_jit
+    def slope(basis):
+        return jax.grad(lambda basis: jnp.sum(constraint(basis, TARGET).weights))(basis)
+
+    assert np.isfinite(slope(jnp.asarray(A_BASIS))).all()
+    diverged = jnp.asarray(A_BASIS).at[0, 0].set(jnp.inf)
+    if throw:
+        with pytest.raises(RuntimeError, match="non-finite"):
+            jax.block_until_ready(slope(diverged))
+    else:
+        assert not np.isfinite(slope(diverged)).all()
+
+
 def test_trap_a_solve_that_ends_too_early_says_so():
     _, found, _ = solve(TARGET, max_steps=1)
     assert not found.is_converged and found.n_failures == 1 and found.n_steps == 1 and np.isfinite(found.weights).all()
