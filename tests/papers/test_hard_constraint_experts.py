@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from gradatim.implicit import BlockPartition, HardConstraint, MixtureOfConstraints, Parts
-from gradatim.lab import Session, read_paper, validate
+from gradatim.lab import NonFiniteError, Session, read_paper, validate
 from gradatim.numerics import PeriodicGrid
 from gradatim.papers import hard_constraint_experts as paper
 from gradatim.papers.hard_constraint_experts import derivatives, figures, interpolation, judging, problem, training, turbulence
@@ -55,6 +55,23 @@ def test_derivatives_of_blocks_are_local_and_add_up(smoke):
 def test_training_lowers_its_loss(smoke):
     loss = smoke[0].data["training"]["loss"]
     assert (loss.isel(step=-1) < 1.2 * loss.isel(step=1)).all() and np.isfinite(loss).all()
+
+
+def test_trap_a_rate_at_which_training_diverges_is_recorded_and_not_taken():
+    session = Session(jax.random.key(0), scale="smoke", precision="double")
+    config = replace(SMOKE, rates=(1e-3, 1e200), condition_weights=(10.0,))
+    trained = training.train_all(config, session, session.key)
+    pilots = trained.pilots["error"].squeeze("weight")
+    assert np.isfinite(pilots.sel(rate=1e-3)).all() and np.isposinf(pilots.sel(rate=1e200)).all()
+    assert np.isfinite(trained.training["error"]).all()
+    assert sum("Adam's rate 0.001" in note for note in session.notes) == len(training.ARMS)
+
+
+def test_trap_a_judged_run_that_diverges_is_an_error_that_names_it():
+    session = Session(jax.random.key(0), scale="smoke", precision="double")
+    config = replace(SMOKE, rates=(1e200,), condition_weights=(10.0,))
+    with pytest.raises(NonFiniteError, match="penalty, seed 0"):
+        training.train_all(config, session, session.key)
 
 
 def test_trap_residuals_at_and_between_the_points_are_told(smoke):

@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from gradatim.implicit import BlockPartition
-from gradatim.lab import Session
+from gradatim.lab import Loop, Session
 from gradatim.lab.draws import host_generator
 from gradatim.sciml import BasisNetwork, DiffusionSorption, reference_sorption
 
@@ -116,6 +116,13 @@ class Trainer:
 
     def train(self, held_out: HeldOut, key: PRNGKeyArray, rate: float, weight: float, n_steps: int, label: str) -> dict[str, np.ndarray]:
         """One run: what was looked at, axis (look, …)."""
+        return self._run(held_out, key, rate, weight, n_steps, label, is_pilot=False).history
+
+    def pilot(self, held_out: HeldOut, key: PRNGKeyArray, rate: float, weight: float, n_steps: int, label: str) -> float:
+        """One run to choose by: its last error."""
+        return last_error(self._run(held_out, key, rate, weight, n_steps, label, is_pilot=True))
+
+    def _run(self, held_out: HeldOut, key: PRNGKeyArray, rate: float, weight: float, n_steps: int, label: str, *, is_pilot: bool) -> Loop:
         key_network, key_draws = jax.random.split(key)
         draws = draws_of(self.config, self.arm, self._initial, key_draws)
         near, far = self._spans
@@ -133,7 +140,15 @@ class Trainer:
         )
         state = first_state(self._begin(key_network))
         looks = n_steps // self.config.looks
-        return self._session.loop(self._step, state, steps=n_steps, args=work, every=looks, watch=self._watch, label=label).history
+        return self._session.loop(
+            self._step, state, steps=n_steps, args=work, every=looks, watch=self._watch, label=label,
+            on_nonfinite="stop" if is_pilot else "raise",
+        )  # fmt: skip
+
+
+def last_error(loop: Loop) -> float:
+    """Where the run ended, infinite if it diverged."""
+    return float(loop.history["error"][-1]) if loop.diverged_at is None else np.inf
 
 
 def take_step(model: Model, state: State, i: Array, work: Work) -> State:
@@ -241,9 +256,7 @@ def train_all(config: Config, session: Session, key: PRNGKeyArray) -> Trained:
     for arm in ARMS:
         trainer = Trainer(config, arm, session, initial)
         tried = {
-            (rate, weight): trainer.train(held[0], key_pilot, rate, weight, config.pilot_steps, f"{arm}, rate {rate:g}, weight {weight:g}")[
-                "error"
-            ][-1]
+            (rate, weight): trainer.pilot(held[0], key_pilot, rate, weight, config.pilot_steps, f"{arm}, rate {rate:g}, weight {weight:g}")
             for rate in config.rates
             for weight in config.condition_weights
         }

@@ -17,14 +17,14 @@ import xarray as xr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from gradatim.implicit import BlockPartition, HardConstraint, MixtureOfConstraints, Parts
-from gradatim.lab import Session
+from gradatim.lab import Loop, Session
 from gradatim.lab.draws import host_generator
 from gradatim.numerics import PeriodicGrid
 from gradatim.sciml import BasisNetwork, PlaneVorticity, random_vorticity, reference_vorticity
 
 from .config import Config, Turbulence
 from .problem import root_mean_square
-from .training import State, adam_step, edge_note, first_state
+from .training import State, adam_step, edge_note, first_state, last_error
 
 FlowArm = Literal["penalty", "single", "blocks"]
 FLOW_ARMS: tuple[FlowArm, ...] = ("penalty", "single", "blocks")
@@ -109,8 +109,7 @@ def train_turbulence(config: Config, session: Session, key: PRNGKeyArray) -> xr.
     for arm in FLOW_ARMS:
         trainer = FlowTrainer(sizes, arm, session, initial)
         tried = {
-            rate: trainer.train(choosing, key_pilot, rate, sizes.pilot_steps, f"turbulence, {arm}, rate {rate:g}")["error"][-1]
-            for rate in sizes.rates
+            rate: trainer.pilot(choosing, key_pilot, rate, sizes.pilot_steps, f"turbulence, {arm}, rate {rate:g}") for rate in sizes.rates
         }
         rate = min(tried, key=lambda rate: tried[rate])
         session.note(f"turbulence, {arm}: Adam's rate {rate:g}{edge_note(rate, sizes.rates)}")
@@ -152,6 +151,13 @@ class FlowTrainer:
 
     def train(self, held_out: HeldOutFlows, key: PRNGKeyArray, rate: float, n_steps: int, label: str) -> dict[str, np.ndarray]:
         """One run: what was looked at, axis (look, …)."""
+        return self._run(held_out, key, rate, n_steps, label, is_pilot=False).history
+
+    def pilot(self, held_out: HeldOutFlows, key: PRNGKeyArray, rate: float, n_steps: int, label: str) -> float:
+        """One run to choose by: its last error."""
+        return last_error(self._run(held_out, key, rate, n_steps, label, is_pilot=True))
+
+    def _run(self, held_out: HeldOutFlows, key: PRNGKeyArray, rate: float, n_steps: int, label: str, *, is_pilot: bool) -> Loop:
         sizes, (key_network, key_draws) = self._sizes, jax.random.split(key)
         random = host_generator(key_draws)
         batches = random.integers(len(self._initial), size=(n_steps, sizes.batch))
@@ -164,7 +170,10 @@ class FlowTrainer:
         )  # fmt: skip
         state = first_state(self._begin(key_network))
         every = n_steps // sizes.looks
-        return self._session.loop(self._step, state, steps=n_steps, args=work, every=every, watch=self._watch, label=label).history
+        return self._session.loop(
+            self._step, state, steps=n_steps, args=work, every=every, watch=self._watch, label=label,
+            on_nonfinite="stop" if is_pilot else "raise",
+        )  # fmt: skip
 
 
 def take_step(flow: Flow, state: State, i: Array, work: FlowWork) -> State:
@@ -200,7 +209,7 @@ def flow_of(sizes: Turbulence, arm: FlowArm, side: int) -> Flow:
     problem, mixture = PlaneVorticity(sizes.viscosity), None
     if arm != "penalty":
         constraint = HardConstraint(
-            FlowRows(problem, sizes.horizon), start=0.0, rtol=sizes.tolerance, atol=sizes.tolerance, max_steps=sizes.max_steps
+            FlowRows(problem, sizes.horizon), start=0.0, rtol=sizes.tolerance, atol=sizes.tolerance, max_steps=sizes.max_steps, throw=False
         )
         mixture = MixtureOfConstraints(constraint, BlockPartition((1, *n_splits(sizes, arm))))
     return Flow(problem, PeriodicGrid((side, side), 1.0), mixture, sizes.times, sizes.horizon)
