@@ -16,7 +16,7 @@ import xarray as xr
 
 from gradatim.lab import Findings, Session
 
-from .cells import GridInterpolation, RadialInterpolation, Solved, solve
+from .cells import Drawn, GridInterpolation, RadialInterpolation, Solved, solve
 from .config import Config as Config
 from .figures import draw as draw
 from .judging import judge
@@ -26,9 +26,9 @@ from .two_scales import run_membrane, run_sizes, run_speed
 PRECISION = "double"
 SCALES = {
     "smoke": Config(
-        elements=4, snapshots=(6, 10), restricted=6, rank=6, tests=4, collocation=20, width=16, depth=1, seeds=3, points=24,
-        all_points_seeds=0, adam_steps=200, lbfgs_steps=40, variational_lbfgs_steps=0, memory=5, macro_elements=1, batch=100, repeats=3,
-        beside_seeds=1,
+        elements=4, snapshots=(6, 10), restricted=6, rank=6, tests=4, collocation=20, width=16, depth=1, seeds=3, variational_seeds=3,
+        beside_seeds=1, points=24, all_points_seeds=0, adam_steps=200, lbfgs_steps=40, variational_lbfgs_steps=0, memory=5,
+        macro_elements=1, batch=100, repeats=3,
     ),
     "laptop": Config(),
     "full": Config(
@@ -41,7 +41,7 @@ SCALES = {
 def memory(config: Config) -> int:
     """Bytes: energies of a batch at all points with what their gradient keeps, L-BFGS pairs and fields of all seeds."""
     points, nodes = 9 * config.elements**2, 3 * config.elements**2
-    samples = 8 * 30 * points * config.collocation
+    samples = 8 * (30 * config.collocation + 10 * config.seeds * (config.snapshots[-1] + config.tests)) * points
     trunk = 8 * 12 * nodes * config.width * (config.depth + 1) + 8 * 4 * 6 * config.rank * points
     sizes = [3, *(config.width for _ in range(config.depth)), config.rank]
     parameters = 2 * sum((m + 1) * n for m, n in pairwise(sizes))
@@ -60,8 +60,8 @@ def run(config: Config, session: Session) -> Findings:
     trees["baselines"] = _baselines(solved)
     trees["solved"] = xr.Dataset(
         {
-            "residual": ("snapshot", solved.snapshots.residual, {"units": "1"}),
-            "steps": ("snapshot", solved.snapshots.steps, {"units": "steps"}),
+            "residual": (("seed", "snapshot"), np.stack([drawn.snapshots.residual for drawn in solved.draws]), {"units": "1"}),
+            "steps": (("seed", "snapshot"), np.stack([drawn.snapshots.steps for drawn in solved.draws]), {"units": "steps"}),
             "seconds": ((), solved.seconds, {"units": "s"}),
         }
     )
@@ -84,21 +84,24 @@ def _check(config: Config) -> None:
 
 def _baselines(solved: Solved) -> xr.Dataset:
     """Of averaged stresses alone, at the unseen strains, %."""
-    tests = solved.tests
+    at_zero, interpolation = solved.cell.solve(np.zeros(3)).tangent, GridInterpolation(solved.grid)
 
     def off(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
         flat, other = found.reshape(len(found), -1), truth.reshape(len(truth), -1)
         return 100 * np.linalg.norm(flat - other, axis=1) / np.linalg.norm(other, axis=1)
 
-    stress, tangent = GridInterpolation(solved.grid)(tests.average_strain)
-    at_zero = solved.cell.solve(np.zeros(3)).tangent
-    rows = {
-        "grid_average": off(stress, tests.average_stress),
-        "grid_tangent": off(tangent, tests.tangent),
-        "radial_average": off(RadialInterpolation(solved.snapshots)(tests.average_strain), tests.average_stress),
-        "linear_average": off(tests.average_strain @ at_zero.T, tests.average_stress),
-    }
-    variables = {name: ("test", values, {"units": "%"}) for name, values in rows.items()}
+    def of(drawn: Drawn) -> dict[str, np.ndarray]:
+        strains, truth = drawn.tests.average_strain, drawn.tests.average_stress
+        stress, tangent = interpolation(strains)
+        return {
+            "grid_average": off(stress, truth),
+            "grid_tangent": off(tangent, drawn.tests.tangent),
+            "radial_average": off(RadialInterpolation(drawn.snapshots)(strains), truth),
+            "linear_average": off(strains @ at_zero.T, truth),
+        }
+
+    rows = [of(drawn) for drawn in solved.draws]
+    variables = {name: (("seed", "test"), np.stack([row[name] for row in rows]), {"units": "%"}) for name in rows[0]}
     return xr.Dataset({**variables, "solves": ((), len(solved.grid.average_strain), {"units": "cells"})})
 
 
@@ -107,17 +110,17 @@ def _fields(config: Config, solved: Solved, trained: dict[str, Trained]) -> xr.D
     main = trained[f"equilibrium {config.snapshots[-1]}"]
     off = main.data["tensor"].values[0]
     test = int(np.argsort(off)[len(off) // 2])
-    n = config.elements
+    n, tests = config.elements, solved.draws[0].tests
 
     def on_grid(values: np.ndarray) -> np.ndarray:
         return values.reshape(*values.shape[:-1], n, n, 3, 3).swapaxes(-3, -2).reshape(*values.shape[:-1], 3 * n, 3 * n)
 
     fields = {
-        "solved": solved.tests.stress[test],
+        "solved": tests.stress[test],
         "equilibrium": main.examples["stress"][test],
         "variational": trained["variational"].examples["stress"][test],
     }
     x, y = (on_grid(place) for place in solved.cell.places)
     variables = {name: (("component", "y", "x"), on_grid(values), {"units": "MPa"}) for name, values in fields.items()}
-    strain = ("component", solved.tests.average_strain[test], {"units": "1"})
+    strain = ("component", tests.average_strain[test], {"units": "1"})
     return xr.Dataset({**variables, "average_strain": strain}, {"component": list(COMPONENTS), "x": x[0], "y": y[:, 0]})

@@ -60,17 +60,24 @@ def folded_laplace(random: np.random.Generator, count: int, limit: float) -> np.
     return limit - abs((drawn - limit) % (4 * limit) - 2 * limit)
 
 
+class Drawn(NamedTuple):
+    """What one seed is made from, and measured against: no other seed has the same strains."""
+
+    snapshots: CellSolution
+    tests: CellSolution
+    collocation: np.ndarray
+    small_collocation: np.ndarray
+    "Likewise without solutions, most of them small."
+
+
 class Solved(NamedTuple):
     """What everything is made from, and measured against."""
 
     cell: PeriodicCell
-    snapshots: CellSolution
-    tests: CellSolution
+    draws: tuple[Drawn, ...]
+    "Seed by seed."
     sized: CellSolution
-    "The unseen strains again, their largest components made those of `SIZES`, one size after another; averages only."
-    collocation: np.ndarray
-    small_collocation: np.ndarray
-    "Likewise without solutions, most of them small."
+    "The first seed's unseen strains, their largest components made those of `SIZES`, one size after another; averages only."
     grid: CellSolution
     "On a cube of `config.grid` points a side, the first component slowest; averages only."
     seconds: float
@@ -78,18 +85,18 @@ class Solved(NamedTuple):
 
 
 def solve(config: Config, session: Session, key: jax.Array) -> Solved:
-    """Snapshots, unseen strains and the grid of the interpolation."""
-    random = host_generator(key)
+    """Snapshots and unseen strains of every seed, and the grid of the interpolation."""
     limit = config.strain_limit
-    strains = {
-        "snapshots": latin_hypercube(random, config.snapshots[-1], limit),
-        "tests": latin_hypercube(random, config.tests, limit),
-        "grid": np.stack(np.meshgrid(*[np.linspace(-limit, limit, config.grid)] * 3, indexing="ij"), axis=-1).reshape(-1, 3),
-    }
-    tests = strains["tests"]
+    strains: dict[str, np.ndarray] = {}
+    collocation: list[tuple[np.ndarray, np.ndarray]] = []
+    for i, own in enumerate(jax.random.split(key, config.seeds)):
+        random = host_generator(own)
+        strains[f"snapshots {i}"] = latin_hypercube(random, config.snapshots[-1], limit)
+        strains[f"tests {i}"] = latin_hypercube(random, config.tests, limit)
+        collocation.append((latin_hypercube(random, config.collocation, limit), folded_laplace(random, config.collocation, limit)))
+    tests = strains["tests 0"]
+    strains["grid"] = np.stack(np.meshgrid(*[np.linspace(-limit, limit, config.grid)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     strains["sized"] = np.concatenate([size * limit * tests / abs(tests).max(axis=1, keepdims=True) for size in SIZES])
-    collocation = latin_hypercube(random, config.collocation, limit)
-    small_collocation = folded_laplace(random, config.collocation, limit)
     cell = make_cell(config)
 
     def solutions() -> dict[str, dict[str, np.ndarray] | float]:
@@ -106,9 +113,8 @@ def solve(config: Config, session: Session, key: jax.Array) -> Solved:
 
     found = session.once("solved cells", solutions)
     solved = {name: CellSolution(**{part: np.asarray(rows) for part, rows in found[name].items()}) for name in strains}
-    return Solved(
-        cell, solved["snapshots"], solved["tests"], solved["sized"], collocation, small_collocation, solved["grid"], float(found["seconds"])
-    )
+    draws = tuple(Drawn(solved[f"snapshots {i}"], solved[f"tests {i}"], *own) for i, own in enumerate(collocation))
+    return Solved(cell, draws, solved["sized"], solved["grid"], float(found["seconds"]))
 
 
 _AVERAGES = ("average_strain", "average_stress", "tangent", "steps", "residual")

@@ -34,12 +34,12 @@ class Config:
     "Units of a hidden layer."
     depth: Annotated[int, Between(1, 10)] = 4
     "Hidden layers."
-    seeds: Annotated[int, Between(3, 100)] = 3
-    "Networks of each kind: first weights and batches."
-    variational_seeds: Annotated[int, Between(3, 100)] = 3
+    seeds: Annotated[int, Between(3, 100)] = 5
+    "Snapshots, strains without solutions, unseen strains, and networks of each kind with first weights and batches."
+    variational_seeds: Annotated[int, Between(3, 100)] = 5
     "Of them so many for the variational operator, whose steps are the dearest."
     beside_seeds: Annotated[int, Between(1, 100)] = 1
-    "Of them so many for operators of other numbers of snapshots than those of the claims, and regression of all of them."
+    "Of them so many for what no claim is judged by: anchored operators, other numbers of snapshots, and regression of all of them."
     points: Annotated[int, Between(4, 100_000)] = 64
     "Magic points of the loss; at most six for each mode."
     all_points_seeds: Annotated[int, Between(0, 100)] = 0

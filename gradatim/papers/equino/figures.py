@@ -60,7 +60,7 @@ def _draw_snapshots(tree: dict[str, xr.Dataset]) -> Figure:
         ax.set_yscale("log")
         plots.log_ticks(ax, counts)
         plots.label(ax, "solved cells", "relative error", y_unit="%", title=title)
-    axes[0, 0].plot(counts, tree["projection"]["tensor"], "--", color="#777777", label="projection on the modes")
+    axes[0, 0].plot(counts, tree["projection"]["tensor"].mean("seed"), "--", color="#777777", label="projection on the modes")
     mark = float(tree["variational"]["tensor"].mean())
     axes[0, 0].axhline(mark, color=THEIRS, ls=":", label="VPIONet, no solved cell")
     baselines = tree["baselines"]
@@ -158,7 +158,7 @@ def _draw_sizes(sizes: xr.Dataset) -> Figure:
     ax, size = axes[0, 0], sizes["size"].values
     for arm, colour, marker in zip(sizes["arm"].values, plots.COLOURS, plots.MARKERS, strict=False):
         rows = sizes["operator"].sel(arm=arm).values
-        ax.plot(size, rows.mean(axis=0), marker=marker, color=colour, label=_title(str(arm)).replace("\n", " "))
+        ax.plot(size, np.nanmean(rows, axis=0), marker=marker, color=colour, label=_title(str(arm)).replace("\n", " "))
         for row in rows:
             ax.plot(size, row, color=colour, alpha=0.3, lw=0.8)
     for name, style in (("interpolation", "--"), ("straight_line", ":")):

@@ -83,8 +83,8 @@ def _tell(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     row = ", ".join(f"{c} {mean(main['adam_stress'].sel(component=c)):.3g} %" for c in COMPONENTS)
     session.note(
         f"C2: after Adam alone: {row}, averaged stress {mean(main['adam_average']):.3g} %. Projection on the modes leaves "
-        + ", ".join(f"{c} {float(modes['stress'].isel(snapshots=-1).sel(component=c)):.2g} %" for c in COMPONENTS)
-        + f", of the fluctuation {float(modes['fluctuation'][-1]):.2g} %; the law's own stress from the predicted strain is off by "
+        + ", ".join(f"{c} {mean(modes['stress'].isel(snapshots=-1).sel(component=c)):.2g} %" for c in COMPONENTS)
+        + f", of the fluctuation {mean(modes['fluctuation'][-1]):.2g} %; the law's own stress from the predicted strain is off by "
         f"{mean(main['law_tensor']):.3g} %, its average by {mean(main['law_average']):.3g} %"
     )
     session.note(
@@ -100,7 +100,7 @@ def _tell(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     rows = [
         f"{count}: {mean(trees[f'equilibrium_{count}']['tensor']):.3g} and {mean(trees[f'regression_{count}']['tensor']):.3g} % "
         f"(averaged {mean(trees[f'equilibrium_{count}']['average']):.3g} and "
-        f"{mean(trees[f'regression_{count}']['average']):.3g} %), modes {float(modes['tensor'].sel(snapshots=count)):.2g} %"
+        f"{mean(trees[f'regression_{count}']['average']):.3g} %), modes {mean(modes['tensor'].sel(snapshots=count)):.2g} %"
         for count in config.snapshots
     ]
     ahead = [n for n in config.snapshots if mean(trees[f"regression_{n}"]["tensor"]) < mean(trees[f"equilibrium_{n}"]["tensor"])]

@@ -15,17 +15,18 @@ from jaxtyping import Array, Float
 
 from gradatim.lab import Session
 from gradatim.sciml import (
-    AbstractOperator,
     CellGeometry,
     EquilibriumOperator,
     ModalBasis,
     ModalRegression,
     ModalSamples,
+    OperatorFit,
+    PeriodicCell,
     VariationalOperator,
     fit_operator,
 )
 
-from .cells import Solved, first
+from .cells import Drawn, Solved, first
 from .config import Config
 
 COMPONENTS = ("xx", "yy", "xy")
@@ -36,10 +37,10 @@ RATE, BATCH = 1e-3, 10
 
 
 class Trained(NamedTuple):
-    """Operators of one kind from one number of snapshots."""
+    """Operators of one kind from one number of snapshots, for the first of the seeds or all of them."""
 
-    model: Any
-    "With networks that have learnt nothing; `parameters` go into it."
+    models: list[Any]
+    "Of each seed, with networks that have learnt nothing; its row of `parameters` goes into it."
     parameters: np.ndarray
     data: xr.Dataset
     examples: dict[str, np.ndarray]
@@ -47,7 +48,7 @@ class Trained(NamedTuple):
 
     def operator(self, seed: int) -> EquilibriumOperator:
         """Of one seed."""
-        return self.model.with_parameters(jnp.asarray(self.parameters[seed]))
+        return self.models[seed].with_parameters(jnp.asarray(self.parameters[seed]))
 
 
 def train_operators(config: Config, solved: Solved, session: Session, key: jax.Array) -> dict[str, Trained]:
@@ -55,38 +56,41 @@ def train_operators(config: Config, solved: Solved, session: Session, key: jax.A
     `"anchored 16"`, whose stress is zero where the strain is, and `"anchored, small strains 16"`, which is trained on more of these too.
     """
     keys = jax.random.split(key, config.seeds)
-    trained = {}
+    trained: dict[str, Trained] = {}
+
+    def train(label: str, models: list[Any], learners: list[Any], samples: list[Any], n_seeds: int, lbfgs_steps: int) -> None:
+        fitted = _fit(session, label, learners[:n_seeds], samples[:n_seeds], keys[:n_seeds], config, lbfgs_steps)
+        trained[label] = _look(session, label, models[:n_seeds], fitted, solved)
+
+    strains = [jnp.asarray(drawn.collocation) for drawn in solved.draws]
     for count in config.snapshots:
-        basis = ModalBasis.from_snapshots(solved.cell, first(solved.snapshots, count), min(config.rank, count))
-        operator = _operator(config, basis)
-        points = basis.magic_points(min(config.points, 6 * basis.rank))
-        on_points = operator.at_points(points)
-        strains = jnp.asarray(solved.collocation)
+        known = [first(drawn.snapshots, count) for drawn in solved.draws]
+        bases = [ModalBasis.from_snapshots(solved.cell, own, min(config.rank, count)) for own in known]
+        operators = [_operator(config, basis) for basis in bases]
+        points = [basis.magic_points(min(config.points, 6 * basis.rank)) for basis in bases]
+        on_points = [operator.at_points(at) for operator, at in zip(operators, points, strict=True)]
         is_claimed = count in (config.restricted, config.snapshots[-1])
-        own = keys if is_claimed else keys[: config.beside_seeds]
-        fitted = _fit(session, f"equilibrium {count}", on_points, strains, own, config, config.lbfgs_steps)
-        trained[f"equilibrium {count}"] = _look(session, f"equilibrium {count}", operator, fitted, solved)
-        samples = _repeated(ModalSamples.of(basis, first(solved.snapshots, count)), math.lcm(*config.snapshots))
-        own = keys if count == config.restricted else keys[: config.beside_seeds]
-        fitted = _fit(session, f"regression {count}", ModalRegression(operator), samples, own, config, config.lbfgs_steps)
+        n_seeds = config.seeds if is_claimed else config.beside_seeds
+        train(f"equilibrium {count}", operators, on_points, strains, n_seeds, config.lbfgs_steps)
+        samples = [_repeated(ModalSamples.of(basis, own), math.lcm(*config.snapshots)) for basis, own in zip(bases, known, strict=True)]
         # Its parameters are those of the operator in it, in the same order.
-        trained[f"regression {count}"] = _look(session, f"regression {count}", operator, fitted, solved)
+        learners = [ModalRegression(operator) for operator in operators]
+        n_seeds = config.seeds if count == config.restricted else config.beside_seeds
+        train(f"regression {count}", operators, learners, samples, n_seeds, config.lbfgs_steps)
         if count == config.restricted:
-            other = _operator(config, basis, is_anchored=True)
-            for name, of in zip(ANCHORED, (solved.collocation, solved.small_collocation), strict=True):
-                fitted = _fit(session, f"{name} {count}", other.at_points(points), jnp.asarray(of), keys, config, config.lbfgs_steps)
-                trained[f"{name} {count}"] = _look(session, f"{name} {count}", other, fitted, solved)
+            others = [_operator(config, basis, is_anchored=True) for basis in bases]
+            on_points = [other.at_points(at) for other, at in zip(others, points, strict=True)]
+            small = [jnp.asarray(drawn.small_collocation) for drawn in solved.draws]
+            for name, of in zip(ANCHORED, (strains, small), strict=True):
+                train(f"{name} {count}", others, on_points, of, config.beside_seeds, config.lbfgs_steps)
         if count == config.snapshots[-1] and config.all_points_seeds:
-            few = keys[: config.all_points_seeds]
-            fitted = _fit(session, "all points", operator, strains, few, config, config.lbfgs_steps)
-            trained["all points"] = _look(session, "all points", operator, fitted, solved)
+            train("all points", operators, operators, strains, config.all_points_seeds, config.lbfgs_steps)
     variational = VariationalOperator(
         CellGeometry.of(solved.cell), rank=config.rank, width=config.width, depth=config.depth, strain_limit=config.strain_limit,
         key=jax.random.key(0),
     )  # fmt: skip
-    keys = keys[: config.variational_seeds]
-    fitted = _fit(session, "variational", variational, jnp.asarray(solved.collocation), keys, config, config.variational_lbfgs_steps)
-    trained["variational"] = _look(session, "variational", variational, fitted, solved)
+    each = [variational] * config.seeds
+    train("variational", each, each, strains, config.variational_seeds, config.variational_lbfgs_steps)
     return trained
 
 
@@ -102,48 +106,49 @@ def _repeated(samples: ModalSamples, count: int) -> ModalSamples:
 
 
 def _fit(
-    session: Session, label: str, model: AbstractOperator, samples: Any, keys: Array, config: Config, lbfgs_steps: int
+    session: Session, label: str, models: list[Any], samples: list[Any], keys: Array, config: Config, lbfgs_steps: int
 ) -> dict[str, np.ndarray]:
+    """Seed by seed, by one program."""
+
     def fit() -> dict[str, Any]:
         start = time.perf_counter()
-        found = fit_operator(
-            model, samples, keys, adam_steps=config.adam_steps, lbfgs_steps=lbfgs_steps, batch_size=BATCH, learning_rate=RATE,
-            memory=config.memory,
-        )  # fmt: skip
-        jax.block_until_ready(found)
-        return {**found._asdict(), "seconds": time.perf_counter() - start}
+        rows = [
+            fit_operator(
+                model, own, keys[i : i + 1], adam_steps=config.adam_steps, lbfgs_steps=lbfgs_steps, batch_size=BATCH, learning_rate=RATE,
+                memory=config.memory,
+            )
+            for i, (model, own) in enumerate(zip(models, samples, strict=True))
+        ]  # fmt: skip
+        found = {name: np.concatenate([np.asarray(getattr(row, name)) for row in rows]) for name in OperatorFit._fields}
+        return {**found, "seconds": time.perf_counter() - start}
 
     return {name: np.asarray(value) for name, value in session.once(f"train {label}", fit).items()}
 
 
 @eqx.filter_jit
-def _predict(model: Any, parameters: Float[Array, "seeds parameters"], strains: Float[Array, "tests 3"]) -> dict[str, Array]:
-    """Fields, averages and tangents of all seeds at all strains."""
-
-    def one(row: Array) -> dict[str, Array]:
-        operator = model.with_parameters(row)
-        fields = jax.vmap(operator.__call__)(strains)
-        found = {"fluctuation": fields.fluctuation, "stress": fields.stress}
-        if isinstance(operator, VariationalOperator):
-            return {**found, "average_stress": fields.stress @ operator.geometry.shares}
-        average, tangent = jax.vmap(operator.stress_and_tangent)(strains)
-        return {**found, "average_stress": average, "tangent": tangent, "material_stress": fields.material_stress}
-
-    return jax.lax.map(one, parameters)
+def _predict(model: Any, parameters: Float[Array, " parameters"], strains: Float[Array, "tests 3"]) -> dict[str, Array]:
+    """Fields, averages and tangents at all strains."""
+    operator = model.with_parameters(parameters)
+    fields = jax.vmap(operator.__call__)(strains)
+    found = {"fluctuation": fields.fluctuation, "stress": fields.stress}
+    if isinstance(operator, VariationalOperator):
+        return {**found, "average_stress": fields.stress @ operator.geometry.shares}
+    average, tangent = jax.vmap(operator.stress_and_tangent)(strains)
+    return {**found, "average_stress": average, "tangent": tangent, "material_stress": fields.material_stress}
 
 
-def _look(session: Session, label: str, model: Any, fitted: dict[str, np.ndarray], solved: Solved) -> Trained:
-    strains = jnp.asarray(solved.tests.average_strain)
-
+def _look(session: Session, label: str, models: list[Any], fitted: dict[str, np.ndarray], solved: Solved) -> Trained:
     def look() -> dict[str, Any]:
-        rows = {"": fitted["parameters"], "adam_": fitted["after_adam"]}
-        both = {prefix: _predict(model, jnp.asarray(parameters), strains) for prefix, parameters in rows.items()}
-        measured = {}
-        for prefix, found in both.items():
-            found = {name: np.asarray(value) for name, value in found.items()}
-            measured |= {f"{prefix}{name}": value for name, value in errors(found, solved).items()}
-            if not prefix:
-                measured |= {f"example_{name}": value[0] for name, value in found.items()}
+        measured: dict[str, Any] = {}
+        for prefix, parameters in (("", fitted["parameters"]), ("adam_", fitted["after_adam"])):
+            rows = []
+            for i, (model, own, drawn) in enumerate(zip(models, parameters, solved.draws, strict=False)):
+                found = _predict(model, jnp.asarray(own), jnp.asarray(drawn.tests.average_strain))
+                found = {name: np.asarray(value) for name, value in found.items()}
+                rows.append(errors(found, solved.cell, drawn))
+                if i == 0 and not prefix:
+                    measured |= {f"example_{name}": value for name, value in found.items()}
+            measured |= {f"{prefix}{name}": np.stack([row[name] for row in rows]) for name in rows[0]}
         return measured
 
     found = {name: np.asarray(value) for name, value in session.once(f"errors of {label}", look).items()}
@@ -159,12 +164,12 @@ def _look(session: Session, label: str, model: Any, fitted: dict[str, np.ndarray
         variables[name] = (("seed", f"{name.removesuffix('_loss')}_step"), fitted[name], {"units": unit})
     variables["failed_searches"] = ("seed", fitted["is_search_failed"].sum(axis=1), {"units": "steps"})
     variables["seconds"] = ((), float(fitted["seconds"]), {"units": "s"})
-    return Trained(model, fitted["parameters"], xr.Dataset(variables, {"component": list(COMPONENTS)}), examples)
+    return Trained(models, fitted["parameters"], xr.Dataset(variables, {"component": list(COMPONENTS)}), examples)
 
 
-def errors(found: dict[str, np.ndarray], solved: Solved) -> dict[str, np.ndarray]:
-    """Relative errors by seed and unseen strain, %, and what holds by construction."""
-    tests, cell = solved.tests, solved.cell
+def errors(found: dict[str, np.ndarray], cell: PeriodicCell, drawn: Drawn) -> dict[str, np.ndarray]:
+    """Relative errors by unseen strain, %, and what holds by construction."""
+    tests = drawn.tests
     measured = {
         "stress": _relative(found["stress"], tests.stress, axes=(-1,)),
         "tensor": _relative(found["stress"], tests.stress, axes=(-2, -1)),
@@ -174,7 +179,7 @@ def errors(found: dict[str, np.ndarray], solved: Solved) -> dict[str, np.ndarray
     average = np.array([1, 1, 0.5]) * tests.average_strain
     x, y = cell.mesh.nodes.T
     linear = np.stack([np.outer(average[:, 0], x) + np.outer(average[:, 2], y), np.outer(average[:, 2], x) + np.outer(average[:, 1], y)], 1)
-    measured["displacement"] = _relative(found["fluctuation"] + linear[None], tests.fluctuation + linear, axes=(-1,)).max(axis=-1)
+    measured["displacement"] = _relative(found["fluctuation"] + linear, tests.fluctuation + linear, axes=(-1,)).max(axis=-1)
     measured["residual"] = _residuals(cell, found["stress"])
     inside = found["fluctuation"]
     scale = np.abs(inside).max(axis=(-2, -1))
@@ -191,31 +196,39 @@ def errors(found: dict[str, np.ndarray], solved: Solved) -> dict[str, np.ndarray
 
 
 def _relative(found: np.ndarray, truth: np.ndarray, *, axes: tuple[int, ...]) -> np.ndarray:
-    """100 ‖found - truth‖ / ‖truth‖ over some axes; seeds lead in what was found."""
-    return 100 * np.sqrt(((found - truth[None]) ** 2).sum(axis=axes) / (truth**2).sum(axis=axes)[None])
+    """100 ‖found - truth‖ / ‖truth‖ over some axes."""
+    return 100 * np.sqrt(((found - truth) ** 2).sum(axis=axes) / (truth**2).sum(axis=axes))
 
 
-def _residuals(cell: Any, stress: np.ndarray) -> np.ndarray:
-    flat = stress.reshape(-1, *stress.shape[-2:])
-    return np.array([cell.equilibrium_residual(one) for one in flat]).reshape(stress.shape[:-2])
+def _residuals(cell: PeriodicCell, stress: np.ndarray) -> np.ndarray:
+    return np.array([cell.equilibrium_residual(one) for one in stress])
 
 
 def projection_errors(config: Config, solved: Solved) -> xr.Dataset:
-    """What the modes themselves leave of unseen fields, by number of snapshots: no operator can do better."""
+    """What the modes themselves leave of unseen fields, by number of snapshots and seed: no operator can do better."""
     rows: dict[str, list[Any]] = {"stress": [], "tensor": [], "fluctuation": [], "truncation": []}
     for count in config.snapshots:
-        basis = ModalBasis.from_snapshots(solved.cell, first(solved.snapshots, count), min(config.rank, count))
-        samples = ModalSamples.of(basis, solved.tests)
-        stress = np.tensordot(np.asarray(samples.for_stress), np.asarray(basis.stress), 1)
-        fluctuation = np.tensordot(np.asarray(samples.for_fluctuation), np.asarray(basis.fluctuation), 1)
-        rows["stress"].append(_relative(stress[None], solved.tests.stress, axes=(-1,))[0].mean(axis=0))
-        rows["tensor"].append(_relative(stress[None], solved.tests.stress, axes=(-2, -1)).mean())
-        rows["fluctuation"].append(_relative(fluctuation[None], solved.tests.fluctuation, axes=(-2, -1)).mean())
-        known = ModalSamples.of(basis, first(solved.snapshots, count))
-        fields = np.tensordot(np.asarray(known.for_stress), np.asarray(basis.stress), 1)
-        rows["truncation"].append(100 * np.linalg.norm(fields - solved.snapshots.stress[:count]) / np.linalg.norm(fields))
+        by_seed = [_projection_errors(solved.cell, drawn, count, min(config.rank, count)) for drawn in solved.draws]
+        for name, values in rows.items():
+            values.append([one[name] for one in by_seed])
     variables = {
-        name: (("snapshots", "component")[: 2 if name == "stress" else 1], np.array(values), {"units": "%"})
+        name: (("snapshots", "seed", "component")[: 3 if name == "stress" else 2], np.array(values), {"units": "%"})
         for name, values in rows.items()
     }
     return xr.Dataset(variables, {"snapshots": list(config.snapshots), "component": list(COMPONENTS)})
+
+
+def _projection_errors(cell: PeriodicCell, drawn: Drawn, count: int, rank: int) -> dict[str, Any]:
+    """Means over unseen strains, and the share of the snapshots themselves that the modes have not."""
+    tests, snapshots = drawn.tests, first(drawn.snapshots, count)
+    basis = ModalBasis.from_snapshots(cell, snapshots, rank)
+    samples, known = ModalSamples.of(basis, tests), ModalSamples.of(basis, snapshots)
+    stress = np.tensordot(np.asarray(samples.for_stress), np.asarray(basis.stress), 1)
+    fluctuation = np.tensordot(np.asarray(samples.for_fluctuation), np.asarray(basis.fluctuation), 1)
+    fields = np.tensordot(np.asarray(known.for_stress), np.asarray(basis.stress), 1)
+    return {
+        "stress": _relative(stress, tests.stress, axes=(-1,)).mean(axis=0),
+        "tensor": _relative(stress, tests.stress, axes=(-2, -1)).mean(),
+        "fluctuation": _relative(fluctuation, tests.fluctuation, axes=(-2, -1)).mean(),
+        "truncation": 100 * np.linalg.norm(fields - snapshots.stress) / np.linalg.norm(fields),
+    }

@@ -49,8 +49,9 @@ def run_sizes(config: Config, solved: Solved, trained: dict[str, Trained], sessi
 
     def operators() -> dict[str, np.ndarray]:
         on_device, arms = jnp.asarray(strains), two_scale_arms(config)
-        laws = [[trained[arm].operator(seed) for seed in range(config.seeds)] for arm in arms]
-        return {"operator": np.array([[off(np.asarray(stresses_and_tangents(law, on_device)[0])) for law in row] for row in laws])}
+        laws = [[trained[arm].operator(seed) for seed in range(len(trained[arm].parameters))] for arm in arms]
+        rows = [[off(np.asarray(stresses_and_tangents(law, on_device)[0])) for law in row] for row in laws]
+        return {"operator": np.array([_filled(row, config.seeds, np.full(len(SIZES), np.nan)) for row in rows])}
 
     found = session.once("errors by size of strain", operators)["operator"]
     variables = {
@@ -59,6 +60,11 @@ def run_sizes(config: Config, solved: Solved, trained: dict[str, Trained], sessi
         "straight_line": ("size", off(strains @ tangent.T), {"units": "%"}),
     }
     return {"sizes": xr.Dataset(variables, {"arm": two_scale_arms(config), "size": config.strain_limit * np.array(SIZES)})}
+
+
+def _filled(row: list[Any], count: int, empty: Any) -> list[Any]:
+    """A row of the arm's own seeds, as long as that of the arm which has all."""
+    return row + [empty] * (count - len(row))
 
 
 def run_membrane(config: Config, solved: Solved, trained: dict[str, Trained], session: Session) -> dict[str, xr.Dataset]:
@@ -96,10 +102,10 @@ def run_membrane(config: Config, solved: Solved, trained: dict[str, Trained], se
         rows: dict[str, list[Any]] = {name: [] for name in ("displacement_error", "reaction_error", "reach", "seconds", "steps")}
         example: dict[str, np.ndarray] = {}
         for arm in arms:
-            laws = [OperatorConstitutive(trained[arm].operator(seed)) for seed in range(config.seeds)]
+            laws = [OperatorConstitutive(trained[arm].operator(seed)) for seed in range(len(trained[arm].parameters))]
             found = [compared(law) for law in laws]
             for name, values in rows.items():
-                values.append([one[name] for one in found])
+                values.append(_filled([float(one[name]) for one in found], config.seeds, np.nan))
             if arm == arms[0]:
                 example = {"displacement": found[0]["displacement"]}
         baselines: dict[str, Any] = {"interpolation": compared(GridInterpolation(solved.grid)), "straight line": compared(straight)}
