@@ -59,7 +59,7 @@ def _draw_convergence(tree: dict[str, xr.Dataset]) -> Figure:
             ax.fill_between(steps[reached], *np.quantile(curves[:, reached], (0, 1), axis=0), color=colour, alpha=0.15, linewidth=0)
         ax.axhline(RTOL, color=GREY, ls=":", lw=1)
         plots.label(ax, "iteration", "‖r‖/‖r₀‖", title=title)
-    axes[0, 2].legend(fontsize=7)
+    fig.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize="small", frameon=False)
     return fig
 
 
@@ -96,6 +96,7 @@ def _draw_grids(tree: dict[str, xr.Dataset], sizes: dict[int, xr.Dataset]) -> Fi
     for m in shown:
         plots.interval(ax, sides, counts[m], name=str(WORDS.get(m, m)), colour=COLOURS[m], marker="o")
     ax.set_yscale("log")
+    ax.set_ylim(top=4 * max(counts[m].max() for m in shown))
     plots.log_ticks(ax, sides)
     ax.legend(fontsize=7)
     plots.label(ax, "cells a side", f"iterations to {RTOL:g}", title=f"trained on {sides[0]} cells a side")

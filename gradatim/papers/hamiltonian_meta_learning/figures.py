@@ -42,7 +42,7 @@ def _draw_adaptation(data: xr.Dataset, name: str, words: str) -> Figure:
         ax.set_yscale("log")
         ax.xaxis.get_major_locator().set_params(integer=True)
         plots.label(ax, "step of adaptation", words if ax is axes[0, 0] else "", title=f"{system} held out")
-    axes[0, 0].legend(fontsize="small")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     return fig
 
 
