@@ -210,14 +210,15 @@ def test_o7_conventions_differ_by_constants():
     assert abs(float(of(x)["debiased"].value)) < ROUND_OFF
 
 
-def test_o8_gradient_against_differences(double):
+@pytest.mark.parametrize("cost", [Euclidean(), PNorm(1.5), PNorm(3.0)], ids=["l2", "l1.5", "l3"])
+def test_o8_gradient_against_differences(double, cost):
     x, y = jax.device_put(normal(24)), jax.device_put(normal(24, 2, 1))
     direction = jnp.asarray(normal(24, 2, 2))
 
     def gap(y, cost):
         return monge_gap_from_samples(x, y, epsilon=0.3, cost=cost, tolerance=1e-9, max_iterations=5000).value
 
-    along = jax.jit(jax.value_and_grad(lambda t: gap(y + t * direction, Euclidean())))
+    along = jax.jit(jax.value_and_grad(lambda t: gap(y + t * direction, cost)))
     slope = along(0.0)[1]
     differences = (along(1e-4)[0] - along(-1e-4)[0]) / 2e-4
     assert abs(slope - differences) < 1e-5 * abs(differences)
@@ -272,6 +273,29 @@ def test_trap_the_angle_is_exact_at_its_ends_and_has_a_finite_gradient(place):
 def test_trap_coinciding_points_have_a_sub_gradient_of_zero(cost):
     x = single([1.0, -2.0])
     assert not np.asarray(jax.jit(jax.grad(cost))(x, x)).any()
+
+
+@pytest.mark.parametrize("p", [1.5, 3.0])
+def test_trap_the_gap_of_a_map_that_moves_no_point_or_along_one_axis_has_a_finite_gradient(p):
+    x = single(normal(32))
+    slope = jax.jit(jax.grad(lambda y: monge_gap_from_samples(x, y, epsilon=0.1, cost=PNorm(p)).value))
+    # Every point on its own image; then half of them beside it, one coordinate kept.
+    for y in (x, x.at[::2, 0].add(0.5)):
+        assert np.isfinite(slope(y)).all() and np.abs(slope(y)).max() > 0
+
+
+@pytest.mark.parametrize("p", [1.5, 2.0, 3.0])
+def test_a_power_and_its_conjugate_are_legendre_transforms(double, p):
+    cost, slopes = PNorm(p), np.array([-2.3, -0.4, 0.0, 0.05, 1.0, 1.7])
+    z = np.linspace(-6, 6, 240_001)
+    # h*(s) = max s z - h(z), on a grid so fine that the place of the maximum is known to 1e-4.
+    heights = slopes[:, None] * z[None] - np.abs(z)[None] ** p / p
+    q = p / (p - 1)
+    np.testing.assert_allclose(heights.max(axis=1), np.abs(slopes) ** q / q, atol=1e-8)
+    places = np.asarray(jax.jit(cost.conjugate_gradient)(jnp.asarray(slopes)))
+    np.testing.assert_allclose(places, z[heights.argmax(axis=1)], atol=1e-4)
+    back = jax.jit(jax.grad(cost))(jnp.asarray(places), jnp.zeros(len(places)))
+    np.testing.assert_allclose(back, slopes, atol=1e-12)
 
 
 def test_any_function_of_two_points_is_a_cost():

@@ -80,6 +80,13 @@ def test_a_structured_map_is_optimal_for_its_cost_if_its_field_is_a_gradient():
     assert jax.jit(StructuredMap(lambda x: x))(jnp.array([2.0])).tolist() == [1]  # h = z², without a half
 
 
+@pytest.mark.parametrize("p", [1.5, 3.0])
+def test_trap_a_structured_map_has_a_finite_derivative_where_its_field_vanishes(p):
+    # For p = 3 the conjugate gradient is a square root, whose slope has no bound there.
+    slope = jax.jit(jax.grad(lambda scale, x: StructuredMap(lambda z: scale * z, PNorm(p))(x).sum()))
+    assert slope(2.0, jnp.zeros(2)) == 0 and np.isfinite(slope(2.0, jnp.array([0.0, -1e-30])))
+
+
 def test_images_of_a_sphere_map_have_length_one():
     @jax.jit
     @jax.vmap
