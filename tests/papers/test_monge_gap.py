@@ -2,13 +2,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.optimize import linear_sum_assignment, minimize
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import monge_gap as paper
 from gradatim.papers.monge_gap import judging, problems, training
+from gradatim.transport import PNorm, exact_monge_gap
 
 TOML = Path(paper.__file__).parents[1] / "monge_gap.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -38,6 +41,10 @@ def test_arms_share_their_samples_and_first_weights(smoke):
     fits = plane["fit_history"].values[1]
     assert np.ptp(fits, axis=0).max() < 1e-6 < np.ptp(fits, axis=1).max()
     assert np.ptp(plane["fit_history"].values[-1], axis=0).min() > 1e-6
+    # Those of known maps for powers too, but for the one whose network is no map but a slope.
+    of_power = smoke[0].data["p_norm"]["fit_history"].isel(p=0).drop_sel(arm="structured")
+    fits = of_power.transpose("row", "arm", "seed").values
+    assert np.ptp(fits[1], axis=0).max() < 1e-6 < np.ptp(fits[-1], axis=0).min()
 
 
 def test_training_lowers_the_fit(smoke):
@@ -45,6 +52,8 @@ def test_training_lowers_the_fit(smoke):
         history = smoke[0].data[name]["fit_history"].values
         # Of different batches, so that a single run may seem to rise.
         assert history[-1].mean() < history[1].mean(), name
+    history = smoke[0].data["p_norm"]["fit_history"].mean("seed")
+    assert (history.isel(row=-1) < history.isel(row=1)).all()
 
 
 def test_a_correction_starts_from_the_gaussian_map(smoke):
@@ -60,9 +69,10 @@ def test_trap_a_map_is_judged_by_its_error_and_not_by_its_fit_alone(smoke):
 
 def test_figures_are_drawn_from_findings_alone(smoke):
     figures = paper.draw(smoke[0])
-    assert set(figures) == {"maps", "weights", "euclidean", "sphere", "dimensions", "grid", "digits", "exact"}
-    named = ("maps", "weights", "euclidean", "sphere", "dimensions", "exact")
-    assert all(ax.get_xlabel() and ax.get_ylabel() for name in named for ax in figures[name].axes if ax not in figures["maps"].axes[1:])
+    assert set(figures) == {"maps", "weights", "euclidean", "sphere", "p_norm", "dimensions", "grid", "digits", "exact"}
+    named = ("maps", "weights", "euclidean", "sphere", "p_norm", "dimensions", "exact")
+    beside = figures["maps"].axes[1:] + figures["p_norm"].axes[1:]
+    assert all(ax.get_xlabel() and ax.get_ylabel() for name in named for ax in figures[name].axes if ax not in beside)
 
 
 def test_data_have_units(smoke):
@@ -108,10 +118,66 @@ def test_the_known_map_is_the_gradient_of_its_potential():
     np.testing.assert_allclose(problems.PLANE_MAP(x)[0], differences, rtol=1e-6)
 
 
+def power_costs(x, y, p):
+    return (np.abs(x[:, None] - y[None]) ** p).sum(axis=-1) / p
+
+
+@pytest.mark.parametrize("p", [1.5, 3.0])
+def test_known_maps_for_powers_are_optimal_for_their_own_cost_alone(p):
+    y = problems.diagonal(np.random.default_rng(0), 400)
+    x = problems.p_norm_source(y, p)
+    for power in (1.5, 2.0, 3.0):
+        costs = power_costs(x, y, power)
+        own = np.diagonal(costs)
+        share = (own - costs[linear_sum_assignment(costs)]).mean() / own.mean()
+        assert share < 1e-12 if power == p else share > 0.02, power
+
+
+@pytest.mark.parametrize("p", [1.5, 3.0])
+def test_known_maps_for_powers_have_the_form_of_optimal_ones(p):
+    """T(x) = x - ∇h*(∇φ(x)), φ(x) = min h(x - y) + g(y), by a search for the minimum and differences of its value."""
+    y = np.array([[0.3, -0.1], [-1.2, -0.9], [0.9, 1.1]])
+
+    def least(x):
+        def height(z):
+            return power_costs(x[None], z[None], p)[0, 0] + z[0] / 2 + z[1] / 4 + 0.75 * (z[0] - z[1]) ** 2
+
+        return minimize(height, x, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15})
+
+    for place, x in zip(y, problems.p_norm_source(y, p), strict=True):
+        np.testing.assert_allclose(least(x).x, place, atol=1e-5)
+        slope = np.array([least(x + step).fun - least(x - step).fun for step in 1e-4 * np.eye(2)]) / 2e-4
+        np.testing.assert_allclose(x - PNorm(p).conjugate_gradient(jnp.asarray(slope)), place, atol=1e-4)
+
+
+def test_the_known_map_is_judged_by_every_power(smoke):
+    known = smoke[0].data["p_norm"]["known_gap"].squeeze("p")
+    assert known["power"].values.tolist() == [1.5, 2] and known.sel(power=1.5).max() < 1e-4
+    y = problems.diagonal(np.random.default_rng(0), 300)[None]
+    (own,), (other,) = paper.p_norms._known_gaps(problems.p_norm_source(y[0], 1.5)[None], y, [1.5, 2.0])
+    assert own < 1e-4 < 2 < other
+
+
+def test_a_map_trained_with_another_cost_is_judged_by_its_own(smoke):
+    one = smoke[0].data["p_norm"].to_dataset().squeeze("p")
+    for arm in one["arm"].values:
+        pairs = (jnp.asarray(points.values, jnp.float32) for points in (one["source"], one["image"].sel(arm=arm)))
+        found = exact_monge_gap(*pairs, cost=PNorm(1.5))
+        np.testing.assert_allclose(one[["gap", "displacement"]].sel(arm=arm).isel(seed=0).to_array(), found[:2], rtol=1e-5, err_msg=arm)
+
+
+def test_a_structured_map_is_made_by_the_cost():
+    found = training.structured(lambda x: x**3, None, PNorm(4.0))(jnp.array([2.0, -1.0]))
+    np.testing.assert_allclose(found, [0, 0], atol=1e-6)
+
+
 def test_samples_lie_where_they_should():
     random = np.random.default_rng(0)
     for centres in (problems.NORTH, problems.SOUTHERN):
         np.testing.assert_allclose(np.linalg.norm(problems.patch(random, 50, centres), axis=1), 1)
+    covariance = np.cov(problems.diagonal(random, 20_000).T)
+    np.testing.assert_allclose(np.linalg.eigh(covariance)[0], [1 / 16, 1], rtol=0.05)
+    np.testing.assert_allclose(np.diagonal(covariance), (1 + 1 / 16) / 2, rtol=0.05)
     assert problems.moons(random, 200)[:, 0].max() < problems.s_curve(random, 200)[:, 0].min() + 0.5
 
 
@@ -119,6 +185,13 @@ def test_batches_go_through_all_points_before_any_comes_again():
     config = training.Training(steps=7, batch_size=25, pool=100)
     rows = training._batches(np.random.default_rng(0), 100, config)
     assert rows.shape == (7, 25) and sorted(rows[:4].ravel()) == list(range(100))
+
+
+def test_a_gap_of_nothing_is_one_of_the_round_off(smoke, known_results):
+    trees, put = known_results(smoke[0])
+    put("p_norm", gap=0.0, displacement=2.0)
+    found = judging.judge(SMOKE, trees, Session(jax.random.key(0))).measures
+    assert found["C6.p_norm_gap_ratio"].value == 1 and 0 < found["C6.p_norm_gap"].value < 1e-4
 
 
 def test_measures_of_known_maps(smoke, known_results):
@@ -134,6 +207,11 @@ def test_measures_of_known_maps(smoke, known_results):
     trees["plane"] = xr.Dataset({**plane, "target_energy": ("seed", sure)}, {"arm": names})
     put("euclidean", gap=np.stack([sure, seeds]), displacement=np.stack([sure, 50 * sure]))
     put("sphere", gap=np.stack([8 * sure, seeds]))
+    # Without the gap, with it, with another, structured; by power and arm the worse is the second power, but for one seed.
+    small = trees["p_norm"]
+    trees["p_norm"] = xr.concat([small, small.assign_coords(p=[3.0])], "p")
+    by_arm = np.stack([4 * sure, seeds, 9 * sure, 9 * sure]), np.stack([8 * sure, [6, 1, 8], 9 * sure, 9 * sure])
+    put("p_norm", gap=np.stack(by_arm), displacement=np.array([50, 200])[:, None, None])
     small = trees["dimensions"]
     trees["dimensions"] = xr.concat([small, small.assign_coords(dimension=[32])], "dimension")
     put("dimensions", network=np.stack([seeds, 3 * seeds]), entropic=[[2], [4]])
@@ -157,6 +235,8 @@ def test_measures_of_known_maps(smoke, known_results):
         "C5.weight_spread": 5 / seeds,
         "C6.euclidean_gap": 2 * seeds,
         "C6.sphere_gap_ratio": seeds / 8,
+        "C6.p_norm_gap": (3, 4, 8),
+        "C6.p_norm_gap_ratio": (0.75, 0.5, 1),
         "C7.entropic_ratio_16": seeds / 2,
         "C7.entropic_ratio_32": 3 * seeds / 4,
         "C8.grid_spread": 8 * seeds,

@@ -25,6 +25,7 @@ from .figures import draw as draw
 from .high_dimensions import run_digits, run_dimensions
 from .judging import judge
 from .low_dimensions import run_costs, run_plane
+from .p_norms import run_p_norms
 
 PRECISION = "single"
 _SMALL = Training(steps=30, batch_size=32, seeds=3, pool=128, held_out=34, width=16, depth=2)
@@ -33,7 +34,7 @@ SCALES = {
     "smoke": Config(
         exact=Exact(linear_points=1000, repeats=3, sizes=(16, 64, 128), size_repeats=5, points=64, maps=5, pair_points=16),
         plane=Plane(training=_SMALL, weights=(1.0,), debiased=False),
-        costs=Costs(euclidean=_SMALL, sphere=_SMALL),
+        costs=Costs(euclidean=_SMALL, sphere=_SMALL, p_norm=_SMALL, powers=(1.5,)),
         dimensions=Dimensions(training=_SMALL, fresh=256, dimensions=(16,), gap_weights=(1.0,), asymmetry_weights=(0.01,)),
         digits=Digits(training=_SMALL),
     ),
@@ -43,6 +44,7 @@ SCALES = {
         costs=Costs(
             euclidean=Training(steps=10_000, batch_size=1024, gap_share=0.01, **_LONG),
             sphere=Training(steps=10_000, batch_size=1024, gap_share=0.01, **_LONG),
+            p_norm=Training(steps=10_000, batch_size=1024, **_LONG),
         ),
         dimensions=Dimensions(
             training=Training(steps=10_000, batch_size=1024, pool=8192, held_out=4096, width=256),
@@ -60,6 +62,7 @@ def memory(config: Config) -> int:
         (config.plane.training, 2, 1 + 3 * len(config.plane.weights)),
         (config.costs.euclidean, 2, 2),
         (config.costs.sphere, 3, 2),
+        (config.costs.p_norm, 2, 2),
         (config.digits.training, config.digits.components, 2),
     ]
     grid = len(config.dimensions.gap_weights) * len(config.dimensions.asymmetry_weights)
@@ -85,6 +88,7 @@ def run(config: Config, session: Session) -> Findings:
     trees = run_exact(config.exact, session, keys[0])
     trees |= run_plane(config.plane, session, keys[1])
     trees |= run_costs(config.costs, session, keys[2])
+    trees |= run_p_norms(config.costs, session, jax.random.fold_in(session.key, 5))
     trees |= run_dimensions(config.dimensions, session, keys[3])
     trees |= run_digits(config.digits, session, keys[4])
     return judge(config, trees, session)

@@ -69,7 +69,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Costs:
-    """Maps for other costs, with and without the gap."""
+    """Maps for other costs, with and without the gap, and known ones also with the gap of a cost that is not theirs."""
 
     euclidean: Training = Training(steps=1000, batch_size=128, gap_share=0.01)
     "Moons to an S-curve."
@@ -79,6 +79,14 @@ class Costs:
     "One patch to two."
     sphere_weight: Annotated[float, Between(0, 1e6)] = 1.0
     "Of the gap."
+    p_norm: Training = Training(steps=1000, batch_size=128)
+    "Known maps for powers of p-norms."
+    powers: Annotated[tuple[float, ...], Between(1.1, 10)] = (1.5, 3.0)
+    "The p of these norms, and the powers that they are raised to."
+    p_norm_weight: Annotated[float, Between(0, 1e6)] = 1.0
+    "Of the gap, that of the squared distance too: the article's."
+    asymmetry_weight: Annotated[float, Between(0, 1e6)] = 0.01
+    "Where the map is a structured one: the article's."
 
 
 @dataclass(frozen=True)

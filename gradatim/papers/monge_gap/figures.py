@@ -23,6 +23,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
         "weights": _draw_weights(tree["plane"]),
         "euclidean": _draw_euclidean(tree["euclidean"]),
         "sphere": _draw_sphere(tree["sphere"]),
+        "p_norm": _draw_p_norm(tree["p_norm"]),
         "dimensions": _draw_dimensions(tree["dimensions"]),
         "grid": _draw_grid(tree["grid"]),
         "digits": _draw_digits(tree["digits"]),
@@ -44,17 +45,21 @@ def _arrows(ax: Axes, starts: np.ndarray, ends: np.ndarray, colour: str) -> None
 
 
 def _draw_maps(plane: xr.Dataset) -> Figure:
-    fig, axes = plots.figure(1, 4, panel=(3.7, 2.7), sharex=True, sharey=True)
     names = plane["arm"].values.tolist()
     strongest = [name for name in names if name.startswith("displacement")][-1]
     panels = [("optimal map", plane["optimal"].values, KNOWN)]
     for name, words in (("none", "fit alone"), (_middle(plane), "fit and gap"), (strongest, strongest)):
         error = float(plane["unexplained"].sel(arm=name).isel(seed=0))
         panels.append((f"{words}: {error:.2g} % error", plane["image"].sel(arm=name).values, IMAGE))
+    return _panels_of_arrows(plane, panels)
+
+
+def _panels_of_arrows(data: xr.Dataset, panels: list[tuple[str, np.ndarray, str]]) -> Figure:
+    fig, axes = plots.figure(1, len(panels), panel=(3.7, 2.7), sharex=True, sharey=True)
     for ax, (title, image, colour) in zip(axes[0], panels, strict=True):
-        ax.plot(*plane["target"].values.T, ".", color=TARGET, ms=3, alpha=0.5, label="target")
-        ax.plot(*plane["source"].values[:ARROWS].T, ".", color=SOURCE, ms=4, label="source")
-        _arrows(ax, plane["source"].values, image, colour)
+        ax.plot(*data["target"].values.T, ".", color=TARGET, ms=3, alpha=0.5, label="target")
+        ax.plot(*data["source"].values[:ARROWS].T, ".", color=SOURCE, ms=4, label="source")
+        _arrows(ax, data["source"].values, image, colour)
         ax.set_aspect("equal")
         plots.label(ax, "x₁", "x₂" if ax is axes[0, 0] else "", title=title)
     axes[0, 0].set_ylabel("x₂")
@@ -147,6 +152,18 @@ def _disc() -> object:
     from matplotlib.patches import Circle
 
     return Circle((0, 0), 1, facecolor="#f4f4f4", edgecolor="#cccccc")
+
+
+def _draw_p_norm(data: xr.Dataset) -> Figure:
+    one = data.isel(p=0)
+    panels = [(f"optimal map, p = {float(one['p']):g}", one["optimal"].values, KNOWN)]
+    for name, words in (*WORDS.items(), ("squared gap", "fit and gap of p = 2")):
+        of_seed = one.sel(arm=name).isel(seed=0)
+        share = 100 * float(of_seed["gap"]) / float(of_seed["displacement"])
+        panels.append(
+            (f"{words}: gap {share:.2g} %, {float(of_seed['unexplained']):.2g} % error", one["image"].sel(arm=name).values, IMAGE)
+        )
+    return _panels_of_arrows(one, panels)
 
 
 def _draw_dimensions(data: xr.Dataset) -> Figure:

@@ -13,6 +13,12 @@ from .config import Config
 
 JUDGED = (16, 32)
 "Dimensions for which there are criteria."
+P_NORM_ARMS = {
+    "none": "without the gap",
+    "gap": "with it",
+    "squared gap": "with that of the squared distance",
+    "structured": "with it, a structured map",
+}
 GRID_DIMENSION = 32
 "Of the grid of weights."
 
@@ -24,6 +30,7 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     _judge_exact(trees, measures, session)
     _judge_plane(config, trees["plane"], measures, session)
     _judge_costs(trees, measures, session)
+    _judge_p_norms(trees["p_norm"], measures, session)
     _judge_dimensions(config, trees, measures, untested, session)
     _tell_digits(trees["digits"], session)
     return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
@@ -79,6 +86,25 @@ def _judge_costs(trees: Mapping[str, xr.Dataset], measures: dict[str, Measure], 
         f"segments of 200 points so many pairs cross: {_means(euclidean['crossings'])}"
     )
     session.note(f"C6: sphere: gap {_means(sphere['gap'])}; divergence {_means(sphere['divergence'])}")
+
+
+def _judge_p_norms(data: xr.Dataset, measures: dict[str, Measure], session: Session) -> None:
+    # A gap of nothing, as of an optimal map, is one of the round-off of its costs: a ratio of two is then one.
+    gap = data["gap"].clip(min=np.finfo(np.float32).eps * data["displacement"])
+    share = 100 * gap / data["displacement"]
+    ratio = (gap.sel(arm="gap") / gap.sel(arm="none")).max("p").values
+    measures["C6.p_norm_gap"] = Measure.over_seeds(share.sel(arm="gap").max("p").values)
+    measures["C6.p_norm_gap_ratio"] = Measure.paired(ratio, np.ones_like(ratio), "log-ratio")
+    for p in data["p"].values:
+        one, known = data.sel(p=p), data["known_gap"].sel(p=p).mean("seed")
+        arms = "; ".join(
+            f"{words} {float(share.sel(p=p, arm=arm).mean()):.3g} %, {float(one['unexplained'].sel(arm=arm).mean()):.3g} %, "
+            f"{float(one['divergence'].sel(arm=arm).mean()):.3g}"
+            for arm, words in P_NORM_ARMS.items()
+        )
+        others = ", ".join(f"{float(known.sel(power=power)):.3g} % for {power:g}" for power in known["power"].values)
+        session.note(f"C6: p = {p:g}: gap over displacement, unexplained variance and divergence, means over seeds: {arms}")
+        session.note(f"C6: p = {p:g}: gap of the known map over its displacement by the power of the cost: {others}")
 
 
 def _judge_dimensions(

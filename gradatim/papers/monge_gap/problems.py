@@ -37,6 +37,23 @@ def random_convex_map(random: np.random.Generator, dim: int) -> ConvexMap:
     return ConvexMap((basis * random.uniform(0.5, 1.5, dim)) @ basis.T, SHARPNESS * random.normal(size=(PIECES, dim)))
 
 
+def diagonal(random: np.random.Generator, n: int) -> Points:
+    """Of a normal law, along the diagonal of the plane four times as wide as across it, where its standard deviation is a quarter."""
+    along, across = random.normal(size=(2, n, 1)) / 2**0.5
+    return along * np.array([[1.0, 1.0]]) + across / 4 * np.array([[-1.0, 1.0]])
+
+
+def p_norm_source(y: Points, p: float) -> Points:
+    """What an optimal map for h(x - y) = Σᵢ |xᵢ - yᵢ|ᵖ / p takes to y: x = y + ∇h*(∇g(y)), g(y) = y₁/2 + y₂/4 + 3 (y₁ - y₂)²/4.
+
+    The convex function h(x - ·) + g is least at y, and g cancels in the sum over any points: no exchange of images makes such pairs
+    cheaper, for any convex g. With φ(x) = min h(x - ·) + g the map is x - ∇h*(∇φ(x)), the form of all optimal ones. Here it moves points
+    along the diagonal by amounts that depend on where they are across it: a shear, and for every p another one.
+    """
+    slope = np.array([[0.5, 0.25]]) + 1.5 * (y[:, :1] - y[:, 1:]) * np.array([[1.0, -1.0]])
+    return y + np.sign(slope) * np.abs(slope) ** (1 / (p - 1))
+
+
 def moons(random: np.random.Generator, n: int) -> Points:
     """Two half circles that reach into each other, with a little noise."""
     angle, is_lower = np.pi * random.uniform(size=n), random.uniform(size=n) < 0.5

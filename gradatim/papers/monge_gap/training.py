@@ -20,6 +20,7 @@ from gradatim.transport import (
     MapObjective,
     ResidualMap,
     SphereMap,
+    StructuredMap,
     exact_monge_gap,
     mean_cost,
     sinkhorn_divergence,
@@ -28,7 +29,8 @@ from gradatim.transport import (
 from .config import Training
 from .problems import Points
 
-Build = Callable[[Any, Any], Any]
+Build = Callable[[Any, Any, Cost], Any]
+"From a network, a map to start from and the cost of the gap to the map."
 ADAM = optax.scale_by_adam()
 DRAWN = 200
 "Points of the first seed that are kept for figures."
@@ -55,22 +57,27 @@ class Samples(NamedTuple):
     held_y: Points
 
 
-def direct(network: Any, start: Any) -> Any:
+def direct(network: Any, start: Any, cost: Cost) -> Any:
     """The network is the map."""
     return network
 
 
-def on_sphere(network: Any, start: Any) -> Any:
+def on_sphere(network: Any, start: Any, cost: Cost) -> Any:
     """The network's value, brought to length one, is the image."""
     return SphereMap(network)
 
 
-def corrected(network: Any, start: Any) -> Any:
+def corrected(network: Any, start: Any, cost: Cost) -> Any:
     """The network corrects a map that is not trained."""
     return ResidualMap(network, start)
 
 
-def _field(transport: ResidualMap) -> Any:
+def structured(network: Any, start: Any, cost: Any) -> Any:
+    """The network is the gradient of a potential, from which the cost makes the map."""
+    return StructuredMap(network, cost)
+
+
+def _field(transport: ResidualMap | StructuredMap) -> Any:
     return transport.field
 
 
@@ -106,7 +113,7 @@ class _Task(eqx.Module):
     def transport(self, arrays: PyTree, seed: Array) -> Any:
         """A run's map."""
         start = jax.tree.map(lambda leaf: leaf[seed], self.starts)
-        return self.build(eqx.combine(arrays, self.network), start)
+        return self.build(eqx.combine(arrays, self.network), start, self.cost)
 
 
 class Trained(NamedTuple):
@@ -133,8 +140,12 @@ def train(
     convention: Convention = "entropy",
     starts: PyTree = None,
     penalised: bool = False,
+    judged_by: Cost | None = None,
 ) -> Trained:
-    """Trains and judges. Arms of a seed share everything but their weights; with a map to start from, the network's last layer is zero."""
+    """Trains and judges. Arms of a seed share everything but their weights; with a map to start from, the network's last layer is zero.
+
+    The exact gap is that of `judged_by`, or of the cost that is trained with.
+    """
     key_weights, key_rows, key_probes = jax.random.split(key, 3)
     n_seeds, n, dim = samples.x.shape
     arrays, network = _networks(config, host_generator(key_weights), n_seeds, dim, is_correction=starts is not None)
@@ -175,7 +186,8 @@ def train(
             np.asarray(part) for part in _judged(task, loop.state.networks, jax.device_put(held_x), jax.device_put(held_y))
         )
         own = [jax.device_put(held_x[seed]) for seed in task.seed_of.tolist()]
-        exact = [exact_monge_gap(points, jax.device_put(moved), cost=cost) for points, moved in zip(own, images, strict=True)]
+        judge = cost if judged_by is None else judged_by
+        exact = [exact_monge_gap(points, jax.device_put(moved), cost=judge) for points, moved in zip(own, images, strict=True)]
         columns = {
             "images": images,
             "divergence": divergence,
