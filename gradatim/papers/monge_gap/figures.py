@@ -54,8 +54,8 @@ def _draw_maps(plane: xr.Dataset) -> Figure:
     return _panels_of_arrows(plane, panels)
 
 
-def _panels_of_arrows(data: xr.Dataset, panels: list[tuple[str, np.ndarray, str]]) -> Figure:
-    fig, axes = plots.figure(1, len(panels), panel=(3.7, 2.7), sharex=True, sharey=True)
+def _panels_of_arrows(data: xr.Dataset, panels: list[tuple[str, np.ndarray, str]], panel: tuple[float, float] = (3.7, 2.7)) -> Figure:
+    fig, axes = plots.figure(1, len(panels), panel=panel, sharex=True, sharey=True)
     for ax, (title, image, colour) in zip(axes[0], panels, strict=True):
         ax.plot(*data["target"].values.T, ".", color=TARGET, ms=3, alpha=0.5, label="target")
         ax.plot(*data["source"].values[:ARROWS].T, ".", color=SOURCE, ms=4, label="source")
@@ -155,15 +155,19 @@ def _disc() -> object:
 
 
 def _draw_p_norm(data: xr.Dataset) -> Figure:
-    one = data.isel(p=0)
-    panels = [(f"optimal map, p = {float(one['p']):g}", one["optimal"].values, KNOWN)]
+    one = data.isel(p=-1)
+    panels = [(f"optimal map, p = {float(one['p']):g}\n", one["optimal"].values, KNOWN)]
     for name, words in (*WORDS.items(), ("squared gap", "fit and gap of p = 2")):
         of_seed = one.sel(arm=name).isel(seed=0)
         share = 100 * float(of_seed["gap"]) / float(of_seed["displacement"])
-        panels.append(
-            (f"{words}: gap {share:.2g} %, {float(of_seed['unexplained']):.2g} % error", one["image"].sel(arm=name).values, IMAGE)
-        )
-    return _panels_of_arrows(one, panels)
+        title = f"{words}\ngap {share:.3g} %, {float(of_seed['unexplained']):.3g} % error"
+        panels.append((title, one["image"].sel(arm=name).values, IMAGE))
+    fig = _panels_of_arrows(one, panels, panel=(3.3, 3.6))
+    for ax, (_, image, _) in zip(fig.axes[1:], panels[1:], strict=True):
+        misses = np.stack([image, one["optimal"].values])[:, :ARROWS]
+        ax.plot(*np.moveaxis(misses, 2, 0), color=KNOWN, lw=0.9, label=["to the optimal image", *[None] * (misses.shape[1] - 1)])
+    fig.axes[1].legend(fontsize=7, loc="lower right")
+    return fig
 
 
 def _draw_dimensions(data: xr.Dataset) -> Figure:
