@@ -60,7 +60,7 @@ class Training:
 class Plane:
     """A known map in the plane, with each regulariser."""
 
-    training: Training = Training(steps=500, batch_size=128)
+    training: Training = Training(steps=500, batch_size=128, seeds=10)
     weights: Annotated[tuple[float, ...], Between(0, 1e6)] = (0.1, 1.0, 10.0)
     "Of the gap, and of the displacement cost that stands beside it; the article's is 1."
     debiased: bool = True
