@@ -98,6 +98,29 @@ def test_sections_that_have_formulas_of_their_own():
     np.testing.assert_allclose(section(jnp.zeros(3), jnp.ones(3), 1.0, jnp.array([0.2, 0, 0]), jnp.array([0.2, 1, 1])), [0.2, 0.4, 0.4])
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_pieces_of_any_length_are_found_and_the_multiplier_is_exact_on_them(seed):
+    # Ends that lie together, or many orders apart, flat pieces between them, and entries that cannot move.
+    random = np.random.default_rng(seed)
+    n = 40  # one program for all
+    a = random.choice([-1.0, 0.0, 1.0], n, p=[0.4, 0.1, 0.5]) * 10 ** random.uniform(-3, 3, n)
+    a[0] = 1.0
+    v = random.choice([0.0, 1.0, 1e3], n) * random.normal(size=n)
+    lower = np.where(random.uniform(size=n) < 0.2, -np.inf, random.choice([0.0, -1.0, -100.0], n))
+    upper = np.where(random.uniform(size=n) < 0.2, np.inf, np.maximum(lower, 0) + random.choice([0.0, 0.5, 50.0], n))
+    inside = np.clip(random.normal(size=n) * 10 ** random.uniform(-2, 2), lower, upper)
+    b = a @ inside
+    x = np.asarray(section(v, a, b, lower, upper))
+    size = np.abs(a * x).sum() + abs(b) + 1e-300
+    assert (x >= lower).all() and (x <= upper).all() and abs(a @ x - b) <= 1e-13 * size
+    # One ν has v - x = ν a wherever x is between its bounds, and points outwards where it is not.
+    free = (x > lower) & (x < upper) & (a != 0)
+    if free.any():
+        i = np.flatnonzero(free)[np.argmax(abs(a[free]))]
+        pull = v - (v[i] - x[i]) / a[i] * a
+        np.testing.assert_allclose(x, np.clip(pull, lower, upper), rtol=1e-10, atol=1e-10 * (1 + np.abs(v).max()))
+
+
 def test_a_section_of_one_corner_has_the_derivative_zero():
     v, a = jnp.array([0.3, 0.4, 0.1]), jnp.array([1.0, 1.0, -1.0])
     x, slope = jax.jit(lambda v, b: (project_box_section(v, a, b), jax.jacrev(project_box_section, argnums=(0, 2))(v, a, b)))(v, -1.0)
