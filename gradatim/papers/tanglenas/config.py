@@ -28,8 +28,10 @@ class Mixtures:
 class Search:
     """Architectures for images: gradient search and search in two stages, from the same data and first weights."""
 
-    space: Annotated[str, OneOf("cell", "macro")] = "cell"
-    "64 architectures of the reducing cells, or 81 of widths and kernels."
+    spaces: tuple[Annotated[str, OneOf("cell", "macro")], ...] = ("cell", "macro")
+    "64 architectures of the reducing cells, scored by accuracy, and 81 of widths and kernels, scored less a cost of their parameters."
+    points_per_doubling: Annotated[float, Between(0, 1000)] = 0.5
+    "Accuracy that twice the parameters cost in the macro space."
     dataset: Annotated[str, OneOf("fashion-mnist", "mnist-5k", "digits")] = "fashion-mnist"
     "Images."
     pool: Annotated[int, Between(4, 28)] = 14
@@ -43,11 +45,11 @@ class Search:
     n_scored: Annotated[int, Between(10, 30_000)] = 250
     "Validation images on which the second stage scores a network."
     channels: Annotated[int, Between(4, 64)] = 8
-    "Of a node in the first two cells; a multiple of 4."
+    "Of a node in the first two cells of the cell network; a multiple of 4."
     repeats: Annotated[int, Between(1, 4)] = 1
-    "How often a separable operation is run over; the authors' is, twice."
+    "How often a separable operation of it is run over; the authors' is, twice."
     hidden: Annotated[int, Between(1, 1024)] = 64
-    "Units before the last layer of the cell network."
+    "Units before its last layer."
     steps: Annotated[int, Between(1, 100_000)] = 200
     "Of each search, one gradient by the weights each, as many for networks trained alone."
     batch_size: Annotated[int, Between(1, 1024)] = 32
@@ -57,7 +59,7 @@ class Search:
     logit_rate: Annotated[float, Between(1e-6, 10)] = 3e-2
     "Of Adam for the logits; the authors' 3e-4 is for a hundred epochs."
     seeds: Annotated[int, Between(3, 100)] = 15
-    "Searches of each kind."
+    "Searches of each kind in each space."
     n_evaluations: Annotated[int, Between(1, 10_000)] = 30
     "Networks that the second stage scores."
     population: Annotated[int, Between(2, 1000)] = 10
@@ -65,7 +67,7 @@ class Search:
     table_seeds: Annotated[int, Between(1, 100)] = 3
     "Trainings of each architecture alone."
     rebuild: bool = False
-    "Whether all architectures are trained alone anew, for about ten minutes, in place of reading the table that comes with the package."
+    "Whether all architectures are trained alone anew, for minutes a space, in place of reading the tables that come with the package."
 
 
 @dataclass(frozen=True)

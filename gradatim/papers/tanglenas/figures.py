@@ -9,93 +9,93 @@ from matplotlib.ticker import NullFormatter
 
 from gradatim.lab import Findings, plots
 
-from .judging import regret_curves
-from .searches import ARMS, OURS, UNIFORM, UNSHARED
-from .table import Table
+from .judging import last_regrets, regret_curves, table_of
+from .searches import ABLATION, OURS, UNIFORM
 
-COLOUR = {name: plots.COLOURS[i] for i, name in enumerate((OURS, UNIFORM, "softmax", "sparsemax", "Gumbel", UNSHARED))}
+COLOUR = {name: plots.COLOURS[i] for i, name in enumerate((OURS, UNIFORM, "softmax", "sparsemax", "Gumbel"))}
+COLOUR |= dict.fromkeys(ABLATION.values(), plots.COLOURS[5])
 GREY = "#888888"
+OPTIONS = {"cell": ("sep 3×3", "sep 5×5", "dil 3×3", "dil 5×5"), "macro": ("smallest", "middle", "largest")}
 
 
 def draw(findings: Findings) -> dict[str, Figure]:
     """How searches decide, what supernets cost, language models; with a table, regret over time and what inherited weights tell."""
     tree = {name: node.to_dataset() for name, node in findings.data.children.items()}
+    searched = {space: tree[space] for space in OPTIONS if space in tree}
     figures = {
-        "entropy": _draw_entropy(tree["searches"]),
+        "entropy": _draw_entropy(searched),
         "costs": _draw_costs(tree["costs"]),
-        "inherited": _draw_inherited(tree),
+        "inherited": _draw_inherited(searched),
         "language": _draw_language(tree["language"]),
     }
-    if "table" in tree:
-        figures |= {"regret": _draw_regret(tree), "architectures": _draw_architectures(tree)}
+    tabled = {space: data for space, data in searched.items() if "accuracy" in data}
+    if tabled:
+        figures |= {"regret": _draw_regret(tabled), "architectures": _draw_architectures(tabled)}
     return figures
 
 
-def _draw_regret(tree: dict[str, xr.Dataset]) -> Figure:
-    fig, axes = plots.figure(1, 2, panel=(4.8, 3.5))
-    curves = regret_curves(tree)
-    end = max(times[-1] for times, _ in curves.values())
-    grid = np.linspace(0, end, 300)
-    ax = axes[0, 0]
-    looks = dict(zip(curves, (COLOUR[OURS], COLOUR[UNIFORM], plots.COLOURS[4]), strict=True))
-    for name, (times, values) in curves.items():
-        at = np.maximum(np.searchsorted(times, grid, side="right") - 1, 0)
-        plots.interval(ax, grid, values[:, at], name=name, colour=looks[name])
-    ax.legend(fontsize=8)
-    plots.label(ax, "time", "below the best of the table", x_unit="s", y_unit="points", title="current answer, alone on the machine")
-    ax = axes[0, 1]
-    searches, regrets = tree["searches"], Table(tree["table"]["accuracy"].values).regrets
-    last = searches["incumbent"].isel(row=-1)
-    columns = {name: regrets[last.sel(arm=name).values] for name in ARMS if name != UNIFORM}
-    for stage in searches["stage"].values.tolist():
-        columns[f"{UNIFORM}, {stage}"] = regrets[searches["second_incumbent"].sel(stage=stage).values[:, -1]]
-    for i, (name, values) in enumerate(columns.items()):
-        colour = COLOUR.get(name, COLOUR[UNIFORM])
-        ax.plot(np.full(len(values), i) + np.linspace(-0.15, 0.15, len(values)), values, "o", color=colour, alpha=0.6)
-        ax.plot([i - 0.3, i + 0.3], [np.median(values)] * 2, color=colour)
-    ax.axhline(regrets.mean(), color=GREY, ls=":", label="mean of all")
-    ax.set_xticks(range(len(columns)), [name.replace(", ", ",\n") for name in columns], fontsize=7, rotation=30)
-    ax.legend(fontsize=8)
-    plots.label(ax, "search", "below the best of the table", y_unit="points", title="answers at the end, one dot a seed")
+def _draw_regret(spaces: dict[str, xr.Dataset]) -> Figure:
+    fig, axes = plots.figure(len(spaces), 2, panel=(4.8, 3.5))
+    for (over_time, at_end), (space, data) in zip(axes, spaces.items(), strict=True):
+        curves = regret_curves(data)
+        grid = np.linspace(0, max(times[-1] for times, _ in curves.values()), 300)
+        looks = dict(zip(curves, (COLOUR[OURS], COLOUR[UNIFORM], plots.COLOURS[4]), strict=True))
+        for name, (times, values) in curves.items():
+            at = np.maximum(np.searchsorted(times, grid, side="right") - 1, 0)
+            plots.interval(over_time, grid, values[:, at], name=name, colour=looks[name])
+        over_time.legend(fontsize=8)
+        title = f"{space} space: current answer, alone on the machine"
+        plots.label(over_time, "time", "below the best of the table", x_unit="s", y_unit="points", title=title)
+        columns = last_regrets(data)
+        for i, (name, values) in enumerate(columns.items()):
+            colour = COLOUR.get(name, COLOUR[UNIFORM])
+            at_end.plot(np.full(len(values), i) + np.linspace(-0.15, 0.15, len(values)), values, "o", color=colour, alpha=0.6)
+            at_end.plot([i - 0.3, i + 0.3], [np.median(values)] * 2, color=colour)
+        regrets = table_of(data).regrets
+        at_end.axhline(regrets.mean(), color=GREY, ls=":", label="mean of all")
+        at_end.axhline(regrets[data["parameters"].values.argmax()], color=GREY, ls="--", label="the largest network")
+        at_end.set_xticks(range(len(columns)), [name.replace(", ", ",\n") for name in columns], fontsize=7, rotation=30)
+        at_end.legend(fontsize=8)
+        title = f"{space} space: answers at the end, one dot a seed"
+        plots.label(at_end, "search", "below the best of the table", y_unit="points", title=title)
     return fig
 
 
-def _draw_architectures(tree: dict[str, xr.Dataset]) -> Figure:
-    fig, axes = plots.figure(1, 2, panel=(4.8, 3.3))
-    table, options = Table(tree["table"]["accuracy"].values), tree["table"]["option"].values
-    order = np.argsort(-table.means)
-    ax = axes[0, 0]
-    for column in table.accuracies.T:
-        ax.plot(np.arange(len(order)) + 1, column[order], ".", color=GREY, ms=3)
-    ax.plot(np.arange(len(order)) + 1, table.means[order], color=plots.COLOURS[0], label="mean of seeds")
-    ax.legend(fontsize=8)
-    plots.label(ax, "rank", "test accuracy", y_unit="%", title="each architecture trained alone")
-    ax = axes[0, 1]
-    names = tree["searches"]["choice"].values.tolist()
-    words = ("sep 3×3", "sep 5×5", "dil 3×3", "dil 5×5")
-    for i, name in enumerate(names):
-        means = [table.means[options[:, i] == j].mean() for j in range(int(options[:, i].max()) + 1)]
-        ax.plot(range(len(means)), means, marker=plots.MARKERS[i % len(plots.MARKERS)], label=name)
-    ax.set_xticks(range(len(words)), words)
-    ax.legend(fontsize=7)
-    plots.label(ax, "operation", "mean test accuracy", y_unit="%", title="marginal means by edge")
+def _draw_architectures(spaces: dict[str, xr.Dataset]) -> Figure:
+    fig, axes = plots.figure(len(spaces), 2, panel=(4.8, 3.4))
+    for (by_size, by_option), (space, data) in zip(axes, spaces.items(), strict=True):
+        table, sizes, options = table_of(data), data["parameters"].values, data["option"].values
+        means = table.accuracies.mean(1)
+        for i, column in enumerate(table.accuracies.T):
+            by_size.plot(sizes, column, ".", color=GREY, ms=3, alpha=0.6, label="a seed" if i == 0 else None)
+        by_size.plot(sizes, means, "o", color=plots.COLOURS[0], ms=4, label="mean of seeds")
+        # What has the score of the best at each size.
+        order = np.argsort(sizes)
+        by_size.plot(sizes[order], (table.means.max() + table.costs)[order], color=plots.COLOURS[1], ls="--", label="as good as the best")
+        if space == "macro":
+            by_size.set_xscale("log", base=2)
+        by_size.legend(fontsize=7)
+        plots.label(by_size, "parameters", "test accuracy", y_unit="%", title=f"{space} space: each architecture trained alone")
+        for i, name in enumerate(data["choice"].values.tolist()):
+            scores = [table.means[options[:, i] == j].mean() for j in range(int(options[:, i].max()) + 1)]
+            by_option.plot(range(len(scores)), scores, marker=plots.MARKERS[i % len(plots.MARKERS)], label=name)
+        by_option.set_xticks(range(len(OPTIONS[space])), OPTIONS[space])
+        by_option.legend(fontsize=7)
+        words = {"cell": ("operation", "mean accuracy"), "macro": ("option", "mean accuracy less cost")}[space]
+        plots.label(by_option, *words, y_unit="points", title=f"{space} space: marginal means by choice")
     return fig
 
 
-def _draw_entropy(searches: xr.Dataset) -> Figure:
-    arms = [name for name in ARMS if name != UNIFORM]
-    fig, axes = plots.figure(1, len(arms), panel=(2.9, 2.7), sharex=True, sharey=True)
-    for ax, name in zip(axes[0], arms, strict=True):
-        for i, choice in enumerate(searches["choice"].values.tolist()):
-            plots.interval(
-                ax,
-                searches["row"].values,
-                searches["entropy"].sel(arm=name, choice=choice).values.T,
-                name=choice,
-                colour=plots.COLOURS[i % 8],
-            )
-        plots.label(ax, "step", "entropy over its largest" if ax is axes[0, 0] else "", title=name)
-    axes[0, 0].legend(fontsize=6.5)
+def _draw_entropy(spaces: dict[str, xr.Dataset]) -> Figure:
+    arms = {space: [name for name in data["arm"].values.tolist() if name != UNIFORM] for space, data in spaces.items()}
+    fig, axes = plots.figure(len(spaces), max(map(len, arms.values())), panel=(2.9, 2.7), sharex=True, sharey=True)
+    for row, (space, data) in zip(axes, spaces.items(), strict=True):
+        for ax, name in zip(row, arms[space], strict=True):
+            for i, choice in enumerate(data["choice"].values.tolist()):
+                values = data["entropy"].sel(arm=name, choice=choice).values.T
+                plots.interval(ax, data["row"].values, values, name=choice, colour=plots.COLOURS[i % 8])
+            plots.label(ax, "step", "entropy over its largest" if ax is row[0] else "", title=f"{space}: {name}")
+        row[0].legend(fontsize=6.5)
     return fig
 
 
@@ -114,23 +114,21 @@ def _draw_costs(costs: xr.Dataset) -> Figure:
     return fig
 
 
-def _draw_inherited(tree: dict[str, xr.Dataset]) -> Figure:
-    inherited = tree["searches"]["inherited"]
-    names = inherited["supernet"].values.tolist()
-    fig, axes = plots.figure(1, len(names), panel=(4.0, 3.3), sharex=True, sharey=True)
-    for ax, name in zip(axes[0], names, strict=True):
-        rows = inherited.sel(supernet=name).values
-        if "table" in tree:
-            alone, words = tree["table"]["accuracy"].mean("table_seed").values, "test accuracy trained alone"
-            unit = "%"
-        else:
-            alone, words, unit = np.arange(rows.shape[1]), "number of the architecture", ""
-        for row in rows:
-            ax.plot(alone, row, ".", color=COLOUR[name], alpha=0.25)
-        ax.plot(alone, rows.mean(0), "o", color=COLOUR[name], ms=4, label="mean of seeds")
-        ax.legend(fontsize=8)
-        plots.label(ax, words, "", x_unit=unit, title=f"{name} supernet")
-    axes[0, 0].set_ylabel("test accuracy, inherited weights [%]")
+def _draw_inherited(spaces: dict[str, xr.Dataset]) -> Figure:
+    fig, axes = plots.figure(len(spaces), 2, panel=(4.0, 3.3), sharey=True)
+    for row, (space, data) in zip(axes, spaces.items(), strict=True):
+        for ax, name in zip(row, data["supernet"].values.tolist(), strict=True):
+            values = data["inherited"].sel(supernet=name).values
+            if "accuracy" in data:
+                alone, words, unit = data["accuracy"].mean("table_seed").values, "test accuracy trained alone", "%"
+            else:
+                alone, words, unit = np.arange(values.shape[1]), "number of the architecture", ""
+            for one in values:
+                ax.plot(alone, one, ".", color=COLOUR[name], alpha=0.25)
+            ax.plot(alone, values.mean(0), "o", color=COLOUR[name], ms=4, label="mean of seeds")
+            ax.legend(fontsize=8)
+            plots.label(ax, words, "", x_unit=unit, title=f"{space} space: {name} supernet")
+        row[0].set_ylabel("test accuracy, inherited weights [%]")
     return fig
 
 

@@ -1,4 +1,4 @@
-"""What each architecture of the cell space reaches when it is trained alone: the table that searches are judged by."""
+"""What each architecture of a space reaches when it is trained alone: the table that searches are judged by."""
 
 from __future__ import annotations
 
@@ -13,42 +13,39 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradatim.lab import Session, host_generator
-from gradatim.nets import SearchSpace
+from gradatim.nets import MacroSupernet, SearchSpace
 
 from .config import Search
-from .networks import Images, Parts, adam, batches, image_loss, make_nets, rest_of
+from .networks import MACRO_KERNELS, MACRO_WIDTHS, Images, Parts, adam, batches, begun_alone, image_loss, make_nets, rest_of
+from .scores import score
 
-PATH = Path(__file__).with_name("cell_table.json")
 SEED = 0
-"Of the table."
-DECIDES = (
-    "space",
-    "dataset",
-    "pool",
-    "n_train",
-    "n_test",
-    "channels",
-    "repeats",
-    "hidden",
-    "steps",
-    "batch_size",
-    "learning_rate",
-    "table_seeds",
-)
-"Fields on which the table depends."
+"Of the tables."
+DECIDES = ("dataset", "pool", "n_train", "n_test", "steps", "batch_size", "learning_rate", "table_seeds")
+"Fields on which a table depends."
+OF_THE_CELL = ("channels", "repeats", "hidden")
+"And on these that of the cell space."
 CHUNK = 500
 "Test images at a time."
 
 
 class Table(NamedTuple):
-    """Test accuracies, percent, of every architecture by its number."""
+    """What every architecture is worth, by its number."""
 
-    accuracies: np.ndarray  # (architecture, seed)
+    accuracies: np.ndarray
+    "Of test images, percent, (architecture, seed)."
+    costs: np.ndarray
+    "Of its parameters, points, (architecture,)."
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Points, (architecture, seed)."""
+        return score(self.accuracies.T, self.costs).T
 
     @property
     def means(self) -> np.ndarray:
-        """Over seeds."""
-        return self.accuracies.mean(1)
+        """Scores, over seeds."""
+        return self.scores.mean(1)
 
     @property
     def regrets(self) -> np.ndarray:
@@ -61,22 +58,36 @@ class _State(eqx.Module):
     memory: Any
 
 
-def decides(config: Search) -> dict[str, Any]:
-    """What the table depends on, by name."""
-    return {name: asdict(config)[name] for name in DECIDES}
+def path_of(space: str) -> Path:
+    """Where the table of a space lies in the package."""
+    return Path(__file__).with_name(f"{space}_table.json")
 
 
-def read_table(config: Search) -> Table | None:
-    """The table of the package, None for other sizes than its own."""
-    content = json.loads(PATH.read_text(encoding="utf-8"))
-    return Table(np.array(content["accuracies"])) if content["config"] == decides(config) else None
+def decides(config: Search, space: str) -> dict[str, Any]:
+    """What the table of a space depends on, by name."""
+    fields = asdict(config)
+    if space == "cell":
+        return {"space": space} | {name: fields[name] for name in DECIDES + OF_THE_CELL}
+    sizes = {"widths": [list(one) for one in MACRO_WIDTHS], "kernels": [list(one) for one in MACRO_KERNELS]}
+    return {"space": space} | {name: fields[name] for name in DECIDES} | sizes
 
 
-def train_table(config: Search, space: SearchSpace, parts: Parts, session: Session, key: jax.Array) -> Table:
-    """Trains every architecture alone: its own weights, those of all others masked out, so that one program does for all."""
+def read_table(config: Search, space: str) -> np.ndarray | None:
+    """Accuracies from the table of the package, (architecture, seed), None for other sizes than its own."""
+    content = json.loads(path_of(space).read_text(encoding="utf-8"))
+    return np.array(content["accuracies"]) if content["config"] == decides(config, space) else None
+
+
+def train_table(config: Search, name: str, parts: Parts, session: Session, key: jax.Array) -> np.ndarray:
+    """Trains every architecture alone: its own weights, those of all others masked out, so that one program does for all.
+
+    Test accuracies, percent, (architecture, seed).
+    """
     key_weights, key_rows = jax.random.split(key)
-    n, rest = space.n_architectures, rest_of(config)
-    arrays = make_nets(config, jax.random.split(key_weights, config.table_seeds))
+    rest = rest_of(config, name)
+    space: SearchSpace = rest.space
+    n = space.n_architectures
+    arrays = make_nets(config, name, jax.random.split(key_weights, config.table_seeds))
     random = host_generator(key_rows)
     data = Images(*(jnp.concatenate(pair) for pair in zip(parts.train, parts.validation, strict=True)))
     rows = np.stack([batches(random, len(data.labels), config.batch_size, config.steps) for _ in range(config.table_seeds)], axis=1)
@@ -99,9 +110,19 @@ def train_table(config: Search, space: SearchSpace, parts: Parts, session: Sessi
 
         return _State(*jax.lax.map(one, (state.arrays, state.memory, seeds, positions)))
 
-    memory = eqx.filter_jit(lambda arrays: jax.lax.map(optimizer.init, arrays))(arrays)
+    @eqx.filter_jit
+    def begin(arrays: Any, positions: Any) -> _State:
+        def one(given: Any) -> _State:
+            net = eqx.combine(given[0], rest)
+            if isinstance(net, MacroSupernet):
+                net = begun_alone(net, space.one_hot(given[1]))
+            first = eqx.filter(net, eqx.is_array)
+            return _State(first, optimizer.init(first))
+
+        return jax.lax.map(one, (arrays, positions))
+
     args = (rest, data, jnp.asarray(rows), seeds, positions)
-    loop = session.loop(step, _State(arrays, memory), steps=config.steps, args=args, label="each architecture alone")
+    loop = session.loop(step, begin(arrays, positions), steps=config.steps, args=args, label=f"each {name} architecture alone")
 
     def judged() -> Any:
         found = []
@@ -110,8 +131,8 @@ def train_table(config: Search, space: SearchSpace, parts: Parts, session: Sessi
             found.append(np.asarray(_right(loop.state.arrays, rest, positions, space, chunk)))
         return np.concatenate(found, axis=1).mean(1)
 
-    right = session.once("each architecture alone, judged", judged)
-    return Table(100 * np.asarray(right, np.float64).reshape(n, config.table_seeds))
+    right = session.once(f"each {name} architecture alone, judged", judged)
+    return 100 * np.asarray(right, np.float64).reshape(n, config.table_seeds)
 
 
 @eqx.filter_jit
