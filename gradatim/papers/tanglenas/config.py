@@ -28,7 +28,7 @@ class Mixtures:
 class Search:
     """Architectures for images: gradient search and search in two stages, from the same data and first weights."""
 
-    spaces: tuple[Annotated[str, OneOf("cell", "macro")], ...] = ("cell", "macro")
+    spaces: Annotated[tuple[str, ...], OneOf("cell", "macro")] = ("cell", "macro")
     "64 architectures of the reducing cells, scored by accuracy, and 81 of widths and kernels, scored less a cost of their parameters."
     points_per_doubling: Annotated[float, Between(0, 1000)] = 0.5
     "Accuracy that twice the parameters cost in the macro space."
@@ -59,7 +59,9 @@ class Search:
     logit_rate: Annotated[float, Between(1e-6, 10)] = 3e-2
     "Of Adam for the logits; the authors' 3e-4 is for a hundred epochs."
     seeds: Annotated[int, Between(3, 100)] = 15
-    "Searches of each kind in each space."
+    "Searches of each kind in the cell space."
+    macro_seeds: Annotated[int, Between(3, 100)] = 10
+    "Searches of each kind in the macro space."
     n_evaluations: Annotated[int, Between(1, 10_000)] = 30
     "Networks that the second stage scores."
     population: Annotated[int, Between(2, 1000)] = 10
@@ -68,6 +70,10 @@ class Search:
     "Trainings of each architecture alone."
     rebuild: bool = False
     "Whether all architectures are trained alone anew, for minutes a space, in place of reading the tables that come with the package."
+
+    def seeds_of(self, space: str) -> int:
+        """Searches of each kind in a space."""
+        return self.macro_seeds if space == "macro" else self.seeds
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def _judge_searches(data: xr.Dataset, space: str, measures: dict[str, Measure], 
     draws = np.array([random.choice(len(regrets), n_alone, replace=False) for _ in range(2000)])
     seen = table.scores[draws, random.integers(table.scores.shape[1], size=(2000, 1))]
     alone = draws[np.arange(2000), seen.argmax(1)]
-    unit = "points after their cost" if space == "macro" else "%"
+    unit = "points less its cost" if space == "macro" else "%"
     session.note(
         f"C3, {space} space: of {len(regrets)} architectures the best has {table.means.max():.2f} {unit}, the mean "
         f"{table.means.mean():.2f}, the worst {table.means.min():.2f}; seeds of one differ by {table.accuracies.std(1).mean():.2f} points; "

@@ -44,7 +44,7 @@ def expected_parameters(net: MacroSupernet, probabilities: Probabilities) -> Any
 
         E[n] = Σ_q M(p)[q]
 
-    Masks are those of the mixed weights, so that the count of the mixed network is the mean count of the mixed networks.
+    M(p) is the mask that mixes the weights, summed over all of them and the biases.
     """
     biases = [nested_mask(probabilities[f"width {i}"], one.out_options).sum() for i, one in enumerate(net.convolutions, start=1)]
     weights = [mask.sum() for mask in weight_masks(net, probabilities)]

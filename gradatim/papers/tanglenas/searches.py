@@ -64,8 +64,10 @@ def run_searches(config: Search, name: str, parts: Parts, session: Session, key:
     space: SearchSpace = rest.space
     counts = parameter_counts(config, name)
     table = train_table(config, name, parts, session, jax.random.key(SEED)) if config.rebuild else read_table(config, name)
-    nets = make_nets(config, name, jax.random.split(key_nets, config.seeds))
-    task = _task(config, rest, int(counts.min()), parts, key_rows, key_steps)
+    n_seeds = config.seeds_of(name)
+    nets = make_nets(config, name, jax.random.split(key_nets, n_seeds))
+    rows, price = _rows(config, parts, n_seeds, key_rows), nats_per_doubling(config)
+    task = _Task(rest, int(counts.min()), parts, jnp.asarray(rows), jnp.asarray(price), key_steps)
     models, history = _searched(config, name, session, task, nets)
     found = history["incumbent"]  # (row, arm, seed, choice)
     order = [SAMPLERS.index(arm) for arm in INHERITED]
@@ -75,7 +77,7 @@ def run_searches(config: Search, name: str, parts: Parts, session: Session, key:
     both = Images(*(jnp.asarray(np.concatenate(pair)) for pair in zip(scored, tested, strict=True)))
     positions = jnp.asarray(space.every())
     right = session.once(f"as every {name} architecture", lambda: np.asarray(accuracies(arrays, rest, positions, both), np.int8))
-    shares = right.reshape(len(INHERITED), config.seeds, space.n_architectures, -1)
+    shares = right.reshape(len(INHERITED), n_seeds, space.n_architectures, -1)
     validation, test = (100 * part.mean(-1) for part in (shares[..., : config.n_scored], shares[..., config.n_scored :]))
     cost = costs(config, name, counts)
     second = _second_stage(config, space, score(validation[INHERITED.index(UNIFORM)], cost), key_second)
@@ -143,14 +145,13 @@ def _loss(task: _Task, has_shares: Any = True) -> Any:
     return loss
 
 
-def _task(config: Search, rest: Any, smallest: int, parts: Parts, key_rows: jax.Array, key_steps: jax.Array) -> _Task:
-    random = host_generator(key_rows)
-    halves = parts[:2]
+def _rows(config: Search, parts: Parts, n_seeds: int, key: jax.Array) -> np.ndarray:
+    """Of the images of every step, (step, seed, part, batch)."""
+    random = host_generator(key)
     rows = [
-        np.stack([batches(random, len(half.labels), config.batch_size, config.steps) for half in halves], axis=1)
-        for _ in range(config.seeds)
+        np.stack([batches(random, len(half.labels), config.batch_size, config.steps) for half in parts[:2]], axis=1) for _ in range(n_seeds)
     ]
-    return _Task(rest, smallest, parts, jnp.asarray(np.stack(rows, axis=1)), jnp.asarray(nats_per_doubling(config)), key_steps)
+    return np.stack(rows, axis=1)
 
 
 def _searched(config: Search, name: str, session: Session, task: _Task, nets: Any) -> tuple[Any, dict[str, np.ndarray]]:
@@ -158,8 +159,8 @@ def _searched(config: Search, name: str, session: Session, task: _Task, nets: An
 
     The last networks, (arm, seed), on the host, and what was watched.
     """
-    space, each, n_arms = task.rest.space, samplers(config.steps), len(arms(name))
-    arm_of, seed_of = np.indices((n_arms, config.seeds), np.int32).reshape(2, -1)
+    space, each, n_arms, n_seeds = task.rest.space, samplers(config.steps), len(arms(name)), config.seeds_of(name)
+    arm_of, seed_of = np.indices((n_arms, n_seeds), np.int32).reshape(2, -1)
 
     @eqx.filter_jit
     def begin(nets: Any, keys: Any) -> _State:
@@ -200,10 +201,10 @@ def _searched(config: Search, name: str, session: Session, task: _Task, nets: An
         columns = jnp.stack([h[choice.name] for choice in space.choices], axis=-1)
         return {"incumbent": space.discretise(state.logits), "entropy": columns, "train": state.train}
 
-    start = begin(nets, jax.random.split(jax.random.fold_in(task.key, config.steps), config.seeds))
+    start = begin(nets, jax.random.split(jax.random.fold_in(task.key, config.steps), n_seeds))
     args, every = (task, jnp.asarray(arm_of), jnp.asarray(seed_of)), max(config.steps // 30, 1)
     loop = session.loop(step, start, steps=config.steps, args=args, every=every, watch=watch, label=f"searches, {name} space")
-    shape = (n_arms, config.seeds)
+    shape = (n_arms, n_seeds)
     history = {key: column.reshape(len(column), *shape, *column.shape[2:]) for key, column in loop.history.items() if key != "step"}
     models = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*shape, *leaf.shape[1:]), loop.state.model)
     return models, history | {"step": loop.history["step"]}
@@ -234,8 +235,8 @@ def _numbers(space: SearchSpace, positions: np.ndarray) -> np.ndarray:
 
 def _second_stage(config: Search, space: SearchSpace, scores: np.ndarray, key: jax.Array) -> np.ndarray:
     """Incumbents of random and of evolutionary search over the networks with inherited weights, (stage, seed, evaluation)."""
-    incumbents = np.zeros((2, config.seeds, min(config.n_evaluations, space.n_architectures)), int)
-    for seed, (one, row) in enumerate(zip(jax.random.split(key, config.seeds), scores, strict=True)):
+    incumbents = np.zeros((2, len(scores), min(config.n_evaluations, space.n_architectures)), int)
+    for seed, (one, row) in enumerate(zip(jax.random.split(key, len(scores)), scores, strict=True)):
 
         def known(positions: np.ndarray, row: np.ndarray = row) -> np.ndarray:
             return row[np.ravel_multi_index(tuple(positions.T), space.sizes)]

@@ -81,7 +81,9 @@ def read_table(config: Search, space: str) -> np.ndarray | None:
 def train_table(config: Search, name: str, parts: Parts, session: Session, key: jax.Array) -> np.ndarray:
     """Trains every architecture alone: its own weights, those of all others masked out, so that one program does for all.
 
-    Test accuracies, percent, (architecture, seed).
+    First weights of the macro space are scaled to each one's own inputs; the cells normalise what they give.
+
+    **Returns:** test accuracies, percent, (architecture, seed).
     """
     key_weights, key_rows = jax.random.split(key)
     rest = rest_of(config, name)
