@@ -96,8 +96,7 @@ def _draw_weights(plane: xr.Dataset) -> Figure:
         if is_logarithmic:
             ax.set_yscale("log")
         plots.label(ax, "weight", words, y_unit=unit)
-    axes[0, 0].legend(fontsize=7.5)
-    axes[0, 2].legend(fontsize=7.5)
+    fig.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small", frameon=False)
     return fig
 
 
