@@ -11,7 +11,9 @@ import xarray as xr
 from gradatim.lab import Session, validate
 from gradatim.lab.paper import read_paper
 from gradatim.papers import weight_decay_scaling as paper
-from gradatim.papers.weight_decay_scaling.chain import TwoLayerNetwork, draw_batch, expected_loss, make_chain
+from gradatim.papers.weight_decay_scaling import training
+from gradatim.papers.weight_decay_scaling.chain import TwoLayerNetwork, draw_batch, expected_loss, final_losses, make_chain
+from gradatim.papers.weight_decay_scaling.plateau import NAMES, late_means, note_waits
 from gradatim.papers.weight_decay_scaling.training import best_points
 
 TOML = Path(paper.__file__).parent.with_suffix(".toml")
@@ -91,13 +93,40 @@ def test_the_chain_is_drawn_as_it_is_described():
     np.testing.assert_allclose(seen, expected, atol=0.015)
 
 
+def test_a_batch_of_tokens_gives_the_logits_of_each():
+    net = TwoLayerNetwork(16, 8, key=jax.random.key(0))
+    tokens = jnp.array([3, 0, 3, 15])
+
+    def one(token):
+        x = net.embedding(token)
+        x = x + net.down(jax.nn.relu(net.up(net.norm(x))))
+        return net.readout(net.last_norm(x)) / 8
+
+    np.testing.assert_allclose(net(tokens), jnp.stack([one(token) for token in tokens]), rtol=1e-5, atol=1e-6)
+
+
+def test_runs_in_blocks_are_the_runs_together(monkeypatch):
+    smoke = paper.SCALES["smoke"]
+    settings = [((0.01, decay), seed) for decay in (0.1, 0.4) for seed in (0, 2)]
+
+    def found(together):
+        monkeypatch.setattr(training, "TOGETHER", together)
+        runs = training.Runs(smoke, Session(jax.random.key(0), scale="smoke"))
+        return runs._train(8, settings, [(0.003, 0.0)] * 4, 10, final_losses, "few")["loss"]
+
+    assert training.lanes(8, smoke.vocabulary) > 4
+    whole, blocks = found(training.TOGETHER), found(3 * 2 * 8 * (8 + smoke.vocabulary))
+    assert training.lanes(8, smoke.vocabulary) == 3 and len(np.unique(whole)) == 4
+    np.testing.assert_allclose(whole, blocks, rtol=1e-5)
+
+
 def test_no_network_beats_the_entropy():
     @jax.jit
     def losses(key_chain, key_network):
         chain = make_chain(16, 4, key=key_chain)
         table = jnp.full((16, 16), -30.0).at[jnp.arange(16)[:, None], chain.successors].set(jnp.log(chain.probabilities))
         net = TwoLayerNetwork(16, 8, key=key_network)
-        return expected_loss(net, chain), expected_loss(lambda token: table[token], chain), chain.entropy
+        return expected_loss(net, chain), expected_loss(lambda tokens: table[tokens], chain), chain.entropy
 
     of_network, of_table, entropy = losses(jax.random.key(0), jax.random.key(1))
     assert of_network > entropy
@@ -147,6 +176,8 @@ def test_scales_are_valid_and_estimated(scale):
 def test_the_farthest_of_several_and_the_spread_of_known_pairs():
     sure = np.ones(3)
     assert paper._farthest(1.0, 0.9 * sure, 1.05 * sure).value == pytest.approx(0.9)
+    with pytest.raises(ValueError, match="finite"):
+        paper._farthest(1.0, 0.9 * sure, np.nan * sure)
     top = np.array([[[2.0, 2, 2]], [[8, 16, 32]]])
     spectrum = np.array([[[[1.0, 0.5]] * 3], [[[1.0, 0.3], [0.8, 0.5], [1, 0.5]]]])
     pairs = xr.Dataset(
@@ -203,3 +234,23 @@ def test_measures_of_known_exponents(monkeypatch):
         "C6.rank_correlation": -1,
     }.items():
         np.testing.assert_allclose(found[name].value, value, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("steps", [10, 47, 100])
+def test_late_means_are_over_the_last_quarter(steps):
+    """Of a state that counts its steps, beside one loop that is looked at all along."""
+
+    def step(n, i, args):
+        return n + 1.0
+
+    common = {"args": (), "watch": lambda n, args: {"n": n}, "label": "count"}
+    found = late_means(Session(jax.random.key(0)), step, jnp.zeros(1), steps=steps, **common)
+    history = Session(jax.random.key(0)).loop(step, jnp.zeros(1), steps=steps, every=max(steps // 20, 1), **common).history
+    assert found == {"n": pytest.approx(history["n"][history["step"] > 0.75 * steps].mean())}
+
+
+def test_what_has_not_settled_is_said():
+    session = Session(jax.random.key(0))
+    pairs = {"constant": (0.01, 0.1), "root": (0.01, 1.0), "proportional": (0.1, 1.0)}
+    note_waits(session, pairs, NAMES, "width 9", 1000)
+    assert session.notes == ["λ constant, width 9: its steady state takes 1498 steps, not reached when measured"]

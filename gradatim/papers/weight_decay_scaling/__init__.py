@@ -17,7 +17,8 @@ from .config import Noise as Noise
 from .config import Transfer as Transfer
 from .figures import draw as draw
 from .noise import walk_by_noise
-from .training import NAMES, RULES, Runs, best_points
+from .plateau import NAMES, RULES
+from .training import Runs, best_points, lanes
 
 PRECISION = "single"
 TRACY_WIDOM = 0.38
@@ -49,13 +50,14 @@ def memory(config: Config) -> int:
     """
     t = config.transfer
     logits = (config.batch_size + config.vocabulary) * config.vocabulary
-    together = [
+    n_runs = [
         (config.widths[-1], len(RULES) * config.n_seeds),
         (t.widths[-1], len(t.rates) * len(t.decays) * (config.n_seeds + 1)),
-        (t.vector_widths[-1], len(t.vector_rates) * config.n_seeds),
+        (t.vector_widths[-1], 2 * len(t.vector_rates) * config.n_seeds),
     ]
+    together = [(width, min(n, lanes(width, config.vocabulary))) for width, n in n_runs]
     runs = max(n * (6 * (2 * width**2 + 2 * config.vocabulary * width) + 4 * logits) for width, n in together)
-    return 4 * (runs + 6 * config.n_seeds * max(config.noise.widths) ** 2)
+    return 4 * max(runs, 6 * config.n_seeds * max(config.noise.widths) ** 2)
 
 
 def run(config: Config, session: Session) -> Findings:
@@ -123,7 +125,8 @@ def _slopes(widths: tuple[int, ...], values: xr.DataArray) -> xr.DataArray:
 
 def _farthest(target: float, *rows: np.ndarray) -> Measure:
     """The mean over seeds of the row that lies farthest from the target: the worst case decides."""
-    return Measure.over_seeds(max(rows, key=lambda row: abs(np.mean(row) - target)))
+    # A row that is not finite is the farthest, not one that compares with none.
+    return Measure.over_seeds(max(rows, key=lambda row: np.nan_to_num(abs(np.mean(row) - target), nan=np.inf)))
 
 
 def _shift(best: list[np.ndarray], axis: int, line: tuple[float, ...], name: str, widths: tuple[int, ...]) -> Measure:

@@ -83,14 +83,12 @@ class TwoLayerNetwork(eqx.Module):
         """What is added to the residual stream."""
         return self.down(jax.nn.relu(self.up(normalised)))
 
-    def __call__(self, token: Int[Array, ""]) -> Float[Array, " tokens"]:
-        """The logits."""
-        return self.after_embedding(self.embedding(token))
-
-    def after_embedding(self, x: Float[Array, " width"]) -> Float[Array, " tokens"]:
-        """The logits of an embedded token."""
-        x = x + self.sublayer(self.norm(x))
-        return self.readout(self.last_norm(x)) / self.width
+    def __call__(self, tokens: Int[Array, " batch"]) -> Float[Array, "batch tokens"]:
+        """The logits after each token, as products of whole batches: mapped over tokens they would come out transposed."""
+        x = self.embedding.weight[tokens]
+        units = jax.nn.relu(jax.vmap(self.norm)(x) @ self.up.weight.T)
+        x = x + units @ self.down.weight.T
+        return jax.vmap(self.last_norm)(x) @ self.readout.weight.T / self.width
 
 
 def _linear(n_in: int, n_out: int, deviation: float, *, key: PRNGKeyArray) -> eqx.nn.Linear:
@@ -108,6 +106,8 @@ class Training(NamedTuple):
 
     network: TwoLayerNetwork
     optimizer: Any
+    done: Int[Array, ""]
+    "Steps so far."
 
 
 class Task(NamedTuple):
@@ -137,18 +137,20 @@ class Trainer:
     def _begin(self, tasks: Task) -> Training:
         def one(task: Task) -> Training:
             network = TwoLayerNetwork(self.vocabulary, self.width, key=jax.random.fold_in(task.key, 0))
-            return Training(network, self._optimizer(task).init(eqx.filter(network, eqx.is_inexact_array)))
+            optimizer = self._optimizer(task).init(eqx.filter(network, eqx.is_inexact_array))
+            return Training(network, optimizer, jnp.zeros((), jnp.int32))
 
         return eqx.filter_vmap(one)(tasks)
 
     def step(self, states: Training, i: Any, tasks: Task) -> Training:
         """One step on fresh tokens."""
+        del i  # a run is made of several loops
 
         def one(state: Training, task: Task) -> Training:
-            batch = draw_batch(task.chain, self.batch_size, key=jax.random.fold_in(jax.random.fold_in(task.key, 1), i))
+            batch = draw_batch(task.chain, self.batch_size, key=jax.random.fold_in(jax.random.fold_in(task.key, 1), state.done))
             gradient = eqx.filter_grad(_loss)(state.network, *batch)
             updates, optimizer = self._optimizer(task).update(gradient, state.optimizer, eqx.filter(state.network, eqx.is_inexact_array))
-            return Training(eqx.apply_updates(state.network, updates), optimizer)
+            return Training(eqx.apply_updates(state.network, updates), optimizer, state.done + 1)
 
         return eqx.filter_vmap(one)(states, tasks)
 
@@ -159,15 +161,12 @@ class Trainer:
 
 
 def _loss(network: TwoLayerNetwork, tokens: Array, following: Array) -> Array:
-    # Products with unit vectors: the gradient of an index is a scatter, which XLA's CPU backend does row by row in a loop.
-    n = len(network.embedding.weight)
-    embedded = jax.nn.one_hot(tokens, n) @ network.embedding.weight
-    return optax.softmax_cross_entropy(jax.vmap(network.after_embedding)(embedded), jax.nn.one_hot(following, n)).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(network(tokens), following).mean()
 
 
 def expected_loss(network: Callable[[Array], Array], chain: Chain) -> Float[Array, ""]:
     """The loss over all pairs of tokens that the chain knows, exactly."""
-    logits = jax.vmap(network)(jnp.arange(len(chain.frequencies)))
+    logits = network(jnp.arange(len(chain.frequencies)))
     there = jnp.take_along_axis(jax.nn.log_softmax(logits), chain.successors, axis=1)
     return -jnp.sum(chain.frequencies[:, None] * chain.probabilities * there)
 

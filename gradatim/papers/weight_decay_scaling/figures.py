@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from gradatim.lab import Findings, plots
 from gradatim.optim import width_slopes
 
-from .training import NAMES
+from .plateau import NAMES
 
 MATRIX_NAMES = {"up": "up matrix", "down": "down matrix"}
 

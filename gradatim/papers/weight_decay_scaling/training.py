@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,23 +12,16 @@ import xarray as xr
 
 from gradatim.lab import Session
 from gradatim.lab.sweeps import take_rows
-from gradatim.optim import WidthScaling, relaxation_steps
+from gradatim.optim import WidthScaling
 
 from .chain import FRACTIONS, MATRICES, Task, Trainer, final_losses, make_chain, readings
 from .config import Config
+from .plateau import NAMES, Pair, late_means, matrix_pairs, note_waits
 
-RULES: dict[str, Callable[[int, int], WidthScaling]] = {
-    "constant": WidthScaling.constant_decay,
-    "root": WidthScaling.square_root_decay,
-    "proportional": WidthScaling.independent_decay,
-}
-NAMES = {"constant": "λ constant", "root": "λ ∝ √width", "proportional": "λ ∝ width"}
 PAIRS = {"base": (1.0, 1.0), "η × 2, λ / 2": (2.0, 0.5), "η / 2, λ × 2": (0.5, 2.0), "η × 2, λ × 2": (2.0, 2.0)}
 "Factors of rate and decay: a 16-fold range of η/λ, and one pair with the base's ratio."
-Pair = Sequence[float]
-"Learning rate and decay."
-N_LOOKS = 20
-"Times that a run is looked at; the last quarter of them is averaged."
+TOGETHER = 5 * 2**18
+"Weights of all runs that go together, about: the arrays of many more do not stay in the processor's cache."
 _DIMS = {"spectrum": ("matrix", "fraction"), "top": ("matrix",), "rms": ("matrix",), "gain": ("matrix",)}
 
 
@@ -53,9 +45,7 @@ class Runs:
         """Readings on the plateau for every rule and width, `(rule, width, seed, …)`."""
         parts: list[xr.Dataset] = []
         for width in self.config.widths:
-            pairs = {
-                name: rule(self.base_width, width).scale(self.config.rate, self.config.decay)["matrix"] for name, rule in RULES.items()
-            }
+            pairs = matrix_pairs(self.base_width, width, self.config.rate, self.config.decay)
             parts.append(self._plateau(width, pairs, "rule", NAMES))
         return xr.concat(parts, xr.DataArray(list(self.config.widths), dims="width", name="width"))
 
@@ -118,15 +108,9 @@ class Runs:
 
     def _plateau(self, width: int, pairs: Mapping[str, Pair], dim: str, names: Mapping[str, str]) -> xr.Dataset:
         steps, n_seeds = self.config.steps, self.config.n_seeds
-        for name, pair in pairs.items():
-            with warnings.catch_warnings(record=True):  # η λ > 0.1 only makes the wait shorter
-                wait = relaxation_steps(*pair)
-            if wait > 0.75 * steps:
-                self.session.note(f"{names[name]}, width {width}: its steady state takes {wait} steps, not reached when measured")
+        note_waits(self.session, pairs, names, f"width {width}", steps)
         settings = [(pair, seed) for pair in pairs.values() for seed in range(n_seeds)]
-        history = self._train(width, settings, [self._vector] * len(settings), steps, readings, f"{dim}s, width {width}")
-        late = history.pop("step") > 0.75 * steps
-        means = {name: values[late].mean(0) for name, values in history.items()}
+        means = self._train(width, settings, [self._vector] * len(settings), steps, readings, f"{dim}s, width {width}")
         shaped: dict[str, Any] = {
             name: ((dim, "seed", *_DIMS.get(name, ())), values.reshape(len(pairs), n_seeds, *values.shape[1:]))
             for name, values in means.items()
@@ -139,9 +123,7 @@ class Runs:
         return self.config.vector_rate, 0.0
 
     def _losses(self, width: int, settings: Sequence[tuple[Pair, int]], vectors: Sequence[Pair], label: str) -> np.ndarray:
-        steps = self.config.transfer.steps
-        history = self._train(width, settings, vectors, steps, final_losses, label)
-        return history["loss"][history["step"] > 0.75 * steps].mean(0)
+        return self._train(width, settings, vectors, self.config.transfer.steps, final_losses, label)["loss"]
 
     def _train(
         self, width: int, settings: Sequence[tuple[Pair, int]], vectors: Sequence[Pair], steps: int, watch: Any, label: str
@@ -151,17 +133,23 @@ class Runs:
             self._trainers[width] = Trainer(c.vocabulary, width, batch_size=c.batch_size, b1=c.b1, b2=c.b2)
         trainer = self._trainers[width]
         seeds = np.array([seed for _, seed in settings])
-        pairs, others = (jnp.asarray(np.array([tuple(pair) for pair in of])) for of in ([pair for pair, _ in settings], vectors))
-        chains, keys = _rows((self.chains, self.keys), seeds)
-        tasks = Task(chains, pairs, others, keys)
-        every = max(steps // N_LOOKS, 1)
-        loop = self.session.loop(
-            trainer.step, trainer.begin(tasks), steps=steps, args=tasks, every=every, watch=watch, label=label, on_nonfinite="keep"
-        )
-        return dict(loop.history)
+        pairs, others = (np.array([tuple(pair) for pair in of], np.float32) for of in ([pair for pair, _ in settings], vectors))
+        parts: list[dict[str, np.ndarray]] = []
+        n_blocks = -(-len(settings) // lanes(width, c.vocabulary))
+        for k, block in enumerate(np.array_split(np.arange(len(settings)), n_blocks), 1):
+            chains, keys = _rows((self.chains, self.keys), seeds[block])
+            tasks = Task(chains, jnp.asarray(pairs[block]), jnp.asarray(others[block]), keys)
+            name = label if n_blocks == 1 else f"{label}, {k} of {n_blocks}"
+            parts.append(late_means(self.session, trainer.step, trainer.begin(tasks), steps=steps, args=tasks, watch=watch, label=name))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 _rows = jax.jit(take_rows)
+
+
+def lanes(width: int, vocabulary: int) -> int:
+    """How many runs of one width go together at most."""
+    return max(TOGETHER // (2 * width * (width + vocabulary)), 1)
 
 
 def best_points(losses: np.ndarray, *grids: Sequence[float]) -> np.ndarray:
