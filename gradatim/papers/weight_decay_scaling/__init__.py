@@ -1,4 +1,8 @@
-"""Width scaling by weight decay (arXiv:2510.15262): do singular values, gains and best settings stay the same from width to width?"""
+"""Width scaling by weight decay (arXiv:2510.15262): do singular values, gains and best settings stay the same from width to width?
+
+One sublayer learns a Markov chain, where a run takes seconds and grids can be afforded; a decoder of two layers learns to predict
+Shakespeare's characters.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,17 @@ from gradatim.optim import WidthScaling, transfer_report, width_slopes
 from .chain import MATRICES
 from .config import Config as Config
 from .config import Noise as Noise
+from .config import Text as Text
 from .config import Transfer as Transfer
 from .figures import draw as draw
 from .noise import walk_by_noise
 from .plateau import NAMES, RULES
+from .text import HIDDEN, check_sizes, train_on_text
 from .training import Runs, best_points, lanes
 
 PRECISION = "single"
+N_SYMBOLS = 84
+"Of the text, for an estimate of memory."
 TRACY_WIDOM = 0.38
 "Mean of the Tracy-Widom law of real matrices, 1.2065, times 2^(-5/3): how far the largest singular value of d x d noise is below 2 √d."
 SCALES = {
@@ -31,6 +39,7 @@ SCALES = {
         transfer=Transfer(
             widths=(8, 32), rates=(0.01, 0.02), decays=(0.25, 1.0), vector_widths=(8, 32), vector_rates=(0.003, 0.006, 0.012), steps=60
         ),
+        text=Text(widths=(8, 16), head_dim=8, n_layers=1, context=16, batch_size=4, steps=60, n_validation=8),
     ),
     "laptop": Config(),
     "full": Config(
@@ -40,13 +49,17 @@ SCALES = {
             widths=(256, 2048), rates=(0.000625, 0.00125, 0.0025, 0.005, 0.01), decays=(0.0875, 0.35, 1.4, 2.0),
             vector_widths=(256, 2048), steps=20_000,
         ),
+        text=Text(
+            widths=(256, 512, 1024, 2048), head_dim=64, n_layers=12, context=256, batch_size=8, rate=0.004, decay=0.4, steps=20_000,
+            n_validation=512,
+        ),
     ),
 }  # fmt: skip
 
 
 def memory(config: Config) -> int:
-    """Bytes: of all runs that go together, parameters six times over (moments, gradient, a copy to return to), and logits of a batch and
-    of all tokens four times.
+    """Bytes: of all runs that go together, parameters six times over (moments, gradient, a copy to return to); on the chain logits of a
+    batch and of all tokens four times; on the text what the gradient needs of a batch.
     """
     t = config.transfer
     logits = (config.batch_size + config.vocabulary) * config.vocabulary
@@ -57,14 +70,24 @@ def memory(config: Config) -> int:
     ]
     together = [(width, min(n, lanes(width, config.vocabulary))) for width, n in n_runs]
     runs = max(n * (6 * (2 * width**2 + 2 * config.vocabulary * width) + 4 * logits) for width, n in together)
-    return 4 * max(runs, 6 * config.n_seeds * max(config.noise.widths) ** 2)
+    return 4 * max(runs, 6 * config.n_seeds * max(config.noise.widths) ** 2, _text_numbers(config))
+
+
+def _text_numbers(config: Config) -> int:
+    t = config.text
+    width, units = max(t.widths), int(HIDDEN * max(t.widths))
+    parameters = t.n_layers * (4 * width**2 + 3 * width * units) + 2 * N_SYMBOLS * width
+    kept = t.n_layers * (12 * width + 4 * units + 3 * width // t.head_dim * t.context) + 4 * N_SYMBOLS
+    return config.n_seeds * (6 * parameters + t.batch_size * t.context * kept)
 
 
 def run(config: Config, session: Session) -> Findings:
-    """Noise alone, three rules over widths, pairs at one width, and the grids."""
+    """Noise alone; on the chain three rules over widths, pairs at one width, and the grids; on the text the rules over widths."""
+    check_sizes(config.text)
     noise = walk_by_noise(config, session)
     runs = Runs(config, session)
     rules, pairs, grid, vectors = runs.by_rule(), runs.by_pair(), runs.by_grid(), runs.by_vector_rate()
+    text = train_on_text(config, session)
     measures: dict[str, Measure] = {}
     untested: dict[str, str] = {}
 
@@ -74,24 +97,27 @@ def run(config: Config, session: Session) -> Findings:
         except ValueError as error:
             untested[part] = f"not measured: {error}"
 
-    def judge_slopes(part: str, make: Callable[[], Measure]) -> None:
-        if len(config.widths) < 4:
-            untested[part] = f"not measured: an exponent takes four widths or more, got {', '.join(map(str, config.widths))}"
-        else:
-            judge(part, make)
+    def judge_widths(prefix: str, widths: tuple[int, ...], data: xr.Dataset) -> tuple[dict[str, xr.DataArray], xr.DataArray]:
+        slopes = {name: _slopes(widths, data[name]) for name in ("top", "gain", "sublayer_gain")}
+        exponents = _slopes(widths, data["top"] / data["root_ratio"])
+        made = {
+            "C2.{}width_exponent": lambda: _farthest(0.75, *exponents.sel(rule="root").values),
+            "C3.{}top_value_slope": lambda: _farthest(0.0, *slopes["top"].sel(rule="root").values),
+            "C3.{}distance_to_next_rule": lambda: _least(_margins(slopes["top"])),
+            "C6.{}rank_correlation": lambda: Measure.over_seeds(_rank_correlations(slopes["top"], slopes["gain"])),
+        }
+        for part, make in made.items():
+            if len(widths) < 4:
+                untested[part.format(prefix)] = f"not measured: an exponent takes four widths or more, got {', '.join(map(str, widths))}"
+            else:
+                judge(part.format(prefix), make)
+        return slopes, exponents
 
-    slopes = {name: _slopes(config.widths, rules[name]) for name in ("top", "gain", "sublayer_gain", "rms")}
     judge("C1.top_value_spread", lambda: _farthest(1.0, *_spreads(pairs)))
     judge("C1.shape_distance", lambda: _farthest(0.0, *_distances(pairs)))
     judge("C1.noise_level", lambda: _farthest(1.0, *noise["rms_ratio"].values.reshape(-1, config.n_seeds)))
-    level = rules["top"] / rules["root_ratio"]
-    exponents = _slopes(config.widths, level)
-    judge_slopes("C2.width_exponent", lambda: _farthest(0.75, *exponents.sel(rule="root").values))
-    root = slopes["top"].sel(rule="root").values
-    judge_slopes("C3.top_value_slope", lambda: _farthest(0.0, *root))
-    others = abs(slopes["top"].sel(rule=["constant", "proportional"])).min("rule").values
-    margins = others - abs(root)
-    judge_slopes("C3.distance_to_next_rule", lambda: Measure.over_seeds(margins[margins.mean(1).argmin()]))
+    slopes, exponents = judge_widths("", config.widths, rules)
+    text_slopes, text_exponents = judge_widths("text_", config.text.widths, text)
     t = config.transfer
     best_vector, best_decayed = (
         [best_points(vectors["loss"].isel(width=w, vector_decay=d).values, t.vector_rates) for w in range(len(t.vector_widths))]
@@ -103,21 +129,21 @@ def run(config: Config, session: Session) -> Findings:
     best = [best_points(grid["loss"].sel(scaled=1, width=w).values, *grids.values()) for w in t.widths]
     for axis, (name, line) in enumerate(grids.items()):
         judge(f"C5.{name}_shift", lambda axis=axis, line=line, name=name: _shift(best, axis, line, name, t.widths))
-    judge_slopes("C6.rank_correlation", lambda: Measure.over_seeds(_rank_correlations(slopes["top"], slopes["gain"])))
     noise_exponent = width_slopes(config.noise.widths, noise["top"].mean("decay").values)[0]
     _notes(config, session, rules, slopes, exponents, noise_exponent, runs.entropy)
     _edge_notes(config, session, grid, best, best_vector)
     _transfer_notes(config, session, grid, best)
-    trees = {"noise": noise, "rules": rules, "pairs": pairs, "grid": grid, "vectors": vectors}
+    _text_notes(config, session, text, text_slopes, text_exponents)
+    trees = {"noise": noise, "rules": rules, "pairs": pairs, "grid": grid, "vectors": vectors, "text": text}
     for data in trees.values():
         for name in data:
-            data[name].attrs["units"] = "nat" if name == "loss" else "1"
+            data[name].attrs["units"] = "nat" if name in ("loss", "surprise") else "1"
     return Findings(measures, xr.DataTree.from_dict({f"/{name}": data for name, data in trees.items()}), untested)
 
 
 def _slopes(widths: tuple[int, ...], values: xr.DataArray) -> xr.DataArray:
-    """Log-log slopes over width, each seed's own: `(rule, [matrix,] seed)`."""
-    others = [dim for dim in ("rule", "matrix") if dim in values.dims]
+    """Log-log slopes over width, each seed's own: `(rule, [matrix or sublayer,] seed)`."""
+    others = [dim for dim in ("rule", "matrix", "sublayer") if dim in values.dims]
     ordered = values.transpose("width", *others, "seed")
     slopes = width_slopes(widths, ordered.values.reshape(len(widths), -1))[0]
     return ordered.isel(width=0, drop=True).copy(data=slopes.reshape(ordered.shape[1:]))
@@ -127,6 +153,17 @@ def _farthest(target: float, *rows: np.ndarray) -> Measure:
     """The mean over seeds of the row that lies farthest from the target: the worst case decides."""
     # A row that is not finite is the farthest, not one that compares with none.
     return Measure.over_seeds(max(rows, key=lambda row: np.nan_to_num(abs(np.mean(row) - target), nan=np.inf)))
+
+
+def _margins(top: xr.DataArray) -> np.ndarray:
+    """How much smaller the root rule's |slope| is than the smaller one of the other rules, `(matrix, seed)`."""
+    sizes = abs(top)
+    return (sizes.sel(rule=["constant", "proportional"]).min("rule", skipna=False) - sizes.sel(rule="root")).values
+
+
+def _least(rows: np.ndarray) -> Measure:
+    """The mean over seeds of the row that is least."""
+    return Measure.over_seeds(rows[rows.mean(1).argmin()])
 
 
 def _shift(best: list[np.ndarray], axis: int, line: tuple[float, ...], name: str, widths: tuple[int, ...]) -> Measure:
@@ -197,7 +234,27 @@ def _notes(
     middle = rules["spectrum"].sel(rule="root", fraction=0.5).mean("seed")
     ends = ", ".join(f"{m} {float(middle.sel(matrix=m)[0]):.3f} to {float(middle.sel(matrix=m)[-1]):.3f}" for m in MATRICES)
     session.note(f"shape of the spectrum over widths, median over top singular value, narrowest to widest: {ends}")
-    session.note("a language model of many layers on real text is not trained at this size: one sublayer, tokens of a Markov chain")
+
+
+def _text_notes(config: Config, session: Session, text: xr.Dataset, slopes: dict[str, xr.DataArray], exponents: xr.DataArray) -> None:
+    for rule, name in NAMES.items():
+        for quantity, values in (("top/√(η/λ)", exponents), ("top", slopes["top"]), ("gain", slopes["gain"])):
+            by_matrix = ", ".join(f"{m} {_mean(values.sel(rule=rule, matrix=m))}" for m in values.matrix.values)
+            session.note(f"text, exponents of width, {name}, {quantity}: {by_matrix}")
+        gains = slopes["sublayer_gain"].sel(rule=rule)
+        by_sublayer = ", ".join(f"{s} {_mean(gains.sel(sublayer=s))}" for s in gains.sublayer.values)
+        session.note(f"text, exponents of width, {name}, gain of a sublayer: {by_sublayer}")
+    widest = text["loss"].isel(width=-1)
+    losses = ", ".join(f"{name} {_mean(widest.sel(rule=rule))}" for rule, name in NAMES.items())
+    session.note(
+        f"text, validation loss at width {config.text.widths[-1]}, nats a character: {losses}; of who knows but how often each character "
+        f"is: {float(text['surprise']):.3f}"
+    )
+    t = config.text
+    session.note(
+        f"the language model is of this size: {t.n_layers} layers, widths {', '.join(map(str, t.widths))}, "
+        f"{t.steps * t.batch_size * t.context} characters of Shakespeare a run; best settings are sought on the chain alone"
+    )
 
 
 def _edge_notes(config: Config, session: Session, grid: xr.Dataset, best: list[np.ndarray], best_vector: list[np.ndarray]) -> None:

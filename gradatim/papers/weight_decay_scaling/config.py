@@ -41,8 +41,39 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Text:
+    """A character model of Shakespeare.
+
+    With decay constant a model m times as wide as the first takes m times as long to settle, 1.5 m / (η λ) steps, and that in three
+    quarters of the run: by `steps` = 16 / (η λ) all rules do up to m = 8. A step sees 128 characters at every width, as many as tokens
+    on the chain.
+    """
+
+    widths: Annotated[tuple[int, ...], Between(8, 8192)] = (32, 64, 128, 256)
+    "Widths over which exponents are fitted, four or more where these are judged; multiples of `head_dim`, the first the base width."
+    head_dim: Annotated[int, Between(4, 256)] = 32
+    "Of a head, a multiple of 4; wider models have more heads."
+    n_layers: Annotated[int, Between(1, 200)] = 2
+    "Blocks."
+    context: Annotated[int, Between(8, 65_536)] = 64
+    "Characters of a text."
+    batch_size: Annotated[int, Between(1, 65_536)] = 2
+    "Texts a step."
+    rate: Annotated[float, Between(1e-5, 0.5)] = 0.02
+    "Learning rate of matrices at the base width."
+    decay: Annotated[float, Between(1e-4, 2.0)] = 1.25
+    "Decay of matrices at the base width."
+    vector_rate: Annotated[float, Between(1e-6, 1.0)] = 0.003
+    "Learning rate of embedding, gains and read-out."
+    steps: Annotated[int, Between(10, 1_000_000)] = 640
+    "Steps at a constant rate; the last quarter is measured."
+    n_validation: Annotated[int, Between(1, 100_000)] = 32
+    "Texts of the works held out."
+
+
+@dataclass(frozen=True)
 class Config:
-    """Noise, a Markov chain at several widths, and grids for the transfer of settings."""
+    """Noise, a Markov chain at several widths, grids for the transfer of settings, and a character model."""
 
     noise: Noise = field(default_factory=Noise)
     "Matrices that AdamW moves by noise alone."
@@ -70,5 +101,7 @@ class Config:
     "Width at which (η, λ) is varied."
     transfer: Transfer = field(default_factory=Transfer)
     "Grids of which the best point is sought."
+    text: Text = field(default_factory=Text)
+    "The character model."
     n_seeds: Annotated[int, Between(3, 100)] = 3
-    "Seeds of every run: first weights and tokens; widths and rules share a seed's chain."
+    "Seeds of every run: first weights and tokens; widths and rules share a seed's chain, or its texts."

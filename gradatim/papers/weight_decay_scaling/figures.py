@@ -12,12 +12,17 @@ from gradatim.lab import Findings, plots
 from gradatim.optim import width_slopes
 
 from .plateau import NAMES
+from .text import CLASSES
 
 MATRIX_NAMES = {"up": "up matrix", "down": "down matrix"}
+LINES = ("-", "--", ":", "-.")
+"Of the layers."
 
 
 def draw(findings: Findings) -> dict[str, Figure]:
-    """Singular values over width, spectra by pair and by width, gains over width, losses over rates."""
+    """Singular values over width, spectra by pair and by width, gains over width, losses over rates; of the text singular values and loss
+    over width, and slopes of singular values and gains.
+    """
     data = {name: node.to_dataset() for name, node in findings.data.children.items()}
     with plots.style():
         return {
@@ -26,6 +31,8 @@ def draw(findings: Findings) -> dict[str, Figure]:
             "gains": _draw_gains(data["rules"]),
             "transfer": _draw_transfer(data["grid"]),
             "vectors": _draw_vectors(data["vectors"]),
+            "text_singular_values": _draw_text_singular_values(data["text"]),
+            "text_loss_and_gains": _draw_text_loss_and_gains(data["text"]),
         }
 
 
@@ -105,6 +112,40 @@ def _draw_vectors(vectors: xr.Dataset) -> Figure:
     plots.log_ticks(ax, vectors.vector_rate)
     ax.legend()
     plots.label(ax, "learning rate of vectors and read-out", "loss", y_unit="nat", title="The same at every width")
+    return fig
+
+
+def _draw_text_singular_values(text: xr.Dataset) -> Figure:
+    fig, axes = plots.figure(2, 4, panel=(3.3, 2.8))
+    widths = text.width.values.tolist()
+    for ax, name in zip(axes.ravel(), CLASSES, strict=False):
+        for matrix, line in zip((m for m in text.matrix.values if m.split()[0] == name), LINES, strict=False):
+            for rule, colour in zip(NAMES, plots.COLOURS, strict=False):
+                means = text["top"].sel(rule=rule, matrix=matrix).mean("seed")
+                ax.plot(widths, means, line, color=colour, marker="o", label=f"{NAMES[rule]}, layer {matrix.split()[1]}")
+        _by_width(ax, widths)
+        plots.label(ax, "width", "top singular value", title=f"{name[0].upper()}{name[1:]} matrices")
+    axes[-1, -1].remove()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="center", bbox_to_anchor=(0.88, 0.25), handlelength=3.5)
+    return fig
+
+
+def _draw_text_loss_and_gains(text: xr.Dataset) -> Figure:
+    fig, axes = plots.figure(1, 2)
+    widths = text.width.values.tolist()
+    for rule, marker, colour in zip(NAMES, plots.MARKERS, plots.COLOURS, strict=False):
+        values = text["loss"].sel(rule=rule).transpose("seed", "width").values
+        plots.interval(axes[0, 0], widths, values, name=NAMES[rule], marker=marker, colour=colour)
+        top, gain = (
+            width_slopes(widths, text[name].sel(rule=rule).mean("seed").transpose("width", "matrix").values)[0] for name in ("top", "gain")
+        )
+        axes[0, 1].plot(top, gain, marker, color=colour, label=NAMES[rule])
+    axes[0, 0].set_xscale("log", base=2)
+    axes[0, 0].set_xticks(widths, [str(w) for w in widths])
+    plots.label(axes[0, 0], "width", "validation loss", y_unit="nat a character", title="Shakespeare")
+    plots.label(axes[0, 1], "slope of the top singular value", "slope of the gain", title="Matrices of the decoder, over width")
+    for ax in axes[0]:
+        ax.legend(fontsize="small")
     return fig
 
 
