@@ -71,7 +71,7 @@ def errors(problem: Problem, x: np.ndarray, pulled: np.ndarray) -> dict[str, flo
 
 def _with_sums(v: np.ndarray, a: np.ndarray, b: np.ndarray, cotangent: np.ndarray) -> Problem:
     """The shifts of rows and of columns in turns, each exactly."""
-    beta = np.zeros(len(b))
+    alpha, beta = np.zeros(len(a)), np.zeros(len(b))
     for _ in range(20_000):
         alpha = _shifts(v + beta, a)
         moved = _shifts((v + alpha[:, None]).T, b)
