@@ -175,7 +175,8 @@ def _bracket(first: Array, last: Array, a: Array, b: Array, total: Callable[[Arr
         middle = (low + high) / 2
         ahead = jnp.where(jnp.isfinite(middle) & ((count % 3 == 2) | (ahead < low) | (ahead >= high)), middle, ahead)
         ahead = jnp.where(is_ahead & ~(ahead > right), right, jnp.where(is_behind & ~(ahead < left), before(left, is_strict=True), ahead))
-        return ahead, low, high, count + 1, left, right, ~(is_ahead | is_behind)
+        # Round-off may tell the two sides of one end apart; either piece is then right to it.
+        return ahead, low, high, count + 1, left, right, ~(is_ahead | is_behind) | (low >= high)
 
     zero = 0 * b
     start = (trial, zero - jnp.inf, zero + jnp.inf, jnp.zeros((), jnp.int32), zero, zero, zero != 0)

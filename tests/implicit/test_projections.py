@@ -1,3 +1,5 @@
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from gradatim.implicit import project_affine, project_box_section, project_second_order_cone
+from gradatim.implicit import project_affine, project_box_section, project_second_order_cone, projections
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -119,6 +121,19 @@ def test_pieces_of_any_length_are_found_and_the_multiplier_is_exact_on_them(seed
         i = np.flatnonzero(free)[np.argmax(abs(a[free]))]
         pull = v - (v[i] - x[i]) / a[i] * a
         np.testing.assert_allclose(x, np.clip(pull, lower, upper), rtol=1e-10, atol=1e-10 * (1 + np.abs(v).max()))
+
+
+def test_the_search_for_a_piece_ends_where_round_off_contradicts_itself():
+    # What falls from 3 to 0 along its pieces, looked at from the left of an end and from its right with errors of their own.
+    first, last, b = jnp.array([0.0, 1.0, 2.0]), jnp.array([1.0, 2.0, 3.0]), jnp.asarray(2.0)
+    errors = itertools.cycle([-1e-9, 1e-9])
+
+    def total(nu):
+        return jnp.clip(3 - nu, 0, 3) + next(errors)
+
+    for trial in (-5.0, 0.5, 1.0, 2.5, 9.0):
+        left, right = jax.jit(lambda trial: projections._bracket(first, last, jnp.ones(3), b, total, trial))(jnp.asarray(trial))
+        assert (float(left), float(right)) in {(0.0, 1.0), (1.0, 2.0)}
 
 
 def test_a_section_of_one_corner_has_the_derivative_zero():
