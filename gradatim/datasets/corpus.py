@@ -48,13 +48,18 @@ class Corpus:
         """The text of some numbers, in any array or sequence."""
         return "".join(self.symbols[int(token)] for token in tokens)
 
-    def blocks(self, length: int) -> UInt8[np.ndarray, "blocks length"]:
+    def blocks(self, length: int, count: int | None = None) -> UInt8[np.ndarray, "blocks length"]:
         """The text cut into blocks that do not overlap, a shorter rest left out.
 
         A model that reads `T` characters and is told the next of each wants blocks of `T + 1`.
 
-        **Raises:** `ValueError` if `length` is not between 1 and the length of the text.
+        **Arguments:** `length` of a block; `count` ≥ 1: so many of them at most, evenly from the first to the last; None takes all.
+
+        **Raises:** `ValueError` if `length` is not between 1 and the length of the text, or `count` is below 1.
         """
+        if count is not None and count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
         if not 1 <= length <= len(self):
             raise ValueError(f"length must lie between 1 and the corpus's {len(self)} characters, got {length}")
-        return self.tokens[: len(self) // length * length].reshape(-1, length)
+        blocks = self.tokens[: len(self) // length * length].reshape(-1, length)
+        return blocks if count is None else blocks[np.linspace(0, len(blocks) - 1, min(count, len(blocks))).astype(int)]

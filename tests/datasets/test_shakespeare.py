@@ -104,6 +104,14 @@ def test_encoding_is_undone_by_decoding_and_refuses_what_it_does_not_know():
         text.encode("fiancé")
 
 
+@pytest.mark.parametrize(("count", "chosen"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, range(10)), (99, range(10))])
+def test_some_blocks_lie_evenly_from_the_first_to_the_last(count, chosen):
+    corpus = Corpus(np.arange(31, dtype=np.uint8), "x" * 31, Provenance("", "1", "", {}))
+    np.testing.assert_array_equal(corpus.blocks(3, count), np.arange(30).reshape(10, 3)[list(chosen)])
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        corpus.blocks(3, 0)
+
+
 def test_blocks_do_not_overlap_and_leave_the_rest_out():
     corpus = Corpus(np.arange(10, dtype=np.uint8), "abcdefghij", Provenance("an example", "1", "CC0-1.0", {}))
     np.testing.assert_array_equal(corpus.blocks(3), np.arange(9).reshape(3, 3))

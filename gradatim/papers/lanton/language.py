@@ -54,13 +54,10 @@ class Corpus(eqx.Module):
         """Evenly spaced texts of both parts of the corpus."""
         parts = {split: datasets.load_text("shakespeare", split=split) for split in ("train", "validation")}
         session.uses(parts["train"].provenance)
-        rows = {split: text.blocks(config.context + 1) for split, text in parts.items()}
-        held_out = rows["validation"]
-        # Evenly over the works.
-        picked = held_out[np.linspace(0, len(held_out) - 1, config.n_validation).astype(int)]
-        step = max(len(rows["train"]) // config.n_train, 1)
-        train = rows["train"][::step][: config.n_train]
-        return cls(config, jnp.asarray(train), jnp.asarray(picked), parts["train"].vocabulary_size)
+        rows = parts["train"].blocks(config.context + 1)
+        step = max(len(rows) // config.n_train, 1)
+        train, held_out = rows[::step][: config.n_train], parts["validation"].blocks(config.context + 1, config.n_validation)
+        return cls(config, jnp.asarray(train), jnp.asarray(held_out), parts["train"].vocabulary_size)
 
     def model(self, key: Any) -> DecoderLM:
         """An untrained decoder."""

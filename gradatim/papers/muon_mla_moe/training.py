@@ -56,9 +56,7 @@ class Corpus:
     def blocks(self, config: Config, size: Size) -> Text:
         """The texts of a model, those to validate on evenly spaced."""
         train = self.train.blocks(size.context + 1)[: config.n_train]
-        held_out = self.validation.blocks(size.context + 1)
-        chosen = np.linspace(0, len(held_out) - 1, min(config.n_validation, len(held_out))).astype(int)
-        return Text(jnp.asarray(train), jnp.asarray(held_out[chosen]))
+        return Text(jnp.asarray(train), jnp.asarray(self.validation.blocks(size.context + 1, config.n_validation)))
 
 
 def decoder(config: Config, size: Size, key: Any, *, kind: str = "multi_head, dense", n_symbols: int = 84) -> DecoderLM:

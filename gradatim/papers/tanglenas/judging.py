@@ -147,9 +147,9 @@ def _judge_searches(data: xr.Dataset, space: str, measures: dict[str, Measure], 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
     """From 1 for the largest."""
-    ranks = np.empty(len(values), int)
-    ranks[np.argsort(-values, kind="stable")] = np.arange(1, len(values) + 1)
-    return ranks
+    from scipy import stats
+
+    return stats.rankdata(-values, method="ordinal")
 
 
 def _note_costs(config: Search, data: xr.Dataset, session: Session) -> None:

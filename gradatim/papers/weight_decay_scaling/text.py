@@ -60,8 +60,7 @@ def load_texts(config: Text, session: Session) -> tuple[Texts, int, float]:
     """
     train, validation = (datasets.load_text("shakespeare", split=split) for split in ("train", "validation"))
     session.uses(train.provenance)
-    blocks = validation.blocks(config.context + 1)
-    chosen = blocks[np.linspace(0, len(blocks) - 1, min(config.n_validation, len(blocks))).astype(int)]
+    chosen = validation.blocks(config.context + 1, config.n_validation)
     # One more of each: a symbol may be missing from the training part.
     counts = np.bincount(train.tokens, minlength=train.vocabulary_size) + 1
     surprise = -np.log(counts / counts.sum())[chosen[:, 1:]].mean()
