@@ -55,7 +55,8 @@ def _draw_regret(spaces: dict[str, xr.Dataset]) -> Figure:
         at_end.axhline(regrets.mean(), color=GREY, ls=":", label="mean of all")
         at_end.axhline(regrets[data["parameters"].values.argmax()], color=GREY, ls="--", label="the largest network")
         at_end.set_xticks(range(len(columns)), [name.replace(", ", ",\n") for name in columns], fontsize=7, rotation=30)
-        at_end.legend(fontsize=8)
+        at_end.set_ylim(top=1.3 * max(regrets.mean(), *(values.max() for values in columns.values())))
+        at_end.legend(fontsize=8, loc="upper left", ncols=2)
         title = f"{space} space: answers at the end, one dot a seed"
         plots.label(at_end, "search", "below the best of the table", y_unit="points", title=title)
     return fig
