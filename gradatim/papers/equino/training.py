@@ -64,13 +64,13 @@ def train_operators(config: Config, solved: Solved, session: Session, key: jax.A
 
     strains = [jnp.asarray(drawn.collocation) for drawn in solved.draws]
     for count in config.snapshots:
-        known = [first(drawn.snapshots, count) for drawn in solved.draws]
+        is_claimed = count in (config.restricted, config.snapshots[-1])
+        n_seeds = config.seeds if is_claimed else config.beside_seeds
+        known = [first(drawn.snapshots, count) for drawn in solved.draws[:n_seeds]]
         bases = [ModalBasis.from_snapshots(solved.cell, own, min(config.rank, count)) for own in known]
         operators = [_operator(config, basis) for basis in bases]
         points = [basis.magic_points(min(config.points, 6 * basis.rank)) for basis in bases]
         on_points = [operator.at_points(at) for operator, at in zip(operators, points, strict=True)]
-        is_claimed = count in (config.restricted, config.snapshots[-1])
-        n_seeds = config.seeds if is_claimed else config.beside_seeds
         train(f"equilibrium {count}", operators, on_points, strains, n_seeds, config.lbfgs_steps)
         samples = [_repeated(ModalSamples.of(basis, own), math.lcm(*config.snapshots)) for basis, own in zip(bases, known, strict=True)]
         # Its parameters are those of the operator in it, in the same order.
