@@ -79,9 +79,8 @@ def _draw_training(tree: dict[str, xr.Dataset]) -> Figure:
     if "all_points" in tree:
         _history(axes[0, 0], tree["all_points"], plots.COLOURS[4])
     axes[0, 0].set_yscale("log")
-    plots.label(
-        axes[0, 0], "steps of Adam, then of L-BFGS", "consistency loss", y_unit="MPa²", title="EquiNO: magic points blue, all orange"
-    )
+    title = "EquiNO: magic points blue, all orange" if "all_points" in tree else "EquiNO on magic points, each seed"
+    plots.label(axes[0, 0], "steps of Adam, then of L-BFGS", "consistency loss", y_unit="MPa²", title=title)
     # Energies of batches differ far more than those of networks.
     for row in tree["variational"]["lbfgs_loss"].values:
         axes[0, 1].plot(row, color=THEIRS)
