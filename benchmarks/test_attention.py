@@ -4,8 +4,9 @@ PyTorch decodes the same in peers/torch_attention.py.
 
 Decoding reads the whole cache for each character: 2 d numbers of each token with full attention, r + d_R with a latent, which the
 absorbed form reads twice and the other turns into keys and values of all tokens anew. The absorbed form multiplies each number of the
-cache by one of every head, eight here, where full attention multiplies it by one, and has more weights: arithmetic binds it, memory binds
-full attention, and cores speed up the first more than the second. A text alone with 1,024 characters reads as much of weights as of
+cache by one of every head, four or eight here, where full attention multiplies it by one: arithmetic binds it, memory binds full
+attention, and more heads mean more of the first and none of the second. Its queries read off the token have more weights than those of
+full attention, read off a latent of a quarter of the width fewer. A text alone with 1,024 characters reads as much of weights as of
 cache; several texts share the reading of weights and no product with a cache. The caches are donated.
 """
 
@@ -26,21 +27,26 @@ from turns import Rival, in_turns
 from gradatim.nets import MixtureOfExperts, MultiHeadAttention, MultiHeadLatentAttention, cache_bytes
 
 sys.path.append(str(Path(__file__).parent / "peers"))
-from decoding import HEADS, WORK  # pyright: ignore[reportMissingImports]
+from decoding import WORK  # pyright: ignore[reportMissingImports]
 
 ROUND_OFF = 1e-4  # single precision, a thousand terms in another order
 
 
-def full(width: int, key: Any) -> Any:
-    return MultiHeadAttention(width, HEADS, key=key)
+def full(width: int, heads: int, key: Any) -> Any:
+    return MultiHeadAttention(width, heads, key=key)
 
 
-def latent(width: int, key: Any) -> Any:
-    return MultiHeadLatentAttention(width, HEADS, latent_dim=width // 2, rope_dim=width // 8, key=key)
+def latent(width: int, heads: int, key: Any, **sizes: int) -> Any:
+    return MultiHeadLatentAttention(width, heads, latent_dim=width // 2, rope_dim=width // 8, key=key, **sizes)
+
+
+def asking(width: int, heads: int, key: Any) -> Any:
+    return latent(width, heads, key, query_latent_dim=width // 4)
 
 
 DECODERS: dict[str, Any] = {
     "gradatim": (latent, {"is_absorbed": True}),
+    "gradatim, queries from a latent": (asking, {"is_absorbed": True}),
     "latent, keys and values formed": (latent, {"is_absorbed": False}),
     "full attention": (full, {}),
 }
@@ -70,9 +76,9 @@ def test_decode(benchmark: Any, work: str) -> None:
 
 
 def decoder(peer: str, work: str) -> Rival:
-    n_tokens, width, n_texts, n_layers = WORK[work]
+    n_tokens, width, heads, n_texts, n_layers = WORK[work]
     make, how = DECODERS[peer]
-    layers = [make(width, key) for key in jax.random.split(jax.random.key(0), n_layers)]
+    layers = [make(width, heads, key) for key in jax.random.split(jax.random.key(0), n_layers)]
     texts = () if n_texts == 1 else (n_texts,)
     x = jax.random.normal(jax.random.key(1), (n_tokens, *texts, width))
     empty = [jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*texts, *leaf.shape)), layer.init_cache(n_tokens)) for layer in layers]
@@ -83,7 +89,7 @@ def decoder(peer: str, work: str) -> Rival:
 
     caches = filled(layers, empty, x)
     size, of_full = (
-        cache_bytes(jax.eval_shape(lambda make=make: make(width, jax.random.key(0)).init_cache(n_tokens))) for make in (make, full)
+        cache_bytes(jax.eval_shape(lambda make=make: make(width, heads, jax.random.key(0)).init_cache(n_tokens))) for make in (make, full)
     )
     step = jax.jit(lambda layers, row, caches: decode(layers, row, caches, **how), donate_argnums=2)
     y, caches = step(layers, x[-1], caches)

@@ -8,7 +8,7 @@ import math
 import statistics
 
 import torch
-from decoding import HEADS, WORK
+from decoding import WORK
 from timing import seconds
 
 
@@ -28,15 +28,16 @@ class Rotary:
 class Full(torch.nn.Module):
     """Keys and values of all tokens."""
 
-    def __init__(self, tokens: int, width: int, texts: int) -> None:
+    def __init__(self, tokens: int, width: int, heads: int, texts: int) -> None:
         super().__init__()
+        self.heads = heads
         self.rows, self.output = torch.nn.Linear(width, 3 * width, bias=False), torch.nn.Linear(width, width, bias=False)
-        self.cache = torch.randn(2, texts, HEADS, tokens, width // HEADS)
-        self.turn = Rotary(width // HEADS, tokens - 1)
+        self.cache = torch.randn(2, texts, heads, tokens, width // heads)
+        self.turn = Rotary(width // heads, tokens - 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The last token of every text, `(texts, width)`."""
-        q, k, v = self.rows(x).view(len(x), 3, HEADS, 1, -1).unbind(1)
+        q, k, v = self.rows(x).view(len(x), 3, self.heads, 1, -1).unbind(1)
         keys, values = self.cache
         keys[:, :, -1:], values[:, :, -1:] = self.turn(k), v
         return self.output(torch.nn.functional.scaled_dot_product_attention(self.turn(q), keys, values).reshape(len(x), -1))
@@ -45,19 +46,19 @@ class Full(torch.nn.Module):
 class Latent(torch.nn.Module):
     """A latent and a rotary key of all tokens."""
 
-    def __init__(self, tokens: int, width: int, texts: int) -> None:
+    def __init__(self, tokens: int, width: int, heads: int, texts: int) -> None:
         super().__init__()
-        self.latent, self.rope, head = width // 2, width // 8, width // HEADS
+        self.heads, self.latent, self.rope, head = heads, width // 2, width // 8, width // heads
         self.down = torch.nn.Linear(width, self.latent + self.rope, bias=False)
-        self.query = torch.nn.Linear(width, HEADS * (head + self.rope), bias=False)
-        self.up_key, self.up_value = (torch.nn.Parameter(torch.randn(HEADS, head, self.latent) / math.sqrt(self.latent)) for _ in range(2))
+        self.query = torch.nn.Linear(width, heads * (head + self.rope), bias=False)
+        self.up_key, self.up_value = (torch.nn.Parameter(torch.randn(heads, head, self.latent) / math.sqrt(self.latent)) for _ in range(2))
         self.norm, self.output = torch.nn.RMSNorm(self.latent), torch.nn.Linear(width, width, bias=False)
         self.cache = torch.randn(texts, tokens, self.latent + self.rope)
         self.turn, self.scale = Rotary(self.rope, tokens - 1), 1 / math.sqrt(head + self.rope)
 
     def forward(self, x: torch.Tensor, is_absorbed: bool = True) -> torch.Tensor:
         """The last token of every text, `(texts, width)`."""
-        new, (q, q_rope) = self.down(x), self.query(x).view(len(x), HEADS, -1).split([self.up_key.shape[1], self.rope], -1)
+        new, (q, q_rope) = self.down(x), self.query(x).view(len(x), self.heads, -1).split([self.up_key.shape[1], self.rope], -1)
         latent, rope = new.split([self.latent, self.rope], -1)
         self.cache[:, -1] = torch.cat([self.norm(latent), self.turn(rope)], -1)
         if is_absorbed:
@@ -82,7 +83,7 @@ ROUNDS = 50
 
 def check() -> None:
     """The absorbed form gives what keys and values formed anew give."""
-    layer, x = Latent(16, 32, 2), torch.randn(2, 32)
+    layer, x = Latent(16, 32, 8, 2), torch.randn(2, 32)
     apart = (layer(x) - layer(x, is_absorbed=False)).abs().max().item()
     if not apart < 1e-5:
         raise SystemExit(f"both forms must give the same, got {apart:.1e} apart")
@@ -101,9 +102,9 @@ def main() -> None:
     torch.manual_seed(0)
     check()
     rows = []
-    for work, (tokens, width, texts, n_layers) in WORK.items():
+    for work, (tokens, width, heads, texts, n_layers) in WORK.items():
         x = torch.randn(texts, width)
-        rivals = {name: [layer(tokens, width, texts) for _ in range(n_layers)] for name, (layer, _) in PEERS.items()}
+        rivals = {name: [layer(tokens, width, heads, texts) for _ in range(n_layers)] for name, (layer, _) in PEERS.items()}
         times: dict[str, list[float]] = {name: [] for name in PEERS}
         # In turns, as ours: whose turn comes finds the cache full of what the others read.
         for _ in range(1 + ROUNDS):

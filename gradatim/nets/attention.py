@@ -177,10 +177,12 @@ class MultiHeadLatentAttention(eqx.Module):
         scoreᵢ(t, j) = (⟨qᵢ(t), kᵢ(j)⟩ + ⟨q_R,i(t), k_R(j)⟩) / √(d_h + d_R),  j ≤ t;     y(t) = W_O concatᵢ Σⱼ softmaxⱼ vᵢ(j)
 
     Decoding keeps c and k_R alone and never forms keys or values: ⟨qᵢ, W_UK,i c⟩ = ⟨W_UK,iᵀ qᵢ, c⟩, Σⱼ aⱼ W_UV,i c(j) = W_UV,i Σⱼ aⱼ c(j).
+    With a latent of their own, queries are read off c_Q(t) = norm(W_DQ h(t)) in the place of h(t): nothing more is kept, and there are
+    fewer weights to read.
 
     **Arguments:** `width` of tokens; `n_heads`; `latent_dim`: r, at least 1; `rope_dim`: d_R, even, 0 for no positions;
-    `head_dim`: d_h, by default `width / n_heads`; `is_normalised`: RMS-normalise the latent, as DeepSeek does; `key`. No
-    biases; the queries' own latent, optional in the paper, is left out.
+    `head_dim`: d_h, by default `width / n_heads`; `query_latent_dim`: the size of c_Q, None for queries read off the token itself;
+    `is_normalised`: RMS-normalise the latents, as DeepSeek does; `key`. No biases.
 
     **Raises:** `ValueError` if a size is below 1, `rope_dim` is odd, or `n_heads` does not divide `width` (and `head_dim` is not given).
 
@@ -195,6 +197,8 @@ class MultiHeadLatentAttention(eqx.Module):
     up_key: eqx.nn.Linear
     up_value: eqx.nn.Linear
     rope_key: eqx.nn.Linear
+    down_query: eqx.nn.Linear | None
+    query_norm: eqx.nn.RMSNorm | None
     query: eqx.nn.Linear
     rope_query: eqx.nn.Linear
     output: eqx.nn.Linear
@@ -211,23 +215,30 @@ class MultiHeadLatentAttention(eqx.Module):
         latent_dim: int,
         rope_dim: int,
         head_dim: int | None = None,
+        query_latent_dim: int | None = None,
         is_normalised: bool = True,
         key: PRNGKeyArray,
     ) -> None:
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+        for name, size in (("latent_dim", latent_dim), ("query_latent_dim", query_latent_dim)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
         self.n_heads, self.head_dim, self.latent_dim = n_heads, _head_dim(width, n_heads, head_dim), latent_dim
         self.rotary = RotaryEmbedding(rope_dim)
         inner = n_heads * self.head_dim
+        asking = width if query_latent_dim is None else query_latent_dim
         sizes = {
             "down": (width, latent_dim),
             "up_key": (latent_dim, inner),
             "up_value": (latent_dim, inner),
             "rope_key": (width, rope_dim),
-            "query": (width, inner),
-            "rope_query": (width, n_heads * rope_dim),
+            "query": (asking, inner),
+            "rope_query": (asking, n_heads * rope_dim),
             "output": (inner, width),
         }
+        self.down_query = self.query_norm = None
+        if query_latent_dim is not None:
+            sizes["down_query"] = (width, query_latent_dim)
+            self.query_norm = eqx.nn.RMSNorm(query_latent_dim, use_bias=False) if is_normalised else None
         for (name, (n_in, n_out)), each in zip(sizes.items(), jax.random.split(key, len(sizes)), strict=True):
             setattr(self, name, eqx.nn.Linear(n_in, n_out, use_bias=False, key=each))
         self.norm = eqx.nn.RMSNorm(latent_dim, use_bias=False) if is_normalised else None
@@ -289,6 +300,8 @@ class MultiHeadLatentAttention(eqx.Module):
         return 1 / math.sqrt(self.head_dim + self.rotary.dim)
 
     def _queries(self, x: Float[Array, "tokens width"], positions: Int[Array, " tokens"]) -> tuple[Array, Array]:
+        x = x if self.down_query is None else of_rows(self.down_query, x)
+        x = x if self.query_norm is None else jax.vmap(self.query_norm)(x)
         q, q_rope = (of_rows(linear, x).reshape(len(x), self.n_heads, -1) for linear in (self.query, self.rope_query))
         return q, self.rotary(q_rope, positions)
 

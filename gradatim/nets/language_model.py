@@ -49,9 +49,10 @@ class DecoderLM(eqx.Module):
     """A causal language model: tokens of one text in, the logits of each next token out; batch with `jax.vmap`.
 
     **Arguments:** `vocabulary_size`; `width` of tokens; `n_layers`; `n_heads`; `context`: the longest text, tokens;
-    `attention`: `"multi_head"` or `"latent"`; `latent_dim`, `rope_dim`: of latent attention, by default `width / 2` and
-    `width / 8`; `has_qk_norm`: of [`MultiHeadAttention`][gradatim.nets.MultiHeadAttention] alone: latent attention normalises its
-    latents, and could not absorb normalised keys; `hidden`: feed-forward units that a token passes through, by default 8/3 of the
+    `attention`: `"multi_head"` or `"latent"`; `latent_dim`, `rope_dim`, `query_latent_dim`: of
+    [`MultiHeadLatentAttention`][gradatim.nets.MultiHeadLatentAttention], by default `width / 2`, `width / 8` and none;
+    `has_qk_norm`: of [`MultiHeadAttention`][gradatim.nets.MultiHeadAttention] alone: latent attention normalises its latents, and
+    could not absorb normalised keys; `hidden`: feed-forward units that a token passes through, by default 8/3 of the
     width; `n_experts`: routed experts a layer, 0 for a dense part; `n_shared`, `top_k`: of
     [`MixtureOfExperts`][gradatim.nets.MixtureOfExperts], whose experts have `hidden / (n_shared + top_k)` units each, so that as many
     parameters are active with and without experts, the router apart; `key`. Embedding and read-out are separate.
@@ -81,6 +82,7 @@ class DecoderLM(eqx.Module):
         attention: str = "multi_head",
         latent_dim: int | None = None,
         rope_dim: int | None = None,
+        query_latent_dim: int | None = None,
         has_qk_norm: bool = False,
         hidden: int | None = None,
         n_experts: int = 0,
@@ -104,7 +106,9 @@ class DecoderLM(eqx.Module):
             if attention == "latent":
                 latent = max(width // 2, 1) if latent_dim is None else latent_dim
                 rope = width // 8 if rope_dim is None else rope_dim
-                attend = MultiHeadLatentAttention(width, n_heads, latent_dim=latent, rope_dim=rope, key=first)
+                attend = MultiHeadLatentAttention(
+                    width, n_heads, latent_dim=latent, rope_dim=rope, query_latent_dim=query_latent_dim, key=first
+                )
             else:
                 attend = MultiHeadAttention(width, n_heads, has_qk_norm=has_qk_norm, key=first)
             if n_experts:

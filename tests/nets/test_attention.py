@@ -20,6 +20,10 @@ def latent(key, **sizes):
     return MultiHeadLatentAttention(WIDTH, HEADS, **{"latent_dim": 8, "rope_dim": 2} | sizes, key=key)
 
 
+def asking(key):
+    return latent(key, query_latent_dim=6)
+
+
 def full(key, **sizes):
     return MultiHeadAttention(WIDTH, HEADS, **sizes, key=key)
 
@@ -42,7 +46,7 @@ def at_once(attention, x):
     return attention(x)
 
 
-@pytest.mark.parametrize("make", [full, normed, latent])
+@pytest.mark.parametrize("make", [full, normed, latent, asking])
 def test_o6_decoding_is_the_forward_pass_at_every_position(make, getkey):
     attention, x = make(getkey()), texts(TOKENS, WIDTH)
     cache, y = decoded(attention, x, TOKENS)
@@ -50,8 +54,9 @@ def test_o6_decoding_is_the_forward_pass_at_every_position(make, getkey):
     assert cache.length == TOKENS
 
 
-def test_o6_absorbed_decoding_is_that_with_keys_and_values(getkey):
-    attention, x = latent(getkey()), texts(TOKENS, WIDTH)
+@pytest.mark.parametrize("make", [latent, asking])
+def test_o6_absorbed_decoding_is_that_with_keys_and_values(make, getkey):
+    attention, x = make(getkey()), texts(TOKENS, WIDTH)
     np.testing.assert_allclose(decoded(attention, x, 12)[1], decoded(attention, x, 12, is_absorbed=False)[1], atol=SAME)
 
 
@@ -64,7 +69,7 @@ def test_o6_later_tokens_do_not_change_earlier_outputs(make, getkey):
     assert np.abs(changed[5:] - before[5:]).max() > 0.01
 
 
-@pytest.mark.parametrize("make", [full, normed, latent])
+@pytest.mark.parametrize("make", [full, normed, latent, asking])
 def test_texts_padded_at_either_end_are_read_as_they_are(make, getkey):
     attention, x = make(getkey()), texts(TOKENS, WIDTH)
     alone, padding, here = at_once(attention, x), texts(3, WIDTH, seed=1), np.ones(TOKENS, bool)
@@ -160,7 +165,7 @@ def test_normalised_queries_and_keys_bound_the_scores_whatever_their_matrices(ge
 
 
 def test_half_precision_stays_so():
-    for make, how in ((full, {}), (normed, {}), (latent, {}), (latent, {"is_absorbed": False})):
+    for make, how in ((full, {}), (normed, {}), (latent, {}), (asking, {}), (latent, {"is_absorbed": False})):
         attention = jax.eval_shape(lambda make=make: jax.tree.map(lambda p: p.astype(jnp.bfloat16), make(jax.random.key(0))))
         x = jax.ShapeDtypeStruct((TOKENS, WIDTH), jnp.bfloat16)
         assert eqx.filter_eval_shape(lambda a, x: a(x), attention, x).dtype == jnp.bfloat16
@@ -186,7 +191,7 @@ def test_an_overfull_cache_is_an_error(make, getkey):
         jax.block_until_ready(eqx.filter_jit(lambda m, row, c: m.decode(row, c))(attention, np.asarray(x)[0], cache))
 
 
-@pytest.mark.parametrize("make", [full, latent])
+@pytest.mark.parametrize("make", [full, latent, asking])
 def test_batches_and_gradients(make, getkey):
     attention, x = make(getkey()), texts(3, TOKENS, WIDTH)
     batched = eqx.filter_jit(eqx.filter_vmap(lambda m, x: m(x), in_axes=(None, 0)))(attention, x)
@@ -204,6 +209,7 @@ def test_batches_and_gradients(make, getkey):
         (latent, {"rope_dim": 3}, "the rotary dimension must be even and at least 0, got 3"),
         (latent, {"rope_dim": -2}, "the rotary dimension must be even and at least 0, got -2"),
         (latent, {"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+        (latent, {"query_latent_dim": 0}, "query_latent_dim must be at least 1, got 0"),
         (latent, {"head_dim": 0}, "head_dim must be at least 1, got 0"),
         (full, {"head_dim": 3}, "the rotary dimension must be even and at least 0, got 3"),
         (full, {"head_dim": -1}, "head_dim must be at least 1, got -1"),
@@ -259,13 +265,19 @@ def test_full_attention_is_that_of_its_equation(has_qk_norm, getkey):
 
 
 @pytest.mark.parametrize("is_normalised", [False, True])
-def test_latent_attention_is_that_of_its_equation(is_normalised, getkey):
-    attention, x = latent(getkey(), rope_dim=4, is_normalised=is_normalised), texts(TOKENS, WIDTH)
+@pytest.mark.parametrize("query_latent_dim", [None, 6])
+def test_latent_attention_is_that_of_its_equation(query_latent_dim, is_normalised, getkey):
+    sizes = {"rope_dim": 4, "query_latent_dim": query_latent_dim, "is_normalised": is_normalised}
+    attention, x = latent(getkey(), **sizes), texts(TOKENS, WIDTH)
     rows = np.asarray(x)
     c = rows @ np.asarray(attention.down.weight).T
     c = unit(c) if is_normalised else c
-    q, k, v = product(attention.query, rows), product(attention.up_key, c), product(attention.up_value, c)
-    q_rope = turned(product(attention.rope_query, rows))
+    asked = rows
+    if query_latent_dim is not None:
+        asked = rows @ np.asarray(attention.down_query.weight).T
+        asked = unit(asked) if is_normalised else asked
+    q, k, v = product(attention.query, asked), product(attention.up_key, c), product(attention.up_value, c)
+    q_rope = turned(product(attention.rope_query, asked))
     k_rope = turned((rows @ np.asarray(attention.rope_key.weight).T)[:, None])[:, 0]
     scores = (np.einsum("the,she->hts", q, k) + np.einsum("the,se->hts", q_rope, k_rope)) / np.sqrt(4 + 4)
     np.testing.assert_allclose(at_once(attention, x), attended(scores, v, attention.output), atol=SAME)

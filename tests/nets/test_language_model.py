@@ -92,6 +92,9 @@ def test_latent_attention_has_the_papers_sizes_by_default():
     model = eqx.filter_eval_shape(DecoderLM, 5, 64, 1, 4, 8, attention="latent", key=jax.random.key(0))
     attention = model.blocks[0].attention
     assert isinstance(attention, MultiHeadLatentAttention) and (attention.latent_dim, attention.rotary.dim) == (32, 8)
+    assert attention.down_query is None
+    asking = eqx.filter_eval_shape(DecoderLM, 5, 64, 1, 4, 8, attention="latent", query_latent_dim=16, key=jax.random.key(0))
+    assert asking.blocks[0].attention.down_query.weight.shape == (16, 64)
     full = eqx.filter_eval_shape(DecoderLM, 5, 64, 1, 4, 8, key=jax.random.key(0))
     ours, theirs = (eqx.filter_eval_shape(lambda model: model.init_cache(), each) for each in (model, full))
     assert 1 - cache_bytes(ours) / cache_bytes(theirs) == 0.6875
@@ -145,6 +148,7 @@ def test_a_full_cache_is_an_error():
         ({"attention": "latent", "rope_dim": 3}, "the rotary dimension must be even"),
         ({"attention": "latent", "latent_dim": -1}, "latent_dim must be at least 1, got -1"),
         ({"attention": "latent", "latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+        ({"attention": "latent", "query_latent_dim": 0}, "query_latent_dim must be at least 1, got 0"),
         ({"hidden": 0}, "hidden must be at least 1, got 0"),
         ({"n_experts": 6, "top_k": 0}, r"n_shared \+ top_k must divide the hidden units, 32, got 0 \+ 0"),
     ],
