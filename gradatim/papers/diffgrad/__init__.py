@@ -23,7 +23,7 @@ SCALES = {
         online_rounds=1000,
         images=Images(
             "digits", 256, 64, 64, 8, (4,), stem_stride=1, batch_size=64, optimizers=("adam_half", "diffgrad"),
-            factors=(10.0,), epochs=2, activations=("elu",), activation_epochs=1,
+            factors=(10.0,), epochs=2, activations=("elu",), activation_epochs=1, n_seeds=3,
         ),
     ),
     "laptop": Config(),

@@ -14,8 +14,8 @@ from .arms import ACTIVATIONS, OPTIMIZERS
 class Images:
     """The training comparison on images.
 
-    At laptop scale the choice of rates has two epochs, one seed and images of its own, and the judged runs six epochs and three
-    fresh seeds: the whole grid with every seed would take 120 runs of full length instead of 24.
+    At laptop scale the choice of rates has two epochs, one seed and images of its own, and the judged runs six epochs and six
+    fresh seeds: the whole grid with every seed would take 240 runs of full length instead of 48.
     """
 
     dataset: Annotated[str, OneOf("fashion-mnist", "mnist-5k", "digits")] = "fashion-mnist"
@@ -48,7 +48,7 @@ class Images:
     "Activation functions to compare."
     activation_epochs: Annotated[int, Between(1, 1000)] = 2
     "Epochs of the runs with other activations."
-    n_seeds: Annotated[int, Between(3, 100)] = 3
+    n_seeds: Annotated[int, Between(3, 100)] = 6
     "Paired seeds of every judged run."
 
 

@@ -31,7 +31,7 @@ SCALES = {
         exact=Exact(dims=(3,), starts=4, samples=128, replicates=3, steps=60, directions=8),
         learned=Learned(
             dims=(3,), points=256, width=16, depth=1, batch_size=64, steps=20, rates=(3e-3,), pilot_steps=50, starts=0, samples=128,
-            features=20,
+            features=20, seeds=3,
         ),
         penalised=Penalised(width=16, batch_size=64, steps=10, seeds=3),
     ),

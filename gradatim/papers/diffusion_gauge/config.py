@@ -46,7 +46,7 @@ class Learned:
     "Learning rates to choose from, the same for both kinds of network."
     pilot_steps: Annotated[int, Between(1, 10_000_000)] = 1000
     "Of the runs in three dimensions that choose."
-    seeds: Annotated[int, Between(3, 100)] = 3
+    seeds: Annotated[int, Between(3, 100)] = 6
     "Networks of a kind on a data set; both kinds share initial weights, batches and noise."
     starts: Annotated[int, Between(0, 10_000)] = 64
     "Points at which the dimension is read from the flows of networks; zero leaves that out."
