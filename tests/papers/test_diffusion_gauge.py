@@ -86,11 +86,21 @@ def test_o7_the_error_splits_over_the_parts(smoke):
 
 
 def test_surfaces_have_two_dimensions_turned_into_more():
-    flat, turned = networks.surfaces(500, 3, 0), networks.surfaces(500, 5, 0)
+    flat, turned = (networks.surfaces(500, dim, jax.random.key(0)) for dim in (3, 5))
     np.testing.assert_allclose(flat.std(axis=1).mean(axis=1), 1, atol=0.05)
     np.testing.assert_allclose(np.linalg.norm(flat[1], axis=1), 3**0.5, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(turned, axis=2), np.linalg.norm(flat, axis=2), rtol=1e-4)
     assert (np.linalg.matrix_rank(turned, tol=1e-3) == 3).all() and np.abs(turned).min(axis=1).max() > 0
+
+
+def test_trap_every_network_has_data_of_its_own():
+    settings = replace(SMOKE.learned, dims=(3, 5))
+    data = networks.data_sets(settings, jax.random.key(0))
+    assert {dim: points.shape for dim, points in data.items()} == {dim: (2, 3, settings.points, dim) for dim in (3, 5)}
+    firsts = np.concatenate([np.linalg.norm(points[:, :, 0], axis=-1) for points in data.values()])[[0, 2]]
+    assert len(np.unique(firsts)) == 6
+    again = networks.data_sets(settings, jax.random.key(1))
+    assert not np.isin(firsts, [np.linalg.norm(points[:, :, 0], axis=-1) for points in again.values()]).any()
 
 
 def test_the_sliced_distance_of_a_shift_along_the_only_direction_is_its_length():
@@ -165,7 +175,10 @@ def test_measures_of_known_results(smoke, known_results):
     free, gradient = np.array([[0.5, 0.5, 0.5], [0.25, 0.5, 0.75]]), np.array([[1, 0.5, 0.75], [0.75, 0.75, 0.5]])
     right = np.where(np.arange(4) < 4 * np.stack([free, gradient])[..., None], 2, 3)
     rules = dict.fromkeys(("by_gap", "normal_space", "fokker_planck"), (("kind", "surface", "seed", "start"), 3 + 0 * right))
-    local = {"local_components": (("surface", "start"), np.ones((2, 4))), "nearest_neighbours": ("surface", np.ones(2))}
+    local = {
+        "local_components": (("surface", "seed", "start"), np.ones((2, 3, 4))),
+        "nearest_neighbours": (("surface", "seed"), np.ones((2, 3))),
+    }
     trees["reading_3"] = xr.Dataset({"by_slope": (("kind", "surface", "seed", "start"), right), **rules, **local})
     config = replace(SMOKE, learned=replace(SMOKE.learned, starts=4))
     found = judging.judge(config, trees, Session(jax.random.key(0), precision="double")).measures

@@ -19,7 +19,7 @@ from .config import Learned as Learned
 from .config import Penalised as Penalised
 from .figures import draw as draw
 from .judging import judge
-from .networks import train
+from .networks import data_sets, train
 from .normal import run_normal
 from .penalised import run_penalised
 from .reading import read_networks
@@ -63,10 +63,11 @@ def memory(config: Config) -> int:
 
 def run(config: Config, session: Session) -> Findings:
     """What is exact first, then what networks learn."""
-    key_normal, key_sphere, key_train, key_read, key_penalty = jax.random.split(session.key, 5)
+    key_normal, key_sphere, key_train, key_read, key_penalty, key_data = jax.random.split(session.key, 6)
     trees: dict[str, xr.Dataset] = run_normal(session, key_normal)
     trees |= run_sphere(config, session, key_sphere)
-    networks, training = train(config, session, key_train)
-    trees |= training | read_networks(config, session, key_read, networks)
+    data = data_sets(config.learned, key_data)
+    networks, training = train(config, session, key_train, data)
+    trees |= training | read_networks(config, session, key_read, networks, data)
     trees |= run_penalised(config, session, key_penalty)
     return judge(config, trees, session)

@@ -33,7 +33,7 @@ class Learned:
     dims: Annotated[tuple[int, ...], Between(3, 20)] = (3, 5)
     "Dimensions of the space around the surfaces."
     points: Annotated[int, Between(64, 1_000_000)] = 10_000
-    "Of each data set."
+    "Of a network's data."
     width: Annotated[int, Between(1, 4096)] = 128
     "Units of a hidden layer."
     depth: Annotated[int, Between(1, 20)] = 3
@@ -47,7 +47,7 @@ class Learned:
     pilot_steps: Annotated[int, Between(1, 10_000_000)] = 1000
     "Of the runs in three dimensions that choose."
     seeds: Annotated[int, Between(3, 100)] = 6
-    "Networks of a kind on a data set; both kinds share initial weights, batches and noise."
+    "Networks of a kind, each with data of its own; both kinds share initial weights, data, batches and noise."
     starts: Annotated[int, Between(0, 10_000)] = 64
     "Points at which the dimension is read from the flows of networks; zero leaves that out."
     samples: Annotated[int, Between(64, 1_000_000)] = 4096

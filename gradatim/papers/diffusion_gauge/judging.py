@@ -119,8 +119,8 @@ def _of_dimensions(config: Config, trees: Mapping[str, xr.Dataset], session: Ses
     pairs = [(dim, surface) for dim in readings for surface in SURFACES]
     names = [f"{surface} in {dim}" for dim, surface in pairs]
     beside = {rule: shares(rule).mean(axis=2) for rule in ("by_gap", "normal_space", "fokker_planck")}
-    local = np.concatenate([(data["local_components"] == DIMENSION).mean("start").values for data in readings.values()])
-    whole = np.concatenate([data["nearest_neighbours"].values for data in readings.values()])
+    local = np.concatenate([(data["local_components"] == DIMENSION).mean(["seed", "start"]).values for data in readings.values()])
+    whole = np.concatenate([data["nearest_neighbours"].mean("seed").values for data in readings.values()])
     tied = bool((free == gradient).all())
     session.note(
         "C7: share of points with the right dimension, gradient and free network: "

@@ -14,10 +14,10 @@ import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.datasets import make_swiss_roll
 
-from gradatim.lab import Session
+from gradatim.lab import Session, host_generator
 from gradatim.transport import FreeScore, GradientScore, denoising_score_matching
 
-from .config import Config
+from .config import Config, Learned
 from .fields import LAST, PATH, flat_normal
 
 KINDS = ("free", "gradient")
@@ -50,16 +50,22 @@ class Denoiser(eqx.Module):
         return h @ self.weights[-1] + self.biases[-1]
 
 
-def surfaces(n: int, dim: int, seed: int) -> Float[np.ndarray, "surface n dim"]:
+def surfaces(n: int, dim: int, key: PRNGKeyArray) -> Float[np.ndarray, "surface n dim"]:
     """Points of both, each coordinate of unit variance in three dimensions, then turned at random into `dim`."""
-    random = np.random.default_rng(seed)
-    roll = make_swiss_roll(n, random_state=seed)[0]
+    random = host_generator(key)
+    roll = make_swiss_roll(n, random_state=int(random.integers(2**31)))[0]
     sphere = random.normal(size=(n, 3))
     sphere *= 3**0.5 / np.linalg.norm(sphere, axis=1)[:, None]
     flat = np.stack([(roll - roll.mean(axis=0)) / roll.std(axis=0), sphere])
     # The turn is the same for every draw of points.
     turn = np.linalg.qr(np.random.default_rng(dim).normal(size=(dim, dim)))[0] if dim > 3 else np.eye(3)
     return (np.pad(flat, ((0, 0), (0, 0), (0, dim - 3))) @ turn.T).astype(np.float32)
+
+
+def data_sets(settings: Learned, key: PRNGKeyArray) -> dict[int, Float[np.ndarray, "surface seed n dim"]]:
+    """By dimension: every network draws its own points, so that a spread over seeds holds that of the data."""
+    keys = {dim: jax.random.split(jax.random.fold_in(key, dim), settings.seeds) for dim in settings.dims}
+    return {dim: np.stack([surfaces(settings.points, dim, each) for each in keys[dim]], axis=1) for dim in settings.dims}
 
 
 def batch_of(key: PRNGKeyArray, data: Float[Array, "n dim"], size: int) -> tuple[Array, Array, Array]:
@@ -71,20 +77,24 @@ def batch_of(key: PRNGKeyArray, data: Float[Array, "n dim"], size: int) -> tuple
     return noise, data[rows], 1 - left
 
 
-def train(config: Config, session: Session, key: jax.Array) -> tuple[dict[int, dict[str, Denoiser]], dict[str, xr.Dataset]]:
+def train(
+    config: Config, session: Session, key: jax.Array, data: dict[int, np.ndarray]
+) -> tuple[dict[int, dict[str, Denoiser]], dict[str, xr.Dataset]]:
     """Networks by dimension and kind, over (surface, seed), and their losses; rates are chosen in the first dimension."""
     settings = config.learned
     networks: dict[int, dict[str, Denoiser]] = {}
     trees: dict[str, xr.Dataset] = {}
     rates = dict.fromkeys(KINDS, settings.rates[0])
     for dim in settings.dims:
-        data = jnp.asarray(surfaces(settings.points, dim, 0)), jnp.asarray(surfaces(WATCHED, dim, 1))
+        held_out, pilot = (jax.random.fold_in(key, 1_000_001 + i) for i in range(2))
+        held_out = jnp.asarray(surfaces(WATCHED, dim, jax.random.fold_in(held_out, dim)))
         init, step, watch = _training(config, dim)
         if dim == settings.dims[0] and len(settings.rates) > 1:
-            # One seed at all rates: those of a network stand where otherwise seeds do.
+            # One seed and draw of points, which no judged network has, at all rates: they stand where otherwise seeds do.
             keys = jnp.stack([jax.random.fold_in(key, 1_000_000)] * len(settings.rates))
             grid = jnp.asarray([settings.rates] * len(KINDS), jnp.float32)
-            args = (*data, keys, grid, jnp.asarray(settings.pilot_steps, jnp.float32))
+            points = jnp.stack([jnp.asarray(surfaces(settings.points, dim, pilot))] * len(settings.rates), axis=1)
+            args = (points, held_out, keys, grid, jnp.asarray(settings.pilot_steps, jnp.float32))
             loop = session.loop(
                 step,
                 init(keys),
@@ -103,7 +113,7 @@ def train(config: Config, session: Session, key: jax.Array) -> tuple[dict[int, d
             _note_rates(session, rates, settings.rates)
         keys = jax.random.split(jax.random.fold_in(key, dim), settings.seeds)
         grid = jnp.asarray([[rates[kind]] * settings.seeds for kind in KINDS], jnp.float32)
-        args = (*data, keys, grid, jnp.asarray(settings.steps, jnp.float32))
+        args = (jnp.asarray(data[dim]), held_out, keys, grid, jnp.asarray(settings.steps, jnp.float32))
         loop = session.loop(step, init(keys), steps=settings.steps, args=args, watch=watch, label=f"score matching in {dim} dimensions")
         networks[dim] = loop.state[0]
         trees[f"training_{dim}"] = xr.Dataset(
@@ -143,7 +153,7 @@ def _training(config: Config, dim: int) -> tuple[Any, Any, Any]:
                 after[kind] = optax.apply_updates(networks[kind], jax.tree.map(lambda u, scale=scale: scale * u, updates)), memory
             return {kind: pair[0] for kind, pair in after.items()}, {kind: pair[1] for kind, pair in after.items()}
 
-        per_seed = jax.vmap(one, (0, 0, 0, 1, None))
+        per_seed = jax.vmap(one, (0, 0, 0, 1, 0))
         networks, memories = state
         return jax.vmap(per_seed, (0, 0, None, None, 0))(networks, memories, keys, rates, data)
 

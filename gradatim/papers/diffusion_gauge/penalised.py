@@ -49,9 +49,10 @@ def two_parts(networks: tuple[Denoiser, Denoiser]) -> TwoPartScore:
 def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
     """Both arms from the same weights along the same batches, then the weak form of the condition on held-out data."""
     learned, settings = config.learned, config.penalised
-    key_train, key_test = jax.random.split(key)
+    key_train, key_test, key_data = jax.random.split(key, 3)
     sphere = SURFACES.index("sphere")
-    data = jnp.asarray(surfaces(learned.points, DIM, 0)[sphere])
+    *each, key_fresh = jax.random.split(key_data, settings.seeds + 1)
+    data = jnp.stack([jnp.asarray(surfaces(learned.points, DIM, one)[sphere]) for one in each])
     adam = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps))
 
     @jax.jit
@@ -71,7 +72,7 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
     def step(state: Any, i: Array, args: Any) -> Any:
         data, keys, weights = args
 
-        def one(networks: Any, memory: Any, weight: Array, key: Array) -> Any:
+        def one(networks: Any, memory: Any, data: Array, weight: Array, key: Array) -> Any:
             batch = batch_of(jax.random.fold_in(key, i + 2), data, settings.batch_size)
 
             def loss(networks: Any) -> Array:
@@ -82,11 +83,11 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
             return optax.apply_updates(networks, updates), memory
 
         networks, memories = state
-        return jax.vmap(jax.vmap(one, (0, 0, None, 0)), (0, 0, 0, None))(networks, memories, weights, keys)
+        return jax.vmap(jax.vmap(one, (0, 0, 0, None, 0)), (0, 0, None, 0, None))(networks, memories, data, weights, keys)
 
     def watch(state: Any, args: Any) -> dict[str, Array]:
-        batch = batch_of(jax.random.key(0), args[0], 512)
-        loss, penalty = jax.vmap(jax.vmap(lambda networks: parts(networks, batch)))(state[0])
+        batches = jax.vmap(lambda data: batch_of(jax.random.key(0), data, 512))(args[0])
+        loss, penalty = jax.vmap(jax.vmap(parts), (0, None))(state[0], batches)
         return {"loss": loss, "penalty": penalty}
 
     keys = jax.random.split(key_train, settings.seeds)
@@ -114,7 +115,7 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
         times = 1 - jnp.asarray(LEVELS, jnp.float32)
         return jax.vmap(jax.vmap(lambda networks: jax.lax.map(lambda t: at(networks, t), times)))(networks)
 
-    fresh = jnp.asarray(surfaces(HELD_OUT, DIM, 1)[sphere])
+    fresh = jnp.asarray(surfaces(HELD_OUT, DIM, key_fresh)[sphere])
     found = session.once(
         "the weak form of the gauge condition", lambda: {k: np.asarray(v) for k, v in read(loop.state[0], fresh, key_test).items()}
     )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.neighbors import NearestNeighbors
 
 from gradatim.lab import Session
@@ -29,7 +29,7 @@ from gradatim.transport import (
 
 from .config import Config
 from .fields import PATH, flat_normal, spread_times
-from .networks import KINDS, MODELS, SURFACES, Denoiser, surfaces
+from .networks import KINDS, MODELS, SURFACES, Denoiser
 
 N_TIMES = 25
 WINDOW = 9
@@ -45,45 +45,51 @@ VARIANCE = 0.05
 "Share of the largest variance from which on a direction counts in local principal components (Fukunaga and Olsen 1971)."
 
 
-def read_networks(config: Config, session: Session, key: jax.Array, networks: dict[int, dict[str, Denoiser]]) -> dict[str, xr.Dataset]:
-    """By dimension: trajectories and dimensions, and the parts of fields."""
+def read_networks(
+    config: Config, session: Session, key: PRNGKeyArray, networks: dict[int, dict[str, Denoiser]], data: dict[int, np.ndarray]
+) -> dict[str, xr.Dataset]:
+    """By dimension: trajectories and dimensions, and the parts of fields; each network at starts and data of its own."""
     trees: dict[str, xr.Dataset] = {}
     for dim, by_kind in networks.items():
         key_flows, key_parts = jax.random.split(jax.random.fold_in(key, dim))
         if config.learned.starts:
-            trees[f"reading_{dim}"] = _read_flows(config, session, key_flows, dim, by_kind)
-        trees[f"parts_{dim}"] = _read_parts(config, session, key_parts, dim, by_kind)
+            trees[f"reading_{dim}"] = _read_flows(config, session, key_flows, by_kind, data[dim])
+        trees[f"parts_{dim}"] = _read_parts(config, session, key_parts, by_kind, data[dim])
     return trees
 
 
-def _read_flows(config: Config, session: Session, key: jax.Array, dim: int, by_kind: dict[str, Denoiser]) -> xr.Dataset:
-    n = config.learned.starts
+def _read_flows(
+    config: Config, session: Session, key: PRNGKeyArray, by_kind: dict[str, Denoiser], data: Float[np.ndarray, "surface seed n dim"]
+) -> xr.Dataset:
+    n, (n_seeds, dim) = config.learned.starts, (data.shape[1], data.shape[3])
     key_starts, key_around = jax.random.split(key)
-    data = surfaces(config.learned.points, dim, 0)
-    starts = flat_normal(key_starts, n, dim, dtype=jnp.float32)
-    keys = jax.random.split(key_around, n)
+    starts = flat_normal(key_starts, n_seeds * n, dim, dtype=jnp.float32).reshape(n_seeds, n, dim)
+    keys = jax.random.split(key_around, (n_seeds, n))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(by_kind[kind] for kind in KINDS))
     found = session.once(
         f"flows of the networks in {dim} dimensions",
-        lambda: {name: np.asarray(value) for name, value in _flows(stacked, starts, jnp.asarray(data[:, :n]), keys).items()},
+        lambda: {name: np.asarray(value) for name, value in _flows(stacked, starts, jnp.asarray(data[:, :, :n]), keys).items()},
     )
     dims = {"singular_values": ("time", "index"), "ends": ("axis",)}
     units = {"units": "1"}
     local, whole = _classical(data, n)
     return xr.Dataset(
         {name: (("kind", "surface", "seed", "start", *dims.get(name, ())), value, units) for name, value in found.items()}
-        | {"local_components": (("surface", "start"), local, units), "nearest_neighbours": ("surface", whole, units)},
+        | {"local_components": (("surface", "seed", "start"), local, units), "nearest_neighbours": (("surface", "seed"), whole, units)},
         {"kind": list(KINDS), "surface": list(SURFACES), "time": spread_times(N_TIMES)},
     )
 
 
-def _read_parts(config: Config, session: Session, key: jax.Array, dim: int, by_kind: dict[str, Denoiser]) -> xr.Dataset:
+def _read_parts(
+    config: Config, session: Session, key: PRNGKeyArray, by_kind: dict[str, Denoiser], data: Float[np.ndarray, "surface seed n dim"]
+) -> xr.Dataset:
     settings = config.learned
-    data = jnp.asarray(surfaces(settings.points, dim, 0), jnp.float64)
+    points = jnp.asarray(data, jnp.float64)
     found = session.once(
-        f"parts of the fields in {dim} dimensions",
+        f"parts of the fields in {data.shape[3]} dimensions",
         lambda: {
-            name: np.asarray(value) for name, value in _parts(by_kind, data, key, n=settings.samples, n_features=settings.features).items()
+            name: np.asarray(value)
+            for name, value in _parts(by_kind, points, key, n=settings.samples, n_features=settings.features).items()
         },
     )
     return xr.Dataset(
@@ -128,14 +134,14 @@ def _flows(networks: Denoiser, starts: Array, data: Array, keys: Array) -> dict[
         is_gradient, networks = given
 
         def of_surface(given: tuple[Denoiser, Array]) -> dict[str, Array]:
-            networks, data = given
-
-            def of_network(network: Denoiser) -> dict[str, Array]:
+            def of_network(given: tuple[Denoiser, Array, Array, Array]) -> dict[str, Array]:
+                network, starts, data, keys = given
                 score = EitherScore(network, is_gradient)
                 return jax.vmap(lambda x, datum, key: of(score, x, datum, key))(starts, data, keys)
 
+            networks, data = given
             # A network at a time: all flows of a batch wait for the slowest.
-            return jax.lax.map(of_network, networks)
+            return jax.lax.map(of_network, (networks, starts, data, keys))
 
         return jax.lax.map(of_surface, (networks, data))
 
@@ -150,23 +156,24 @@ def _parts(networks: dict[str, Denoiser], data: Array, key: Array, *, n: int, n_
     network of the same seed: what a free network has in common with it is no gauge part.
     """
     key_rows, key_noise, key_basis = jax.random.split(key, 3)
-    dim = data.shape[2]
+    dim = data.shape[3]
     networks = jax.tree.map(lambda leaf: leaf.astype(data.dtype), networks)
     noise = flat_normal(key_noise, 2 * n, dim)
-    rows = jax.random.randint(key_rows, (2 * n,), 0, data.shape[1])
+    rows = jax.random.randint(key_rows, (2 * n,), 0, data.shape[2])
     bases = [
         FourierBasis(dim, -(-n_features // len(SCALES)), scale=scale, key=jax.random.fold_in(key_basis, i))
         for i, scale in enumerate(SCALES)
     ]
 
     def at_level(data: Array, networks: dict[str, Denoiser], t: Array) -> dict[str, Array]:
-        x = PATH.point(noise, data[rows], t)
         v = PATH.coefficients(t).m ** 2
-        # Every point sees all data: a few at a time.
-        score = jax.lax.map(lambda x: EmpiricalScore(PATH, data)(t, x), x, batch_size=128)
-        fixed = jnp.concatenate([jax.vmap(jax.jacfwd(basis))(x) for basis in bases], axis=1)
 
-        def of_seed(networks: dict[str, Denoiser]) -> dict[str, Array]:
+        def of_seed(given: tuple[Array, dict[str, Denoiser]]) -> dict[str, Array]:
+            data, networks = given
+            x = PATH.point(noise, data[rows], t)
+            # Every point sees all data: a few at a time.
+            score = jax.lax.map(lambda x: EmpiricalScore(PATH, data)(t, x), x, batch_size=128)
+            fixed = jnp.concatenate([jax.vmap(jax.jacfwd(basis))(x) for basis in bases], axis=1)
             fields = {kind: MODELS[kind](networks[kind], PATH) for kind in KINDS}
             values = {kind: jax.vmap(lambda x, kind=kind: fields[kind](t, x))(x) for kind in KINDS}
             basis = jnp.concatenate([score[:, None], values["gradient"][:, None], fixed], axis=1)
@@ -192,7 +199,7 @@ def _parts(networks: dict[str, Denoiser], data: Array, key: Array, *, n: int, n_
             found = [of(kind) for kind in KINDS]
             return {name: jnp.stack([part[name] for part in found]) for name in found[0]}
 
-        return jax.lax.map(of_seed, networks)
+        return jax.lax.map(of_seed, (data, networks))
 
     times = 1 - jnp.asarray(LEVELS)
 
@@ -202,11 +209,12 @@ def _parts(networks: dict[str, Denoiser], data: Array, key: Array, *, n: int, n_
     return jax.lax.map(of_surface, (data, networks))
 
 
-def _classical(data: Float[np.ndarray, "surface n dim"], n: int) -> tuple[np.ndarray, np.ndarray]:
+def _classical(data: Float[np.ndarray, "surface seed n dim"], n: int) -> tuple[np.ndarray, np.ndarray]:
     """Dimensions of the data themselves: local principal components at the first n points, and one from nearest neighbours of all."""
-    local = np.zeros((len(data), n))
-    whole = np.zeros(len(data))
-    for i, points in enumerate(data.astype(np.float64)):
+    local = np.zeros((*data.shape[:2], n))
+    whole = np.zeros(data.shape[:2])
+    for i in np.ndindex(whole.shape):
+        points = data[i].astype(np.float64)
         _, rows = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points))).fit(points).kneighbors(points[:n])
         around = points[rows] - points[rows].mean(axis=1, keepdims=True)
         variances = np.linalg.svd(around, compute_uv=False) ** 2
