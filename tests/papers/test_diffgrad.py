@@ -143,8 +143,8 @@ def test_measures_of_known_accuracies(findings, monkeypatch):
     for name, samples in {
         "C4.over_adam_at_half_rate": (1, -2, 3),
         "C4.over_adam": (2, 10, 20),
-        "C5.spread": (2, 4, 1),
-        "C5.spread_beyond_adam": (-7, 3, -6),
+        "C5.spread": (1, -3, -1),
+        "C5.spread_beyond_adam": (-8, -3, -8),
     }.items():
         np.testing.assert_allclose(found.measures[name].samples, samples, err_msg=name)
     assert found.untested["C4.over_sgdm"] == "a run diverged" and "C4.over_sgdm" not in found.measures

@@ -64,7 +64,7 @@ def _of_normal_data(trees: Mapping[str, xr.Dataset], session: Session) -> dict[s
         "C1.gauge_residual": Measure.exact(float(parts["mixture"].max())),
         "C2.covariance_error": Measure.exact(float(flows["covariance_error"].sel(case=right).max())),
         "C3.likelihood_error": Measure.exact(float(errors.sel(case=right).max())),
-        "C4.error_of_wrong_gradient": Measure.exact(float(errors.sel(case="wrong gradient").mean())),
+        "C4.error_of_wrong_gradient": Measure.over_seeds(errors.sel(case="wrong gradient").values),
         "C4.error_of_right_nongradient": Measure.exact(float(errors.sel(case=turned).max())),
         "C5.divergence": Measure.exact(float(parts["divergence"].max())),
         "C5.component_along_score": Measure.exact(float(parts["along"].max())),

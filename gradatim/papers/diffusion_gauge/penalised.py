@@ -51,8 +51,10 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
     learned, settings = config.learned, config.penalised
     key_train, key_test, key_data = jax.random.split(key, 3)
     sphere = SURFACES.index("sphere")
-    *each, key_fresh = jax.random.split(key_data, settings.seeds + 1)
-    data = jnp.stack([jnp.asarray(surfaces(learned.points, DIM, one)[sphere]) for one in each])
+    data, fresh = (
+        jnp.stack([jnp.asarray(surfaces(n, DIM, one)[sphere]) for one in jax.random.split(jax.random.fold_in(key_data, n), settings.seeds)])
+        for n in (learned.points, HELD_OUT)
+    )
     adam = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps))
 
     @jax.jit
@@ -95,14 +97,17 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
     loop = session.loop(step, init(keys), steps=settings.steps, args=args, watch=watch, label="the gauge penalty")
 
     @jax.jit
-    def read(networks: Any, held_out: Array, key: Array) -> dict[str, Array]:
+    def read(networks: Any, held_out: Array, keys: Array) -> dict[str, Array]:
+        return jax.vmap(jax.vmap(of_seed), (0, None, None))(networks, held_out, keys)
+
+    def of_seed(networks: Any, held_out: Array, key: Array) -> dict[str, Array]:
         key_noise, key_rows, key_tests = jax.random.split(key, 3)
         noise = flat_normal(key_noise, HELD_OUT, DIM, dtype=jnp.float32)
         rows = jax.random.randint(key_rows, (HELD_OUT,), 0, len(held_out))
         basis = FourierBasis(DIM, N_TESTS, scale=0.5, key=key_tests)
         basis = jax.tree.map(lambda leaf: leaf.astype(noise.dtype), basis)
 
-        def at(networks: Any, t: Array) -> dict[str, Array]:
+        def at(t: Array) -> dict[str, Array]:
             score = two_parts(networks)
             x = PATH.point(noise, held_out[rows], t)
             rest, conservative = (jax.vmap(lambda x, part=part: part(t, x))(x) for part in (score.remainder, score.conservative))
@@ -112,12 +117,11 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
                 "share": jnp.sum(rest**2) / jnp.sum((rest + conservative) ** 2),
             }
 
-        times = 1 - jnp.asarray(LEVELS, jnp.float32)
-        return jax.vmap(jax.vmap(lambda networks: jax.lax.map(lambda t: at(networks, t), times)))(networks)
+        return jax.lax.map(at, 1 - jnp.asarray(LEVELS, jnp.float32))
 
-    fresh = jnp.asarray(surfaces(HELD_OUT, DIM, key_fresh)[sphere])
+    keys_test = jax.random.split(key_test, settings.seeds)
     found = session.once(
-        "the weak form of the gauge condition", lambda: {k: np.asarray(v) for k, v in read(loop.state[0], fresh, key_test).items()}
+        "the weak form of the gauge condition", lambda: {k: np.asarray(v) for k, v in read(loop.state[0], fresh, keys_test).items()}
     )
     units = {"units": "1"}
     penalised = xr.Dataset(

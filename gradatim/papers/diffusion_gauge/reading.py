@@ -48,7 +48,7 @@ VARIANCE = 0.05
 def read_networks(
     config: Config, session: Session, key: PRNGKeyArray, networks: dict[int, dict[str, Denoiser]], data: dict[int, np.ndarray]
 ) -> dict[str, xr.Dataset]:
-    """By dimension: trajectories and dimensions, and the parts of fields; each network at starts and data of its own."""
+    """By dimension: trajectories and dimensions, and the parts of fields; each network at starts, data and random potentials of its own."""
     trees: dict[str, xr.Dataset] = {}
     for dim, by_kind in networks.items():
         key_flows, key_parts = jax.random.split(jax.random.fold_in(key, dim))
@@ -155,22 +155,22 @@ def _parts(networks: dict[str, Denoiser], data: Array, key: Array, *, n: int, n_
     The basis holds the density's own potential, whose gradient is the score that training aims at, and the potential of the gradient
     network of the same seed: what a free network has in common with it is no gauge part.
     """
-    key_rows, key_noise, key_basis = jax.random.split(key, 3)
     dim = data.shape[3]
     networks = jax.tree.map(lambda leaf: leaf.astype(data.dtype), networks)
-    noise = flat_normal(key_noise, 2 * n, dim)
-    rows = jax.random.randint(key_rows, (2 * n,), 0, data.shape[2])
-    bases = [
-        FourierBasis(dim, -(-n_features // len(SCALES)), scale=scale, key=jax.random.fold_in(key_basis, i))
-        for i, scale in enumerate(SCALES)
-    ]
+    keys = jax.random.split(key, data.shape[1])
 
     def at_level(data: Array, networks: dict[str, Denoiser], t: Array) -> dict[str, Array]:
         v = PATH.coefficients(t).m ** 2
 
-        def of_seed(given: tuple[Array, dict[str, Denoiser]]) -> dict[str, Array]:
-            data, networks = given
-            x = PATH.point(noise, data[rows], t)
+        def of_seed(given: tuple[Array, dict[str, Denoiser], Array]) -> dict[str, Array]:
+            data, networks, key = given
+            key_rows, key_noise, key_basis = jax.random.split(key, 3)
+            rows = jax.random.randint(key_rows, (2 * n,), 0, len(data))
+            x = PATH.point(flat_normal(key_noise, 2 * n, dim), data[rows], t)
+            bases = [
+                FourierBasis(dim, -(-n_features // len(SCALES)), scale=scale, key=jax.random.fold_in(key_basis, i))
+                for i, scale in enumerate(SCALES)
+            ]
             # Every point sees all data: a few at a time.
             score = jax.lax.map(lambda x: EmpiricalScore(PATH, data)(t, x), x, batch_size=128)
             fixed = jnp.concatenate([jax.vmap(jax.jacfwd(basis))(x) for basis in bases], axis=1)
@@ -199,7 +199,7 @@ def _parts(networks: dict[str, Denoiser], data: Array, key: Array, *, n: int, n_
             found = [of(kind) for kind in KINDS]
             return {name: jnp.stack([part[name] for part in found]) for name in found[0]}
 
-        return jax.lax.map(of_seed, (data, networks))
+        return jax.lax.map(of_seed, (data, networks, keys))
 
     times = 1 - jnp.asarray(LEVELS)
 
