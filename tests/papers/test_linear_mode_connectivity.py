@@ -120,10 +120,24 @@ def test_forks_that_cannot_be_are_refused(forks):
         paper.run(replace(SMOKE, fork_epochs=forks), Session(jax.random.key(0)))
 
 
-@pytest.mark.parametrize("value", [-1.0, 0.0, 0.9, 1.0])
-def test_interval_of_a_rank_correlation_holds_its_value(value):
-    measure = judging.rank_measure(value, 15)
-    assert -1 <= measure.low <= value <= measure.high <= 1
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_rank_correlation_without_spread_has_none(sign):
+    rows = np.arange(15.0).reshape(3, 5)
+    np.testing.assert_allclose(judging.rank_measure(rows, 20 + sign * rows).intervals()[0], sign, rtol=2e-6)
+
+
+def test_trap_forks_of_a_seed_are_no_repetitions():
+    # Seeds lie in any order and their forks close together: as many forks as one likes tell no more of the correlation.
+    random = np.random.default_rng(0)
+    covered, widths = [], []
+    for _ in range(200):
+        levels = random.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=9)
+        predicted, barrier = (10 + level[:, None] + 1e-3 * random.normal(size=(9, 5)) for level in levels.T)
+        measure = judging.rank_measure(predicted, barrier)
+        # Of Spearman, for a normal pair.
+        covered.append(measure.low <= 6 / np.pi * np.arcsin(0.3) <= measure.high)
+        widths.append(measure.high - measure.low)
+    assert np.mean(covered) > 0.9 and np.mean(widths) > 0.8
 
 
 def test_t2_what_is_below_the_noise_makes_no_ratio_larger():

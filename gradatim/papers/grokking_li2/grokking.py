@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, best_by_others
 from gradatim.landscape import FiniteGroup, cyclic_group, dihedral_group, repelled_collection_time, simulate_collection
 
 from .config import Decays, Few, Grams, Phase, Solved, Starts, Window
@@ -258,7 +258,7 @@ def run_few(config: Few, session: Session, key: PRNGKeyArray) -> Findings:
         losses[method] = trained.history["test_loss"].reshape(-1, len(rates), config.seeds)
     data = _few_data(config, grids, losses, histories)
     best = {method: _best(losses[method][-1]) for method in grids}
-    ends = {method: losses[method][-1, best[method]] for method in grids}
+    ends = {method: best_by_others(xr.DataArray(losses[method][-1], dims=("rate", "seed")), "rate").values for method in grids}
     for method, rates in grids.items():
         edge = ", at the edge of the grid" if best[method] in (0, len(rates) - 1) else ""
         session.note(

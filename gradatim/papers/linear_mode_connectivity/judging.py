@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from gradatim.lab import Findings, Measure, Session, rank_correlation
+from gradatim.lab.measures import student_factor
 
 ARMS = ("relu", "tanh")
 LATE = 5
@@ -70,8 +71,9 @@ def judge(trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
     smooth = trees["tanh"]
     errors = {arm: integral_errors(trees[arm]["prediction"].sel(estimate="integral").values, trees[arm]["middle"].values) for arm in ARMS}
     measures["C3.integral_error"] = Measure.exact(float(errors["tanh"].max()))
-    ranks = {arm: {m: _rank_of(trees[arm], m) for m in ("endpoints", "endpoints_with_slopes", "midpoint", "fork")} for arm in ARMS}
-    measures["C3.end_point_rank"] = rank_measure(ranks["tanh"]["endpoints"], of_forks("tanh", "barrier").size)
+    methods = ("endpoints", "endpoints_with_slopes", "midpoint", "fork")
+    ranks = {arm: {m: rank_of(*_of_forks_and_seeds(trees[arm], m)) for m in methods} for arm in ARMS}
+    measures["C3.end_point_rank"] = rank_measure(*_of_forks_and_seeds(smooth, "endpoints"))
     session.note(
         f"C3: relative error of the integral, worst of the forks and of independent networks: tanh {errors['tanh'][:, :-1].max():.2g}, "
         f"{errors['tanh'][:, -1].max():.2g}; ReLU, whose kinks it does not see, {errors['relu'][:, :-1].max():.2g}, "
@@ -112,18 +114,31 @@ def layer_shares(data: xr.Dataset, layers: xr.Dataset) -> np.ndarray:
     return (layers["single"].values.max(axis=(2, 3)) / at_least_noise(whole)).max(axis=1)
 
 
-def rank_measure(correlation: float, n: int) -> Measure:
-    """Spearman's correlation of n pairs with its interval: Fisher's z with the error of Bonett and Wright (Psychometrika 65, 2000)."""
-    z = math.atanh(max(min(correlation, 1 - 1e-6), 1e-6 - 1))
-    half = 1.96 * math.sqrt((1 + correlation**2 / 2) / max(n - 3, 1))
-    low, high = min(math.tanh(z - half), correlation), max(math.tanh(z + half), correlation)
-    return Measure(correlation, low, high, f"Fisher's z over {n} pairs")
+def rank_measure(predicted: np.ndarray, barrier: np.ndarray) -> Measure:
+    """Spearman's correlation over all of `(seed, fork)`, its interval from leaving out one seed after the other.
+
+    The forks of a seed share its networks and are no repetitions. Fisher's z has the pseudo-values n z - (n - 1) z₋ᵢ, whose mean has
+    about Student's t distribution (Tukey's jackknife).
+    """
+    n, value = len(predicted), rank_of(predicted, barrier)
+    left = np.array([_fisher(rank_of(*(np.delete(rows, i, axis=0) for rows in (predicted, barrier)))) for i in range(n)])
+    half = student_factor(n) * (n - 1) * left.std(ddof=1) / math.sqrt(n)
+    low, high = (math.tanh(_fisher(value) + sign * half) for sign in (-1, 1))
+    return Measure(value, min(low, value), max(high, value), f"jackknife over {n} seeds, Fisher's z")
 
 
-def _rank_of(data: xr.Dataset, method: str) -> float:
-    n_forks = data.sizes["fork"]
-    predicted, barrier = (x[:, :n_forks].reshape(1, -1) for x in (data["prediction"].sel(estimate=method).values, data["barrier"].values))
-    return float(rank_correlation(predicted[0].tolist(), rounded_off(barrier))[0])
+def rank_of(predicted: np.ndarray, barrier: np.ndarray) -> float:
+    """Spearman's correlation over all seeds and forks."""
+    return float(rank_correlation(predicted.ravel(), rounded_off(barrier).reshape(1, -1))[0])
+
+
+def _fisher(correlation: float) -> float:
+    return math.atanh(max(min(correlation, 1 - 1e-6), 1e-6 - 1))
+
+
+def _of_forks_and_seeds(data: xr.Dataset, method: str) -> tuple[np.ndarray, np.ndarray]:
+    forks = slice(data.sizes["fork"])
+    return data["prediction"].sel(estimate=method).values[:, forks], data["barrier"].values[:, forks]
 
 
 def _describe(arm: str, data: xr.Dataset, layers: xr.Dataset, session: Session) -> None:
