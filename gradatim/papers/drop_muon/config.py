@@ -72,7 +72,7 @@ class Images:
     "Steps of the runs that are judged."
     every: Annotated[int, Between(1, 100_000)] = 10
     "Steps between two looks at the accuracy."
-    n_seeds: Annotated[int, Between(3, 100)] = 6
+    n_seeds: Annotated[int, Between(3, 100)] = 3
     "Paired seeds of the judged runs."
     repeats: Annotated[int, Between(3, 10_000)] = 30
     "Timings of each kind of step."
@@ -93,7 +93,7 @@ SCALES = {
         Theory(n_groups=20, n_chains=60, cost_steps=60, descent_steps=20, horizons=(10, 30, 100), n_seeds=3),
         Images(
             "digits", 512, 128, 128, (8, 16), 1, 128, ("muon", "uniform"), rates=(0.05,),
-            target=50.0, higher_target=60.0, tuning_steps=1, steps=15, every=5, n_seeds=3, repeats=5,
+            target=50.0, higher_target=60.0, tuning_steps=1, steps=15, every=5, repeats=5,
         ),
     ),
     "laptop": Config(),
