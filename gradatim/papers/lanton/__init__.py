@@ -18,7 +18,7 @@ SCALES = {
         Testbed(6, rates=(0.04, 0.08, 0.16), alphas=(1.0,), lengths=(10, 20), n_seeds=3),
         Language(
             16, 1, 2, 16, 4, steps=10, n_train=500, n_validation=8, factors=(1.0,), arms=("adamw", "lanton"), n_batches=4, timed=("muon",),
-            n_seeds=3, timed_width=16, timed_steps=10, repeats=3,
+            timed_width=16, timed_steps=10, repeats=3,
         ),
     ),
     "laptop": Config(),

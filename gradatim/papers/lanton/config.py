@@ -37,7 +37,7 @@ class Testbed:
 class Language:
     """A decoder of Shakespeare's characters.
 
-    At laptop scale rates are chosen with one seed and judged with six fresh ones: the whole grid with every seed would take
+    At laptop scale rates are chosen with one seed and judged with three fresh ones: the whole grid with every seed would take
     twice as long.
     """
 
@@ -61,7 +61,7 @@ class Language:
     "Grid of base rates, as multiples of each optimiser's customary one; with a single one there is nothing to choose."
     arms: Annotated[tuple[str, ...], OneOf(*ARMS)] = ARMS
     "Optimisers to compare: LANTON is always among them."
-    n_seeds: Annotated[int, Between(3, 100)] = 6
+    n_seeds: Annotated[int, Between(3, 100)] = 3
     "Paired seeds of the judged runs."
     n_batches: Annotated[int, Between(4, 100_000)] = 24
     "Batches of a noise report, an even number."

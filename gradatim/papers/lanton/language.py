@@ -188,8 +188,7 @@ def token_measures(curves: xr.Dataset, session: Session) -> tuple[dict[str, Meas
             reached = np.array([float(time_to_target(row, curves.step, float(target))) for row, target in zip(rows, targets, strict=True)])
             if missed := int(np.isinf(reached).sum()):
                 session.note(f"LANTON does not reach the last loss of {NAMES[baseline]} within its tokens in {missed} runs, counted as 0")
-            # Where the target is missed the ratio is below 1 and no more is known: that has a median, and no mean.
-            measures[part] = Measure.median(float(curves.step[-1]) / reached)
+            measures[part] = Measure.over_seeds(float(curves.step[-1]) / reached)
     return measures, untested
 
 
