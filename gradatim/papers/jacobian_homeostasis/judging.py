@@ -68,7 +68,7 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         f"convergence by angle {radii}; errors of the response at the radius 1: {far}"
     )
 
-    def on_settled(part: str, data: xr.Dataset, runs: Mapping[str, float], measure: Callable[[np.ndarray], Measure]) -> None:
+    def on_settled(part: str, data: xr.Dataset, runs: Mapping[str, np.ndarray], measure: Callable[[np.ndarray], Measure]) -> None:
         seeds = settled(data, runs)
         if seeds.sum() >= 3:
             measures[part] = measure(seeds)
@@ -80,7 +80,7 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
             )
 
     angles = trees["angles"]
-    estimated, true = ({f"{name} {angle:g}": best_rate(angles, f"{name} {angle:g}") for angle in ANGLES} for name in ("EP", "RBP"))
+    estimated, true = ({f"{name} {angle:g}": best_rates(angles, f"{name} {angle:g}") for angle in ANGLES} for name in ("EP", "RBP"))
 
     def in_order(name: str) -> Callable[[np.ndarray], Measure]:
         return lambda seeds: Measure.paired_sequence([_first(at_rate(angles, arm, rate, name))[seeds] for arm, rate in estimated.items()])
@@ -95,27 +95,28 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     points = wide - at_best(angles, furthest, "accuracy")
     cosine = np.maximum(_first(at_best(angles, furthest, "cosine")), LEAST_COSINE)
     both = {turned: true[turned], furthest: estimated[furthest]}
-    on_settled("C3.deficit_at_90", angles, both, lambda seeds: Measure.over_seeds(np.maximum(points / 5, 0.5 / cosine)[seeds]))
+    either = (points / 5, 0.5 / cosine)
+    on_settled("C3.deficit_at_90", angles, both, lambda seeds: Measure.over_seeds(max((row[seeds] for row in either), key=np.mean)))
     session.note(f"C3: at 90 degrees {points.mean():.1f} points below recurrent backpropagation, first-layer cosine {cosine.mean():.2f}")
 
     chain = trees["homeostasis"]
-    rate = best_rate(chain, "90, without")
+    rate = best_rates(chain, "90, without")
     both = {"90, with": rate, "90, without": rate}
     on_settled("C5.cosine_gain", chain, both, _difference(chain, both, "cosine"))
     on_settled("C5.symmetry_score", chain, {"90, with": rate}, _level(chain, "90, with", rate, "score"))
-    best = {arm: best_rate(chain, arm) for arm in both}
+    best = {arm: best_rates(chain, arm) for arm in both}
     on_settled("C5.accuracy_gain", chain, best, _difference(chain, best, "accuracy"))
     _describe("C5", chain, both, session)
 
     loop = trees["loop"]
-    rate = best_rate(loop, "without")
+    rate = best_rates(loop, "without")
     both, decayed = {"with": rate, "without": rate}, {"with": rate, "decay": rate}
     on_settled("C6.symmetry_rise", loop, both, _difference(loop, both, "score"))
     on_settled("C6.symmetry_score", loop, {"with": rate}, _level(loop, "with", rate, "score"))
     on_settled("C6.weight_decay_difference", loop, decayed, _difference(loop, decayed, "accuracy"))
     _describe("C6", loop, {**both, **decayed}, session)
 
-    rate = best_rate(chain, "0, without")
+    rate = best_rates(chain, "0, without")
     both = {"0, with": rate, "0, without": rate}
     on_settled("C8.angle_without", chain, {"0, without": rate}, _level(chain, "0, without", rate, "angle"))
     on_settled("C8.angle_difference", chain, both, _difference(chain, both, "angle"))
@@ -126,8 +127,8 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
 
 
-def settled(data: xr.Dataset, runs: Mapping[str, float]) -> np.ndarray:
-    """Whether the last networks of a seed settle for every test image, in all arms at these rates."""
+def settled(data: xr.Dataset, runs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Whether the last networks of a seed settle for every test image, in all arms at these rates, one for each seed."""
     return np.all([at_rate(data, arm, rate, "residual") <= SETTLED for arm, rate in runs.items()], axis=0)
 
 
@@ -149,22 +150,31 @@ def best_rate(data: xr.Dataset, arm: str) -> float:
     return float(data.rate[int(np.nanargmax(means.values))])
 
 
-def at_rate(data: xr.Dataset, arm: str, rate: float, name: str) -> np.ndarray:
-    """A reading after the last epoch, for each seed."""
-    return data[name].sel(arm=arm, rate=rate).isel(epoch=-1).values
+def best_rates(data: xr.Dataset, arm: str) -> np.ndarray:
+    """The same for each seed by the other seeds: of a rate chosen by the seeds that it is judged on, luck is a part."""
+    last = data["accuracy"].sel(arm=arm).isel(epoch=-1).transpose("seed", "rate").values
+    others = [np.nanmean(np.delete(last, i, axis=0), axis=0) for i in range(len(last))]
+    return data.rate.values[np.nanargmax(others, axis=1)]
+
+
+def at_rate(data: xr.Dataset, arm: str, rate: np.ndarray, name: str) -> np.ndarray:
+    """A reading after the last epoch, for each seed at its rate."""
+    seeds = xr.DataArray(np.arange(data.sizes["seed"]), dims="each")
+    chosen = data[name].sel(arm=arm).isel(epoch=-1).isel(seed=seeds).sel(rate=xr.DataArray(rate, dims="each"))
+    return chosen.transpose("each", ...).values
 
 
 def at_best(data: xr.Dataset, arm: str, name: str) -> np.ndarray:
-    """The same at the arm's own best rate."""
-    return at_rate(data, arm, best_rate(data, arm), name)
+    """The same at the rates that are best for the others."""
+    return at_rate(data, arm, best_rates(data, arm), name)
 
 
-def _level(data: xr.Dataset, arm: str, rate: float, name: str) -> Callable[[np.ndarray], Measure]:
+def _level(data: xr.Dataset, arm: str, rate: np.ndarray, name: str) -> Callable[[np.ndarray], Measure]:
     """Of a reading after the last epoch, over the seeds that are asked for."""
     return lambda seeds: Measure.over_seeds(_first(at_rate(data, arm, rate, name))[seeds])
 
 
-def _difference(data: xr.Dataset, runs: Mapping[str, float], name: str) -> Callable[[np.ndarray], Measure]:
+def _difference(data: xr.Dataset, runs: Mapping[str, np.ndarray], name: str) -> Callable[[np.ndarray], Measure]:
     """Of a reading of two arms after the last epoch, the first less the second, over the seeds that are asked for."""
     ours, control = (_first(at_rate(data, arm, rate, name)) for arm, rate in runs.items())
     return lambda seeds: Measure.paired(ours[seeds], control[seeds])
@@ -179,7 +189,7 @@ def _at_one(nudging: xr.Dataset, points: int) -> float:
     return float(nudging["response_error"].sel(points=points).sel(radius=1.0, method="nearest").mean())
 
 
-def _describe(claim: str, data: xr.Dataset, runs: Mapping[str, float], session: Session) -> None:
+def _describe(claim: str, data: xr.Dataset, runs: Mapping[str, np.ndarray], session: Session) -> None:
     """Beside the claim: how asymmetric the networks are in themselves, for a score near 1 may come of small weights."""
 
     def of(arm: str, name: str) -> float:
@@ -192,7 +202,8 @@ def _describe(claim: str, data: xr.Dataset, runs: Mapping[str, float], session: 
         for arm in runs
     ]
     n_seeds = data.sizes["seed"]
-    session.note(f"{claim}, at the rate {next(iter(runs.values())):g}, all {n_seeds} seeds, settled or not: " + "; ".join(words))
+    rates = " or ".join(f"{rate:g}" for rate in np.unique(next(iter(runs.values()))))
+    session.note(f"{claim}, at the rate {rates}, all {n_seeds} seeds, settled or not: " + "; ".join(words))
 
 
 def _tell_rates(name: str, data: xr.Dataset, session: Session) -> None:
@@ -204,8 +215,8 @@ def _tell_rates(name: str, data: xr.Dataset, session: Session) -> None:
         + (f"; on the edge of the grid: {', '.join(edge)}" if edge else "")
     )  # fmt: skip
     words = [
-        f"{arm}: {settled(data, {arm: rate}).sum()} ({100 - at_rate(data, arm, rate, 'unsettled').mean():.1f} % of the images)"
-        for arm, rate in best.items()
+        f"{arm}: {settled(data, {arm: best_rates(data, arm)}).sum()} ({100 - at_best(data, arm, 'unsettled').mean():.1f} % of the images)"
+        for arm in best
     ]
     session.note(
         f"{name}: seeds of {data.sizes['seed']} whose last networks settle for every test image, each arm at its best rate: "
