@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradatim.datasets import photographs
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import kinetic_optimal_paths as paper
-from gradatim.papers.kinetic_optimal_paths import checkerboard, judging
+from gradatim.papers.kinetic_optimal_paths import checkerboard, images, judging
 from gradatim.papers.kinetic_optimal_paths.paths import NAMES
 
 TOML = Path(paper.__file__).parents[1] / "kinetic_optimal_paths.toml"
@@ -24,6 +25,10 @@ def _double():
 def smoke():
     session = Session(jax.random.key(0), precision="double", scale="smoke")
     return paper.run(SMOKE, session), session
+
+
+def _all_differ(values):
+    return len(np.unique(values, axis=0)) == len(values)
 
 
 def test_every_part_is_measured(smoke):
@@ -58,9 +63,44 @@ def test_trap_leave_one_out_stands_beside_the_estimate(smoke):
     assert (views["left_out"] <= views["digits"] + 0.05).all() and float((views["digits"] - views["left_out"]).max()) > 0.1
 
 
+def test_trap_replicates_of_the_solver_share_neither_path_nor_starts(smoke):
+    solver = smoke[0].data["solver"]
+    assert solver.sizes["replicate"] == SMOKE.solver.replicates
+    assert _all_differ(solver["root_gamma"].values)
+    # The straight path is the same for all: only the starts can set its ends apart.
+    assert _all_differ(solver["distance"].sel(path="straight").values)
+
+
+def test_trap_every_seed_of_the_checkerboard_has_an_optimal_path_of_its_own(smoke):
+    board = smoke[0].data["checkerboard"]
+    assert board["area"].dims == ("seed",) and board["formula"].dims == ("seed", "path")
+    assert _all_differ(board["area"].values) and _all_differ(board["formula"].sel(path="optimal").values)
+
+
+def test_trap_repeats_of_the_stability_share_no_draw(smoke):
+    views = smoke[0].data["views"]
+    for name in ("whole", "half_data", "half_noise"):
+        assert views.sizes["repeat"] == SMOKE.images.stable_repeats and _all_differ(views[name].values), name
+    for part in ("change_at_half_the_data", "change_at_half_the_noise"):
+        assert len(set(smoke[0].measures[f"C8.{part}"].samples)) == SMOKE.images.stable_repeats
+
+
+def test_trap_replicates_cut_patches_at_places_of_their_own(getkey):
+    session, pictures, key = Session(jax.random.key(0), precision="double"), photographs(), getkey()
+    sets, again, other = (
+        {name: np.array(list(x)) for name, x in images.data_sets(SMOKE, session, pictures, key).items()} for key in (key, key, getkey())
+    )
+    small, large = sets["patches 4 × 4"], sets["patches 8 × 8"]
+    assert _all_differ(small) and np.array_equal(small, again["patches 4 × 4"]) and _all_differ(np.stack([small, other["patches 4 × 4"]]))
+    assert not _all_differ(sets["digits 8 × 8"])
+    # Corners of the larger ones, but for their scale.
+    corners = large.reshape(*large.shape[:2], 8, 8)[..., :4, :4].reshape(small.shape)
+    np.testing.assert_allclose(corners / (corners**2).mean(axis=(1, 2), keepdims=True) ** 0.5, small, atol=1e-4)
+
+
 def test_all_paths_start_from_the_same_points(smoke):
     solver, board = smoke[0].data["solver"], smoke[0].data["checkerboard"]
-    assert solver["evaluations"].dims == ("path", "sample") and solver["path"].values.tolist() == list(NAMES)
+    assert solver["evaluations"].dims == ("replicate", "path", "sample") and solver["path"].values.tolist() == list(NAMES)
     assert float(solver["distance"].max()) < 0.2
     assert board["distance"].dims == ("seed", "path", "steps") and (board["distance"] > board["data_distance"] / 2).all()
     # The same weights at the start, and other fields in the end.
@@ -127,10 +167,11 @@ def test_measures_of_known_paths(smoke, known_results):
     put("images", area=np.array([0.5, 0.5, 0.5, 0.4, 0.2])[:, None] + 0.01 * seeds)
     ahead = np.reshape([0, 0, 0, 0.02, 0.01], (5, 1, 1)) * np.linspace(0, 1, time.size)
     put("images", a=time + 3 * ahead, m=1 - time + 4 * ahead)
-    put("views", whole=0, half_data=np.linspace(-0.2, 0.1, 14), half_noise=0.3)
+    put("views", whole=0, half_data=np.linspace(-0.05, 0.025, 14) * seeds[:, None], half_noise=0.3)
     distance = np.stack([np.multiply.outer(seeds, [1, 3]), np.full((3, 2), 2), np.full((3, 2), 4), np.full((3, 2), 100)], axis=1)
     put("checkerboard", distance=distance, energy=paths)
-    put("solver", evaluations=10 * paths[:, None])
+    # (replicate, path, sample)
+    put("solver", evaluations=10 * paths[:, None] + seeds[:, None, None] * np.array([0.0, 6]))
     found = judging.judge(SMOKE, trees, Session(jax.random.key(0), precision="double")).measures
     for name, value in {
         "C1.formula_deviation": 3,
@@ -142,14 +183,16 @@ def test_measures_of_known_paths(smoke, known_results):
         "C4.deviation": 0.03,
         "C6.gap_by_dimension": np.array([0.4, 0.2]) + 0.01 * seeds.mean(),
         "C7.distance_from_straight": (0.1, 0.05),
-        "C8.change_at_half_the_data": 0.2,
+        "C8.change_at_half_the_data": 0.05 * seeds.mean(),
         "C8.change_at_half_the_noise": 0.3,
         "C10.energy_order": paths,
-        "C10.evaluations_order": 10 * paths,
+        "C10.evaluations_order": 10 * paths + 3 * seeds.mean(),
     }.items():
         np.testing.assert_allclose(found[name].value, value, err_msg=name)
     assert found["C7.area_by_dimension"] == found["C6.gap_by_dimension"]
+    assert found["C10.evaluations_order"].steps == ((10.0, 10.0),) * 3
     for name, samples in {
+        "C8.change_at_half_the_data": 0.05 * seeds,
         "C9.straight_ratio_2": seeds / 2,
         "C9.straight_ratio_6": 3 * seeds / 2,
         "C9.trigonometric_ratio_2": seeds / 4,

@@ -27,9 +27,10 @@ PRECISION = "double"
 SCALES = {
     "smoke": Config(
         images=Images(
-            digits=100, patches=100, sides=(4, 8), nodes=16, noise=64, replicates=3, samples=256, stable_points=100, stable_noise=128
+            digits=100, patches=100, sides=(4, 8), nodes=16, noise=64, replicates=3, samples=256, stable_points=100, stable_noise=128,
+            stable_repeats=3,
         ),
-        solver=Solver(samples=4, tolerance=1e-3),
+        solver=Solver(replicates=3, noise=64, samples=2, tolerance=1e-3),
         checkerboard=Checkerboard(
             points=200, noise=256, nodes=16, width=16, depth=1, batch_size=64, steps=50, seeds=3, euler=(2, 6), samples=200,
             directions=8, energy_samples=200,
@@ -40,7 +41,7 @@ SCALES = {
         images=Images(
             patches=50_000, sides=(8, 16, 32, 64), noise=2500, samples=1_000_000, stable_points=100_000, stable_noise=10_000
         ),
-        solver=Solver(samples=1000),
+        solver=Solver(noise=10_000, samples=125),
         checkerboard=Checkerboard(
             points=20_000, noise=20_000, width=512, batch_size=4096, steps=100_000, seeds=10, samples=100_000, energy_samples=1_000_000
         ),
@@ -63,8 +64,7 @@ def run(config: Config, session: Session) -> Findings:
     """Points on a line, images, the solver and the checkerboard, judged together."""
     key_images, key_solver, key_board = jax.random.split(session.key, 3)
     trees: dict[str, xr.Dataset] = run_lines(config, session)
-    of_images, separation = run_images(config, session, key_images)
-    trees |= of_images
-    trees |= run_solver(config, session, key_solver, separation)
+    trees |= run_images(config, session, key_images)
+    trees |= run_solver(config, session, key_solver)
     trees |= run_checkerboard(config, session, key_board)
     return judge(config, trees, session)

@@ -20,12 +20,12 @@ from gradatim.transport import (
     flow_matching_loss,
     normalise,
     sample_flow,
-    separation_of_data,
     sliced_distance,
 )
 
 from .config import Config
-from .paths import LAST, NAMES, readings, tables_of
+from .estimates import estimated
+from .paths import LAST, NAMES, readings_of_each, tables_of_each
 
 DRAWN_POINTS = 2000
 WATCHED = 1024
@@ -61,6 +61,11 @@ def checkerboard(uniform: Float[Array, "n 3"]) -> Float[Array, "n 2"]:
     return (jnp.stack([column, row], axis=1) - 2 + uniform[:, 1:]) * (3 / 4) ** 0.5
 
 
+def points_of(key: PRNGKeyArray, n: int) -> Float[Array, "{n} 2"]:
+    """Points of the board."""
+    return checkerboard(jax.random.uniform(key, (3 * n,), jnp.float32).reshape(n, 3))
+
+
 def batch_of(key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n 2"], Float[Array, "n 2"], Float[Array, " n"]]:
     """Noise, data and times."""
     key_noise, key_data = jax.random.split(key)
@@ -72,29 +77,31 @@ def batch_of(key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n 2"], Float[Arra
 def run_checkerboard(config: Config, session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
     """Training of all networks at once, seeds and paths along two axes, then samples and energies."""
     settings = config.checkerboard
-    key_points, key_noise, key_init, key_steps, key_ends, key_energy = jax.random.split(key, 6)
-    points = normalise(checkerboard(jax.random.uniform(key_points, (3 * settings.points,), jnp.float32).reshape(-1, 3)))[0]
-    separation = separation_of_data(points, key=key_noise, n_noise=settings.noise, n_nodes=settings.nodes)
-    tables = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tables_of(separation, floor=settings.floor))
+    each_key = jax.vmap(lambda key: jax.random.split(key, settings.seeds))(jax.random.split(key, 7))
+    key_points, key_noise, key_init, key_steps, key_ends, key_other, key_energy = each_key
+    sets = (normalise(points_of(key, settings.points))[0] for key in key_points)
+    label = "separations of the checkerboard"
+    separations = estimated(session, label, sets, key_noise, n_noise=settings.noise, n_nodes=settings.nodes)
+    tables = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tables_of_each(separations, floor=settings.floor))
     fields, losses = _train(config, session, tables, key_init, key_steps)
 
     n = settings.samples
-    x0, held_out, _ = jax.jit(jax.vmap(lambda key: batch_of(key, n)))(jax.random.split(key_ends, settings.seeds))
+    x0, held_out, _ = jax.jit(jax.vmap(lambda key: batch_of(key, n)))(key_ends)
     ends = {
         steps: session.once(f"{steps} Euler steps", lambda steps=steps: np.asarray(_ends(fields, x0, jnp.asarray(steps))))
         for steps in settings.euler
     }
     distances = np.stack([_distances(found, np.asarray(held_out), settings.directions) for found in ends.values()], axis=-1)
-    other = np.asarray(checkerboard(jax.random.uniform(key_points, (3 * n,), jnp.float32).reshape(-1, 3)))
-    floor = _distances(np.broadcast_to(other, (settings.seeds, 1, n, 2)), np.asarray(held_out), settings.directions)
+    others = np.asarray(jax.jit(jax.vmap(lambda key: points_of(key, n)))(key_other))
+    floor = _distances(others[:, None], np.asarray(held_out), settings.directions)
     energies = session.once(
         "kinetic energy of the networks",
         lambda: np.asarray(_energies(fields, tables, held_out, key_energy, n_samples=settings.energy_samples)),
     )
-    formula = readings(separation)
+    formula = readings_of_each(separations)
     session.note(
-        f"Checkerboard: area {float(formula['area']):.4f}, b {float(formula['least']):.4f}; energies by formula "
-        + ", ".join(f"{name} {value:.4f}" for name, value in zip(NAMES, formula["energy"], strict=True))
+        f"Checkerboard, mean over seeds: area {formula['area'].mean():.4f}, b {formula['least'].mean():.4f}; energies by formula "
+        + ", ".join(f"{name} {value:.4f}" for name, value in zip(NAMES, formula["energy"].mean(axis=0), strict=True))
         + f"; sliced distance between two samples of the data {floor.mean():.4f}"
     )
     shown = np.stack([found[0, :, :DRAWN_POINTS] for found in ends.values()], axis=1)
@@ -104,8 +111,8 @@ def run_checkerboard(config: Config, session: Session, key: jax.Array) -> dict[s
             "distance": (("seed", "path", "steps"), distances, {"units": "1"}),
             "data_distance": ("seed", floor[:, 0], {"units": "1"}),
             "energy": (("seed", "path"), energies, {"units": "1"}),
-            "area": ((), formula["area"], {"units": "1"}),
-            "formula": ("path", formula["energy"], {"units": "1"}),
+            "area": ("seed", formula["area"], {"units": "1"}),
+            "formula": (("seed", "path"), formula["energy"], {"units": "1"}),
             "ends": (("path", "steps", "point", "axis"), shown, {"units": "1"}),
             "data": (("point", "axis"), np.asarray(held_out)[0, :DRAWN_POINTS], {"units": "1"}),
         },
@@ -114,7 +121,7 @@ def run_checkerboard(config: Config, session: Session, key: jax.Array) -> dict[s
     return {"checkerboard": data}
 
 
-def _train(config: Config, session: Session, tables: TabulatedPath, key_init: jax.Array, key_steps: jax.Array) -> tuple[Any, Any]:
+def _train(config: Config, session: Session, tables: TabulatedPath, key_init: jax.Array, keys: jax.Array) -> tuple[Any, Any]:
     settings = config.checkerboard
     optimizer = optax.adam(settings.learning_rate)
 
@@ -129,7 +136,7 @@ def _train(config: Config, session: Session, tables: TabulatedPath, key_init: ja
         tables, keys = args
         all_fields, all_memories = state
 
-        def of_seed(fields: Any, memories: Any, key: Array) -> Any:
+        def of_seed(fields: Any, memories: Any, tables: TabulatedPath, key: Array) -> Any:
             x0, x1, t = batch_of(jax.random.fold_in(key, i), settings.batch_size)
 
             def of_path(field: Any, memory: Any, path: TabulatedPath) -> Any:
@@ -139,17 +146,17 @@ def _train(config: Config, session: Session, tables: TabulatedPath, key_init: ja
 
             return jax.vmap(of_path)(fields, memories, tables)
 
-        return jax.vmap(of_seed)(all_fields, all_memories, keys)
+        return jax.vmap(of_seed)(all_fields, all_memories, tables, keys)
 
     def watch(state: Any, args: Any) -> dict[str, Array]:
         tables, keys = args
         x0, x1, t = batch_of(keys[0], WATCHED)
         loss = jax.vmap(lambda field, path: flow_matching_loss(field, path, x0, x1, t))
-        return {"loss": jax.vmap(lambda fields: loss(fields, tables))(state[0])}
+        return {"loss": jax.vmap(loss)(state[0], tables)}
 
-    state = initial(jax.random.split(key_init, settings.seeds))
-    keys = jax.random.split(key_steps, settings.seeds)
-    loop = session.loop(step, state, steps=settings.steps, args=(tables, keys), watch=watch, label="flow matching on a checkerboard")
+    loop = session.loop(
+        step, initial(key_init), steps=settings.steps, args=(tables, keys), watch=watch, label="flow matching on a checkerboard"
+    )
     return loop.state[0], loop.history
 
 
@@ -166,14 +173,13 @@ def _ends(fields: VelocityField, x0: Array, n_steps: Array) -> Array:
 
 
 @eqx.filter_jit
-def _energies(fields: VelocityField, tables: TabulatedPath, x1: Array, key: Array, *, n_samples: int) -> Array:
+def _energies(fields: VelocityField, tables: TabulatedPath, x1: Array, keys: Array, *, n_samples: int) -> Array:
     """(seed, path), the same times and noise for all paths."""
 
     def of(field: Any, path: TabulatedPath, x1: Array, key: Array) -> Array:
         return empirical_kinetic_energy(field, path, x1, key=key, n_samples=n_samples, end=LAST, batch_size=ENERGY_BATCH).value
 
-    keys = jax.random.split(key, x1.shape[0])
-    return jax.vmap(jax.vmap(of, (0, 0, None, None)), (0, None, 0, 0))(fields, tables, x1, keys)
+    return jax.vmap(jax.vmap(of, (0, 0, None, None)))(fields, tables, x1, keys)
 
 
 def _distances(found: np.ndarray, data: np.ndarray, n_directions: int) -> np.ndarray:

@@ -113,13 +113,14 @@ def _draw_energies(tree: dict[str, xr.Dataset]) -> Figure:
     ax.bar(places, board["energy"].mean("seed").values, color=colours)
     for row in board["energy"].values:
         ax.plot(places, row, ".", color="black", ms=4)
-    ax.plot(places, board["formula"].values, "_", color=GREY, ms=18, label="by formula")
+    ax.plot(places, board["formula"].mean("seed").values, "_", color=GREY, ms=18, label="by formula")
     ax.legend(fontsize=7)
     plots.label(ax, "", "kinetic energy", title="checkerboard: trained fields")
     ax = axes[0, 2]
-    counts = solver["evaluations"].values
-    ax.bar(places, counts.mean(axis=1), color=colours)
-    ax.errorbar(places, counts.mean(axis=1), counts.std(axis=1), fmt="none", ecolor="black", capsize=3)
+    counts = solver["evaluations"].mean("sample").values
+    ax.bar(places, counts.mean(axis=0), color=colours)
+    for row in counts:
+        ax.plot(places, row, ".", color="black", ms=4)
     plots.label(ax, "", "evaluations", title="digits: exact velocity, adaptive solver")
     for ax in axes[0]:
         ax.set_xticks(places, [WORDS[name].replace(" ", "\n") for name in names], fontsize=7)

@@ -42,6 +42,11 @@ def tables_of(separation: DataSeparation, *, floor: float = 1e-3) -> TabulatedPa
     return _tables(separation, jnp.asarray(floor))
 
 
+def tables_of_each(separations: DataSeparation, *, floor: float = 1e-3) -> TabulatedPath:
+    """The same of several, stacked along a first axis."""
+    return jax.vmap(_tables, (0, None))(separations, jnp.asarray(floor))
+
+
 @jax.jit
 def _tables(separation: DataSeparation, floor: jax.Array) -> TabulatedPath:
     t = jnp.sin(jnp.pi / 2 * jnp.linspace(0, 1, NODES)) ** 2
@@ -69,6 +74,11 @@ def _readings(separation: DataSeparation) -> dict[str, jax.Array]:
 def readings(separation: DataSeparation) -> dict[str, np.ndarray]:
     """Energies of all paths up to `LAST`, by formula; that of the optimal one to the end; b, area, Φ, and the optimal path."""
     return {name: np.asarray(value) for name, value in _readings(separation).items()}
+
+
+def readings_of_each(separations: DataSeparation) -> dict[str, np.ndarray]:
+    """The same of several, stacked along a first axis."""
+    return {name: np.asarray(value) for name, value in jax.vmap(_readings)(separations).items()}
 
 
 @eqx.filter_jit
