@@ -37,11 +37,13 @@ class Config:
     timed_equations: Annotated[tuple[int, int], Between(1, 10_000)] = (300, 600)
     "The same for the comparison of seconds."
     repeats: Annotated[int, Between(3, 100)] = 5
-    "How often each is timed."
+    "How often each is timed on each design."
     powers: Annotated[tuple[int, ...], Between(2, 8)] = (2, 5)
     "Powers of Rosenbrock's residual."
     chebyshev: Annotated[tuple[int, ...], Between(2, 5000)] = (50, 200)
     "Unknowns of the Chebyshev chain."
+    designs: Annotated[int, Between(3, 100)] = 8
+    "Draws of every problem that is random, beside the authors'."
     max_steps: Annotated[int, Between(10, 100_000)] = 1000
     "Steps of a method, at most."
     separable_steps: Annotated[int, Between(10, 1_000_000)] = 20_000

@@ -1,4 +1,4 @@
-"""Gaps over iterations and solves, radii, the map of rates, rates on worst cases, and starts that arrive."""
+"""Gaps over iterations and solves, radii, the map of rates, rates on worst cases, counts over designs, and starts that arrive."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
         "radius": _panels(problems, "step", "radius", "iterations", "radius γ"),
         "phase_diagram": _phase_diagram(findings.data["waves"].to_dataset()),
         "worst_cases": _worst_cases(findings.data["waves"].to_dataset(), findings.data["chains"].to_dataset()),
+        "designs": _designs(findings.data["designs"].to_dataset()),
         "starts": _starts(findings.data["starts"].to_dataset()),
         "baselines": _baselines(*baselines),
     }
@@ -113,6 +114,21 @@ def _baselines(log_sum_exp: xr.Dataset, chains: xr.Dataset) -> Figure:
             colour, dashes = looks[arm]
             ax.loglog(chains.step.values[1:], gap.where(gap > 0).values[1:], color=colour, linestyle=dashes, linewidth=1.3)
         plots.label(ax, "iterations", "f - f*", title=f"slack chain, power {power}")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small", frameon=False)
+    return fig
+
+
+def _designs(data: xr.Dataset) -> Figure:
+    fig, axes = plots.figure(1, 2, panel=(4.2, 1.2 + 0.2 * data.sizes["arm"]), sharey=True)
+    places = np.arange(data.sizes["arm"])
+    for ax, count, x_name in zip(axes[0], ("steps", "solves"), ("iterations", "linear solves"), strict=True):
+        for design, values in enumerate(data[count].values.T):
+            ax.plot(values, places, "o", color=plots.COLOURS[0], markersize=4, alpha=0.6, label="" if design else "random designs")
+        ax.plot(data[f"authors_{count}"].values, places, "x", color=plots.COLOURS[1], label="the authors' data")
+        plots.log_ticks(ax, [10, 30, 100, 300, 1000])
+        plots.label(ax, x_name, "")
+    axes[0, 0].set_yticks(places, data.arm.values, fontsize="small")
+    axes[0, 0].invert_yaxis()
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     return fig
 

@@ -1,17 +1,18 @@
-"""The five problems, with the authors' data: NumPy's legacy generator, seed 3124."""
+"""The five problems: with the authors' data, NumPy's legacy generator and seed 3124, and with data drawn from the key of the run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from gradatim import datasets
-from gradatim.lab import Session
+from gradatim.lab import Session, host_generator
 from gradatim.optim import (
     AbstractHessian,
     ChebyshevResidual,
@@ -32,7 +33,11 @@ from gradatim.optim import (
 
 from .config import Config
 
+Random = np.random.RandomState | np.random.Generator
 SEED = 3124
+"The authors'."
+DESIGNS, TIMED = 103, 104
+"Keys of the designs, and of those that are timed."
 GAP = 1e-8
 "Of the value, at which the methods stop."
 POWER = 4
@@ -77,20 +82,28 @@ FISHER_TERM = FisherTerm(_residual, float(POWER))
 WEIGHTED = WeightedGaussNewton(_scores, _weights)
 
 
-def log_sum_exp(n: int) -> Problem:
+def authors() -> np.random.RandomState:
+    """Where the authors' data come from: begun anew for each problem."""
+    return np.random.RandomState(SEED)
+
+
+def generators(session: Session, purpose: int, n: int) -> list[np.random.Generator]:
+    """One for each of n designs."""
+    return [host_generator(key) for key in jax.random.split(jax.random.fold_in(session.key, purpose), n)]
+
+
+def log_sum_exp(n: int, random: Random) -> Problem:
     """As many exponentials as unknowns, the minimum shifted to the origin, in the metric of the unshifted rows."""
-    random = np.random.RandomState(SEED)
-    design, offset = random.rand(n, n) * 2 - 1, random.rand(n) * 2 - 1
+    design, offset = random.uniform(-1, 1, (n, n)), random.uniform(-1, 1, n)
     objective = LogSumExp.centred(jnp.asarray(design.T), jnp.asarray(offset))
     infimum = eqx.filter_jit(value_at)(jnp.zeros(n), objective)
     hessians = {"exact": ExactHessian(), "weighted": WEIGHTED, "zero": ZeroHessian()}
     return Problem(objective, jnp.ones(n), jnp.asarray(design @ design.T), {"value_target": infimum + GAP}, float(infimum), hessians)
 
 
-def linear_equations(shape: tuple[int, int]) -> Problem:
+def linear_equations(shape: tuple[int, int], random: Random) -> Problem:
     """The fourth power of a linear residual, in the metric AᵀA, made definite."""
-    random = np.random.RandomState(SEED)
-    matrix, offset = random.rand(*shape) * 2 - 1, random.rand(shape[0]) * 2 - 1
+    matrix, offset = random.uniform(-1, 1, shape), random.uniform(-1, 1, shape[0])
     objective = ResidualPower(LinearResidual(jnp.asarray(matrix), jnp.asarray(offset)), POWER)
     metric = jnp.asarray(matrix.T @ matrix + 1e-8 * np.eye(shape[1]))
     hessians = {"exact": ExactHessian(), "Fisher term": FISHER_TERM, "zero": ZeroHessian()}
@@ -123,13 +136,24 @@ class _PenalisedFisher(AbstractHessian):
         return EmpiricalFisher(example_losses, args.penalty)(fn, y, args)
 
 
+def drawn_problems(config: Config, source: Callable[[], Random]) -> dict[str, Problem]:
+    """The problems whose data or start are random, by name: one design."""
+    problems = {f"LogSumExp {n}": log_sum_exp(n, source()) for n in config.log_sum_exp}
+    problems["linear equations"] = linear_equations(config.equations, source())
+    for n in config.chebyshev:
+        problems[f"Chebyshev {n}"] = nonlinear_equations(ChebyshevResidual(), POWER, source().uniform(size=n))
+    return problems
+
+
 def five_problems(config: Config, session: Session) -> dict[str, Problem]:
-    """Every problem of the paper, by name."""
-    problems = {f"LogSumExp {n}": log_sum_exp(n) for n in config.log_sum_exp}
-    problems["linear equations"] = linear_equations(config.equations)
+    """Every problem of the paper with the authors' data, by name."""
+    problems = drawn_problems(config, authors)
     for power in config.powers:
         problems[f"Rosenbrock, p = {power}"] = nonlinear_equations(RosenbrockResidual(), power, np.array([-2.0, 2.0]))
-    for n in config.chebyshev:
-        problems[f"Chebyshev {n}"] = nonlinear_equations(ChebyshevResidual(), POWER, np.random.RandomState(SEED).rand(n))
     problems["logistic regression"] = logistic_regression(session, config.penalty)
     return problems
+
+
+def designs(config: Config, session: Session) -> Iterator[dict[str, Problem]]:
+    """The random problems once more, drawn from the key of the run: of the authors' shapes, so that each has its compiled program."""
+    return (drawn_problems(config, lambda random=random: random) for random in generators(session, DESIGNS, config.designs))
