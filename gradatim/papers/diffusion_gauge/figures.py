@@ -124,7 +124,7 @@ def _draw_networks(tree: dict[str, xr.Dataset]) -> Figure:
         left = 1 - data["time"].values
         for ax, kind in zip(row, KINDS, strict=True):
             chosen = data.sel(kind=kind)
-            values = chosen["singular_values"].transpose("seed", "start", "time", "index").values
+            values = chosen["singular_values"].transpose("seed", "shown", "time", "index").values
             _trajectories(ax, left, values.reshape(-1, *values.shape[2:]), colour=COLOURS[kind])
             share = float((chosen["by_slope"] == 2).mean())
             ax.set_title(f"{surface}, D = {name.split('_')[1]}, {kind} network: {100 * share:.0f} % read 2", fontsize=8, loc="left")

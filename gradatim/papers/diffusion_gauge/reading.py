@@ -34,6 +34,8 @@ from .networks import KINDS, MODELS, SURFACES, Denoiser
 N_TIMES = 25
 WINDOW = 9
 "The last of the times, from which slopes are read: 1 - t from 1e-2 on."
+SHOWN = 32
+"The first starts of a network, whose singular values a record keeps."
 LEVELS = (0.003, 0.03, 0.3)
 "1 - t at which fields are decomposed."
 SCALES = (0.3, 1.0)
@@ -70,11 +72,12 @@ def _read_flows(
         f"flows of the networks in {dim} dimensions",
         lambda: {name: np.asarray(value) for name, value in _flows(stacked, starts, jnp.asarray(data[:, :, :n]), keys).items()},
     )
-    dims = {"singular_values": ("time", "index"), "ends": ("axis",)}
+    found["singular_values"] = found["singular_values"][:, :, :, :SHOWN]
+    dims = {"singular_values": ("shown", "time", "index"), "ends": ("start", "axis")}
     units = {"units": "1"}
     local, whole = _classical(data, n)
     return xr.Dataset(
-        {name: (("kind", "surface", "seed", "start", *dims.get(name, ())), value, units) for name, value in found.items()}
+        {name: (("kind", "surface", "seed", *dims.get(name, ("start",))), value, units) for name, value in found.items()}
         | {"local_components": (("surface", "seed", "start"), local, units), "nearest_neighbours": (("surface", "seed"), whole, units)},
         {"kind": list(KINDS), "surface": list(SURFACES), "time": spread_times(N_TIMES)},
     )
