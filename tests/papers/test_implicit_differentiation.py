@@ -10,7 +10,7 @@ import gradatim.papers
 from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import implicit_differentiation as paper_module
-from gradatim.papers.implicit_differentiation import hypergradients, spheres
+from gradatim.papers.implicit_differentiation import dictionary, hypergradients, spheres
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,25 @@ def test_the_growth_of_the_speedup_is_that_of_the_solver_where_it_is_least():
     assert growth.value == pytest.approx(0.5)
     slow = hypergradients.speedup_growth(xr.DataArray(seconds, coordinates, ("features", "solver", "way", "build")).sel(solver=["a"]))
     assert slow.value == pytest.approx(2.0)
+
+
+def test_trap_overlapping_splits_of_the_same_tumours_are_no_repetitions():
+    gains = np.random.default_rng(0).normal(size=20)
+    measure = dictionary.over_splits(gains)
+    plain = 2.093 * gains.std(ddof=1) / 20**0.5
+    # A third as many in the test part as in the others: (1/20 + 1/3) in the place of 1/20.
+    np.testing.assert_allclose((measure.high - measure.low) / 2, plain * (23 / 3) ** 0.5, rtol=1e-3)
+    np.testing.assert_allclose(measure.value, gains.mean())
+
+
+def test_trap_what_is_drawn_depends_on_the_run_and_on_the_split():
+    config = paper_module.SCALES["smoke"]
+    first, again, other = (hypergradients._data(config.machine, 30, jax.random.key(seed)).X for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.isin(first, other).any()
+    (rows, _), *_ = dictionary._split(config.dictionary, Session(jax.random.key(0), scale="smoke"))
+    # The noise comes last; real features of the same tumour come back in other splits.
+    noise = rows[:, :, -config.dictionary.noise_features :]
+    assert len(np.unique(noise)) == noise.size
 
 
 def test_measures_are_those_of_the_arms_they_name(findings):

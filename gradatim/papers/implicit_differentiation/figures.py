@@ -107,7 +107,7 @@ def _draw_distillation(data: xr.Dataset, times: xr.Dataset) -> Figure:
     ax = axes[0, 2]
     for way, colour in WAY_COLOURS.items():
         ax.loglog(times.inner_steps, times.seconds.sel(way=way).median("repeat"), MARKERS[0], ls="-", color=colour, label=way)
-    ax.axvline(float(times.asked), color="black", lw=0.8, ls=":", label="asked for by the tolerance")
+    ax.axvline(float(times.asked[0]), color="black", lw=0.8, ls=":", label="asked for by the tolerance")
     label(ax, "inner steps", "time of one outer gradient", y_unit="s")
     ax.legend(fontsize=7.5)
     return fig

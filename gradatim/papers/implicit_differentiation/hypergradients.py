@@ -11,14 +11,17 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import xarray as xr
+from jaxtyping import PRNGKeyArray
 
 from gradatim.implicit import FixedPointConditions, custom_fixed_point, implicit_solution
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, host_generator
 
 from .config import Machine
 from .data import classification
 from .machine import MachineData, block_coordinate_descent, mirror_step, outer_loss, projected_step, solvers
 
+MACHINES = 3000
+"Folded into the session's key."
 DIFFERENCE = 1e-4
 "Half the distance of the central differences in log θ."
 CONDITIONS = {"projected gradient": projected_step, "mirror descent": mirror_step}
@@ -26,7 +29,8 @@ CONDITIONS = {"projected gradient": projected_step, "mirror descent": mirror_ste
 
 def run_machine(config: Machine, session: Session) -> Findings:
     """C1 and C4 over all sizes."""
-    problems = [_data(config, p) for p in config.features]
+    key = jax.random.fold_in(session.key, MACHINES)
+    problems = [_data(config, p, key) for p in config.features]
     measures, exact, agreement = _agreement(config, session, problems)
     costs, times, memory = _costs(config, session, problems, exact)
     data = agreement.merge(times).merge(memory)
@@ -47,8 +51,9 @@ def speedup_growth(seconds: xr.DataArray) -> Measure:
     return min(growths, key=lambda measure: float(np.min(measure.value)))
 
 
-def _data(config: Machine, features: int) -> MachineData:
-    X, labels = classification(config.samples * 3 // 2, features, classes=config.classes, informative=min(10, features - 2), seed=0)
+def _data(config: Machine, features: int, key: PRNGKeyArray) -> MachineData:
+    seed = int(host_generator(jax.random.fold_in(key, features)).integers(2**31))
+    X, labels = classification(config.samples * 3 // 2, features, classes=config.classes, informative=min(10, features - 2), seed=seed)
     return MachineData.split(X, labels, train=config.samples)
 
 
@@ -132,18 +137,23 @@ def _costs(
     descents = names[:2]
     memory = np.zeros((len(config.steps), len(descents), 2))
     for i, (p, data) in enumerate(zip(config.features, problems, strict=True)):
-        programs, calls = {}, {}
-        # Compiled anew each time, for where a program's arrays come to lie moves its time more than its calls differ.
+        programs = {}
+        # Compiled anew each time, for where a program's arrays come to lie moves its time more than its calls differ; and for new data,
+        # on which it depends what the adjoint's solver takes.
         for b in range(config.builds):
             programs = _programs(data, config.steps[-1], config.sweeps, names)
-            calls = {f"{name}, {way}": lambda program=program, data=data: program(log, data) for (name, way), program in programs.items()}
+            fresh = _data(config, p, jax.random.fold_in(session.key, MACHINES + 1 + b))
+            calls = {
+                f"{name}, {way}": lambda program=program, fresh=fresh: program(log, fresh) for (name, way), program in programs.items()
+            }
             found = session.timed(f"hypergradients, {p} features, build {b}", calls, repeats=1)
             for (j, name), (k, way) in itertools.product(enumerate(names), enumerate(ways)):
                 seconds[i, j, k, b] = found[f"{name}, {way}"][0]
-        values = session.once(f"timed hypergradients, {p} features", lambda calls=calls: {name: call() for name, call in calls.items()})
-        for j, name in enumerate(names):
-            for k, way in enumerate(ways):
-                errors[i, j, k] = abs(float(values[f"{name}, {way}"]) / exact[i] - 1)
+        values = session.once(
+            f"timed hypergradients, {p} features", lambda programs=programs, data=data: [f(log, data) for f in programs.values()]
+        )
+        for (name, way), value in zip(programs, values, strict=True):
+            errors[i, names.index(name), ways.index(way)] = abs(float(value) / exact[i] - 1)
         if i == len(problems) - 1:
             memory[-1] = [[_peak(programs[name, way]) for way in ways] for name in descents]
     for i, steps in enumerate(config.steps[:-1]):
