@@ -36,7 +36,7 @@ def full(width: int, heads: int, key: Any) -> Any:
     return MultiHeadAttention(width, heads, key=key)
 
 
-def latent(width: int, heads: int, key: Any, **sizes: int) -> Any:
+def latent(width: int, heads: int, key: Any, **sizes: Any) -> Any:
     return MultiHeadLatentAttention(width, heads, latent_dim=width // 2, rope_dim=width // 8, key=key, **sizes)
 
 
