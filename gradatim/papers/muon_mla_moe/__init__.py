@@ -19,8 +19,8 @@ PRECISION = "single"
 SCALES = {
     "smoke": Config(
         model=Size(16, 1, 2, 32, 16, batch_size=8, steps=30), small=Size(16, 1, 2, 32, 16, batch_size=4, steps=10),
-        n_train=2000, n_validation=16, rates=(0.02,), batch_sizes=(8,), kinds=(KINDS[0], KINDS[-1]), beside=False, stability_seeds=3,
-        decode_width=32, decode_context=64, theory=Theory(100, (16, 32, 64), 1, 3),
+        n_train=2000, n_validation=16, rates=(0.02,), batch_sizes=(8,), kinds=(KINDS[0], KINDS[-1]), beside=False, n_seeds=3,
+        stability_seeds=3, decode_width=32, decode_context=64, theory=Theory(100, (16, 32, 64), 1, 3),
     ),
     "laptop": Config(),
     "full": Config(

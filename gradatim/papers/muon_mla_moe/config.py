@@ -80,7 +80,7 @@ class Config:
     "Shared experts a layer."
     top_k: Annotated[int, Between(1, 64)] = 2
     "Routed experts a token; with the shared ones a divisor of `hidden`."
-    n_seeds: Annotated[int, Between(3, 100)] = 3
+    n_seeds: Annotated[int, Between(3, 100)] = 5
     "Paired seeds of every judged run."
     stability_rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (0.004, 0.0126, 0.04)
     "Rates of the many small runs."

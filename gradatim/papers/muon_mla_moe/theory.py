@@ -49,23 +49,28 @@ def best_rival(theory: Theory, session: Session) -> Measure:
 
 
 def descend(theory: Theory, session: Session) -> xr.Dataset:
-    """Mean nuclear norm of the gradient of quadratics ½ ⟨W, H W⟩ along W ← W - η msign(∇f), for each number of steps and rate."""
+    """Mean nuclear norm of the gradient of quadratics ½ ⟨W, H W⟩ along W ← W - η msign(∇f), for each number of steps and rate.
+
+    The eigenvalues of each problem's H are drawn evenly on a logarithmic scale over two decades: the slope may depend on them.
+    """
     n_rates = 6 * theory.rates_per_octave + 1
     factors = 2.0 ** np.linspace(-3, 3, n_rates)
     longest, shortest = max(theory.lengths), min(theory.lengths)
 
     random = host_generator(jax.random.fold_in(session.key, NORMS + 1))
     basis = np.linalg.qr(random.normal(size=(theory.n_problems, ROWS, ROWS)))[0]
-    values = np.geomspace(1.0, 0.01, ROWS)
-    hessians = jnp.asarray(basis * values @ basis.transpose(0, 2, 1), jnp.float32)
+    values = 10 ** random.uniform(-2, 0, size=(theory.n_problems, ROWS))
+    hessians = jnp.asarray(basis * values[:, None] @ basis.transpose(0, 2, 1), jnp.float32)
     starts = jnp.asarray(random.normal(size=(theory.n_problems, ROWS, COLUMNS)), jnp.float32)
     # L in the spectral norm: ⟨D, H D⟩ over its unit ball is at most the sum of the largest eigenvalues.
-    smoothness = values[:COLUMNS].sum()
+    smoothness = np.sort(values, axis=1)[:, -COLUMNS:].sum(axis=1)
     height = 0.5 * jnp.einsum("pij,pik,pkj->p", starts, hessians, starts)
     lengths = jnp.asarray(theory.lengths, jnp.float32)
     # The theorem's rate √(2 (f₀ - f*) / (L T)).
     rates = (
-        jnp.sqrt(2 * height / smoothness)[:, None, None] / jnp.sqrt(lengths)[None, :, None] * jnp.asarray(factors, jnp.float32)[None, None]
+        jnp.sqrt(2 * height / jnp.asarray(smoothness, jnp.float32))[:, None, None]
+        / jnp.sqrt(lengths)[None, :, None]
+        * jnp.asarray(factors, jnp.float32)[None, None]
     )
     shape = rates.shape
     weights = jnp.broadcast_to(starts[:, None, None], (*shape, ROWS, COLUMNS))
@@ -84,7 +89,7 @@ def descend(theory: Theory, session: Session) -> xr.Dataset:
         step, state, steps=longest, args=(hessians, rates, lengths), every=longest, label=f"descents of {shortest} steps on"
     )
     mean = np.asarray(loop.state[1]) / np.asarray(theory.lengths)[None, :, None]
-    bound = np.sqrt(2 * smoothness * np.asarray(height)[:, None] / np.asarray(theory.lengths)[None])
+    bound = np.sqrt(2 * (smoothness * np.asarray(height))[:, None] / np.asarray(theory.lengths)[None])
     return xr.Dataset(
         {"mean_norm": (("problem", "length", "factor"), mean), "bound": (("problem", "length"), bound)},
         {"length": list(theory.lengths), "factor": factors},
