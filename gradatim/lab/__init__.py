@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .session import Session as Session
     from .sweeps import Sweep as Sweep
     from .sweeps import best_by_others as best_by_others
+    from .sweeps import choice_by_others as choice_by_others
     from .sweeps import epochs as epochs
     from .sweeps import learning_rate_sweep as learning_rate_sweep
     from .sweeps import time_to_target as time_to_target
@@ -47,6 +48,7 @@ _WITH_JAX = {
     "Session": "session",
     "Sweep": "sweeps",
     "best_by_others": "sweeps",
+    "choice_by_others": "sweeps",
     "epochs": "sweeps",
     "host_generator": "draws",
     "learning_rate_sweep": "sweeps",

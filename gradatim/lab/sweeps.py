@@ -55,11 +55,33 @@ def time_to_target(curve: Any, steps: Any, target: float, *, maximise: bool = Fa
     return np.where(reached.any(-1), steps[reached.argmax(-1)], np.inf)
 
 
+def choice_by_others(values: xr.DataArray, choice: str, *, over: str = "seed", maximise: bool = False) -> xr.DataArray:
+    """For each repeat along `over` the number of the `choice` that is best in the mean of all the other repeats.
+
+    A choice at which some other repeat is not finite is not taken while there is another. For what else was read at that choice: where
+    the values themselves are wanted, `best_by_others` gives them.
+
+    >>> import xarray as xr
+    >>> losses = xr.DataArray([[1.0, 4.0, 4.0], [3.0, 3.0, 3.0]], dims=("rate", "seed"))
+    >>> choice_by_others(losses, "rate").values.tolist()
+    [1, 0, 0]
+
+    **Raises:** `ValueError` for fewer than two repeats.
+    """
+    import xarray as xr
+
+    if values.sizes[over] < 2:
+        raise ValueError(f"{over} must have at least 2 entries, got {values.sizes[over]}: there are no others to choose by")
+    ranked = (-values if maximise else values).where(np.isfinite(values), np.inf)
+    best = [ranked.drop_isel({over: i}).mean(over).argmin(choice) for i in range(values.sizes[over])]
+    return xr.concat(best, values[over] if over in values.coords else over)
+
+
 def best_by_others(values: xr.DataArray, choice: str, *, over: str = "seed", maximise: bool = False) -> xr.DataArray:
     """Each repeat's value at the `choice` that is best in the mean of all the other repeats, along `over`.
 
-    What is chosen on the repeats by which it is judged looks better than it is. Here no repeat has a say in its own choice. A choice at
-    which some other repeat is not finite is not taken while there is another.
+    What is chosen on the repeats by which it is judged looks better than it is. Here no repeat has a say in its own choice
+    ([`choice_by_others`][gradatim.lab.choice_by_others]).
 
     >>> import xarray as xr
     >>> losses = xr.DataArray([[1.0, 4.0, 4.0], [3.0, 3.0, 3.0]], dims=("rate", "seed"))
@@ -68,16 +90,8 @@ def best_by_others(values: xr.DataArray, choice: str, *, over: str = "seed", max
 
     **Raises:** `ValueError` for fewer than two repeats.
     """
-    if values.sizes[over] < 2:
-        raise ValueError(f"{over} must have at least 2 entries, got {values.sizes[over]}: there are no others to choose by")
-    ranked = (-values if maximise else values).where(np.isfinite(values), np.inf)
-    taken: list[xr.DataArray] = []
-    for i in range(values.sizes[over]):
-        best = ranked.drop_isel({over: i}).mean(over).argmin(choice)
-        taken.append(values.isel({over: i}).isel({choice: best}).drop_vars(choice, errors="ignore"))
-    import xarray as xr
-
-    return xr.concat(taken, values[over] if over in values.coords else over)
+    chosen = choice_by_others(values, choice, over=over, maximise=maximise)
+    return values.isel({choice: chosen}).drop_vars(choice, errors="ignore").transpose(over, ...)
 
 
 @dataclass(frozen=True)

@@ -86,14 +86,14 @@ def train(
     trees: dict[str, xr.Dataset] = {}
     rates = dict.fromkeys(KINDS, settings.rates[0])
     for dim in settings.dims:
-        held_out, pilot = (jax.random.fold_in(key, 1_000_001 + i) for i in range(2))
-        held_out = jnp.asarray(surfaces(WATCHED, dim, jax.random.fold_in(held_out, dim)))
+        key_watched, key_pilot = (jax.random.fold_in(key, 1_000_001 + i) for i in range(2))
+        held_out = jnp.asarray(surfaces(WATCHED, dim, jax.random.fold_in(key_watched, dim)))
         init, step, watch = _training(config, dim)
         if dim == settings.dims[0] and len(settings.rates) > 1:
             # One seed and draw of points, which no judged network has, at all rates: they stand where otherwise seeds do.
             keys = jnp.stack([jax.random.fold_in(key, 1_000_000)] * len(settings.rates))
             grid = jnp.asarray([settings.rates] * len(KINDS), jnp.float32)
-            points = jnp.stack([jnp.asarray(surfaces(settings.points, dim, pilot))] * len(settings.rates), axis=1)
+            points = jnp.stack([jnp.asarray(surfaces(settings.points, dim, key_pilot))] * len(settings.rates), axis=1)
             args = (points, held_out, keys, grid, jnp.asarray(settings.pilot_steps, jnp.float32))
             loop = session.loop(
                 step,

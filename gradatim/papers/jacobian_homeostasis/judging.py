@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, choice_by_others
 
 from .config import Config
 from .training import ANGLES, SETTLED
@@ -152,9 +152,7 @@ def best_rate(data: xr.Dataset, arm: str) -> float:
 
 def best_rates(data: xr.Dataset, arm: str) -> np.ndarray:
     """The same for each seed by the other seeds: of a rate chosen by the seeds that it is judged on, luck is a part."""
-    last = data["accuracy"].sel(arm=arm).isel(epoch=-1).transpose("seed", "rate").values
-    others = [np.nanmean(np.delete(last, i, axis=0), axis=0) for i in range(len(last))]
-    return data.rate.values[np.nanargmax(others, axis=1)]
+    return data.rate.values[choice_by_others(data["accuracy"].sel(arm=arm).isel(epoch=-1), "rate", maximise=True).values]
 
 
 def at_rate(data: xr.Dataset, arm: str, rate: np.ndarray, name: str) -> np.ndarray:
