@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -137,6 +137,43 @@ class Measure:
         return cls(value, min(math.exp(low), value), max(math.exp(high), value), method, tuple(map(float, np.exp(logs))))
 
     @classmethod
+    def jackknife(
+        cls, value: float, *left_out: Sequence[float] | np.ndarray, scale: Literal["plain", "log", "fisher"] = "plain"
+    ) -> Measure:
+        """A statistic of independent repetitions that is no mean of theirs, its interval from leaving out one after the other.
+
+            s² = Σⱼ (nⱼ - 1)²/nⱼ · var θ₋ᵢ
+
+        with Student's t of n - 1 degrees of freedom (Tukey's jackknife). Repetitions may cross, as networks and the trials that all of
+        them take: each kind j has its variance, and their degrees of freedom join as Satterthwaite's do.
+
+        **Arguments:** `value`: of all repetitions; `left_out`: for each kind of repetition, the value without the first, without the
+        second, and so on; `scale`: on which the statistic spreads evenly: `"log"` for ratios, `"fisher"` (the inverse hyperbolic
+        tangent) for correlations.
+
+        **Raises:** `ValueError` for no kind, for one of fewer than three repetitions, for values that are not finite or, with `"log"`,
+        not positive.
+
+        >>> Measure.jackknife(1.1, [1.15, 1.05, 1.1])  # the mean of 1.0, 1.2 and 1.1
+        Measure(1.1 [0.8516, 1.348], jackknife over 3)
+        """
+        if not left_out:
+            raise ValueError("left_out must hold the values of at least one kind of repetition, got none")
+        there, back = _SCALES[scale]
+        kinds = [_samples(values, "left_out") for values in left_out]
+        if scale == "log" and min(value, *(float(values.min()) for values in kinds)) <= 0:
+            raise ValueError(f"a log scale needs positive values, got {min(value, *(float(values.min()) for values in kinds))}")
+        method = f"jackknife over {' and '.join(str(values.size) for values in kinds)}"
+        sizes = np.array([values.size for values in kinds], float)
+        spreads = np.array([(n - 1) ** 2 / n * there(values).var(ddof=1) for n, values in zip(sizes, kinds, strict=True)])
+        if not spreads.any():
+            return cls(value, value, value, f"{method}, no spread")
+        degrees = spreads.sum() ** 2 / (spreads**2 / (sizes - 1)).sum()
+        half = student_factor(degrees + 1) * math.sqrt(spreads.sum())
+        low, high = (float(back(there(np.asarray(value)) + sign * half)) for sign in (-1, 1))
+        return cls(value, min(low, value), max(high, value), method)
+
+    @classmethod
     def sequence(cls, measures: Sequence[Measure]) -> Measure:
         """Several plain measures as one, to be judged by their order.
 
@@ -168,7 +205,20 @@ class Measure:
         return replace(levels, method=method, steps=tuple(step.intervals()[0][1:] for step in steps))
 
 
-def student_factor(n: int) -> float:
+def _fisher(correlation: Any) -> Any:
+    # A correlation of one has no finite z.
+    return np.arctanh(np.clip(correlation, 1e-6 - 1, 1 - 1e-6))
+
+
+_SCALES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "plain": (np.asarray, np.asarray),
+    "log": (np.log, np.exp),
+    "fisher": (_fisher, np.tanh),
+}
+"There and back."
+
+
+def student_factor(n: float) -> float:
     """The half width of Student's 95 % interval over the standard error of n samples.
 
     >>> print(f"{student_factor(3):.3f}")
