@@ -157,6 +157,19 @@ def test_ways_on_the_product_landscape_end_on_the_branch_of_their_sum():
     assert np.allclose(kept, kept[:1], atol=0.06)
 
 
+def test_one_seed_with_a_barrier_widens_no_interval_below_zero(smoke, known_results):
+    trees, put = known_results(smoke[0])
+    for arm in judging.ARMS:
+        put(arm, barrier=1)
+        put(f"{arm}_layers", single=0)
+    repeats = {name: data.isel(seed=np.arange(9) % 3).copy(deep=True) if "seed" in data.dims else data for name, data in trees.items()}
+    repeats["tanh_layers"]["single"][4, 1, 0, 1] = 0.14
+    session = Session(jax.random.key(0))
+    share = judging.judge(repeats, session).measures["C4.layer_over_full"]
+    assert (share.value, share.low, share.high) == (0, 0, 0) and share.method == "order statistics of 9 seeds, 96.1 %"
+    assert any("relu 0 of 9, 0; tanh 1 of 9, 0.14" in note for note in session.notes)
+
+
 def test_measures_of_known_lines(smoke, known_results):
     trees, put = known_results(smoke[0])
     # By fork and between initialisations, which no rank counts.
