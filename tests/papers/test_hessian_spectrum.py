@@ -94,6 +94,15 @@ def test_blobs_are_standardised_and_separate_as_told(getkey, double):
     assert within < 0.3 * np.linalg.norm(centres, axis=1).mean()
 
 
+def test_every_repetition_of_every_run_has_images_of_its_own():
+    keys = (jax.random.key(seed) for seed in (0, 0, 1))
+    first, again, other = (np.asarray(training.mnist_data(Session(key), key, 20, 2)[0]) for key in keys)
+    assert np.array_equal(first, again)
+    rows = {row.tobytes() for images in (*first, *other) for row in images}
+    # Of 4 000 images; two subsets may share a few.
+    assert len(rows) > 75
+
+
 def test_t7_initial_deviation_is_one_number_for_every_layer(getkey, double):
     template, _ = training.network(10, 2, 40)
     params = jax.device_get(training.initialised(template, jax.random.split(getkey(), 3), std=0.1))

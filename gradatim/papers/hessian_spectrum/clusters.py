@@ -39,7 +39,7 @@ def compare_widths(config: Config, session: Session, key: PRNGKeyArray) -> Findi
     c = config.width
     key_data, key_initial, key_probe = jax.random.split(key, 3)
     if c.data == "mnist":
-        inputs, labels = mnist_data(session, config.examples, config.seeds)
+        inputs, labels = mnist_data(session, key_data, config.examples, config.seeds)
         classes = 10
     else:
         classes = 2

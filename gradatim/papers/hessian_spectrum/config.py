@@ -81,7 +81,7 @@ class Config:
     seeds: Annotated[int, Between(3, 100)] = 16
     "Repetitions of what runs on clusters: data and initialisation anew."
     switch_seeds: Annotated[int, Between(3, 100)] = 6
-    "Repetitions of the switch of batches."
+    "Repetitions of the switch of batches: images and initialisation anew."
     examples: Annotated[int, Between(10, 100000)] = 100
     "Training examples of clusters."
     dimensions: Annotated[int, Between(1, 1000)] = 10

@@ -21,8 +21,8 @@ PATHS = ("continued", "forked")
 def switch_batches(config: Config, session: Session, key: PRNGKeyArray) -> Findings:
     """Large batches, then small ones from their end and from the start, in both regimes: C6."""
     c, n_seeds = config.switch, config.switch_seeds
-    inputs, labels = mnist_data(session, c.examples, n_seeds)
-    key_initial, key_continued, key_forked, key_probe = jax.random.split(key, 4)
+    key_initial, key_continued, key_forked, key_probe, key_data = jax.random.split(key, 5)
+    inputs, labels = mnist_data(session, key_data, c.examples, n_seeds)
     measures: dict[str, Measure] = {}
     tree: dict[str, xr.Dataset] = {}
     for regime, width, rate in (("over", c.over_width, c.over_rate), ("under", c.under_width, c.under_rate)):

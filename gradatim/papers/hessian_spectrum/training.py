@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from gradatim import datasets
-from gradatim.lab import Session
+from gradatim.lab import Session, host_generator
 
 from .config import Config
 
@@ -96,9 +96,10 @@ def _clusters(keys: Array, overlap: Array, n: int, dimensions: int, clusters: in
     return jax.vmap(lambda key: blobs(key, n=n, dimensions=dimensions, clusters=clusters, overlap=overlap))(keys)
 
 
-def mnist_data(session: Session, examples: int, seeds: int) -> tuple[Array, Array]:
+def mnist_data(session: Session, key: PRNGKeyArray, examples: int, seeds: int) -> tuple[Array, Array]:
     """MNIST at 7 x 7 pixels, another choice of images for every repetition."""
-    sets = [datasets.load("mnist-5k", n=examples, pool=7, seed=seed) for seed in range(seeds)]
+    choices = host_generator(key).integers(2**63, size=seeds).tolist()
+    sets = [datasets.load("mnist-5k", n=examples, pool=7, seed=choice) for choice in choices]
     session.uses(sets[0].provenance)
     inputs = jnp.stack([jnp.asarray(one.images.reshape(examples, -1), float) for one in sets])
     return inputs, jnp.stack([jnp.asarray(one.labels) for one in sets])
