@@ -23,7 +23,7 @@ class Times:
     points: Annotated[tuple[int, ...], Between(4, 10_000_000)] = (256, 1024, 4096, 16_000)
     "Constrained points in all, ascending; multiples of the blocks."
     repeats: Annotated[int, Between(3, 1000)] = 20
-    "Of each timing, in turns."
+    "Of each timing, in turns, each at points drawn anew."
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Turbulence:
     tolerance: Annotated[float, Between(1e-14, 0.1)] = 1e-7
     "Of a solve's last step beside the weights."
     initial_states: Annotated[int, Between(1, 1_000_000)] = 512
-    "For training."
+    "For training, drawn anew for every seed."
     held_out: Annotated[int, Between(1, 10_000)] = 8
-    "To judge by, and as many others to choose rates by."
+    "Of every seed, as many for those that choose rates as for those that are judged."
     batch: Annotated[int, Between(1, 10_000)] = 4
     "Initial states a step."
     steps: Annotated[int, Between(2, 10_000_000)] = 10_000
@@ -72,10 +72,12 @@ class Turbulence:
     "From which every arm takes its best."
     pilot_steps: Annotated[int, Between(1, 10_000_000)] = 1000
     "Of the short runs that choose."
+    pilot_seeds: Annotated[int, Between(1, 100)] = 3
+    "By whose mean each arm's rate is chosen; none of them is judged."
     looks: Annotated[int, Between(1, 1000)] = 10
     "Times at which held-out states are solved for."
     seeds: Annotated[int, Between(3, 100)] = 3
-    "Networks an arm."
+    "Networks an arm that are judged."
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,9 @@ class Config:
     interface: Annotated[str, OneOf("include", "exclude")] = "include"
     "Whether the loss sees the jumps from block to block, as that of the authors does."
     initial_states: Annotated[int, Between(1, 1_000_000)] = 64
-    "For training."
+    "For training, drawn anew for every seed."
     held_out: Annotated[int, Between(1, 100_000)] = 16
-    "To judge by, and as many others to choose rates by."
+    "Of every seed, as many for those that choose rates as for those that are judged."
     batch: Annotated[int, Between(1, 10_000)] = 2
     "Initial states a step."
     steps: Annotated[int, Between(2, 10_000_000)] = 1000
@@ -124,10 +126,12 @@ class Config:
     "Of initial and boundary terms beside the equation, in the loss and in the solves; every arm takes its best."
     pilot_steps: Annotated[int, Between(1, 10_000_000)] = 400
     "Of the short runs that choose, not more than the steps."
+    pilot_seeds: Annotated[int, Between(1, 100)] = 3
+    "By whose mean each arm's rate and weight are chosen; none of them is judged."
     looks: Annotated[int, Between(1, 1000)] = 10
-    "Times at which held-out states are solved for; the steps and the pilot's are multiples."
+    "Times at which held-out states are solved for, of which the steps are a multiple; in the short runs only at the start and the end."
     seeds: Annotated[int, Between(3, 100)] = 10
-    "Networks an arm; those of one seed share batches and, in number, points."
+    "Networks an arm that are judged; those of one seed share initial states, batches and, in number, points."
     reference_cells: Annotated[int, Between(16, 100_000)] = 512
     "Of the solutions that errors refer to."
     article_derivative: bool = True

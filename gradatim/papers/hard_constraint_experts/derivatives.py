@@ -21,6 +21,8 @@ from .config import Config
 from .problem import HORIZON, MEAN_INITIAL, Given, Rows
 
 N_TIMES, N_PLACES, N_BASIS, N_BLOCKS, N_POINTS = 6, 16, 4, 4, 16
+N_DRAWS = 3
+"Of a direction and of points."
 STEP = 1e-5
 "Of the central differences; half of it tells their error."
 
@@ -33,29 +35,28 @@ def cosines(grid: SpaceTimeGrid, n: int) -> np.ndarray:
 
 
 def measure_derivatives(config: Config, session: Session, key: PRNGKeyArray) -> xr.Dataset:
-    """A loss of each block along a direction of the basis, and the derivative of one block's weights by the rows of the others."""
+    """A loss of each block along random directions of the basis, and the derivative of one block's weights by the rows of the others."""
     grid = SpaceTimeGrid(N_TIMES, N_PLACES, HORIZON)
     random = host_generator(key)
     basis = jnp.asarray(cosines(grid, N_BASIS))
-    direction = jnp.asarray(random.normal(size=basis.shape))
-    points = jnp.asarray(np.stack([random.permutation(N_TIMES * N_PLACES // N_BLOCKS)[:N_POINTS] for _ in range(N_BLOCKS)]))
+    drawn = [(random.normal(size=basis.shape), _draw_points(random)) for _ in range(N_DRAWS)]
     problem = DiffusionSorption()
     constraint = HardConstraint(Rows(problem), rtol=1e-13, atol=1e-13, max_steps=100)
     mixture = MixtureOfConstraints(constraint, BlockPartition((1, N_BLOCKS)))
     article = None
     if config.article_derivative:
         article = MixtureOfConstraints(dataclasses.replace(constraint, derivative="pseudo-inverse"), mixture.partition)
-    found = session.once("derivatives", _measure, mixture, article, problem, grid, basis, direction, points)
-    variables = {
-        "exact": (("block",), found["exact"], {"units": "1"}),
-        "differences": (("block",), found["differences"], {"units": "1"}),
-        "differences_error": (("block",), found["differences_error"], {"units": "1"}),
-        "residual_norm": (("block",), found["residual_norm"], {"units": "1"}),
-        "by_rows_of": (("block", "other"), found["by_rows_of"], {"units": "1"}),
-    }
-    if article is not None:
-        variables["pseudo_inverse"] = (("block",), found["pseudo_inverse"], {"units": "1"})
+    found = session.once(
+        "derivatives", lambda: [_measure(mixture, article, problem, grid, basis, *map(jnp.asarray, pair)) for pair in drawn]
+    )
+    names = ["exact", "differences", "differences_error", "residual_norm", *(["pseudo_inverse"] if article is not None else [])]
+    variables: dict[str, Any] = {name: (("draw", "block"), np.stack([one[name] for one in found]), {"units": "1"}) for name in names}
+    variables["by_rows_of"] = (("draw", "block", "other"), np.stack([one["by_rows_of"] for one in found]), {"units": "1"})
     return xr.Dataset(variables, {"block": np.arange(N_BLOCKS), "other": np.arange(N_BLOCKS)})
+
+
+def _draw_points(random: np.random.Generator) -> np.ndarray:
+    return np.stack([random.permutation(N_TIMES * N_PLACES // N_BLOCKS)[:N_POINTS] for _ in range(N_BLOCKS)])
 
 
 def _measure(

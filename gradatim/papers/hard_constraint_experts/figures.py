@@ -62,7 +62,7 @@ def _draw_training(training: xr.Dataset) -> Figure:
 
 def _draw_fields(training: xr.Dataset) -> Figure:
     fig, axes = plots.figure(2, 1 + len(WORDS), panel=(2.7, 2.5), sharex=True, sharey=True)
-    truth, t, x = training["truth"].values, training["t"].values, training["x"].values
+    truth, t, x = training["truth"].values[0], training["t"].values, training["x"].values
     fields = {arm: training["far_field"].sel(arm=arm).values[0] for arm in WORDS}
     worst = max(float(np.quantile(np.abs(field[1:] - truth[1:]), 0.98)) for field in fields.values())
     trained_until = t[training.attrs["trained_times"] - 1]
@@ -97,12 +97,12 @@ def _draw_derivatives(data: xr.Dataset) -> Figure:
         if name not in data:
             continue
         off = np.abs(data[name].values / data["differences"].values - 1)
-        ax.semilogy(blocks, np.maximum(off, 1e-16), marker, label=words)
+        ax.semilogy(np.tile(blocks, len(off)), np.maximum(off, 1e-16).ravel(), marker, label=words)
     ax.set_xticks(blocks)
     ax.legend()
     plots.label(ax, "block", "relative error of the derivative", title="against central differences")
     ax = axes[0, 1]
-    sizes = data["by_rows_of"].values
+    sizes = data["by_rows_of"].max("draw").values
     image = ax.imshow(np.log10(np.maximum(sizes, 1e-16)), vmin=-16, cmap="cividis")
     ax.grid(False)
     ax.set_xticks(blocks)
@@ -142,8 +142,9 @@ def _draw_solves(data: xr.Dataset) -> Figure:
         plots.label(ax, "constrained points in all", "time", y_unit="ms", title=str(part))
     ax = axes[0, 2]
     for count, name in ((one, "single"), (several, "blocks")):
-        ax.semilogx(points, data["steps"].sel(blocks=count).values, marker="o", color=COLOURS[name], label=WORDS[name])
-    plots.label(ax, "constrained points in all", "steps of the slowest solve")
+        steps = data["steps"].sel(blocks=count)
+        ax.semilogx(points, steps.mean("repeat").values, marker="o", color=COLOURS[name], label=WORDS[name])
+    plots.label(ax, "constrained points in all", "steps of the slowest solve, mean")
     return fig
 
 

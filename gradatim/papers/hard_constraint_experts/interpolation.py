@@ -11,15 +11,15 @@ from .training import Trained
 
 
 def interpolate_all(config: Config, trained: Trained) -> xr.Dataset:
-    """For every seed the mean relative error over held-out states, on the span of the training.
+    """For every seed the mean relative error over its held-out states, on the span of the training.
 
     An interpolant is given what a block's solve is given: the sampled points, and the points of the initial and boundary conditions. Those
     of the other blocks lie outside of it and are left out.
     """
-    truth = np.asarray(trained.judged_on.u)[:, : config.trained_times]
+    seeds = list(zip(trained.judged_on[:, :, : config.trained_times], trained.judged_at, strict=True))
     both = {
-        "error": [interpolation_error(config, truth, points, with_conditions=True) for points in trained.judged_at],
-        "sampled_only_error": [interpolation_error(config, truth, points, with_conditions=False) for points in trained.judged_at],
+        "error": [interpolation_error(config, truth, points, with_conditions=True) for truth, points in seeds],
+        "sampled_only_error": [interpolation_error(config, truth, points, with_conditions=False) for truth, points in seeds],
     }
     return xr.Dataset({name: (("seed",), 100 * np.array(values), {"units": "%"}) for name, values in both.items()})
 

@@ -137,6 +137,11 @@ def root_mean_square(values: Float[Array, "*axes"], weights: Float[Array, "*axes
     return jnp.sqrt(mean + 1e-20)
 
 
+def relative_error(u: Array, truth: Array, weights: Array) -> Array:
+    """‖u - truth‖ / ‖truth‖ over the entries of weight 1."""
+    return jnp.sqrt(jnp.sum(weights * (u - truth) ** 2) / jnp.sum(weights * truth**2))
+
+
 def model_of(config: Config, arm: Arm) -> Model:
     """An arm's model."""
     problem, mixture = DiffusionSorption(), None

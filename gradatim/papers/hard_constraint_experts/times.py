@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,36 +26,56 @@ PASSES = ("forward", "forward and backward")
 
 
 def time_solves(config: Config, session: Session, key: PRNGKeyArray) -> xr.Dataset:
-    """Forward, and forward and backward, over a fixed basis of cosines, with as many points in all for one solve as for the blocks."""
+    """Forward, and forward and backward, over a fixed basis of cosines, each repetition at points of its own.
+
+    In a repetition one solve is held to the points of all blocks together. How many steps a solve takes depends on them.
+    """
     solves = config.solves
     grid = SpaceTimeGrid(solves.times, solves.places, HORIZON)
-    random = host_generator(key)
     basis = jnp.asarray(cosines(grid, solves.basis))
     initial = jnp.asarray(MEAN_INITIAL * (0.5 + np.arange(solves.batch) / solves.batch))
     calls: dict[str, Callable[[], Any]] = {}
-    shape = (len(PASSES), 2, len(solves.points))
-    steps, failures = np.zeros((2, 2, len(solves.points)))
+    n_points, n_repeats = len(solves.points), solves.repeats
+    steps, failures = np.zeros((2, 2, n_points, n_repeats))
+    random = host_generator(key)
+    # One more, for the call beforehand.
+    drawn = [draw_rivals(config, total, n_repeats + 1, random) for total in solves.points]
     for i, blocks in enumerate((1, config.blocks)):
-        mixture = _mixture(config, blocks)
-        available = solves.times * solves.places // blocks
-        for j, total in enumerate(solves.points):
-            rows = np.stack([random.permutation(available)[: total // blocks] for _ in range(blocks)])
-            points = jnp.asarray(rows, jnp.int32)
-            forward, backward = _passes(mixture, grid)
-            found = forward(basis, initial, points)[1]
-            steps[i, j], failures[i, j] = np.asarray(found.n_steps).max(), np.sum(~np.asarray(found.is_converged))
+        forward, backward = _passes(_mixture(config, blocks), grid)
+        for j in range(n_points):
+            rows = [jnp.asarray(points) for points in drawn[j][i]]
+            for k, points in enumerate(rows[1:]):
+                found = forward(basis, initial, points)[1]
+                steps[i, j, k], failures[i, j, k] = np.asarray(found.n_steps).max(), np.sum(~np.asarray(found.is_converged))
             for name, fn in zip(PASSES, (forward, backward), strict=True):
-                calls[f"{name}, {i}, {j}"] = lambda fn=fn, points=points: fn(basis, initial, points)
-    seconds = session.timed("solves", calls, repeats=solves.repeats)
-    times = np.stack([seconds[f"{name}, {i}, {j}"] for name in PASSES for i in range(2) for j in range(len(solves.points))])
+                calls[f"{name}, {i}, {j}"] = in_turn(lambda points, fn=fn: fn(basis, initial, points), rows)
+    seconds = session.timed("solves", calls, repeats=n_repeats)
+    times = np.stack([seconds[f"{name}, {i}, {j}"] for name in PASSES for i in range(2) for j in range(n_points)])
     return xr.Dataset(
         {
-            "seconds": (("part", "blocks", "points", "repeat"), times.reshape(*shape, solves.repeats), {"units": "s"}),
-            "steps": (("blocks", "points"), steps, {"units": "1"}),
-            "failures": (("blocks", "points"), failures, {"units": "1"}),
+            "seconds": (("part", "blocks", "points", "repeat"), times.reshape(len(PASSES), *steps.shape), {"units": "s"}),
+            "steps": (("blocks", "points", "repeat"), steps, {"units": "1"}),
+            "failures": (("blocks", "points", "repeat"), failures, {"units": "1"}),
         },
         {"part": list(PASSES), "blocks": [1, config.blocks], "points": list(solves.points)},
     )
+
+
+def draw_rivals(config: Config, total: int, sets: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Sets of points, as many in every block, axes (set, block, point): numbered within the whole grid, and within the blocks."""
+    solves, blocks = config.solves, config.blocks
+    width = solves.places // blocks
+    places = np.broadcast_to(np.arange(solves.times * width), (sets, blocks, solves.times * width))
+    within = random.permuted(places, axis=-1)[..., : total // blocks].astype(np.int32)
+    first = width * np.arange(blocks, dtype=np.int32)[:, None]
+    whole = within // width * solves.places + first + within % width
+    return whole.reshape(sets, 1, -1), within
+
+
+def in_turn(fn: Callable[[Array], Any], arguments: Sequence[Array]) -> Callable[[], Any]:
+    """A call of `fn` with the next of the arguments each time."""
+    following = iter(arguments)
+    return lambda: fn(next(following))
 
 
 def _mixture(config: Config, blocks: int) -> MixtureOfConstraints:

@@ -1,4 +1,4 @@
-"""Training of all arms: short runs that choose rates first, then every seed, each looked at on held-out initial states."""
+"""Training of all arms: short runs that choose rates first, then every seed, each looked at on its own held-out initial states."""
 
 from __future__ import annotations
 
@@ -15,27 +15,18 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from gradatim.implicit import BlockPartition
 from gradatim.lab import Loop, Session
-from gradatim.lab.draws import host_generator
-from gradatim.sciml import BasisNetwork, DiffusionSorption, reference_sorption
+from gradatim.sciml import BasisNetwork
 
 from .config import Config
-from .problem import ARMS, HORIZON, MEAN_INITIAL, Arm, Model, Span, draw_points, model_of, new_network, root_mean_square, span_of
+from .draws import HeldOut, Seed, draw_seeds, draws_of
+from .problem import ARMS, HORIZON, Arm, Model, Span, model_of, new_network, relative_error, root_mean_square, span_of
 
-POINT_SETS = 256
-"Drawn at most; steps take them in turns."
 LONGEST_GRADIENT = 1.0
 "The authors' bound."
 LOOKED_AT = 16
 "Held-out states at once."
 CURVES = ("error", "far_error", "residual", "inner_residual", "sampled_residual", "unsampled_residual", "solve_steps", "failures", "loss")
 UNITS = {"error": "%", "far_error": "%"}
-
-
-class HeldOut(NamedTuple):
-    """Initial states that no network is trained on."""
-
-    initial: Float[Array, " states"]
-    u: Float[Array, "states times places"]
 
 
 class Work(NamedTuple):
@@ -61,45 +52,11 @@ class State(NamedTuple):
     loss: Float[Array, ""]
 
 
-class Draws(NamedTuple):
-    """Of one seed, for one number of blocks."""
-
-    batches: np.ndarray
-    points: np.ndarray
-    held_points: np.ndarray
-    far_points: np.ndarray
-
-
-def solve_held_out(config: Config, initial: np.ndarray) -> np.ndarray:
-    """Reference solutions on the grid of the networks, axes (state, time, place)."""
-    times, places = np.linspace(0, HORIZON, config.times), np.linspace(0, 1, config.places)
-    problem = DiffusionSorption()
-    return np.stack([reference_sorption(problem, float(u), times, n_cells=config.reference_cells).at(places) for u in initial])
-
-
-def draw_initial_states(config: Config, key: PRNGKeyArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For training, for choosing and for judging."""
-    sizes = np.cumsum([config.initial_states, config.held_out, config.held_out])
-    drawn = host_generator(key).uniform(0, 2 * MEAN_INITIAL, sizes[-1])
-    first, second, third = np.split(drawn, sizes[:-1])
-    return first, second, third
-
-
-def draws_of(config: Config, arm: Arm, initial: np.ndarray, key: PRNGKeyArray) -> Draws:
-    """Batches are the same for all arms, and the points' number."""
-    random = host_generator(key)
-    batches = initial[random.integers(initial.size, size=(max(config.steps, config.pilot_steps), config.batch))]
-    near, far = span_of(config, config.trained_times), span_of(config, config.times)
-    sets = min(config.steps, POINT_SETS) if arm != "penalty" else 1
-    points = draw_points(config, arm, near, sets + 1, random)
-    return Draws(batches, points[1:], points[0], draw_points(config, arm, far, 1, random)[0])
-
-
 class Trainer:
     """One arm: a program for all its runs."""
 
-    def __init__(self, config: Config, arm: Arm, session: Session, initial: np.ndarray) -> None:
-        self.config, self._session, self._initial = config, session, initial
+    def __init__(self, config: Config, arm: Arm, session: Session) -> None:
+        self.config, self._session = config, session
         self.arm: Arm = arm
         self.model = model_of(config, arm)
         self._spans = span_of(config, config.trained_times), span_of(config, config.times)
@@ -114,17 +71,17 @@ class Trainer:
 
         self._step, self._watch = step, watch
 
-    def train(self, held_out: HeldOut, key: PRNGKeyArray, rate: float, weight: float, n_steps: int, label: str) -> dict[str, np.ndarray]:
+    def train(self, seed: Seed, rate: float, weight: float, n_steps: int, label: str) -> dict[str, np.ndarray]:
         """One run: what was looked at, axis (look, …)."""
-        return self._run(held_out, key, rate, weight, n_steps, label, is_pilot=False).history
+        return self._run(seed, rate, weight, n_steps, label, is_pilot=False).history
 
-    def pilot(self, held_out: HeldOut, key: PRNGKeyArray, rate: float, weight: float, n_steps: int, label: str) -> float:
+    def pilot(self, seed: Seed, rate: float, weight: float, n_steps: int, label: str) -> float:
         """One run to choose by: its last error."""
-        return last_error(self._run(held_out, key, rate, weight, n_steps, label, is_pilot=True))
+        return last_error(self._run(seed, rate, weight, n_steps, label, is_pilot=True))
 
-    def _run(self, held_out: HeldOut, key: PRNGKeyArray, rate: float, weight: float, n_steps: int, label: str, *, is_pilot: bool) -> Loop:
-        key_network, key_draws = jax.random.split(key)
-        draws = draws_of(self.config, self.arm, self._initial, key_draws)
+    def _run(self, seed: Seed, rate: float, weight: float, n_steps: int, label: str, *, is_pilot: bool) -> Loop:
+        key_network, key_draws = jax.random.split(seed.key)
+        draws = draws_of(self.config, self.arm, seed.initial, key_draws)
         near, far = self._spans
         work = Work(
             rate=jnp.asarray(rate, float),
@@ -133,15 +90,15 @@ class Trainer:
             batches=jnp.asarray(draws.batches),
             points=jnp.asarray(draws.points),
             span=near,
-            held_out=held_out,
+            held_out=seed.held_out,
             held_points=jnp.asarray(draws.held_points),
             far_span=far,
             far_points=jnp.asarray(draws.far_points),
         )
         state = first_state(self._begin(key_network))
-        looks = n_steps // self.config.looks
+        every = n_steps if is_pilot else n_steps // self.config.looks
         return self._session.loop(
-            self._step, state, steps=n_steps, args=work, every=looks, watch=self._watch, label=label,
+            self._step, state, steps=n_steps, args=work, every=every, watch=self._watch, label=label,
             on_nonfinite="stop" if is_pilot else "raise",
         )  # fmt: skip
 
@@ -231,41 +188,38 @@ def look(model: Model, network: BasisNetwork, work: Work) -> dict[str, Array]:
     return {name: jnp.mean(values) for name, values in found.items()} | fields
 
 
-def relative_error(u: Array, truth: Array, weights: Array) -> Array:
-    """‖u - truth‖ / ‖truth‖ over the entries of weight 1."""
-    return jnp.sqrt(jnp.sum(weights * (u - truth) ** 2) / jnp.sum(weights * truth**2))
-
-
 class Trained(NamedTuple):
-    """All runs, and which points the blocks of each seed were judged at."""
+    """All runs, and which points the blocks of each seed were judged at, and on what."""
 
     training: xr.Dataset
     pilots: xr.Dataset
     judged_at: np.ndarray
     "Axes (seed, block, point)."
-    judged_on: HeldOut
+    judged_on: np.ndarray
+    "Axes (seed, state, time, place)."
 
 
 def train_all(config: Config, session: Session, key: PRNGKeyArray) -> Trained:
-    """Every arm at every rate for few steps, then at its best for all seeds."""
-    key_states, key_pilot, *keys = jax.random.split(key, 2 + config.seeds)
-    initial, choosing, judging = draw_initial_states(config, key_states)
-    solved = session.once("reference solutions", lambda: solve_held_out(config, np.concatenate([choosing, judging])))
-    held = [HeldOut(jnp.asarray(states), jnp.asarray(u)) for states, u in zip((choosing, judging), np.split(solved, 2), strict=True)]
+    """Every arm at every rate for few steps, then, at the one with the best mean over the pilots' seeds, for all that are judged."""
+    pilot_seeds, seeds = draw_seeds(config, session, key)
     histories, pilots = {}, {}
     for arm in ARMS:
-        trainer = Trainer(config, arm, session, initial)
+        trainer = Trainer(config, arm, session)
         tried = {
-            (rate, weight): trainer.pilot(held[0], key_pilot, rate, weight, config.pilot_steps, f"{arm}, rate {rate:g}, weight {weight:g}")
+            (rate, weight): [
+                trainer.pilot(seed, rate, weight, config.pilot_steps, f"{arm}, rate {rate:g}, weight {weight:g}, pilot {i}")
+                for i, seed in enumerate(pilot_seeds)
+            ]
             for rate in config.rates
             for weight in config.condition_weights
         }
-        rate, weight = min(tried, key=lambda pair: tried[pair])
+        rate, weight = min(tried, key=lambda pair: np.mean(tried[pair]))
         session.note(f"{arm}: Adam's rate {rate:g}{edge_note(rate, config.rates)}, weight of the conditions {weight:g}")
         pilots[arm] = [[tried[rate, weight] for weight in config.condition_weights] for rate in config.rates]
-        histories[arm] = [trainer.train(held[1], key, rate, weight, config.steps, f"{arm}, seed {i}") for i, key in enumerate(keys)]
-    judged_at = np.stack([draws_of(config, "blocks", initial, jax.random.split(key)[1]).held_points for key in keys])
-    return Trained(_curves(config, histories, solved[config.held_out]), _pilots(config, pilots), judged_at, held[1])
+        histories[arm] = [trainer.train(seed, rate, weight, config.steps, f"{arm}, seed {i}") for i, seed in enumerate(seeds)]
+    judged_at = np.stack([draws_of(config, "blocks", seed.initial, jax.random.split(seed.key)[1]).held_points for seed in seeds])
+    judged_on = np.stack([np.asarray(seed.held_out.u) for seed in seeds])
+    return Trained(_curves(config, histories, judged_on[:, 0]), _pilots(config, pilots), judged_at, judged_on)
 
 
 def _curves(config: Config, histories: dict[Arm, list[dict[str, np.ndarray]]], truth: np.ndarray) -> xr.Dataset:
@@ -275,7 +229,7 @@ def _curves(config: Config, histories: dict[Arm, list[dict[str, np.ndarray]]], t
     variables: dict[str, Any] = {name: (("arm", "seed", "step"), stacked(name), {"units": UNITS.get(name, "1")}) for name in CURVES}
     for name in ("field", "far_field"):
         variables[name] = (("arm", "seed", "t", "x"), stacked(name)[:, :, -1], {"units": "1"})
-    variables["truth"] = (("t", "x"), truth, {"units": "1"})
+    variables["truth"] = (("seed", "t", "x"), truth, {"units": "1"})
     coordinates = {
         "arm": list(ARMS),
         "step": histories["blocks"][0]["step"],
@@ -286,10 +240,10 @@ def _curves(config: Config, histories: dict[Arm, list[dict[str, np.ndarray]]], t
     return xr.Dataset(variables, coordinates, attributes)
 
 
-def _pilots(config: Config, pilots: dict[Arm, list[list[float]]]) -> xr.Dataset:
+def _pilots(config: Config, pilots: dict[Arm, list[list[list[float]]]]) -> xr.Dataset:
     values = np.array([pilots[arm] for arm in ARMS], float)
     coordinates = {"arm": list(ARMS), "rate": list(config.rates), "weight": list(config.condition_weights)}
-    return xr.Dataset({"error": (("arm", "rate", "weight"), values, {"units": "%"})}, coordinates)
+    return xr.Dataset({"error": (("arm", "rate", "weight", "pilot"), values, {"units": "%"})}, coordinates)
 
 
 def _adam() -> optax.GradientTransformation:

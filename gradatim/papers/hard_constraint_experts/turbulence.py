@@ -7,7 +7,7 @@ conditions hold by construction, and the equation is all there is to weigh.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,14 +20,13 @@ from gradatim.implicit import BlockPartition, HardConstraint, MixtureOfConstrain
 from gradatim.lab import Loop, Session
 from gradatim.lab.draws import host_generator
 from gradatim.numerics import PeriodicGrid
-from gradatim.sciml import BasisNetwork, PlaneVorticity, random_vorticity, reference_vorticity
+from gradatim.sciml import BasisNetwork, PlaneVorticity
 
 from .config import Config, Turbulence
+from .flow_draws import FLOW_ARMS, FlowArm, FlowSeed, HeldOutFlows, draw_flow_points, draw_flow_seeds, n_splits
 from .problem import root_mean_square
 from .training import State, adam_step, edge_note, first_state, last_error
 
-FlowArm = Literal["penalty", "single", "blocks"]
-FLOW_ARMS: tuple[FlowArm, ...] = ("penalty", "single", "blocks")
 POINT_SETS = 64
 "Drawn at most; steps take them in turns."
 
@@ -78,15 +77,6 @@ class Flow(eqx.Module):
         return root_mean_square(self.problem.equation(self.problem.terms(w, self.grid, dt=self.dt), self.horizon)[1:-1])
 
 
-class HeldOutFlows(NamedTuple):
-    """Initial states that no network is trained on, and their solutions, on the grid of the training and on the finer one."""
-
-    initial: Any
-    truth: Any
-    fine_initial: Any
-    fine_truth: Any
-
-
 class FlowWork(NamedTuple):
     """What a run is given."""
 
@@ -100,20 +90,22 @@ class FlowWork(NamedTuple):
 
 
 def train_turbulence(config: Config, session: Session, key: PRNGKeyArray) -> xr.Dataset:
-    """Every arm at every rate for few steps, then at its best for all seeds."""
+    """Every arm at every rate for few steps, then, at the one with the best mean over the pilots' seeds, for all that are judged."""
     sizes = config.turbulence
-    key_states, key_pilot, *keys = jax.random.split(key, 2 + sizes.seeds)
-    initial, *held_out = session.once("turbulent solutions", lambda: _states(sizes, key_states))
-    choosing, judging = (HeldOutFlows(*parts) for parts in held_out)
+    pilot_seeds, seeds = draw_flow_seeds(sizes, session, key)
     found: dict[FlowArm, list[dict[str, np.ndarray]]] = {}
     for arm in FLOW_ARMS:
-        trainer = FlowTrainer(sizes, arm, session, initial)
+        trainer = FlowTrainer(sizes, arm, session)
         tried = {
-            rate: trainer.pilot(choosing, key_pilot, rate, sizes.pilot_steps, f"turbulence, {arm}, rate {rate:g}") for rate in sizes.rates
+            rate: [
+                trainer.pilot(seed, rate, sizes.pilot_steps, f"turbulence, {arm}, rate {rate:g}, pilot {i}")
+                for i, seed in enumerate(pilot_seeds)
+            ]
+            for rate in sizes.rates
         }
-        rate = min(tried, key=lambda rate: tried[rate])
+        rate = min(tried, key=lambda rate: np.mean(tried[rate]))
         session.note(f"turbulence, {arm}: Adam's rate {rate:g}{edge_note(rate, sizes.rates)}")
-        found[arm] = [trainer.train(judging, key, rate, sizes.steps, f"turbulence, {arm}, seed {i}") for i, key in enumerate(keys)]
+        found[arm] = [trainer.train(seed, rate, sizes.steps, f"turbulence, {arm}, seed {i}") for i, seed in enumerate(seeds)]
 
     def stacked(name: str) -> np.ndarray:
         return np.stack([np.stack([run[name] for run in found[arm]]) for arm in FLOW_ARMS])
@@ -125,18 +117,18 @@ def train_turbulence(config: Config, session: Session, key: PRNGKeyArray) -> xr.
             "fine_error": (axes, stacked("fine_error"), {"units": "%"}),
             "residual": (axes, stacked("residual"), {"units": "1"}),
             "field": (("arm", "x", "y"), stacked("field")[:, 0, -1], {"units": "1"}),
-            "truth": (("x", "y"), judging.truth[0, -1], {"units": "1"}),
+            "truth": (("x", "y"), seeds[0].held_out.truth[0, -1], {"units": "1"}),
         },
         {"arm": list(FLOW_ARMS), "step": found["penalty"][0]["step"]},
-        {"standing": float(100 * np.mean(_relative(np.broadcast_to(judging.initial[:, None], judging.truth.shape), judging.truth)))},
+        {"standing": float(100 * np.mean([_relative(held.initial[:, None], held.truth) for _, _, held in seeds]))},
     )
 
 
 class FlowTrainer:
     """One arm: a program for all its runs."""
 
-    def __init__(self, sizes: Turbulence, arm: FlowArm, session: Session, initial: np.ndarray) -> None:
-        self._sizes, self._session, self._initial = sizes, session, jnp.asarray(initial)
+    def __init__(self, sizes: Turbulence, arm: FlowArm, session: Session) -> None:
+        self._sizes, self._session = sizes, session
         self._arm: FlowArm = arm
         coarse, fine = (flow_of(sizes, arm, side) for side in (sizes.side, sizes.fine_side))
         self._begin = eqx.filter_jit(lambda key: new_network(sizes, arm, key))
@@ -149,24 +141,24 @@ class FlowTrainer:
 
         self._step, self._watch = step, watch
 
-    def train(self, held_out: HeldOutFlows, key: PRNGKeyArray, rate: float, n_steps: int, label: str) -> dict[str, np.ndarray]:
+    def train(self, seed: FlowSeed, rate: float, n_steps: int, label: str) -> dict[str, np.ndarray]:
         """One run: what was looked at, axis (look, …)."""
-        return self._run(held_out, key, rate, n_steps, label, is_pilot=False).history
+        return self._run(seed, rate, n_steps, label, is_pilot=False).history
 
-    def pilot(self, held_out: HeldOutFlows, key: PRNGKeyArray, rate: float, n_steps: int, label: str) -> float:
+    def pilot(self, seed: FlowSeed, rate: float, n_steps: int, label: str) -> float:
         """One run to choose by: its last error."""
-        return last_error(self._run(held_out, key, rate, n_steps, label, is_pilot=True))
+        return last_error(self._run(seed, rate, n_steps, label, is_pilot=True))
 
-    def _run(self, held_out: HeldOutFlows, key: PRNGKeyArray, rate: float, n_steps: int, label: str, *, is_pilot: bool) -> Loop:
-        sizes, (key_network, key_draws) = self._sizes, jax.random.split(key)
+    def _run(self, seed: FlowSeed, rate: float, n_steps: int, label: str, *, is_pilot: bool) -> Loop:
+        sizes, (key_network, key_draws) = self._sizes, jax.random.split(seed.key)
         random = host_generator(key_draws)
-        batches = random.integers(len(self._initial), size=(n_steps, sizes.batch))
+        batches = random.integers(len(seed.initial), size=(n_steps, sizes.batch))
         points = np.stack([draw_flow_points(sizes, self._arm, sizes.side, sizes.points, random) for _ in range(min(n_steps, POINT_SETS))])
         finer = sizes.points * (sizes.fine_side // sizes.side) ** 2
         fine_points = draw_flow_points(sizes, self._arm, sizes.fine_side, finer, random)
         work = FlowWork(
-            jnp.asarray(rate, float), jnp.asarray(n_steps, float), self._initial, jnp.asarray(batches), jnp.asarray(points),
-            jnp.asarray(fine_points), jax.tree.map(jnp.asarray, held_out),
+            jnp.asarray(rate, float), jnp.asarray(n_steps, float), jnp.asarray(seed.initial), jnp.asarray(batches), jnp.asarray(points),
+            jnp.asarray(fine_points), jax.tree.map(jnp.asarray, seed.held_out),
         )  # fmt: skip
         state = first_state(self._begin(key_network))
         every = n_steps // sizes.looks
@@ -223,22 +215,6 @@ def new_network(sizes: Turbulence, arm: FlowArm, key: Array) -> BasisNetwork:
     )  # fmt: skip
 
 
-def n_splits(sizes: Turbulence, arm: FlowArm) -> tuple[int, int]:
-    """Blocks along x and y."""
-    return (sizes.splits, sizes.splits) if arm == "blocks" else (1, 1)
-
-
-def draw_flow_points(sizes: Turbulence, arm: FlowArm, side: int, n_points: int, random: np.random.Generator) -> np.ndarray:
-    """Points at times with neighbours on both sides, without repetition, as many in every block: axes (block, point)."""
-    splits = n_splits(sizes, arm)
-    block = (sizes.times, side // splits[0], side // splits[1])
-    eligible = np.arange(math.prod(block)).reshape(block)[1:-1].ravel()
-    n_blocks = math.prod(splits)
-    if n_points // n_blocks > eligible.size:
-        raise ValueError(f"turbulence.points must be at most {eligible.size * n_blocks}, those inside the blocks, got {n_points}")
-    return np.stack([random.choice(eligible, n_points // n_blocks, replace=False) for _ in range(n_blocks)]).astype(np.int32)
-
-
 def check_turbulence(sizes: Turbulence) -> None:
     """Raises `ValueError` for sizes that do not go together."""
     if sizes.side % sizes.splits or sizes.points % sizes.splits**2:
@@ -251,37 +227,6 @@ def check_turbulence(sizes: Turbulence) -> None:
     for name in ("steps", "pilot_steps"):
         if getattr(sizes, name) % sizes.looks:
             raise ValueError(f"turbulence.{name} must be a multiple of the {sizes.looks} looks, got {getattr(sizes, name)}")
-
-
-def _states(sizes: Turbulence, key: PRNGKeyArray) -> tuple[np.ndarray, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """Initial states to train from; and to choose and to judge by, their solutions too, on both grids."""
-    grid = PeriodicGrid((sizes.reference_side, sizes.reference_side), 1.0)
-    key_train, key_held = jax.random.split(key)
-    thin = sizes.reference_side // sizes.side
-    # One by one: the reference's grid is fine.
-    draw = jax.jit(lambda key: random_vorticity(key, grid))
-    initial = np.stack([np.asarray(draw(each))[::thin, ::thin] for each in jax.random.split(key_train, sizes.initial_states)])
-    steps = math.ceil(sizes.horizon / (sizes.times - 1) * sizes.reference_side)
-
-    @jax.jit
-    def solve(key: Array) -> Array:
-        return reference_vorticity(
-            random_vorticity(key, grid),
-            grid,
-            viscosity=sizes.viscosity,
-            horizon=sizes.horizon,
-            n_snapshots=sizes.times - 1,
-            steps_between=steps,
-        )
-
-    solved = [np.asarray(solve(each)) for each in jax.random.split(key_held, 2 * sizes.held_out)]
-
-    def held(states: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-        finer = sizes.reference_side // sizes.fine_side
-        coarse, fine = (np.stack([w[:, ::every, ::every] for w in states]) for every in (thin, finer))
-        return coarse[:, 0], coarse, fine[:, 0], fine
-
-    return initial, held(solved[: sizes.held_out]), held(solved[sizes.held_out :])
 
 
 def _relative(w: Any, truth: Any) -> Any:
