@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -138,7 +138,7 @@ class Measure:
 
     @classmethod
     def jackknife(
-        cls, value: float, *left_out: Sequence[float] | np.ndarray, scale: Literal["plain", "log", "fisher"] = "plain"
+        cls, value: float, left_out: Mapping[str, Sequence[float] | np.ndarray], scale: Literal["plain", "log", "fisher"] = "plain"
     ) -> Measure:
         """A statistic of independent repetitions that is no mean of theirs, its interval from leaving out one after the other.
 
@@ -147,23 +147,24 @@ class Measure:
         with Student's t of n - 1 degrees of freedom (Tukey's jackknife). Repetitions may cross, as networks and the trials that all of
         them take: each kind j has its variance, and their degrees of freedom join as Satterthwaite's do.
 
-        **Arguments:** `value`: of all repetitions; `left_out`: for each kind of repetition, the value without the first, without the
-        second, and so on; `scale`: on which the statistic spreads evenly: `"log"` for ratios, `"fisher"` (the inverse hyperbolic
-        tangent) for correlations.
+        **Arguments:** `value`: of all repetitions; `left_out`: for each kind of repetition, by its name, the value without the first,
+        without the second, and so on; `scale`: on which the statistic spreads evenly: `"log"` for ratios, `"fisher"` (the inverse
+        hyperbolic tangent) for correlations.
 
         **Raises:** `ValueError` for no kind, for one of fewer than three repetitions, for values that are not finite or, with `"log"`,
         not positive.
 
-        >>> Measure.jackknife(1.1, [1.15, 1.05, 1.1])  # the mean of 1.0, 1.2 and 1.1
-        Measure(1.1 [0.8516, 1.348], jackknife over 3)
+        >>> Measure.jackknife(1.1, {"seeds": [1.15, 1.05, 1.1]})  # the mean of 1.0, 1.2 and 1.1
+        Measure(1.1 [0.8516, 1.348], jackknife over 3 seeds)
         """
         if not left_out:
             raise ValueError("left_out must hold the values of at least one kind of repetition, got none")
         there, back = _SCALES[scale]
-        kinds = [_samples(values, "left_out") for values in left_out]
-        if scale == "log" and min(value, *(float(values.min()) for values in kinds)) <= 0:
-            raise ValueError(f"a log scale needs positive values, got {min(value, *(float(values.min()) for values in kinds))}")
-        method = f"jackknife over {' and '.join(str(values.size) for values in kinds)}"
+        kinds = [_samples(values, f"left_out of {name}") for name, values in left_out.items()]
+        smallest = min(value, *(float(values.min()) for values in kinds))
+        if scale == "log" and smallest <= 0:
+            raise ValueError(f"a log scale needs positive values, got {smallest}")
+        method = f"jackknife over {' and '.join(f'{values.size} {name}' for name, values in zip(left_out, kinds, strict=True))}"
         sizes = np.array([values.size for values in kinds], float)
         spreads = np.array([(n - 1) ** 2 / n * there(values).var(ddof=1) for n, values in zip(sizes, kinds, strict=True)])
         if not spreads.any():

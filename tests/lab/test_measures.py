@@ -48,9 +48,9 @@ def test_bootstrap_covers_nearly_95_percent_of_twenty(draw):
 
 def test_oracle_the_jackknife_of_a_mean_is_students_interval():
     samples = np.array([1.0, 1.2, 1.1, 0.7])
-    of_mean = Measure.jackknife(samples.mean(), (samples.sum() - samples) / 3)
+    of_mean = Measure.jackknife(samples.mean(), {"seeds": (samples.sum() - samples) / 3})
     np.testing.assert_allclose(of_mean.intervals(), Measure.over_seeds(samples).intervals())
-    logs = Measure.jackknife(np.exp(samples.mean()), np.exp((samples.sum() - samples) / 3), scale="log")
+    logs = Measure.jackknife(np.exp(samples.mean()), {"seeds": np.exp((samples.sum() - samples) / 3)}, scale="log")
     np.testing.assert_allclose(logs.intervals(), np.exp(Measure.over_seeds(samples).intervals()))
 
 
@@ -58,8 +58,8 @@ def test_the_jackknife_covers_95_percent_where_two_kinds_of_repetition_cross():
     rng, hits, hits_of_rows = np.random.default_rng(5), 0, 0
     for _ in range(1000):
         table = rng.normal(size=(8, 1)) + rng.normal(size=(1, 5)) + rng.normal(size=(8, 5))
-        left = [[np.delete(table, i, axis).mean() for i in range(table.shape[axis])] for axis in (0, 1)]
-        both, rows = Measure.jackknife(table.mean(), *left), Measure.over_seeds(table.mean(1))
+        left = {name: [np.delete(table, i, axis).mean() for i in range(table.shape[axis])] for axis, name in enumerate(("rows", "columns"))}
+        both, rows = Measure.jackknife(table.mean(), left), Measure.over_seeds(table.mean(1))
         hits += both.low <= 0 <= both.high
         hits_of_rows += rows.low <= 0 <= rows.high
     # Rows alone, whose columns are the same, do not.
@@ -68,14 +68,14 @@ def test_the_jackknife_covers_95_percent_where_two_kinds_of_repetition_cross():
 
 def test_the_jackknife_says_what_is_wrong():
     with pytest.raises(ValueError, match="at least one kind"):
-        Measure.jackknife(1.0)
-    with pytest.raises(ValueError, match="at least 3 repetitions, got 2"):
-        Measure.jackknife(1.0, [1.0, 1.1])
+        Measure.jackknife(1.0, {})
+    with pytest.raises(ValueError, match="left_out of seeds must hold at least 3 repetitions, got 2"):
+        Measure.jackknife(1.0, {"seeds": [1.0, 1.1]})
     with pytest.raises(ValueError, match="positive values, got -1"):
-        Measure.jackknife(1.0, [1.0, 1.1, -1.0], scale="log")
-    assert Measure.jackknife(0.3, [0.3] * 4).intervals() == [(0.3, 0.3, 0.3)]
+        Measure.jackknife(1.0, {"seeds": [1.0, 1.1, -1.0]}, scale="log")
+    assert Measure.jackknife(0.3, {"seeds": [0.3] * 4}).intervals() == [(0.3, 0.3, 0.3)]
     # A correlation of one has an interval.
-    assert Measure.jackknife(1.0, [1.0, 1.0, 0.9], scale="fisher").low < 1.0
+    assert Measure.jackknife(1.0, {"seeds": [1.0, 1.0, 0.9]}, scale="fisher").low < 1.0
 
 
 @pytest.mark.parametrize("n_samples", [6, 9, 20])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -10,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from gradatim.lab import Findings, Measure, Session, rank_correlation
-from gradatim.lab.measures import student_factor
 
 ARMS = ("relu", "tanh")
 LATE = 5
@@ -123,23 +121,15 @@ def layer_shares(data: xr.Dataset, layers: xr.Dataset) -> np.ndarray:
 def rank_measure(predicted: np.ndarray, barrier: np.ndarray) -> Measure:
     """Spearman's correlation over all of `(seed, fork)`, its interval from leaving out one seed after the other.
 
-    The forks of a seed share its networks and are no repetitions. Fisher's z has the pseudo-values n z - (n - 1) z₋ᵢ, whose mean has
-    about Student's t distribution (Tukey's jackknife).
+    The forks of a seed share its networks and are no repetitions.
     """
-    n, value = len(predicted), rank_of(predicted, barrier)
-    left = np.array([_fisher(rank_of(*(np.delete(rows, i, axis=0) for rows in (predicted, barrier)))) for i in range(n)])
-    half = student_factor(n) * (n - 1) * left.std(ddof=1) / math.sqrt(n)
-    low, high = (math.tanh(_fisher(value) + sign * half) for sign in (-1, 1))
-    return Measure(value, min(low, value), max(high, value), f"jackknife over {n} seeds, Fisher's z")
+    left = [rank_of(*(np.delete(rows, i, axis=0) for rows in (predicted, barrier))) for i in range(len(predicted))]
+    return Measure.jackknife(rank_of(predicted, barrier), {"seeds": left}, scale="fisher")
 
 
 def rank_of(predicted: np.ndarray, barrier: np.ndarray) -> float:
     """Spearman's correlation over all seeds and forks."""
     return float(rank_correlation(predicted.ravel(), rounded_off(barrier).reshape(1, -1))[0])
-
-
-def _fisher(correlation: float) -> float:
-    return math.atanh(max(min(correlation, 1 - 1e-6), 1e-6 - 1))
 
 
 def _of_forks_and_seeds(data: xr.Dataset, method: str) -> tuple[np.ndarray, np.ndarray]:
