@@ -7,7 +7,7 @@ import pytest
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import high_dimensional_generalization as paper
-from gradatim.papers.high_dimensional_generalization import linear, students
+from gradatim.papers.high_dimensional_generalization import digits, linear, students
 
 TOML = Path(paper.__file__).parents[1] / "high_dimensional_generalization.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -100,6 +100,15 @@ def test_the_largest_of_several_holds_every_one_that_it_could_be():
     measures = [linear.Measure(0.01, -0.01, 0.03, "a"), linear.Measure(-0.02, -0.025, -0.015, "a")]
     found = linear.largest(measures)
     assert (found.value, found.low, found.high) == (0.02, 0.015, 0.03)
+
+
+def test_every_training_set_of_every_run_is_its_own():
+    config = replace(SMOKE.digits, test=360)
+    (train, test), (again, _), (other, unseen) = (digits._images(config, jax.random.key(seed)) for seed in (0, 0, 1))
+    assert np.array_equal(train.images, again.images) and not np.array_equal(train.images, other.images)
+    choosing, others = ({image.tobytes() for image in images[:180]} for images in (test.images, unseen.images))
+    # Halves of the same images, which overlap by a half.
+    assert 0.3 < len(choosing & others) / 180 < 0.7
 
 
 def test_a_statistic_over_trials_and_its_interval():

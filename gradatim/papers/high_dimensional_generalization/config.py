@@ -67,7 +67,7 @@ class Digits:
     widths: Annotated[tuple[float, ...], Between(0.02, 100)] = (0.2, 0.5, 0.7, 0.85, 1.0, 1.15, 1.3, 1.5, 2.0, 4.0)
     "Units over images."
     seeds: Annotated[int, Between(3, 1000)] = 5
-    "Training sets and first layers."
+    "Training sets, halves of the test images and first layers."
 
 
 @dataclass(frozen=True)

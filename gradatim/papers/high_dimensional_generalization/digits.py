@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jaxtyping import PRNGKeyArray
 
-from gradatim.datasets import load
-from gradatim.lab import Findings, Measure, Session
+from gradatim.datasets import Dataset, load
+from gradatim.lab import Findings, Measure, Session, host_generator
 from gradatim.landscape import relu_features
 from gradatim.numerics import least_squares
 
@@ -23,8 +24,6 @@ FLOW_TIMES = np.geomspace(1.0, 1e8, 25)
 
 def run_digits(config: Digits, session: Session) -> Findings:
     """C7: where over widths the error on the second half of the test images is largest, for each training set."""
-    test = load(config.data, split="test", n=config.test, seed=0, pool=config.pool)
-    session.uses(test.provenance)
     units = np.array([round(width * config.samples) for width in config.widths])
 
     # Units that a width has too few of are zeros: one program for all.
@@ -47,8 +46,10 @@ def run_digits(config: Digits, session: Session) -> Findings:
 
     rows = []
     for seed in range(config.seeds):
-        train = load(config.data, n=config.samples, seed=seed, pool=config.pool)
         key = jax.random.fold_in(session.key, seed)
+        train, test = _images(config, jax.random.fold_in(key, 1))
+        session.uses(train.provenance)
+        session.uses(test.provenance)
         rows.append(session.once(f"images, training set {seed}", measure, key, *_arrays(train), *_arrays(test)))
     found = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in ("test", "stopped")}
     ratios = np.asarray(config.widths)
@@ -66,7 +67,14 @@ def run_digits(config: Digits, session: Session) -> Findings:
     return Findings(measures, xr.DataTree.from_dict({"digits": data}))
 
 
-def _arrays(images: Any) -> tuple[Any, Any]:
+def _images(config: Digits, key: PRNGKeyArray) -> tuple[Dataset, Dataset]:
+    """A training set of its own, and the test images in an order of its own: another half of them chooses when to stop."""
+    of_training, of_test = host_generator(key).integers(2**63, size=2).tolist()
+    train = load(config.data, n=config.samples, seed=of_training, pool=config.pool)
+    return train, load(config.data, split="test", n=config.test, seed=of_test, pool=config.pool)
+
+
+def _arrays(images: Dataset) -> tuple[Any, Any]:
     """Pixels, and classes as columns of mean zero."""
     pixels = jnp.asarray(images.images.reshape(len(images), -1), float)
     return pixels, jnp.asarray(np.eye(CLASSES)[images.labels] - 1 / CLASSES)
