@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradatim.datasets.dataset import Dataset, Provenance
 from gradatim.lab import Session, read_paper, validate
 from gradatim.nets.geometric import SimpleRNN, icosphere, log_map_edges
 from gradatim.papers import geometric_deep_learning as paper
@@ -18,14 +19,25 @@ TOML = Path(paper.__file__).parents[1] / "geometric_deep_learning.toml"
 SMOKE = paper.SCALES["smoke"]
 PARTS = {
     name: import_module(f"{paper.__name__}.{name}")
-    for name in ("curse", "directions", "expressivity", "homophily", "samples", "sequences", "symmetry", "transfer")
+    for name in (
+        "curse",
+        "directions",
+        "expressivity",
+        "homophily",
+        "rates",
+        "samples",
+        "sequences",
+        "symmetry",
+        "transfer",
+        "turn_networks",
+    )
 }
 TINY = replace(
     SMOKE,
     with_training=True,
     samples=Samples(
         sizes=(20, 60, 200, 1000), pool=1100, held_out=50, test=50, channels=2, steps=4, passes=1,
-        rates=(1e-2, 3e-2), rate_size=50, seeds=3,
+        rates=(1e-2, 3e-2), rate_size=50, pilots=3, seeds=3,
     ),
     directions=Directions(part=40, entries=2, steps=3, rates=(1e-2, 3e-2), seeds=3),
     homophily=Homophily(
@@ -109,9 +121,12 @@ def test_a_tiny_training_of_everything(double):
     findings = paper.run(TINY, Session(jax.random.key(0), scale="smoke", precision="double"))
     assert set(findings.measures) == parts_of(None) and not findings.untested
     assert {"samples", "memory", "homophily", "directions"} < set(paper.draw(findings))
+    # All pilots have run at the rate that was taken.
+    found = findings.data["samples"].to_dataset()
+    assert np.isfinite(found["accuracy_by_rate"].sum("pilot", skipna=False).max("rate").values).all()
     # Turns are built in, whatever was learnt.
-    assert (findings.data["samples"]["turn_error"] < 1e-4).all()
-    assert np.ptp(findings.data["samples"]["parameters"].values) < 0.3 * findings.data["samples"]["parameters"].values.max()
+    assert (found["turn_error"] < 1e-4).all()
+    assert np.ptp(found["parameters"].values) < 0.3 * found["parameters"].values.max()
 
 
 def test_sizes_without_a_criterion_are_refused():
@@ -145,7 +160,7 @@ def test_images_are_turned_by_quarters():
 def test_networks_have_about_as_many_parameters():
     counts = []
     for arm in ("turns built in", "convolution", "perceptron"):
-        shapes = eqx.filter_eval_shape(lambda arm=arm: PARTS["samples"].make_network(arm, Samples()))
+        shapes = eqx.filter_eval_shape(lambda arm=arm: PARTS["turn_networks"].make_network(arm, Samples()))
         counts.append(sum(leaf.size for leaf in jax.tree.leaves(shapes) if isinstance(leaf, jax.ShapeDtypeStruct)))
     assert max(counts) < 1.1 * min(counts)
 
@@ -218,11 +233,27 @@ def test_an_answer_without_memory_has_the_loss_of_the_baseline():
 
 def test_layers_are_judged_against_the_best_of_the_richer_ones():
     config = Homophily(levels=(0.5, 0.9), nodes=16, classes=2, degree=3, labelled=8, rates=(1e-2, 3e-2), seeds=3)
-    accuracy = np.full((4, 3, 2), 99.0)
-    accuracy[..., 1] = [[70, 71, 72], [69, 69, 69], [75, 70, 74], [10, 10, 10]]
+    accuracy, losses = np.full((4, 2, 3, 2), 99.0), np.ones((4, 2, 3, 2))
+    accuracy[:, 0, :, 1] = [[70, 71, 72], [69, 69, 69], [75, 70, 74], [10, 10, 10]]
     operations = dict(zip(("convolution", "attention", "messages", "no graph"), (1.0, 4.0, 2.0, 0.5), strict=True))
-    measures, _ = PARTS["homophily"]._judged(config, accuracy, np.full((4, 2), 1e-2), operations, Session(jax.random.key(0)))
+    measures, _ = PARTS["homophily"]._judged(config, losses, accuracy, operations, Session(jax.random.key(0)))
     assert measures["C16.accuracy_difference"].samples == (-5, 1, -2) and measures["C16.operations_ratio"].value == 0.5
+    # With the first seed attention is best, and the second rate for convolution: that tells the others, not itself.
+    accuracy[1, 0, 0, 1], losses[0, 1, 0] = 90, 0.5
+    measures, data = PARTS["homophily"]._judged(config, losses, accuracy, operations, Session(jax.random.key(0)))
+    assert data["taken_rate"].values[0, :, 1].tolist() == [1e-2, 3e-2, 3e-2]
+    assert measures["C16.accuracy_difference"].samples == (-5, 99 - 69, 99 - 69)
+
+
+def test_memory_is_judged_at_the_rate_of_the_other_seeds():
+    config = Memory(rates=(1e-2, 3e-2), seeds=3)
+    held = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
+    losses = np.stack([np.stack([held, held + np.array([[10], [20]])], axis=-1)] * 3)
+    measures, data = PARTS["sequences"]._judged(config, losses, losses[:, None, ..., 1], np.zeros(1), Session(jax.random.key(0)))
+    # Others of the first seed do better at the second rate, those of the rest on the whole at the first or as well.
+    assert data["taken_rate"].values[0].tolist() == [3e-2, 1e-2, 1e-2]
+    np.testing.assert_allclose(measures["C17.plain_loss_ratio"].samples, np.array([22, 13, 13]) / np.log(8))
+    assert data["history"].values[0, 0].tolist() == [22, 13, 13]
 
 
 def test_turns_that_are_built_in_are_judged_against_those_that_are_learnt():
@@ -232,8 +263,59 @@ def test_turns_that_are_built_in_are_judged_against_those_that_are_learnt():
     arms = PARTS["samples"].ARMS
     found = (accuracy, np.ones((4, 2, 3)), np.ones((4, 2, 3)))
     rates, counts = dict.fromkeys(arms, 1e-2), dict.fromkeys(arms, 1)
-    measures, _ = PARTS["samples"]._judged(config, found, np.ones((4, 2)), rates, counts, np.zeros(3), Session(jax.random.key(0)))
-    assert measures["C14.sizes_won"].value == 1 and measures["C14.accuracy_gain"].samples == (1, -1, 5)
+
+    def judged():
+        by_rate, session = np.ones((4, 2, 5)), Session(jax.random.key(0))
+        return PARTS["samples"]._judged(config, found, by_rate, rates, counts, np.zeros(3), session)[0]
+
+    # One size is won by the mean, but neither surely; then the other is surely lost, and then the first surely won.
+    assert judged()["C14.sizes_won"].intervals() == [(1, 0, 2)] and judged()["C14.accuracy_gain"].samples == (1, -1, 5)
+    accuracy[0, 0] = accuracy[1, 0] - [1, 1.1, 0.9]
+    assert judged()["C14.sizes_won"].intervals() == [(1, 0, 1)]
+    accuracy[0, 1] = accuracy[1, 1] + [1, 1.1, 0.9]
+    assert judged()["C14.sizes_won"].intervals() == [(1, 1, 1)]
+
+
+def test_a_race_ends_with_the_rate_whose_worst_pilot_is_best():
+    random, n_asked = np.random.default_rng(0), []
+    for _ in range(50):
+        scores = random.integers(6, size=(4, 5)).astype(float)
+        asked = []
+        found = PARTS["samples"].race(lambda r, k, scores=scores, asked=asked: asked.append((r, k)) or scores[r, k], 4, 5)
+        assert np.nanmin(found, axis=1).argmax() == scores.min(axis=1).argmax()
+        assert len(set(asked)) == len(asked)
+        n_asked.append(len(asked))
+        assert (found == scores).sum() == len(asked) == np.isfinite(found).sum()
+    assert np.mean(n_asked) < 0.8 * 20
+
+
+def test_every_seed_is_judged_on_images_of_its_own(monkeypatch):
+    images = np.arange(60 * 36, dtype=np.float32).reshape(60, 6, 6, 1)
+
+    def load(name, *, split, n, pool):
+        return Dataset(images[:n], np.arange(n), Provenance(name, "", "", {}))
+
+    monkeypatch.setattr(PARTS["samples"].datasets, "load", load)
+    config = Samples(side=6, pool=40, held_out=10, test=15, seeds=4)
+    train, held, tests = PARTS["samples"]._load(config, Session(jax.random.key(0)), np.random.default_rng(0))
+    assert [len(part.labels) for part in (train, held, *tests)] == [30, 10, 15, 15, 15, 15]
+    assert len(np.unique(np.concatenate([test.labels for test in tests]))) == 60
+    assert all((image.min() == 36 * k) for test in tests for image, k in zip(test.images, test.labels, strict=True))
+
+
+@pytest.mark.parametrize("maximise", [False, True])
+def test_no_seed_has_a_say_in_its_rate(maximise):
+    random = np.random.default_rng(0)
+    held = random.normal(size=(4, 5, 2))
+    chosen = PARTS["rates"].chosen_by_others(held, maximise=maximise)
+    assert chosen.shape == (5, 2)
+    for seed in range(5):
+        changed = held.copy()
+        changed[:, seed] = random.normal(size=(4, 2))
+        assert (PARTS["rates"].chosen_by_others(changed, maximise=maximise)[seed] == chosen[seed]).all()
+        others = np.delete(held, seed, axis=1).mean(axis=1)
+        assert (chosen[seed] == (others.argmax(axis=0) if maximise else others.argmin(axis=0))).all()
+    assert (PARTS["rates"].at(held, chosen) == [[held[chosen[s, j], s, j] for j in range(2)] for s in range(5)]).all()
 
 
 def test_the_curse_is_four_dimensions_over_two_and_growth_is_that_of_jittered_surfaces(smoke):
@@ -243,5 +325,7 @@ def test_the_curse_is_four_dimensions_over_two_and_growth_is_that_of_jittered_su
     np.testing.assert_allclose(measures["C15.exponent_ratio"].samples, slopes[:, 1] / slopes[:, 0])
     np.testing.assert_allclose(measures["C15.saving_over_group_order"].samples, np.exp(np.log(curse["saving"].values).mean(axis=1)))
     for i, kind in enumerate(PARTS["transfer"].KINDS):
-        growth = surfaces["error_after"].values[:, i] / surfaces["error_before"].values[i]
+        growth = surfaces["error_after"].values[:, i] / surfaces["error_before"].values[:, i]
         np.testing.assert_allclose(measures[f"C13.{kind}_error_growth"].samples, growth)
+        # A repeat has signals of its own, to fit by and to judge by.
+        assert len(np.unique(surfaces["error_before"].values[:, i])) == len(growth)

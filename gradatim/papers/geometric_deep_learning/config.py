@@ -38,12 +38,12 @@ class Samples:
     "Pixels a side, to which they are averaged; twice an odd number."
     sizes: Annotated[tuple[int, ...], Between(10, 60_000)] = (100, 300, 1000, 3000)
     "Of the training set, ascending; the claim is about 1000."
-    pool: Annotated[int, Between(20, 60_000)] = 8000
+    pool: Annotated[int, Between(20, 60_000)] = 60_000
     "Images that training sets are drawn from, those to choose rates on aside."
     held_out: Annotated[int, Between(10, 10_000)] = 1000
     "Of the pool, to choose rates on."
     test: Annotated[int, Between(10, 10_000)] = 2000
-    "Of the data's own test part."
+    "Of the data's own test part, other ones for each seed."
     channels: Annotated[int, Between(2, 512)] = 12
     "Of the plain network's first layer, even: later ones have twice as many, those of the equivariant one half of them for each turn."
     steps: Annotated[int, Between(1, 1_000_000)] = 1000
@@ -53,11 +53,11 @@ class Samples:
     batch_size: Annotated[int, Between(1, 4096)] = 32
     "Images a step."
     rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-3, 1e-2, 3e-2, 1e-1)
-    "From which every network takes its best on held-out images."
+    "From which every network takes what is best on held-out images by the worst of its pilots."
     rate_size: Annotated[int, Between(10, 60_000)] = 1000
     "Of the training set for that."
-    pilots: Annotated[int, Between(1, 20)] = 2
-    "Networks that choose a rate, by their mean."
+    pilots: Annotated[int, Between(1, 20)] = 5
+    "Networks that choose a rate, by the worst of them, each with a training set and first weights of its own."
     seeds: Annotated[int, Between(3, 100)] = 5
     "Training sets, first weights and batches, shared by all networks."
 
@@ -103,7 +103,7 @@ class Homophily:
     steps: Annotated[int, Between(1, 100_000)] = 100
     "Of Adam on the whole graph."
     rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-    "From which every layer takes its best at each level."
+    "From which every layer takes what is best at each level for the other seeds."
     seeds: Annotated[int, Between(3, 100)] = 6
     "Means of classes, graphs and first weights, shared by all layers."
 
@@ -146,8 +146,8 @@ class Memory:
     "Sequences a step."
     steps: Annotated[int, Between(1, 1_000_000)] = 200
     "Of Adam with clipped gradients."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-    "From which every network takes its best."
+    rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    "From which every network takes what is best for the other seeds."
     held_out: Annotated[int, Between(1, 100_000)] = 64
     "Sequences to choose rates on, and as many to judge."
     seeds: Annotated[int, Between(3, 100)] = 15

@@ -16,6 +16,7 @@ from gradatim.lab import Between, Measure, Session, host_generator
 from gradatim.nets.geometric import EdgeLogs, Mesh, log_map_edges, vertex_gradient
 
 from .frames import FrameNetwork, without_transport
+from .rates import at, chosen_by_others, in_words, on_edge
 from .training import single, stacked, train_together
 
 ARMS = ("gauge-equivariant", "isotropic", "without transport")
@@ -36,7 +37,7 @@ class Directions:
     steps: Annotated[int, Between(1, 100_000)] = 150
     "Of Adam on the whole part."
     rates: Annotated[tuple[float, ...], Between(1e-6, 10.0)] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-    "From which every network takes its best."
+    "From which every network takes what is best for the other seeds in the middle."
     seeds: Annotated[int, Between(3, 100)] = 5
     "First weights and frames, shared by all networks."
 
@@ -73,7 +74,7 @@ def make_network(arm: str, entries: int, *, key: PRNGKeyArray) -> FrameNetwork:
 def directions(
     config: Directions, mesh: Mesh, depth: np.ndarray, curvature: np.ndarray, key: PRNGKeyArray, session: Session
 ) -> tuple[dict[str, Measure], xr.Dataset]:
-    """Every network at the rate that it is best at in the middle of the surface, judged at the rear."""
+    """Every network at the rate that the other seeds are best at in the middle of the surface, judged at the rear."""
     n, part, seeds = len(mesh.vertices), config.part, config.seeds
     if 3 * part > n:
         raise ValueError(f"directions.part must be at most a third of {n} vertices, got {part}")
@@ -91,7 +92,7 @@ def directions(
     frames = random.uniform(-np.pi, np.pi, (seeds, n))
     told, held, new = (stacked([seen(kept, turn) for turn in frames]) for kept in (front, middle, rear))
     which, rates = np.tile(np.arange(seeds), len(config.rates)), np.repeat(config.rates, seeds)
-    accuracy, best_rates = np.zeros((len(ARMS), seeds)), []
+    accuracy, choices = np.zeros((len(ARMS), seeds)), np.zeros((len(ARMS), seeds), int)
     for a, arm in enumerate(ARMS):
 
         def loss(net: FrameNetwork, data: _Part, entry: Any, arm: str = arm) -> Array:
@@ -105,16 +106,22 @@ def directions(
             label=f"directions, {arm}",
         )  # fmt: skip
         choosing, judged = (np.asarray(_share_right(nets, jnp.asarray(which), data, arm)).reshape(-1, seeds) for data in (held, new))
-        best = int(choosing.mean(axis=1).argmax())
-        accuracy[a] = judged[best]
-        best_rates.append(config.rates[best])
-    edge = [arm for arm, rate in zip(ARMS, best_rates, strict=True) if rate in (config.rates[0], config.rates[-1])]
+        choices[a] = chosen_by_others(choosing, maximise=True)
+        accuracy[a] = at(judged, choices[a])
+    edge = [arm for arm, choice in zip(ARMS, choices, strict=True) if on_edge(choice, config.rates)]
     session.note(
         f"C10: the direction in which curvature grows, told from sulcal depth, is right to {WITHIN:g}° on the rearmost {part} vertices for "
-        + ", ".join(f"{arm} {row.mean():.1f} % (rate {rate:g})" for arm, row, rate in zip(ARMS, accuracy, best_rates, strict=True))
+        + ", ".join(
+            f"{arm} {row.mean():.1f} % (rate {in_words(choice, config.rates)})"
+            for arm, row, choice in zip(ARMS, accuracy, choices, strict=True)
+        )
         + f", by chance 25 %; best rate on the edge of the grid: {', '.join(edge) or 'none'}"
     )
-    data = xr.Dataset({"accuracy": (("network", "seed"), accuracy, {"units": "%"})}, {"network": list(ARMS)})
+    taken = np.asarray(config.rates)[choices]
+    data = xr.Dataset(
+        {"accuracy": (("network", "seed"), accuracy, {"units": "%"}), "taken_rate": (("network", "seed"), taken, {"units": "1"})},
+        {"network": list(ARMS)},
+    )
     return {"C10.direction_gain": Measure.paired(accuracy[0], accuracy[1])}, data
 
 

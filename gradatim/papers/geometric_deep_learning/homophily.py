@@ -12,10 +12,11 @@ import optax
 import xarray as xr
 from jaxtyping import Array
 
-from gradatim.lab import Measure, Session, host_generator
+from gradatim.lab import Measure, Session, best_by_others, host_generator
 from gradatim.nets.geometric import Graph, GraphAttention, GraphConv, graph_from_edges, perceptron_messages
 
 from .config import Homophily
+from .rates import at, chosen_by_others, on_edge
 from .training import single, stacked, train_together
 
 JUDGED = 0.9
@@ -116,7 +117,7 @@ def homophily(config: Homophily, session: Session) -> tuple[dict[str, Measure], 
         arrays, others = eqx.partition(nets, eqx.is_inexact_array)
         return jax.lax.map(one, (arrays, which))
 
-    accuracy, best_rates, operations = [], [], {}
+    losses, accuracies, operations = [], [], {}
     keys = jax.random.split(jax.random.fold_in(session.key, 29), seeds)
     for kind in LAYERS:
         first = [single(network(kind, config, key)) for key in keys]
@@ -129,22 +130,24 @@ def homophily(config: Homophily, session: Session) -> tuple[dict[str, Measure], 
         )  # fmt: skip
         given = (nets, jnp.asarray(which), graphs, tests, labels, is_told)
         held, right = session.once(f"nodes by {kind}, judged", lambda given=given: tuple(map(np.asarray, judge(*given))))
-        held = np.where(np.isfinite(held), held, np.inf).reshape(n_rates, seeds, len(levels))
-        best = held.mean(axis=1).argmin(axis=0)
-        right = right.reshape(n_rates, seeds, len(levels))
-        accuracy.append(np.stack([right[k, :, j] for j, k in enumerate(best)], axis=1))
-        best_rates.append([config.rates[k] for k in best])
-    return _judged(config, np.stack(accuracy), np.array(best_rates), operations, session)
+        losses.append(np.where(np.isfinite(held), held, np.inf).reshape(n_rates, seeds, len(levels)))
+        accuracies.append(right.reshape(n_rates, seeds, len(levels)))
+    return _judged(config, np.stack(losses), np.stack(accuracies), operations, session)
 
 
 def _judged(
-    config: Homophily, accuracy: np.ndarray, best_rates: np.ndarray, operations: dict[str, float], session: Session
+    config: Homophily, losses: np.ndarray, accuracies: np.ndarray, operations: dict[str, float], session: Session
 ) -> tuple[dict[str, Measure], xr.Dataset]:
+    """Each seed at the rates, and beside the richer layer, that are best for the others.
+
+    **Arguments:** `losses`, by which rates are chosen, and `accuracies`, which are judged: by layer, rate, seed and level.
+    """
+    choices = np.stack([chosen_by_others(held) for held in losses])
+    accuracy = np.stack([at(right, choice) for right, choice in zip(accuracies, choices, strict=True)])
     j = config.levels.index(JUDGED)
-    richer = accuracy[1:, :, j]
-    best = int(richer.mean(axis=1).argmax())
-    edge = [f"{kind} at {config.levels[i]:g}" for kind, row in zip(LAYERS, best_rates, strict=True) for i in range(len(row))
-            if row[i] in (config.rates[0], config.rates[-1])]  # fmt: skip
+    richer = best_by_others(xr.DataArray(accuracy[1:, :, j], dims=("layer", "seed")), "layer", maximise=True).values
+    edge = [f"{kind} at {config.levels[i]:g}" for kind, choice in zip(LAYERS, choices, strict=True) for i in range(len(config.levels))
+            if on_edge(choice[:, i], config.rates)]  # fmt: skip
     session.note(
         f"C16: accuracy on new graphs at a homophily of {JUDGED:g}: "
         + ", ".join(f"{kind} {accuracy[i, :, j].mean():.2f} %" for i, kind in enumerate(LAYERS))
@@ -154,13 +157,13 @@ def _judged(
     )
     cheaper = min(operations["attention"], operations["messages"])
     measures = {
-        "C16.accuracy_difference": Measure.paired(accuracy[0, :, j], richer[best]),
+        "C16.accuracy_difference": Measure.paired(accuracy[0, :, j], richer),
         "C16.operations_ratio": Measure.exact(operations["convolution"] / cheaper),
     }
     data = xr.Dataset(
         {
             "accuracy": (("layer", "seed", "homophily"), accuracy, {"units": "%"}),
-            "best_rate": (("layer", "homophily"), best_rates, {"units": "1"}),
+            "taken_rate": (("layer", "seed", "homophily"), np.asarray(config.rates)[choices], {"units": "1"}),
             "operations": ("layer", [operations[kind] for kind in LAYERS], {"units": "1"}),
         },
         {"layer": list(LAYERS), "homophily": list(config.levels)},

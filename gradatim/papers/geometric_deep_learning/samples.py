@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,76 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from gradatim import datasets
 from gradatim.lab import Measure, Session, host_generator
-from gradatim.nets.geometric import GroupConv, GroupLift, GroupPool, cyclic
 
 from .config import Samples
-from .random_weights import drawn
-from .training import CLIP, single
+from .training import CLIP
+from .turn_networks import ARMS, started
 
 JUDGED = 1000
 "Images at which the gain is judged."
-ARMS = ("turns built in", "augmented", "convolution", "perceptron")
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.scale_by_adam())
-
-
-class TurnNetwork(eqx.Module):
-    """Three convolutions over shifts and turns, and an invariant: with one turn, an ordinary convolutional network."""
-
-    lift: GroupLift
-    convolutions: list[GroupConv]
-    pool: GroupPool
-    readout: eqx.nn.Linear
-
-    def __init__(self, turns: int, channels: int, *, key: Any) -> None:
-        group, wide = cyclic(turns), 2 * channels
-        self.lift = GroupLift(1, channels, group=group, key=key)
-        # From an odd number of pixels a stride of two looks at the same ones after a turn.
-        self.convolutions = [
-            GroupConv(channels, wide, group=group, key=key),
-            GroupConv(wide, wide, group=group, stride=2, key=key),
-        ]
-        self.pool = GroupPool(group, reduce="mean")
-        self.readout = eqx.nn.Linear(wide, 10, key=key)
-
-    def __call__(self, image: Float[Array, "side side 1"]) -> Float[Array, 10]:
-        """Logits."""
-        x = jax.nn.relu(self.lift(image))
-        half = len(x) // 2
-        # Blocks of an even image go to blocks when it turns.
-        x = x.reshape(half, 2, half, 2, *x.shape[2:]).mean(axis=(1, 3))
-        for convolution in self.convolutions:
-            x = jax.nn.relu(convolution(x))
-        return self.readout(self.pool(x).mean(axis=(0, 1)))
-
-
-class FlatNetwork(eqx.Module):
-    """One hidden layer on all pixels."""
-
-    layers: eqx.nn.MLP
-
-    def __call__(self, image: Float[Array, "side side 1"]) -> Float[Array, 10]:
-        """Logits."""
-        return self.layers(image.ravel())
 
 
 class _State(NamedTuple):
     net: Any
     memory: Any
-
-
-def make_network(arm: str, config: Samples) -> Any:
-    """A network of an arm; all have about as many parameters."""
-    key = jax.random.key(0)
-    if arm == "perceptron":
-        plain = eqx.filter_eval_shape(lambda: TurnNetwork(1, config.channels, key=key))
-        n = sum(leaf.size for leaf in jax.tree.leaves(plain) if isinstance(leaf, jax.ShapeDtypeStruct))
-        width = max(round((n - 10) / (config.side**2 + 11)), 1)
-        return FlatNetwork(eqx.nn.MLP(config.side**2, 10, width, 1, key=key))
-    return TurnNetwork(4, config.channels // 2, key=key) if arm == "turns built in" else TurnNetwork(1, config.channels, key=key)
 
 
 def turned(images: Any, turns: Any) -> Any:
@@ -133,22 +81,44 @@ class _Images(NamedTuple):
     labels: Array
 
 
-def _load(config: Samples, session: Session, random: np.random.Generator) -> tuple[_Images, _Images, _Images]:
-    """For training, for the choice of rates and for judging, each image turned at random."""
+def _load(config: Samples, session: Session, random: np.random.Generator) -> tuple[_Images, _Images, list[_Images]]:
+    """For training, for the choice of rates and, other ones for each seed, for judging; each image turned at random."""
     parts = []
-    for split, n in (("train", config.pool), ("test", config.test)):
+    for split, n in (("train", config.pool), ("test", config.seeds * config.test)):
         data = datasets.load(config.data, split=split, n=n, pool=config.side)
         session.uses(data.provenance)
         images = np.stack([np.rot90(image, k) for image, k in zip(data.images, random.integers(4, size=n), strict=True)])
         parts.append(_Images(jnp.asarray(images, jnp.float32), jnp.asarray(data.labels, jnp.int32)))
     pool, test = parts
-    kept = config.held_out
-    return _Images(*(part[:-kept] for part in pool)), _Images(*(part[-kept:] for part in pool)), test
+    kept, own = config.held_out, [slice(seed * config.test, (seed + 1) * config.test) for seed in range(config.seeds)]
+    tests = [_Images(*(part[places] for part in test)) for places in own]
+    return _Images(*(part[:-kept] for part in pool)), _Images(*(part[-kept:] for part in pool)), tests
 
 
 def steps_for(n: int, config: Samples) -> int:
     """Of a training on n images."""
     return max(config.steps, round(config.passes * n / config.batch_size))
+
+
+def race(score: Callable[[int, int], float], n_rates: int, n_pilots: int) -> np.ndarray:
+    """Scores of pilots at each rate, NaN for those that need not run: a rate is out once its worst is below the best rate's worst.
+
+    The rate with the best worst score is the one that it would be if all had run.
+
+    >>> race(lambda rate, pilot: [[9.0, 8.0], [7.0, 9.0]][rate][pilot], 2, 2).tolist()
+    [[9.0, 8.0], [7.0, nan]]
+    """
+    found = np.full((n_rates, n_pilots), np.nan)
+    found[:, 0] = [score(rate, 0) for rate in range(n_rates)]
+    bar = -np.inf
+    for rate in np.argsort(-found[:, 0], kind="stable").tolist():
+        for pilot in range(1, n_pilots):
+            if np.nanmin(found[rate]) < bar:
+                break
+            found[rate, pilot] = score(rate, pilot)
+        else:
+            bar = max(bar, found[rate].min())
+    return found
 
 
 class _Chosen(NamedTuple):
@@ -163,7 +133,7 @@ class _Chosen(NamedTuple):
 
 
 def samples(config: Samples, session: Session) -> tuple[dict[str, Measure], xr.Dataset]:
-    """Every network on every size, at the rate that it is best at."""
+    """Every network on every size, at the rate that does best by the worst of its pilots, which are not judged."""
     for name, wrong, rule in (
         ("side", config.side % 4 != 2, "twice an odd number"),
         ("channels", config.channels % 2 != 0, "even"),
@@ -171,12 +141,12 @@ def samples(config: Samples, session: Session) -> tuple[dict[str, Measure], xr.D
     ):
         if wrong:
             raise ValueError(f"samples.{name} must be {rule}, got {getattr(config, name)}")
-    random = host_generator(jax.random.fold_in(session.key, 28))
-    train, held, test = _load(config, session, random)
+    random, random_of_pilots = (host_generator(jax.random.fold_in(session.key, number)) for number in (28, 32))
+    train, held, tests = _load(config, session, random)
     n_pool, size = len(train.labels), config.batch_size
     longest = steps_for(max(*config.sizes, config.rate_size), config)
 
-    def training_set(n: int) -> _Chosen:
+    def training_set(n: int, random: np.random.Generator) -> _Chosen:
         """A subset of the pool, in a new order each time it is through."""
         subset, steps = random.permutation(n_pool)[:n], steps_for(n, config)
         batch = min(size, n)
@@ -195,46 +165,36 @@ def samples(config: Samples, session: Session) -> tuple[dict[str, Measure], xr.D
         state = _State(net, jax.tree.map(jnp.asarray, memory))
         return session.loop(_step, state, steps=steps, args=args, every=steps, label=label, on_nonfinite="keep").state.net
 
-    nets = {arm: [_started(arm, config, random) for _ in range(config.seeds + config.pilots)] for arm in ARMS if arm != "augmented"}
-    # The same network, taught more.
-    nets["augmented"] = nets["convolution"]
-    tunings = [training_set(config.rate_size) for _ in range(config.pilots)]
-    rates, by_rate = {}, np.zeros((len(ARMS), len(config.rates)))
+    def several(n: int, random: np.random.Generator) -> dict[str, list[Any]]:
+        nets = {arm: [started(arm, config, random) for _ in range(n)] for arm in ARMS if arm != "augmented"}
+        # The same network, taught more.
+        return nets | {"augmented": nets["convolution"]}
+
+    nets, pilots = several(config.seeds, random), several(config.pilots, random_of_pilots)
+    tunings = [training_set(config.rate_size, random_of_pilots) for _ in range(config.pilots)]
+    rates, by_rate = {}, np.zeros((len(ARMS), len(config.rates), config.pilots))
     for a, arm in enumerate(ARMS):
-        for r, rate in enumerate(config.rates):
-            # A rate that ruins one of them is no good rate.
-            for k, tuning in enumerate(tunings):
-                net = trained(arm, nets[arm][config.seeds + k], rate, tuning, f"{arm} at {rate:g}, pilot {k}")
-                by_rate[a, r] += float(_accuracy(net, *held)) / config.pilots
-        rates[arm] = config.rates[int(by_rate[a].argmax())]
+
+        def score(r: int, k: int, arm: str = arm) -> float:
+            rate = config.rates[r]
+            return float(_accuracy(trained(arm, pilots[arm][k], rate, tunings[k], f"{arm} at {rate:g}, pilot {k}"), *held))
+
+        by_rate[a] = race(score, len(config.rates), config.pilots)
+        # A rate that ruins one of them is no good rate.
+        rates[arm] = config.rates[int(np.nanmin(by_rate[a], axis=1).argmax())]
     accuracy, loss, fitted = np.zeros((3, len(ARMS), len(config.sizes), config.seeds))
     errors = np.zeros(config.seeds)
     for j, n in enumerate(config.sizes):
         for seed in range(config.seeds):
-            chosen = training_set(n)
+            chosen = training_set(n, random)
             for a, arm in enumerate(ARMS):
                 net = trained(arm, nets[arm][seed], rates[arm], chosen, f"{arm} with {n} images, seed {seed}")
-                accuracy[a, j, seed] = _accuracy(net, *test)
+                accuracy[a, j, seed] = _accuracy(net, *tests[seed])
                 loss[a, j, seed], fitted[a, j, seed] = _fit(net, train.images[chosen.places], train.labels[chosen.places])
                 if arm == ARMS[0]:
-                    errors[seed] = _turn_error(net, test.images[:64])
+                    errors[seed] = _turn_error(net, tests[seed].images[:64])
     counts = {arm: sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(nets[arm][0], eqx.is_inexact_array))) for arm in ARMS}
     return _judged(config, (accuracy, loss, fitted), by_rate, rates, counts, errors, session)
-
-
-def _started(arm: str, config: Samples, random: np.random.Generator) -> Any:
-    """First weights after He et al., and no biases."""
-    net = single(drawn(lambda: make_network(arm, config), random))
-
-    def scaled(leaf: Any) -> Any:
-        if not eqx.is_inexact_array(leaf):
-            return leaf
-        # Weights of filters have their outputs last, those of matrices first.
-        fan_in = leaf.size // leaf.shape[-1] if leaf.ndim > 2 else leaf.shape[-1]
-        flat = random.normal(size=leaf.shape) * (2 / fan_in) ** 0.5 if leaf.ndim > 1 else np.zeros(leaf.shape)
-        return jnp.asarray(flat.astype(np.float32))
-
-    return jax.tree.map(scaled, net)
 
 
 def _judged(
@@ -248,10 +208,12 @@ def _judged(
 ) -> tuple[dict[str, Measure], xr.Dataset]:
     accuracy, loss, fitted = found
     ours, augmented = accuracy[0], accuracy[1]
-    measures = {"C14.sizes_won": Measure.exact(float((ours.mean(axis=1) > augmented.mean(axis=1)).sum()))}
+    gains = [Measure.paired(*pair) for pair in zip(ours, augmented, strict=True)]
+    # Won by the mean, by the whole interval, and by some of it.
+    won = [sum(number > 0 for number in numbers) for numbers in zip(*(gain.intervals()[0] for gain in gains), strict=True)]
+    measures = {"C14.sizes_won": Measure(*won, "sizes whose paired interval lies above zero, to those whose interval reaches above it")}
     if JUDGED in config.sizes:
-        j = config.sizes.index(JUDGED)
-        measures["C14.accuracy_gain"] = Measure.paired(ours[j], augmented[j])
+        measures["C14.accuracy_gain"] = gains[config.sizes.index(JUDGED)]
     edges = [arm for arm in ARMS if rates[arm] in (config.rates[0], config.rates[-1])]
     session.note(
         "C14: accuracy by size, mean over seeds: "
@@ -276,7 +238,7 @@ def _judged(
             "training_loss": (("network", "images", "seed"), loss, {"units": "nat"}),
             "training_accuracy": (("network", "images", "seed"), fitted, {"units": "%"}),
             "steps": ("images", [steps_for(n, config) for n in config.sizes], {"units": "1"}),
-            "accuracy_by_rate": (("network", "rate"), by_rate, {"units": "%", "long_name": "on held-out images"}),
+            "accuracy_by_rate": (("network", "rate", "pilot"), by_rate, {"units": "%", "long_name": "on held-out images"}),
             "turn_error": ("seed", errors, {"units": "1"}),
             "parameters": ("network", [counts[arm] for arm in ARMS], {"units": "1"}),
         },

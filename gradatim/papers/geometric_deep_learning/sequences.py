@@ -17,6 +17,7 @@ from gradatim.nets.geometric import GatedUpdate, SimpleRNN, chrono_bias, rnn_fix
 
 from .config import Memory, Warping
 from .random_weights import drawn
+from .rates import at, chosen_by_others, in_words, on_edge
 from .training import single, stacked, train_together
 
 DELAY = 5
@@ -130,7 +131,7 @@ def _order_loss(net: Any, sequences: Array, labels: Array) -> Array:
 
 
 def memory(config: Memory, session: Session) -> tuple[dict[str, Measure], xr.Dataset]:
-    """Each network repeats symbols after a long time, at its best rate."""
+    """Each network repeats symbols after a long time, at the rate that is best for the other seeds."""
     random = host_generator(jax.random.fold_in(session.key, 26))
     seeds, width, key = config.seeds, config.hidden, jax.random.key(0)
     n_in, shape = config.alphabet + 1, (config.symbols,)
@@ -158,7 +159,6 @@ def memory(config: Memory, session: Session) -> tuple[dict[str, Measure], xr.Dat
     def judge(nets: Any, which: Array, held: Any) -> Any:
         return eqx.filter_vmap(lambda net, k: jnp.stack([copy_loss(net, symbols[k], config) for symbols in held]))(nets, which)
 
-    baseline = float(np.log(config.alphabet))
     losses, histories, steps = [], [], np.zeros(0)
     for name in CELLS:
         nets = stacked([(cell, readout) for cell, readout in zip(cells[name], readouts, strict=True)])
@@ -173,13 +173,20 @@ def memory(config: Memory, session: Session) -> tuple[dict[str, Measure], xr.Dat
         histories.append(history["loss"].reshape(-1, len(config.rates), seeds))
         steps = history["step"]
     # A run that diverges is no worse than any other answer.
-    all_losses = np.where(np.isfinite(losses), losses, np.inf)
-    best = all_losses[..., 0].mean(axis=2).argmin(axis=1)
-    judged = np.stack([all_losses[i, k, :, 1] for i, k in enumerate(best)])
+    return _judged(config, np.where(np.isfinite(losses), losses, np.inf), np.stack(histories), steps, session)
+
+
+def _judged(
+    config: Memory, losses: np.ndarray, histories: np.ndarray, steps: np.ndarray, session: Session
+) -> tuple[dict[str, Measure], xr.Dataset]:
+    """Each seed at the others' rate: `losses` by cell, rate, seed and what chooses or is judged, `histories` by cell, step, rate, seed."""
+    baseline = float(np.log(config.alphabet))
+    choices = np.stack([chosen_by_others(held) for held in losses[..., 0]])
+    judged = np.stack([at(unseen, choice) for unseen, choice in zip(losses[..., 1], choices, strict=True)])
     ratios = judged / baseline
     edges = ", ".join(
-        f"{name} {config.rates[k]:g}{' (on the edge of the grid)' if k in (0, len(config.rates) - 1) else ''}"
-        for name, k in zip(CELLS, best, strict=True)
+        f"{name} {in_words(choice, config.rates)}{', one on the edge of the grid' if on_edge(choice, config.rates) else ''}"
+        for name, choice in zip(CELLS, choices, strict=True)
     )
     session.note(
         f"C17: loss over log {config.alphabet}, the best without memory, mean over seeds: "
@@ -190,8 +197,9 @@ def memory(config: Memory, session: Session) -> tuple[dict[str, Measure], xr.Dat
     data = xr.Dataset(
         {
             "loss": (("cell", "seed"), judged, {"units": "nat"}),
-            "loss_by_rate": (("cell", "rate", "seed"), all_losses[..., 1], {"units": "nat"}),
-            "history": (("cell", "step", "seed"), np.stack([h[:, k] for h, k in zip(histories, best, strict=True)]), {"units": "nat"}),
+            "loss_by_rate": (("cell", "rate", "seed"), losses[..., 1], {"units": "nat"}),
+            "history": (("cell", "step", "seed"), np.take_along_axis(histories, choices[:, None, None], 2)[:, :, 0], {"units": "nat"}),
+            "taken_rate": (("cell", "seed"), np.asarray(config.rates)[choices], {"units": "1"}),
         },
         {"cell": list(CELLS), "rate": list(config.rates), "step": steps},
         {"baseline": baseline},

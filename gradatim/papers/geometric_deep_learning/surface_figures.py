@@ -136,10 +136,11 @@ def _draw_transfer(dataset: xr.Dataset) -> Figure:
     plots.label(ax, "eigenvalue", "response", title="dashed: the largest on the sphere")
     ax = axes[0, 1]
     for i, kind in enumerate(dataset["kind"].values):
-        after, before = dataset["error_after"].values[:, i], float(dataset["error_before"][i])
-        ax.semilogy(np.full(len(after), i) + np.linspace(-0.1, 0.1, len(after)), after, "o", color=KINDS[str(kind)])
-        ax.semilogy([i - 0.25, i + 0.25], [before, before], color=KINDS[str(kind)])
-    ax.semilogy([], [], color=GREY, label="on the sphere")
+        after, before = (dataset[name].values[:, i] for name in ("error_after", "error_before"))
+        places = i + np.linspace(-0.1, 0.1, len(after))
+        ax.semilogy(places, after, "o", color=KINDS[str(kind)])
+        ax.semilogy(places, before, "o", mfc="none", color=KINDS[str(kind)])
+    ax.semilogy([], [], "o", mfc="none", color=GREY, label="on the sphere")
     ax.semilogy([], [], "o", color=GREY, label="on jittered spheres")
     ax.set_xticks(range(dataset.sizes["kind"]), [str(kind).replace(" by", "\nby") for kind in dataset["kind"].values])
     ax.legend(fontsize=7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -42,11 +42,11 @@ class Transfer:
     jitter: Annotated[float, Between(0.0, 0.3)] = 0.05
     "Standard deviation of each coordinate's change, over the mean length of edges."
     jitters: Annotated[int, Between(3, 1000)] = 8
-    "Jittered spheres."
+    "Jittered spheres, each with signals of its own."
     time: Annotated[float, Between(1e-4, 10.0)] = 0.05
     "Of the heat; the blur is √(2 time) wide."
     signals: Annotated[int, Between(1, 10_000)] = 16
-    "Of white noise to fit by, and as many to judge by."
+    "Of white noise to fit by, and as many to judge by, for each jitter."
     degree: Annotated[int, Between(1, 100)] = 8
     "Of the Chebyshev polynomial."
     order: Annotated[int, Between(1, 50)] = 4
@@ -55,68 +55,91 @@ class Transfer:
     "h of the Cayley filter, which takes what fits best on the sphere."
 
 
+class _Surface(NamedTuple):
+    laplacian: Laplacian
+    whole: Spectrum
+
+
+class _Repeat(NamedTuple):
+    """Filters that were fitted to signals of their own, and what a jitter of their own does to them."""
+
+    coefficients: dict[str, np.ndarray]
+    scale: float
+    before: list[float]
+    after: list[float]
+    outside: float
+    "Share of the polynomial's squared error beyond the sphere's eigenvalues."
+    moved: float
+    "How far a free filter of random signs has its output changed, over that output."
+    highest: float
+    "Eigenvalue after the jitter."
+
+
 def transfer(config: Transfer, key: PRNGKeyArray, session: Session) -> tuple[dict[str, Measure], xr.Dataset]:
     """Errors on the sphere and on jittered ones, against the blur of that very surface."""
     random = host_generator(key)
     mesh = icosphere(config.level)
-    n, edge = len(mesh.vertices), float(edge_lengths(mesh).mean())
-    laplacian = cotangent_laplacian(mesh)
-    whole = spectrum(laplacian, n)
-    fitting, judging = random.normal(size=(2, n, config.signals))
-    bound = ROOM * float(laplacian.largest())
-    coefficients, scale = _fit(config, laplacian, whole, bound, fitting)
-    # No function of the eigenvalue: what only a free filter can be, without a truth elsewhere.
-    uneven = random.choice([-1.0, 1.0], n)
-
-    coefficients[DESIGNED] = np.asarray(chebyshev_coefficients(lambda values: jnp.exp(-config.time * values), config.degree, bound))
-    top = float(whole.eigenvalues[-1])
-
-    def evaluate(laplacian: Laplacian, whole: Spectrum) -> tuple[list[float], float, np.ndarray]:
-        truth, made = _blur(config, whole, judging), _outputs(config, laplacian, whole, bound, scale, coefficients, judging)
-        errors = [_norm(whole, part - truth) / _norm(whole, truth) for part in made]
-        by_eigenvalue = (whole.coefficients(made[1] - truth) ** 2).sum(axis=1)
-        above = float(by_eigenvalue[whole.eigenvalues > top].sum() / by_eigenvalue.sum())
-        return errors, above, _through(whole, uneven, judging)
-
-    before, _, uneven_before = evaluate(laplacian, whole)
-    after, outside, moved, highest = [], [], [], 0.0
-    for _ in range(config.jitters):
-        jittered = mesh.moved(mesh.vertices + jnp.asarray(config.jitter * edge * random.normal(size=(n, 3))))
-        other = cotangent_laplacian(jittered)
-        spectrum_there = spectrum(other, n)
-        highest = max(highest, float(spectrum_there.eigenvalues[-1]))
-        errors, above, uneven_after = evaluate(other, spectrum_there)
-        after.append(errors)
-        outside.append(above)
-        moved.append(_norm(whole, uneven_after - uneven_before) / _norm(whole, uneven_before))
-    found = np.array(after)
-    growth = {kind: Measure.paired(found[:, i], np.full(config.jitters, before[i]), kind="log-ratio") for i, kind in enumerate(KINDS)}
+    sphere = _surface(mesh)
+    bound, top = ROOM * float(sphere.laplacian.largest()), float(sphere.whole.eigenvalues[-1])
+    repeats = [_repeat(config, mesh, sphere, bound, random) for _ in range(config.jitters)]
+    first, highest = repeats[0], max(one.highest for one in repeats)
+    before, after = (np.array(errors) for errors in ([one.before for one in repeats], [one.after for one in repeats]))
     kinds = (*KINDS, DESIGNED)
+    scales = sorted({one.scale for one in repeats})
     session.note(
         f"C13: relative errors of a heat blur on the sphere and after a jitter of {config.jitter:.0%} of an edge: "
-        + ", ".join(f"{kind} {before[i]:.1e} and {found[:, i].mean():.1e}" for i, kind in enumerate(kinds))
+        + ", ".join(f"{kind} {before[:, i].mean():.1e} and {after[:, i].mean():.1e}" for i, kind in enumerate(kinds))
         + ". It is the growth that is judged, and a free filter fits the sphere to rounding. A blur gives all of an eigenspace nearly one "
-        f"coefficient; a free filter of random signs has its output changed by {np.mean(moved):.2f} of itself. "
+        f"coefficient; a free filter of random signs has its output changed by {np.mean([one.moved for one in repeats]):.2f} of itself. "
         f"The jitter raises the largest eigenvalue from {top:.0f} to {highest:.0f}, beyond what a fit can know of: there lie "
-        f"{np.mean(outside):.0%} of the fitted polynomial's squared error. The Cayley filter took h = {scale:g}"
-        + (", at an edge of the grid" if len(config.scales) > 1 and scale in (min(config.scales), max(config.scales)) else "")
+        f"{np.mean([one.outside for one in repeats]):.0%} of the fitted polynomial's squared error. The Cayley filter took h = "
+        + ", ".join(f"{scale:g}" for scale in scales)
+        + (", at an edge of the grid" if len(config.scales) > 1 and {min(config.scales), max(config.scales)} & {*scales} else "")
     )
-    measures = {f"C13.{kind}_error_growth": growth[kind] for kind in KINDS}
+    measures = {f"C13.{kind}_error_growth": Measure.paired(after[:, i], before[:, i], kind="log-ratio") for i, kind in enumerate(KINDS)}
     grid = np.geomspace(0.5, highest, 300)
-    transfers = np.stack([np.exp(-config.time * grid), *_responses(config, bound, scale, coefficients, grid)])
+    responses = np.stack([np.exp(-config.time * grid), *_responses(config, bound, first.scale, first.coefficients, grid)])
     data = xr.Dataset(
         {
-            "error_before": ("kind", np.array(before), {"units": "1"}),
-            "error_after": (("jitter", "kind"), found, {"units": "1"}),
-            "uneven_change": ("jitter", np.array(moved), {"units": "1"}),
-            "response": (("filter", "eigenvalue"), transfers, {"units": "1"}),
-            "free_response": ("eigenvector", coefficients["free"], {"units": "1"}),
-            "sphere_eigenvalues": ("eigenvector", whole.eigenvalues, {"units": "1"}),
+            "error_before": (("jitter", "kind"), before, {"units": "1"}),
+            "error_after": (("jitter", "kind"), after, {"units": "1"}),
+            "uneven_change": ("jitter", np.array([one.moved for one in repeats]), {"units": "1"}),
+            "response": (("filter", "eigenvalue"), responses, {"units": "1", "long_name": "of the first fit"}),
+            "free_response": ("eigenvector", first.coefficients["free"], {"units": "1", "long_name": "of the first fit"}),
+            "sphere_eigenvalues": ("eigenvector", sphere.whole.eigenvalues, {"units": "1"}),
         },
         {"kind": list(kinds), "filter": ["heat", "polynomial", "rational", DESIGNED], "eigenvalue": ("eigenvalue", grid, {"units": "1"})},
         {"top": top},
     )
     return measures, data
+
+
+def _surface(mesh: Mesh) -> _Surface:
+    laplacian = cotangent_laplacian(mesh)
+    return _Surface(laplacian, spectrum(laplacian, len(mesh.vertices)))
+
+
+def _repeat(config: Transfer, mesh: Mesh, sphere: _Surface, bound: float, random: np.random.Generator) -> _Repeat:
+    n, whole = len(mesh.vertices), sphere.whole
+    fitting, judging = random.normal(size=(2, n, config.signals))
+    coefficients, scale = _fit(config, sphere.laplacian, whole, bound, fitting)
+    coefficients[DESIGNED] = np.asarray(chebyshev_coefficients(lambda values: jnp.exp(-config.time * values), config.degree, bound))
+    # No function of the eigenvalue: what only a free filter can be, without a truth elsewhere.
+    uneven = random.choice([-1.0, 1.0], n)
+    places = mesh.vertices + jnp.asarray(config.jitter * float(edge_lengths(mesh).mean()) * random.normal(size=(n, 3)))
+    jittered = _surface(mesh.moved(places))
+    found = []
+    for surface in (sphere, jittered):
+        truth = _blur(config, surface.whole, judging)
+        made = _outputs(config, surface.laplacian, surface.whole, bound, scale, coefficients, judging)
+        found.append(([_norm(surface.whole, part - truth) / _norm(surface.whole, truth) for part in made], made[1] - truth))
+    (before, _), (after, off) = found
+    by_eigenvalue = (jittered.whole.coefficients(off) ** 2).sum(axis=1)
+    eigenvalues = jittered.whole.eigenvalues
+    outside = float(by_eigenvalue[eigenvalues > whole.eigenvalues[-1]].sum() / by_eigenvalue.sum())
+    plain, changed = (_through(surface.whole, uneven, judging) for surface in (sphere, jittered))
+    moved = _norm(whole, changed - plain) / _norm(whole, plain)
+    return _Repeat(coefficients, scale, before, after, outside, moved, float(eigenvalues[-1]))
 
 
 def _norm(whole: Spectrum, x: np.ndarray) -> float:
@@ -131,41 +154,41 @@ def _blur(config: Transfer, whole: Spectrum, x: np.ndarray) -> np.ndarray:
     return _through(whole, np.exp(-config.time * whole.eigenvalues), x)
 
 
-def _features(config: Transfer, laplacian: Laplacian, bound: float, scale: float, x: np.ndarray) -> dict[str, np.ndarray]:
-    signal = jnp.asarray(x)
-    polynomial = chebyshev_features(laplacian, signal, config.degree, bound)
-    return {"polynomial": np.asarray(polynomial), "rational": np.asarray(cayley_features(laplacian, signal, config.order, scale))}
+def _polynomial(config: Transfer, laplacian: Laplacian, bound: float, x: np.ndarray) -> np.ndarray:
+    return np.asarray(chebyshev_features(laplacian, jnp.asarray(x), config.degree, bound))
+
+
+def _rational(config: Transfer, laplacian: Laplacian, scale: float, x: np.ndarray) -> np.ndarray:
+    return np.asarray(cayley_features(laplacian, jnp.asarray(x), config.order, scale))
 
 
 def _fit(config: Transfer, laplacian: Laplacian, whole: Spectrum, bound: float, x: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
     """Coefficients by least squares in the inner product of the mesh, and the best scale of the rational ones."""
     target = _blur(config, whole, x)
     inputs, outputs = whole.coefficients(x), whole.coefficients(target)
-    found = {"free": (inputs * outputs).sum(axis=1) / (inputs**2).sum(axis=1)}
     root = np.sqrt(whole.mass)[:, None]
-    best = np.inf
-    scale = config.scales[0]
-    for one in config.scales:
-        for kind, features in _features(config, laplacian, bound, one, x).items():
-            solution, *_ = np.linalg.lstsq((root * features).reshape(len(features), -1).T, (root * target).ravel())
-            left = _norm(whole, np.tensordot(solution, features, 1) - target)
-            if kind == "polynomial":
-                found[kind] = solution
-            elif left < best:
-                best, scale, found[kind] = left, one, solution
-    return found, scale
+
+    def solved(features: np.ndarray) -> tuple[float, np.ndarray]:
+        solution, *_ = np.linalg.lstsq((root * features).reshape(len(features), -1).T, (root * target).ravel())
+        return _norm(whole, np.tensordot(solution, features, 1) - target), solution
+
+    rational = {scale: solved(_rational(config, laplacian, scale, x)) for scale in config.scales}
+    best = min(rational, key=lambda scale: rational[scale][0])
+    found = {
+        "free": (inputs * outputs).sum(axis=1) / (inputs**2).sum(axis=1),
+        "polynomial": solved(_polynomial(config, laplacian, bound, x))[1],
+        "rational": rational[best][1],
+    }
+    return found, best
 
 
 def _outputs(
     config: Transfer, laplacian: Laplacian, whole: Spectrum, bound: float, scale: float, coefficients: dict[str, np.ndarray], x: np.ndarray
 ) -> list[np.ndarray]:
     """Of each kind in order."""
-    features = _features(config, laplacian, bound, scale, x)
-    features[DESIGNED] = features["polynomial"]
-    return [
-        _through(whole, coefficients["free"], x),
-        *(np.tensordot(coefficients[kind], features[kind], 1) for kind in (*KINDS[1:], DESIGNED)),
-    ]
+    polynomial, rational = _polynomial(config, laplacian, bound, x), _rational(config, laplacian, scale, x)
+    features = {"polynomial": polynomial, "rational": rational, DESIGNED: polynomial}
+    return [_through(whole, coefficients["free"], x), *(np.tensordot(coefficients[kind], some, 1) for kind, some in features.items())]
 
 
 def _responses(config: Transfer, bound: float, scale: float, coefficients: dict[str, np.ndarray], values: np.ndarray) -> list[np.ndarray]:
