@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gradatim.papers
-from gradatim.lab import read_paper, validate
+from gradatim.lab import Measure, read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import thermomigration
 from gradatim.papers.thermomigration import many, pairs, simulation, single
@@ -85,6 +85,28 @@ def test_arrangements_do_not_touch_and_are_a_function_of_the_seed():
     assert gaps.min() > 2 * simulation.DELTA
 
 
+def test_a_share_of_a_mean_has_the_error_of_that_mean():
+    whole = np.array([0.5, 1.0, 1.5, 1.1, 0.9, 1.3, 0.7])
+    # A constant part of a mean that scatters; and a part that scatters with it, and is the same share of it every time.
+    fixed, shared = (many._share_of_mean(part, whole) for part in (np.full(7, 0.2), 0.2 * whole))
+    assert fixed is not None and shared is not None
+    _, low, high = Measure.over_seeds(whole).intervals()[0]
+    np.testing.assert_allclose(fixed.intervals(), [(0.2, 0.2 / high, 0.2 / low)])
+    np.testing.assert_allclose(shared.intervals(), [(0.2, 0.2, 0.2)])
+    assert many._share_of_mean(np.full(7, 0.2), -whole) == fixed
+    assert many._share_of_mean(whole, whole - 1) is None and many._share_of_mean(whole, 0 * whole) is None
+
+
+def test_measures_of_known_shifts():
+    without, within = np.array([0.1, -0.2, 0.4]), np.array([1.0, 1.1, 0.9])
+    measures, untested = many._judge_shifts(without, within)
+    np.testing.assert_allclose(measures["C6.shift"].samples, within)
+    np.testing.assert_allclose(measures["C6.shift_over_isothermal"].samples, within - without)
+    np.testing.assert_allclose(measures["C6.isothermal_shift_share"].samples, without)
+    assert not untested
+    assert set(many._judge_shifts(without, within - 1)[1]) == {"C6.isothermal_shift_share"}
+
+
 def test_too_many_particles_are_refused():
     with pytest.raises(ValueError, match=r"many\.particles must fit into many\.shape"):
         many._arrangement(replace(thermomigration.Many(), particles=400), np.random.default_rng(0))
@@ -127,7 +149,6 @@ def test_measures_are_those_of_the_pairs_and_gradients_they_name(findings):
     without, within = centre[-1] - centre[0]
     np.testing.assert_allclose(measures["C6.shift"].samples, within)
     np.testing.assert_allclose(measures["C6.shift_over_isothermal"].samples, within - without)
-    np.testing.assert_allclose(measures["C6.isothermal_shift_share"].samples, without / abs(within.mean()))
     discs = data["discs"]
     ratio = (discs["velocity"] / discs["theory"]).values
     np.testing.assert_allclose(measures["C4.disc_velocity_ratio"].value, ratio[discs["radius"].values.argmax()])
