@@ -156,5 +156,5 @@ def _tell(config: Config, trees: Trees, session: Session) -> None:
         )
     session.note(
         f"Intervals are over {config.networks} networks of each kind of image, each with its own first weights, training images, measured "
-        "columns, and sets of images and noise, of which it is the mean. The spread of samples is no uncertainty"
+        "columns and sets of images and noise, whose mean is one value. The spread of samples is no uncertainty"
     )
