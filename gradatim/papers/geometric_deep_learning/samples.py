@@ -210,8 +210,9 @@ def _judged(
     ours, augmented = accuracy[0], accuracy[1]
     gains = [Measure.paired(*pair) for pair in zip(ours, augmented, strict=True)]
     # Won by the mean, by the whole interval, and by some of it.
-    won = [sum(number > 0 for number in numbers) for numbers in zip(*(gain.intervals()[0] for gain in gains), strict=True)]
-    measures = {"C14.sizes_won": Measure(*won, "sizes whose paired interval lies above zero, to those whose interval reaches above it")}
+    value, low, high = (sum(number > 0 for number in numbers) for numbers in zip(*(gain.intervals()[0] for gain in gains), strict=True))
+    method = "sizes whose paired interval lies above zero, to those whose interval reaches above it"
+    measures = {"C14.sizes_won": Measure(value, low, high, method)}
     if JUDGED in config.sizes:
         measures["C14.accuracy_gain"] = gains[config.sizes.index(JUDGED)]
     edges = [arm for arm in ARMS if rates[arm] in (config.rates[0], config.rates[-1])]
