@@ -38,11 +38,12 @@ def _draw_regret(spaces: dict[str, xr.Dataset]) -> Figure:
     fig, axes = plots.figure(len(spaces), 2, panel=(4.8, 3.5))
     for (over_time, at_end), (space, data) in zip(axes, spaces.items(), strict=True):
         curves = regret_curves(data)
-        grid = np.linspace(0, max(times[-1] for times, _ in curves.values()), 300)
+        grid = np.linspace(0, max(np.median(curve.times[:, -1]) for curve in curves.values()), 300)
         looks = dict(zip(curves, (COLOUR[OURS], COLOUR[UNIFORM], plots.COLOURS[4]), strict=True))
-        for name, (times, values) in curves.items():
-            at = np.maximum(np.searchsorted(times, grid, side="right") - 1, 0)
-            plots.interval(over_time, grid, values[:, at], name=name, colour=looks[name])
+        for name, curve in curves.items():
+            seeds = zip(curve.times, curve.regrets, strict=True)
+            rows = [row[np.maximum(np.searchsorted(times, grid, side="right") - 1, 0)] for times, row in seeds]
+            plots.interval(over_time, grid, np.array(rows), name=name, colour=looks[name])
         over_time.legend(fontsize=8)
         title = f"{space} space: current answer, alone on the machine"
         plots.label(over_time, "time", "below the best of the table", x_unit="s", y_unit="points", title=title)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -12,7 +13,7 @@ from gradatim.lab import Findings, Measure, Session
 
 from .config import Config, Search
 from .scores import NATS_PER_POINT, nats_per_doubling
-from .searches import ABLATION, OURS, UNIFORM
+from .searches import ABLATION, OURS, PIECES, UNIFORM
 from .table import Table
 
 SUFFIX = {"cell": "", "macro": "_macro"}
@@ -76,72 +77,109 @@ def last_regrets(data: xr.Dataset) -> dict[str, np.ndarray]:
     return found | {f"{UNIFORM}, {stage}": regrets[seconds.sel(stage=stage).values] for stage in data["stage"].values.tolist()}
 
 
-def regret_curves(data: xr.Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of the Dirichlet arm and of both two-stage searches: seconds, and points below the best at each, (seed, time).
+class Curve(NamedTuple):
+    """What each search has found so far, from each time on."""
+
+    times: np.ndarray
+    "Seconds, (seed, time)."
+    regrets: np.ndarray
+    "Points below the best of the table, (seed, time)."
+
+
+def regret_curves(data: xr.Dataset) -> dict[str, Curve]:
+    """Of the Dirichlet arm and of both two-stage searches, each with seconds of its own.
 
     Until a search in two stages has an answer, it counts as an architecture drawn at random.
     """
-    regrets, rows, seconds = table_of(data).regrets, data["row"].values, _median_seconds(data)
-    curves = {OURS: (rows * seconds["gradient step"], regrets[data["incumbent"].sel(arm=OURS).values].T)}
+    regrets, rows = table_of(data).regrets, data["row"].values
+    seconds = {piece: data["seconds"].sel(piece=piece).values[:, None] for piece in data["piece"].values.tolist()}
+    curves = {OURS: Curve(seconds["gradient step"] * rows, regrets[data["incumbent"].sel(arm=OURS).values.T])}
     for stage in data["stage"].values.tolist():
         found = regrets[data["second_incumbent"].sel(stage=stage).values]
-        trained = rows[-1] * seconds["uniform step"]
-        times = trained + seconds["evaluation"] * np.arange(1, found.shape[1] + 1)
-        before = np.full((len(found), 1), regrets.mean())
-        curves[f"{UNIFORM}, {stage}"] = (np.concatenate([[0.0], times]), np.concatenate([before, found], axis=1))
+        scored = rows[-1] * seconds["uniform step"] + seconds["evaluation"] * np.arange(1, found.shape[1] + 1)
+        first = np.zeros((len(found), 1))
+        curves[f"{UNIFORM}, {stage}"] = Curve(np.hstack([first, scored]), np.hstack([first + regrets.mean(), found]))
     return curves
 
 
-def areas(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Under each curve of steps, by seed, until the last of them has ended."""
-    end = max(times[-1] for times, _ in curves.values())
-    return {name: (values * np.diff(np.append(times, end))[None]).sum(1) for name, (times, values) in curves.items()}
+def areas(curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:
+    """Under each curve of steps, by seed, until the last search of a seed has ended."""
+    end = np.max([curve.times[:, -1] for curve in curves.values()], axis=0)
+    return {name: (curve.regrets * np.diff(np.column_stack([curve.times, end]))).sum(1) for name, curve in curves.items()}
 
 
-def _median_seconds(data: xr.Dataset) -> dict[str, float]:
-    return dict(zip(data["piece"].values.tolist(), data["seconds"].median("repeat").values.tolist(), strict=True))
+def _regret_difference(data: xr.Dataset) -> float:
+    found = last_regrets(data)
+    return float((found[OURS] - found[f"{UNIFORM}, random"]).mean())
+
+
+def _area_ratio(data: xr.Dataset, stage: str = "random") -> float:
+    under = areas(regret_curves(data))
+    return float(under[OURS].mean() / under[f"{UNIFORM}, {stage}"].mean())
+
+
+def over_searches_and_trainings(statistic: Callable[[xr.Dataset], float], data: xr.Dataset, scale: Literal["plain", "log"]) -> Measure:
+    """Of what was found in a space, its interval from leaving out searches, and trainings of the table, one by one."""
+    searches = [statistic(data.drop_isel(seed=i)) for i in range(data.sizes["seed"])]
+    left = {"searches": searches, "trainings of each architecture": _without_trainings(statistic, data)}
+    return Measure.jackknife(statistic(data), left, scale=scale)
+
+
+def median_regret(data: xr.Dataset) -> Measure:
+    """Of the searches by gradients.
+
+    Its ends are as far from it as the order statistics of searches and the jackknife over trainings of the table together, in squares.
+    """
+    over_searches = Measure.median(last_regrets(data)[OURS])
+    value, low, high = over_searches.intervals()[0]
+    left = _without_trainings(lambda some: float(np.median(last_regrets(some)[OURS])), data)
+    _, under, over = Measure.jackknife(value, {"trainings": left}).intervals()[0]
+    below, above = math.hypot(value - low, value - under), math.hypot(high - value, over - value)
+    method = f"order statistics of {data.sizes['seed']} searches and jackknife over {len(left)} trainings of each architecture"
+    return Measure(value, value - below, value + above, method, over_searches.samples)
+
+
+def _without_trainings(statistic: Callable[[xr.Dataset], float], data: xr.Dataset) -> list[float]:
+    return [statistic(data.drop_isel(table_seed=i)) for i in range(data.sizes["table_seed"])]
 
 
 def _judge_searches(data: xr.Dataset, space: str, measures: dict[str, Measure], session: Session) -> None:
-    suffix, table, found, seconds = SUFFIX[space], table_of(data), last_regrets(data), _median_seconds(data)
+    suffix, table, found = SUFFIX[space], table_of(data), last_regrets(data)
     regrets, ranks = table.regrets, _ranks(table.means)
-    measures[f"C3.median_regret{suffix}"] = Measure.median(found[OURS])
-    measures[f"C3.regret_difference{suffix}"] = Measure.paired(found[OURS], found[f"{UNIFORM}, random"])
+    measures[f"C3.median_regret{suffix}"] = median_regret(data)
+    measures[f"C3.regret_difference{suffix}"] = over_searches_and_trainings(_regret_difference, data, "plain")
+    measures[f"C4.area_ratio{suffix}"] = over_searches_and_trainings(_area_ratio, data, "log")
     session.note(
         f"C3, {space} space: points below the best of the table, mean and median over seeds: "
         + "; ".join(f"{name} {values.mean():.2f}, {np.median(values):.2f}" for name, values in found.items())
     )
     largest = int(data["parameters"].values.argmax())
-    curves = regret_curves(data)
+    gradient, uniform, evaluation = data["seconds"].median("seed").sel(piece=list(PIECES)).values.tolist()
     # A network that is trained alone takes a uniform step for each of its own, and is judged by one training.
-    ours = curves[OURS][0][-1]
-    n_alone = max(int(ours / (data["row"].values[-1] * seconds["uniform step"])), 1)
-    random = np.random.default_rng(0)
+    n_alone = max(int(gradient / uniform), 1)
+    random, n_trainings = np.random.default_rng(0), table.scores.shape[1]
     draws = np.array([random.choice(len(regrets), n_alone, replace=False) for _ in range(2000)])
-    seen = table.scores[draws, random.integers(table.scores.shape[1], size=(2000, 1))]
+    seen = table.scores[draws, random.integers(n_trainings, size=(2000, 1))]
     alone = draws[np.arange(2000), seen.argmax(1)]
     unit = "points less its cost" if space == "macro" else "%"
     session.note(
-        f"C3, {space} space: of {len(regrets)} architectures the best has {table.means.max():.2f} {unit}, the mean "
-        f"{table.means.mean():.2f}, the worst {table.means.min():.2f}; seeds of one differ by {table.accuracies.std(1).mean():.2f} points; "
+        f"C3, {space} space: of {len(regrets)} architectures, {n_trainings} trainings of each, the best has {table.means.max():.2f} "
+        f"{unit}, the mean {table.means.mean():.2f}, the worst {table.means.min():.2f}; trainings of one scatter by "
+        f"{np.median(table.accuracies.std(1, ddof=1)):.2f} points (median); "
         f"{LARGEST[space]}, the largest network, is {regrets[largest]:.2f} points below the best (rank {ranks[largest]}); an architecture "
         f"drawn at random {regrets.mean():.2f}, the best of {n_alone} trained alone in the time of a search {regrets[alone].mean():.2f} "
         f"(median rank {np.median(ranks[alone]):.0f}); ranks of what {OURS} found, by seed, "
         f"{', '.join(map(str, sorted(ranks[data['incumbent'].isel(row=-1).sel(arm=OURS).values].tolist())))}"
     )
-    two_stages = curves[f"{UNIFORM}, random"][0][-1]
+    last = data["row"].values[-1]
     session.note(
-        f"C3, {space} space: at as many gradient steps of the weights, the search by gradients takes {ours / two_stages:.2f} times the "
-        "seconds of the one in two stages, for its gradients by the logits"
+        f"C3, {space} space: at as many gradient steps of the weights, the search by gradients takes "
+        f"{last * gradient / (last * uniform + data.sizes['evaluation'] * evaluation):.2f} times the seconds of the one in two stages, for "
+        "its gradients by the logits"
     )
-    under = areas(curves)
-    floor = 1e-3 * max(times[-1] for times, _ in curves.values())
-    ratio = Measure.paired(np.maximum(under[OURS], floor), np.maximum(under[f"{UNIFORM}, random"], floor), "log-ratio")
-    measures[f"C4.area_ratio{suffix}"] = ratio
     session.note(
-        f"C4, {space} space: seconds of a step {seconds['gradient step']:.4f} with gradients by logits, {seconds['uniform step']:.4f} "
-        f"without, of a score {seconds['evaluation']:.4f}; area ratio to evolutionary search "
-        f"{np.exp(np.log(np.maximum(under[OURS], floor) / np.maximum(under[f'{UNIFORM}, evolutionary'], floor)).mean()):.2f}"
+        f"C4, {space} space: seconds of a step {gradient:.4f} with gradients by logits, {uniform:.4f} without, of a score "
+        f"{evaluation:.4f}; area ratio to evolutionary search {_area_ratio(data, 'evolutionary'):.2f}"
     )
 
 

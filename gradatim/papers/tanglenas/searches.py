@@ -96,7 +96,7 @@ def run_searches(config: Search, name: str, parts: Parts, session: Session, key:
     if table is not None:
         variables["accuracy"] = (("architecture", "table_seed"), table, {"units": "%"})
         seconds = _seconds(config, name, session, task, jax.tree.map(lambda leaf: leaf[0], nets))
-        variables["seconds"] = (("piece", "repeat"), np.stack(list(seconds.values())), {"units": "s"})
+        variables["seconds"] = (("piece", "seed"), np.stack(list(seconds.values())), {"units": "s"})
     coordinates = {
         "arm": list(arms(name)),
         "row": history["step"],
@@ -255,7 +255,7 @@ def _second_stage(config: Search, space: SearchSpace, scores: np.ndarray, key: j
 
 
 def _seconds(config: Search, name: str, session: Session, task: _Task, arrays: Any) -> dict[str, np.ndarray]:
-    """Of one step of a search by gradients, one of a uniform supernet, and one score of the second stage, each by itself."""
+    """Of a step of a search by gradients, one of a uniform supernet, and a score of the second stage, each by itself, once a search."""
     space: SearchSpace = task.rest.space
     train, validation = (
         _Batch(Images(*(leaf[: config.batch_size] for leaf in half)), nats)
@@ -271,4 +271,4 @@ def _seconds(config: Search, name: str, session: Session, task: _Task, arrays: A
     one = jnp.zeros((1, len(space.choices)), jnp.int32)
     stacked = jax.tree.map(lambda leaf: leaf[None], arrays)
     calls[PIECES[-1]] = lambda: accuracies(stacked, task.rest, one, scored)
-    return session.timed(f"steps and scores, {name} space", calls, repeats=15)
+    return session.timed(f"steps and scores, {name} space", calls, repeats=config.seeds_of(name))

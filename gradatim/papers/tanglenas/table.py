@@ -21,7 +21,7 @@ from .scores import score
 
 SEED = 0
 "Of the tables."
-DECIDES = ("dataset", "pool", "n_train", "n_test", "steps", "batch_size", "learning_rate", "table_seeds")
+DECIDES = ("dataset", "pool", "n_train", "n_test", "steps", "batch_size", "learning_rate")
 "Fields on which a table depends."
 OF_THE_CELL = ("channels", "repeats", "hidden")
 "And on these that of the cell space."
@@ -49,7 +49,7 @@ class Table(NamedTuple):
 
     @property
     def regrets(self) -> np.ndarray:
-        """Points below the best mean."""
+        """Points below the best mean, which errs upwards: they are too large rather than too small."""
         return self.means.max() - self.means
 
 
@@ -66,10 +66,11 @@ def path_of(space: str) -> Path:
 def decides(config: Search, space: str) -> dict[str, Any]:
     """What the table of a space depends on, by name."""
     fields = asdict(config)
+    shared = {"space": space} | {name: fields[name] for name in DECIDES} | {"table_seeds": config.table_seeds_of(space)}
     if space == "cell":
-        return {"space": space} | {name: fields[name] for name in DECIDES + OF_THE_CELL}
+        return shared | {name: fields[name] for name in OF_THE_CELL}
     sizes = {"widths": [list(one) for one in MACRO_WIDTHS], "kernels": [list(one) for one in MACRO_KERNELS]}
-    return {"space": space} | {name: fields[name] for name in DECIDES} | sizes
+    return shared | sizes
 
 
 def read_table(config: Search, space: str) -> np.ndarray | None:
@@ -86,16 +87,16 @@ def train_table(config: Search, name: str, parts: Parts, session: Session, key: 
     **Returns:** test accuracies, percent, (architecture, seed).
     """
     key_weights, key_rows = jax.random.split(key)
-    rest = rest_of(config, name)
+    rest, n_seeds = rest_of(config, name), config.table_seeds_of(name)
     space: SearchSpace = rest.space
     n = space.n_architectures
-    arrays = make_nets(config, name, jax.random.split(key_weights, config.table_seeds))
+    arrays = make_nets(config, name, jax.random.split(key_weights, n_seeds))
     random = host_generator(key_rows)
     data = Images(*(jnp.concatenate(pair) for pair in zip(parts.train, parts.validation, strict=True)))
-    rows = np.stack([batches(random, len(data.labels), config.batch_size, config.steps) for _ in range(config.table_seeds)], axis=1)
-    seeds = jnp.tile(jnp.arange(config.table_seeds), n)
+    rows = np.stack([batches(random, len(data.labels), config.batch_size, config.steps) for _ in range(n_seeds)], axis=1)
+    seeds = jnp.tile(jnp.arange(n_seeds), n)
     arrays = jax.tree.map(lambda leaf: jnp.tile(leaf, (n,) + (1,) * (leaf.ndim - 1)), arrays)
-    positions = jnp.repeat(jnp.asarray(space.every()), config.table_seeds, axis=0)
+    positions = jnp.repeat(jnp.asarray(space.every()), n_seeds, axis=0)
     optimizer = adam(config.learning_rate, config.steps)
 
     def step(state: _State, i: Any, args: Any) -> _State:
@@ -134,7 +135,7 @@ def train_table(config: Search, name: str, parts: Parts, session: Session, key: 
         return np.concatenate(found, axis=1).mean(1)
 
     right = session.once(f"each {name} architecture alone, judged", judged)
-    return 100 * np.asarray(right, np.float64).reshape(n, config.table_seeds)
+    return 100 * np.asarray(right, np.float64).reshape(n, n_seeds)
 
 
 @eqx.filter_jit
