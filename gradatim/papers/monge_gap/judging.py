@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, best_by_others
 
 from .config import Config
 
@@ -140,8 +140,7 @@ def _judge_dimensions(
         )
     grid = trees["grid"]["unexplained"]
     if dimensions[-1] == GRID_DIMENSION:
-        axes = ("gap_weight", "asymmetry_weight")
-        measures["C8.grid_spread"] = Measure.paired(grid.max(axes).values, grid.min(axes).values, "log-ratio")
+        measures["C8.grid_spread"] = _spread(grid.stack(weights=("gap_weight", "asymmetry_weight"), create_index=False), "weights")
         last, means = data.sel(dimension=GRID_DIMENSION), grid.mean("seed")
         session.note(
             f"C8: on the grid from {float(means.min()):.3g} to {float(means.max()):.3g} %, where the Gaussian map that all start from has "
@@ -149,6 +148,12 @@ def _judge_dimensions(
         )
     else:
         untested["C8.grid_spread"] = f"the grid is for {GRID_DIMENSION} dimensions, got {dimensions[-1]}"
+
+
+def _spread(errors: xr.DataArray, weights: str) -> Measure:
+    """Each seed's largest error over its smallest, at the weights that are worst and best for the others."""
+    worst, best = (best_by_others(errors, weights, maximise=maximise).values for maximise in (True, False))
+    return Measure.paired(worst, best, "log-ratio")
 
 
 def _tell_digits(digits: xr.Dataset, session: Session) -> None:
