@@ -207,6 +207,9 @@ def test_the_spread_of_a_grid_is_chosen_by_other_seeds():
     # All weights are alike: the extremes of a seed are not.
     ((_, low, high),) = judging._spread(errors, "weights").intervals()
     assert low < 1 < high and (errors.max("weights") / errors.min("weights")).min() > 1.1
+    # One seed astray at the second weight is no sign that it is worst for the others.
+    errors = xr.DataArray([[1.0] * 5, [2, 2, 2, 2, 500], [9] * 5], dims=("weights", "seed"))
+    np.testing.assert_allclose(judging._spread(errors, "weights").samples, 9)
 
 
 def test_the_entropic_map_is_given_the_best_share_of_the_other_seeds(monkeypatch):

@@ -151,8 +151,10 @@ def _judge_dimensions(
 
 
 def _spread(errors: xr.DataArray, weights: str) -> Measure:
-    """Each seed's largest error over its smallest, at the weights that are worst and best for the others."""
-    worst, best = (best_by_others(errors, weights, maximise=maximise).values for maximise in (True, False))
+    """Each seed's largest error over its smallest, at the weights that are worst and best for the others by their geometric mean."""
+    # As the ratio is judged: one seed that goes astray does not make its weight the worst.
+    logs = errors.copy(data=np.log(errors.values))
+    worst, best = (np.exp(best_by_others(logs, weights, maximise=maximise).values) for maximise in (True, False))
     return Measure.paired(worst, best, "log-ratio")
 
 
