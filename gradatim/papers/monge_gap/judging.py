@@ -63,7 +63,7 @@ def _judge_plane(config: Config, plane: xr.Dataset, measures: dict[str, Measure]
     measures["C5.gain"] = Measure.paired(error.sel(arm="none").values, error.sel(arm=judged).values, "log-ratio")
     measures["C5.fit_ratio"] = Measure.paired(fit.sel(arm=judged).values, fit.sel(arm="none").values, "log-ratio")
     by_weight = error.sel(arm=[f"gap {weight:g}" for weight in weights])
-    measures["C5.weight_spread"] = Measure.paired(by_weight.max("arm").values, by_weight.min("arm").values, "log-ratio")
+    measures["C5.weight_spread"] = _spread(by_weight, "arm")
     rows = [
         f"{name}: {float(error.sel(arm=name).mean()):.3g} %, divergence {float(fit.sel(arm=name).mean()):.3g}, "
         f"mean square of the images {float(plane['energy'].sel(arm=name).mean()):.3g}"
