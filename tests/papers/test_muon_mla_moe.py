@@ -10,7 +10,6 @@ import xarray as xr
 
 from gradatim.lab import Session, validate
 from gradatim.lab.paper import read_paper
-from gradatim.lab.sweeps import Sweep
 from gradatim.nets import DecoderLM
 from gradatim.papers import muon_mla_moe as paper
 from gradatim.papers.muon_mla_moe import combinations, comparison, theory, training
@@ -154,22 +153,6 @@ def test_gains_multiply_where_the_whole_is_the_product(verdicts):
     assert measures["C3.perplexity_ratio"].value == pytest.approx(0.36)
     data["loss"][1, 0, 0] = np.nan
     assert combinations.combine_measures(data)[1]["C3.perplexity_over_product"] == "a run diverged"
-
-
-def test_rates_are_chosen_by_the_mean_over_pilots(monkeypatch):
-    """The first pilot alone would take the larger rate."""
-    config = dataclasses.replace(SMOKE, rates=(0.01, 0.02), n_pilots=3)
-
-    def sweep(session, corpus, config, size, arms, *, purpose, n_seeds, rates, **rest):
-        assert purpose == training.TUNING
-        losses = np.array([[1.0, 2.0, 2.0], [0.5, 4.0, 4.0]])[None, :, :n_seeds, None] * np.ones((len(arms), 1, 1, 2))
-        coordinates = {"arm": list(arms), "rate": list(rates), "step": [0, size.steps]}
-        return Sweep(xr.Dataset({"loss": (("arm", "rate", "seed", "step"), losses)}, coordinates).assign(diverged_at=-1))
-
-    monkeypatch.setattr(training, "sweep", sweep)
-    session = Session(jax.random.key(0), scale="smoke")
-    best, _ = training.tuned(session, training.Corpus.load(session), config, config.model, "batch 8")
-    assert best == dict.fromkeys(training.ARMS, 0.01)
 
 
 @pytest.mark.laptop

@@ -24,8 +24,8 @@ SCALES = {
     ),
     "laptop": Config(),
     "full": Config(
-        model=Size(512, 10, 8, 1408, 256, batch_size=8, steps=20_000), n_validation=1024, tuning_steps=2000, n_pilots=1,
-        batch_sizes=(4, 16), n_routed=62, top_k=6, decode_context=4096, n_seeds=3,
+        model=Size(512, 10, 8, 1408, 256, batch_size=8, steps=20_000), n_validation=1024, tuning_steps=2000, batch_sizes=(4, 16),
+        n_routed=62, top_k=6, decode_context=4096, n_seeds=3,
     ),
 }  # fmt: skip
 UNITS = {"loss": "nat", "cache_bytes": "byte", "decode_seconds": "s", "token_ratio": "1", "mean_norm": "1", "muon": "1", "adamw": "1"}
@@ -35,7 +35,7 @@ def memory(config: Config) -> int:
     """Bytes: parameters with gradient and optimiser, and what the gradient needs of a batch, of all runs that go together."""
     total = 0
     for size, n_runs, has_experts in (
-        (config.model, max(len(config.rates) * config.n_pilots, config.n_seeds), False),
+        (config.model, len(config.rates), False),
         (config.model, config.n_seeds, True),
         (config.small, len(config.stability_rates) * config.stability_seeds, False),
     ):

@@ -38,7 +38,7 @@ def combine(config: Config, corpus: Corpus, curves: xr.Dataset, rates: dict[str,
         for arm in beside_muon(config):
             label = f"{kind} with {NAMES[arm]}"
             values, load = train_with_experts(session, corpus, config, kind, arm, rates[arm], label=label)
-            losses[kind, arm] = values
+            losses[kind, arm] = values[:, -1]
             if load.size:
                 loads[kind, arm] = float((load.max(-1) / load.mean(-1)).mean())
     shape = dataclasses.replace(config.model, context=config.decode_context)

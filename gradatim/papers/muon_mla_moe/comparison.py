@@ -62,7 +62,7 @@ def compare(config: Config, corpus: Corpus, session: Session) -> tuple[dict[str,
         last.append(part.isel(look=-1, drop=True))
         curves.append(xr.Dataset({"loss": part, "progress": ("look", done)}))
         if grid is not None:
-            tuning.append(grid["loss"].isel(step=-1, drop=True))
+            tuning.append(grid["loss"].isel(seed=0, step=-1, drop=True))
         if "muon_svd" in arms:
             exact = judged.data["loss"].isel(rate=0, drop=True).sel(arm=["muon", "muon_svd"])
     batches = xr.DataArray(sizes, dims="batch_size", name="batch_size")

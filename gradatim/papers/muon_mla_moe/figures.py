@@ -61,9 +61,8 @@ def _draw_rates(data: xr.Dataset) -> Figure:
     fig, axes = plots.figure(1, data.sizes["batch_size"], sharey=True)
     for ax, batch_size in zip(axes[0], data.batch_size.values, strict=True):
         for arm, marker in zip(ARMS, plots.MARKERS, strict=False):
-            means = data["loss"].sel(batch_size=batch_size, arm=arm).mean("seed", skipna=False)
-            ax.semilogx(data.rate, means, marker=marker, color=COLOURS[arm], label=NAMES[arm])
-        plots.label(ax, "learning rate", "validation loss, mean over pilots", y_unit="nat", title=f"Choice of rates, batch {batch_size}")
+            ax.semilogx(data.rate, data["loss"].sel(batch_size=batch_size, arm=arm), marker=marker, color=COLOURS[arm], label=NAMES[arm])
+        plots.label(ax, "learning rate", "validation loss", y_unit="nat", title=f"Choice of rates, batch {batch_size}")
     axes[0, 0].legend()
     return fig
 

@@ -182,13 +182,13 @@ def sweep(
 
 
 def tuned(session: Session, corpus: Corpus, config: Config, size: Size, label: str) -> tuple[dict[str, float], xr.Dataset | None]:
-    """The rate of the grid at which each optimiser does best, mean over pilots; a note where that is at an end of the grid."""
+    """The rate of the grid at which each optimiser does best, from one seed; a note where that is at an end of the grid."""
     if len(config.rates) == 1:
         return dict.fromkeys(ARMS, config.rates[0]), None
     fewer = min(config.tuning_steps * size.steps // config.model.steps, size.steps)
     short = dataclasses.replace(size, steps=max(fewer, 10))
     known = optimizers(config, template(config, short), short.steps)
-    grid = {"rates": config.rates, "n_seeds": config.n_pilots, "label": f"choose the rate, {label}"}
+    grid = {"rates": config.rates, "n_seeds": 1, "label": f"choose the rate, {label}"}
     found = sweep(session, corpus, config, short, {arm: known[arm] for arm in ARMS}, purpose=TUNING, every=short.steps, **grid)
     best = {arm: found.best_rate(arm, "loss") for arm in ARMS}
     for arm, rate in best.items():
@@ -211,7 +211,7 @@ def looks(steps: int) -> int:
 def train_with_experts(
     session: Session, corpus: Corpus, config: Config, kind: str, arm: str, rate: float, *, label: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The last validation loss of each seed and the last load over `(seed, layer, expert)` of any kind of model.
+    """Validation loss over `(seed, step)` and the last load over `(seed, layer, expert)` of any kind of model.
 
     As the sweep trains, with the seeds and batches of its judged runs, and after each step the experts' biases move.
     """
@@ -238,8 +238,8 @@ def train_with_experts(
 
     begin = eqx.filter_jit(eqx.filter_vmap(lambda model: optimizer.init(eqx.filter(model, eqx.is_inexact_array))))
     loop = session.loop(
-        step, (models, begin(models)), steps=size.steps, args=(orders, data), every=size.steps, watch=watch, label=label,
+        step, (models, begin(models)), steps=size.steps, args=(orders, data), every=looks(size.steps), watch=watch, label=label,
         on_nonfinite="keep",
     )  # fmt: skip
     load = loop.history["load"][-1] if "load" in loop.history else np.zeros((config.n_seeds, size.n_layers, 0), np.int32)
-    return loop.history["loss"][-1], load
+    return loop.history["loss"].T, load
