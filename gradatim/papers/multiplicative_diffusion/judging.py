@@ -30,8 +30,8 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
     losses = trees["losses"]
     measures["C4.difference"] = Measure.exact(float((np.abs(losses["difference"]) / losses["error"]).max()))
 
-    sides = abs(identity["left"] - identity["right"])
-    measures["C5.identity_error"] = Measure.over_seeds((sides / (1 + abs(identity["left"]))).max("form").values)
+    sides = np.abs(identity["left"] - identity["right"])
+    measures["C5.identity_error"] = Measure.exact(float((sides / (1 + np.abs(identity["left"]))).max()))
 
     measures["C6.mean_score_error"] = Measure.exact(float(np.abs(identity["mean_score"] + 1).max()))
     measures["C6.scale_invariance_error"] = Measure.exact(float(identity["scale_error"].max()))
