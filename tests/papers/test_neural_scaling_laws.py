@@ -153,9 +153,24 @@ def test_an_exchange_is_of_samples_and_features():
     # L(D, P) is half of L(P, D) where D is the smaller, but for draws about the mean.
     grid = np.ones((3, 2, 2, 2))
     grid[:, :, 0, 1], grid[:, :, 1, 0] = [0.5, 1.5], [1.5, 2.5]
-    config = replace(SMOKE.images, grid=(8, 16))
-    measure = images._exchange(config, np.tile(grid, (1, 2 * images.BLOCKS, 1, 1)), Session(jax.random.key(0)))
+    measure = images._exchange(replace(SMOKE.images, grid=(8, 16)), grid, Session(jax.random.key(0)))
     np.testing.assert_allclose(measure.value, 0.5)
+
+
+def test_draws_with_one_layer_are_no_repetitions():
+    ratios = np.array([0.9, 0.95, 0.85])
+    grid = np.ones((3, 2, 2, 2))
+    grid[:, :, 0, 1] = ratios[:, None]
+    config = replace(SMOKE.images, grid=(8, 16))
+    few, many = (images._exchange(config, np.tile(grid, (1, n, 1, 1)), Session(jax.random.key(0))) for n in (1, 8))
+    value, low, _ = Measure.paired(ratios, np.ones(3), "log-ratio").intervals()[0]
+    np.testing.assert_allclose(many.intervals(), [(1 - value, 0, 1 - low)])
+    np.testing.assert_allclose(few.intervals(), many.intervals())
+
+
+def test_layers_of_the_exchange_are_drawn_each_for_itself(smoke):
+    losses = smoke[0].data["images"]["exchange"].values
+    assert losses.shape == (3, 4, 2, 2) and np.unique(losses).size == losses.size
 
 
 def test_measures_of_labels_are_those_of_the_targets_they_name(smoke):

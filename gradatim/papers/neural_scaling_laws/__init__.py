@@ -28,7 +28,9 @@ PRECISION = "double"
 SCALES = {
     "smoke": Config(
         gaussian=Gaussian(features=300, sizes=(20, 50), draws=10, few=5, few_features=40, long_sizes=(80, 120, 180, 270), long_draws=16),
-        images=Images("digits", (4, 8), features=200, sizes=(4, 5, 7, 10, 14, 20), last=10, grid=(8, 16), draws=2, grid_draws=4),
+        images=Images(
+            "digits", (4, 8), features=200, sizes=(4, 5, 7, 10, 14, 20), last=10, grid=(8, 16), draws=2, grid_layers=3, grid_draws=4,
+        ),
         students=Students(teacher_width=8, width=12, sizes=(16, 32, 64, 128), steps=100, batch_size=16, n_test=100, seeds=3),
         widths=Widths(widths=(8, 16, 32, 64), n_train=16, n_test=50, steps=10, pairs=10),
         samples=Samples(population=50, width=4, sizes=(4096, 8192, 16_384, 32_768), draws=8, steps=20, seeds=3),
@@ -37,7 +39,9 @@ SCALES = {
     "laptop": Config(),
     "full": Config(
         gaussian=Gaussian(features=4000, draws=1000, long_draws=200),
-        images=Images(features=5000, sizes=(16, 23, 32, 45, 64, 91, 128, 181, 256), last=250, draws=16, grid_draws=64, seeds=8),
+        images=Images(
+            features=5000, sizes=(16, 23, 32, 45, 64, 91, 128, 181, 256), last=250, draws=16, grid_layers=16, grid_draws=32, seeds=8,
+        ),
         students=Students(
             dimensions=(2, 3, 4, 5, 6, 7, 8, 9), teacher_width=96, width=192, sizes=(64, 128, 256, 512, 1024, 2048, 4096, 8192),
             steps=40_000, n_test=4000, seeds=10,

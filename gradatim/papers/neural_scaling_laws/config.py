@@ -50,10 +50,12 @@ class Images:
     "Samples and student features of the exchange, at the last resolution."
     draws: Annotated[int, Between(1, 1000)] = 4
     "Draws of samples and of projections for each seed."
-    grid_draws: Annotated[int, Between(1, 1000)] = 48
-    "The same for the exchange."
+    grid_layers: Annotated[int, Between(3, 1000)] = 12
+    "Draws of the random layer for the exchange."
+    grid_draws: Annotated[int, Between(1, 1000)] = 12
+    "Draws of samples and of projections for each of them."
     seeds: Annotated[int, Between(3, 100)] = 3
-    "Draws of the random layer."
+    "Draws of the random layer for the exponents."
 
 
 @dataclass(frozen=True)

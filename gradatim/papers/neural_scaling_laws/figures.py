@@ -102,7 +102,7 @@ def _draw_exponents(data: xr.Dataset) -> Figure:
 
 def _draw_exchange(data: xr.Dataset) -> Figure:
     fig, axes = plots.figure(1, 2, panel=(4.2, 3.4))
-    medians = data["exchange"].median(["seed", "draw"]).values
+    medians = data["exchange"].median(["layer", "draw"]).values
     D, P = data["D"].values, data["P"].values
     for i, colour in zip(range(len(P)), plots.COLOURS, strict=False):
         axes[0, 0].plot(D, medians[:, i], color=colour, marker="o", label=f"P = {P[i]}")
@@ -111,7 +111,7 @@ def _draw_exchange(data: xr.Dataset) -> Figure:
     plots.label(axes[0, 0], "the other size", "median loss", title="over D at P; dashed: over P at D")
     axes[0, 0].legend(fontsize="x-small")
     upper = np.triu_indices(len(D), 1)
-    means = data["exchange"].mean(["seed", "draw"]).values
+    means = data["exchange"].mean(["layer", "draw"]).values
     for found, name, marker in ((means, "mean", "o"), (medians, "median", "x")):
         axes[0, 1].plot(found[upper], found[upper] / found.T[upper], marker, label=name)
     axes[0, 1].axhline(1, color="black", lw=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,16 +17,13 @@ from gradatim.landscape import intrinsic_dimension, loss_of_features, loss_of_sa
 from .config import Images
 from .measuring import exponents, largest_deviation, normals
 
-BLOCKS = 4
-"Of the draws of a seed, whose means are compared: the tail of single losses is too heavy for that."
-
 
 def run_images(config: Images, session: Session, key: PRNGKeyArray) -> Findings:
     """Spectra and losses at every resolution, and the exchange at the last."""
     pixels = [_pixels(config, session, side) for side in config.resolutions]
-    keys = jax.random.split(key, config.seeds)
+    *keys, key_exchange = jax.random.split(key, config.seeds + 1)
     found = [
-        session.once(f"features of images, {side} pixels, seed {i}", _measure, config, x, keys[i], side == config.resolutions[-1])
+        session.once(f"features of images, {side} pixels, seed {i}", _measure, config, x, keys[i])
         for side, x in zip(config.resolutions, pixels, strict=True)
         for i in range(config.seeds)
     ]
@@ -43,7 +42,8 @@ def run_images(config: Images, session: Session, key: PRNGKeyArray) -> Findings:
     }
     dimension = [session.once(f"dimension, {side} pixels", _dimension, x) for side, x in zip(config.resolutions, pixels, strict=True)]
     _describe(config, exponent, dimension, {"D": samples, "P": features}, session)
-    grid = np.array([f["grid"] for f in found[-config.seeds :]])
+    layers = jax.random.split(key_exchange, config.grid_layers)
+    grid = np.array([session.once(f"exchange, layer {i}", _losses_of_both, config, pixels[-1], k) for i, k in enumerate(layers)])
     data = xr.Dataset(
         {
             "spectrum": (("resolution", "seed", "rank"), spectrum, {"units": "1"}),
@@ -51,7 +51,7 @@ def run_images(config: Images, session: Session, key: PRNGKeyArray) -> Findings:
             "features": (("resolution", "seed", "size"), features, {"units": "1", "long_name": "L(P)"}),
             **{f"exponent_{name}": (("resolution", "seed"), values, {"units": "1"}) for name, values in exponent.items()},
             "dimension": ("resolution", np.array(dimension), {"units": "1"}),
-            "exchange": (("seed", "draw", "D", "P"), grid, {"units": "1", "long_name": "L(D, P)"}),
+            "exchange": (("layer", "draw", "D", "P"), grid, {"units": "1", "long_name": "L(D, P)"}),
         },
         {
             "resolution": list(config.resolutions),
@@ -88,28 +88,40 @@ def _population(pixels: Array, weights: Array) -> tuple[Array, Array]:
     return features, features.T @ features / len(features)
 
 
-def _measure(config: Images, pixels: Array, key: PRNGKeyArray, is_last: bool) -> dict[str, np.ndarray]:
-    """Spectrum and mean losses of one random layer; L(D, P) of every draw at the last resolution."""
+def _drawn(config: Images, pixels: Array, key: PRNGKeyArray, n_draws: int, most: int) -> tuple[Array, Iterator[tuple[Array, Array]]]:
+    """The covariance of one random layer's features, and draws of `most` samples and of a projection on as many features."""
     key_layer, key_draws = jax.random.split(key)
     features, covariance = _population(pixels, jnp.asarray(normals(key_layer, config.features, pixels.shape[1])))
-    sizes, most, on_host = jnp.array(config.sizes), max(config.sizes), np.asarray(features)
-    losses: dict[str, list[np.ndarray]] = {"samples": [], "features": [], "grid": []}
-    D, P = (jnp.asarray(axis.ravel()) for axis in np.meshgrid(config.grid, config.grid, indexing="ij"))
-    for i, one in enumerate(jax.random.split(key_draws, max(config.draws, config.grid_draws if is_last else 0))):
-        key_rows, key_projection = jax.random.split(one)
+    on_host = np.asarray(features)
+
+    def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
+        key_rows, key_projection = jax.random.split(key)
         rows = jnp.asarray(on_host[host_generator(key_rows).permutation(len(on_host))[:most]])
-        projection = jnp.asarray(normals(key_projection, most, config.features))
-        if i < config.draws:
-            losses["samples"].append(np.asarray(loss_of_samples(covariance, rows, sizes).loss))
-            losses["features"].append(np.asarray(loss_of_features(covariance, projection, sizes).loss))
-        if is_last and i < config.grid_draws:
-            n = max(config.grid)
-            losses["grid"].append(np.asarray(random_feature_loss(covariance, rows[:n], projection[:n], D, P).loss))
+        return rows, jnp.asarray(normals(key_projection, most, config.features))
+
+    return covariance, map(draw, jax.random.split(key_draws, n_draws))
+
+
+def _measure(config: Images, pixels: Array, key: PRNGKeyArray) -> dict[str, np.ndarray]:
+    """Spectrum and mean losses of one random layer."""
+    covariance, draws = _drawn(config, pixels, key, config.draws, max(config.sizes))
+    sizes = jnp.array(config.sizes)
+    losses: dict[str, list[np.ndarray]] = {"samples": [], "features": []}
+    for rows, projection in draws:
+        losses["samples"].append(np.asarray(loss_of_samples(covariance, rows, sizes).loss))
+        losses["features"].append(np.asarray(loss_of_features(covariance, projection, sizes).loss))
     spectrum = np.linalg.eigvalsh(np.asarray(covariance))[::-1]
     # Logarithms, for that is how exponents are fitted.
-    means = {name: np.exp(np.log(losses[name]).mean(axis=0)) for name in ("samples", "features")}
-    grid = np.array(losses["grid"]).reshape(-1, len(config.grid), len(config.grid))
-    return {"spectrum": np.maximum(spectrum, np.finfo(float).tiny), **means, "grid": grid}
+    means = {name: np.exp(np.log(rows).mean(axis=0)) for name, rows in losses.items()}
+    return {"spectrum": np.maximum(spectrum, np.finfo(float).tiny), **means}
+
+
+def _losses_of_both(config: Images, pixels: Array, key: PRNGKeyArray) -> Float[np.ndarray, "draws D P"]:
+    """L(D, P) of every draw with one random layer."""
+    covariance, draws = _drawn(config, pixels, key, config.grid_draws, max(config.grid))
+    D, P = (jnp.asarray(axis.ravel()) for axis in np.meshgrid(config.grid, config.grid, indexing="ij"))
+    losses = [np.asarray(random_feature_loss(covariance, *draw, D, P).loss) for draw in draws]
+    return np.array(losses).reshape(-1, len(config.grid), len(config.grid))
 
 
 def _worst_difference(exponent: np.ndarray, spectrum: np.ndarray) -> Measure:
@@ -117,9 +129,9 @@ def _worst_difference(exponent: np.ndarray, spectrum: np.ndarray) -> Measure:
 
 
 def _exchange(config: Images, grid: np.ndarray, session: Session) -> Measure:
-    """Means over draws of L(D, P) against L(P, D), block by block of the draws, for every pair that differs."""
-    blocks = np.array_split(np.arange(grid.shape[1]), min(BLOCKS, grid.shape[1]))
-    means = np.concatenate([grid[:, block].mean(axis=1) for block in blocks])
+    """Means over draws of L(D, P) against L(P, D), layer by layer, for every pair that differs."""
+    # Draws with one layer share it: the layer is what is repeated.
+    means = grid.mean(axis=1)
     pairs = [(i, j) for i in range(len(config.grid)) for j in range(i)]
     ratios = [Measure.paired(means[:, j, i], means[:, i, j], "log-ratio") for i, j in pairs]
     worst, deviation = largest_deviation(ratios)
@@ -127,7 +139,8 @@ def _exchange(config: Images, grid: np.ndarray, session: Session) -> Measure:
     medians = np.median(grid.reshape(-1, *grid.shape[2:]), axis=0)
     peaks = medians.diagonal().tolist()
     session.note(
-        f"C5: L(D, P) over L(P, D), means of {grid.shape[1]} draws, (D, P): {', '.join(named)}; farthest at {named[worst].split(' 0')[0]}; "
+        f"C5: L(D, P) over L(P, D), means of {grid.shape[1]} draws with each of {len(grid)} layers, (D, P): {', '.join(named)}; "
+        f"farthest at {named[worst].split(' 0')[0]}; "
         f"median loss at D = P: {[f'{peak:.3g}' for peak in peaks]}, where the mean has no limit"
     )
     return deviation
