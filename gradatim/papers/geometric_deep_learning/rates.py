@@ -30,7 +30,9 @@ def in_words(choice: np.ndarray, rates: Sequence[float]) -> str:
     numbers, counts = np.unique(choice, return_counts=True)
     if len(numbers) == 1:
         return f"{rates[numbers[0]]:g}"
-    return " and ".join(f"{rates[k]:g} ({n}{'' if i else ' seeds'})" for i, (k, n) in enumerate(zip(numbers, counts, strict=True)))
+    return " and ".join(
+        f"{rates[k]:g} ({n}{'' if i else ' seed' if n == 1 else ' seeds'})" for i, (k, n) in enumerate(zip(numbers, counts, strict=True))
+    )
 
 
 def on_edge(choice: np.ndarray, rates: Sequence[float]) -> bool:
