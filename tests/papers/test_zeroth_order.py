@@ -9,6 +9,7 @@ import xarray as xr
 
 from gradatim.lab import Session, validate
 from gradatim.lab.paper import read_paper
+from gradatim.lab.sweeps import Sweep
 from gradatim.papers import zeroth_order as paper
 
 TOML = Path(paper.__file__).parent.with_suffix(".toml")
@@ -65,8 +66,31 @@ def test_the_tuned_rate_is_that_of_the_validation_images():
     training = paper.train(data, session)
     _, untested = paper.training_measures(training, session)
     assert untested["C3.node_deficit"] == "node perturbation is not among the estimators of this run"
-    assert float(training.rate.sel(arm="backpropagation")) == 1e-2
-    assert any("edge of the grid" in note for note in session.notes)
+    assert (training.rate.sel(arm="backpropagation") == 1e-2).all()
+    assert any("edge of the grid of rates, 0.01" in note for note in session.notes)
+
+
+def test_a_seed_has_no_say_in_its_own_rate(monkeypatch):
+    """The last seed does best at the first rate, and the rest at the second."""
+    validation = xr.DataArray([[[[0.5], [0.5], [1.0]], [[0.6], [0.6], [0.0]]]], dims=("arm", "rate", "seed", "step"))
+    coords = {"arm": ["backpropagation"], "rate": [1e-3, 1e-2], "seed": [0, 1, 2], "step": [0]}
+    sweep = xr.Dataset({"accuracy": validation, "validation": validation, "diverged_at": validation.isel(step=0)}, coords)
+    monkeypatch.setattr(paper.training, "learning_rate_sweep", lambda *args, **options: Sweep(sweep))
+    networks = dataclasses.replace(paper.SCALES["smoke"].networks, rates=(1e-3, 1e-2), estimators=("backpropagation",))
+    training = paper.train(paper.Digits(networks, {}), Session(jax.random.key(0), scale="smoke"))
+    assert training.rate.values.tolist() == [[1e-3, 1e-3, 1e-2]] and training.final.values.tolist() == [[0.5, 0.5, 0.0]]
+
+
+def test_every_network_has_a_batch_of_its_own(findings):
+    networks = dataclasses.replace(paper.SCALES["smoke"].networks, estimators=("backpropagation",))
+    session = Session(jax.random.key(0), scale="smoke")
+    data = paper.Digits.load(networks, session)
+    batches = [data.batch(jax.random.key(seed))[0] for seed in (0, 0, 1)]
+    assert (batches[0] == batches[1]).all() and not (batches[0] == batches[2]).all()
+    # With no more images than a batch takes, all networks share them.
+    few = {"train": tuple(part[: networks.batch_size] for part in data.images["train"])}
+    shared, _ = paper.estimate_quality(paper.Digits(networks, few), session, jax.random.split(jax.random.key(0), 7)[3])
+    assert (shared.second_moment.sel(arm="weight") != findings.data["quality"].second_moment.sel(arm="weight")).all()
 
 
 def test_every_estimator_gives_a_gradient_of_the_network():
@@ -89,7 +113,7 @@ def test_the_worse_of_a_kind_stands_behind_backpropagation():
             "final": (("arm", "seed"), final),
             "accuracy": (("arm", "seed", "look"), final[..., None]),
             "evaluations": (("arm", "look"), np.ones((5, 1))),
-            "rate": ("arm", np.ones(5)),
+            "rate": (("arm", "seed"), np.ones((5, 3))),
         },
         {"arm": list(arms), "seed": [0, 1, 2], "look": [0]},
     )

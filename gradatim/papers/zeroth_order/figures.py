@@ -45,7 +45,7 @@ def _draw_training(data: xr.Dataset) -> Figure:
     ax.set_xlim(float(least), float(data.evaluations.max()))
     ax.set_ylim(0, 1)
     ax.legend(fontsize="small", loc="lower right")
-    plots.label(ax, "cost in forward passes", "test accuracy", title="Each at its best rate, mean and 95 % interval")
+    plots.label(ax, "cost in forward passes", "test accuracy", title="At the rate that suits the others best, mean and 95 % interval")
     return fig
 
 

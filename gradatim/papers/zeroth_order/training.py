@@ -15,7 +15,7 @@ import optax
 import xarray as xr
 
 from gradatim import datasets
-from gradatim.lab import Measure, Session
+from gradatim.lab import Measure, Session, choice_by_others
 from gradatim.lab.sweeps import epochs, learning_rate_sweep, time_to_target
 from gradatim.optim import activity_perturbation, forward_gradient, node_perturbation, spsa, weight_perturbation, with_estimated_gradient
 
@@ -69,6 +69,12 @@ class Digits:
         biases = [jnp.zeros(layer.weight.shape[0]) for layer in net.layers]
         return eqx.tree_at(lambda n: [x.weight for x in n.layers] + [x.bias for x in n.layers], net, weights + biases)
 
+    def batch(self, key: Any) -> Any:
+        """Training images and labels of a batch."""
+        images, labels = self.images["train"]
+        rows = epochs(key, len(labels), batch_size=self.config.batch_size, steps=1)[0]
+        return images[rows], labels[rows]
+
     def estimators(self) -> dict[str, Callable[..., Any]]:
         """Those that are compared."""
         return {name: self.known()[name] for name in self.config.estimators}
@@ -108,7 +114,7 @@ def on_network(make: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 def train(data: Digits, session: Session) -> xr.Dataset:
-    """Accuracy of every arm at every rate from every seed, on validation and test images, over steps."""
+    """Accuracy of every arm from every seed, on validation and test images, over steps: at the rate that suits the other seeds best."""
     c = data.config
 
     @functools.cache
@@ -143,12 +149,14 @@ def train(data: Digits, session: Session) -> xr.Dataset:
             every=max(steps // 40, 1),
             label="train by",
         )
-        best = sweep.best_rate(name, "validation", maximise=True)
-        if len(c.rates) > 1 and best in (min(c.rates), max(c.rates)):
-            session.note(f"{NAMES[name]} does best at the edge of the grid of rates, {best:g}")
-        chosen = sweep.data.sel(rate=best, arm=name, drop=True).drop_vars("diverged_at").rename(step="look")
+        curves = sweep.data.sel(arm=name, drop=True).drop_vars("diverged_at")
+        best = choice_by_others(curves.validation.isel(step=-1, drop=True), "rate", maximise=True)
+        chosen = curves.isel(rate=best).reset_coords("rate").rename(step="look")
+        at_edge = np.isin(chosen.rate, (min(c.rates), max(c.rates)))
+        if len(c.rates) > 1 and at_edge.any():
+            session.note(f"{NAMES[name]} does best at the edge of the grid of rates, {_listed(chosen.rate.values[at_edge])}")
         looks = chosen.look.values * EVALUATIONS[name]
-        chosen = chosen.assign(evaluations=("look", looks.astype(float), {"units": "forward passes"}), rate=best)
+        chosen = chosen.assign(evaluations=("look", looks.astype(float), {"units": "forward passes"}))
         # Arms have looks of their own, and end in NaN where another has more.
         chosen = chosen.assign(final=chosen.accuracy.isel(look=-1)).assign_coords(look=np.arange(chosen.sizes["look"]))
         parts.append(chosen)
@@ -174,7 +182,7 @@ def _evaluate(net: Any, data: Any) -> dict[str, Any]:
 
 
 def training_measures(training: xr.Dataset, session: Session) -> tuple[dict[str, Measure], dict[str, str]]:
-    """What backpropagation has ahead of the others, each at its best rate, the worse of each kind."""
+    """What backpropagation has ahead of the others, the worse of each kind; each seed at the rate that the other seeds choose."""
     final = training["final"]
     measures, untested = {}, {}
     for part, arms in {"node_deficit": ("node", "activity"), "weight_deficit": ("weight", "forward_gradient")}.items():
@@ -194,19 +202,22 @@ def training_measures(training: xr.Dataset, session: Session) -> tuple[dict[str,
         reached = time_to_target(curves["accuracy"].transpose("seed", "look").values, looks, TARGET, maximise=True)
         when = f"after {np.median(reached):.3g} forward passes (median)" if np.isfinite(np.median(reached)) else "not reached"
         accuracy = float(final.sel(arm=arm).mean())
-        session.note(f"{NAMES[str(arm)]}: rate {float(curves.rate):g}, test accuracy {accuracy:.3f}, 90 % {when}")
+        session.note(f"{NAMES[str(arm)]}: rate {_listed(curves.rate.values)}, test accuracy {accuracy:.3f}, 90 % {when}")
     return measures, untested
 
 
 def estimate_quality(data: Digits, session: Session, key: Any) -> tuple[xr.Dataset, Measure]:
-    """Second moments of estimates over the squared gradient, and mean cosines, at the start of training: one batch a network."""
+    """Second moments of estimates over the squared gradient, and mean cosines, at the start of training.
+
+    A seed has its own network, batch and directions.
+    """
     c = data.config
     arms = {name: f for name, f in data.known().items() if name in {"node", "weight", *c.estimators} - {*SHORT}}
-    images, labels = (jnp.asarray(np.asarray(a)[: c.batch_size]) for a in data.images["train"])
 
     def quality(estimator: Any) -> Any:
-        def of_net(key: Any, images: Any, labels: Any) -> Any:
+        def of_net(key: Any, examples: Any) -> Any:
             net = data.net(key)
+            images, labels = Digits(c, examples).batch(jax.random.fold_in(key, 2))
             gradient = _flat(eqx.filter_grad(batch_loss)(net, images, labels))
 
             def one(k: Any) -> Any:
@@ -218,10 +229,10 @@ def estimate_quality(data: Digits, session: Session, key: Any) -> tuple[xr.Datas
             ratios, cosines = jax.lax.map(one, keys, batch_size=min(c.quality_draws, 50))
             return ratios.mean(), cosines.mean()
 
-        return eqx.filter_jit(lambda keys, images, labels: jax.lax.map(lambda k: of_net(k, images, labels), keys))
+        return eqx.filter_jit(lambda keys, examples: jax.lax.map(lambda k: of_net(k, examples), keys))
 
     keys = jax.random.split(key, c.quality_seeds)
-    found = {name: session.once(f"quality of {name}", quality(f), keys, images, labels) for name, f in arms.items()}
+    found = {name: session.once(f"quality of {name}", quality(f), keys, data.images) for name, f in arms.items()}
     ratios, cosines = (np.stack([np.asarray(pair[i]) for pair in found.values()]) for i in (0, 1))
     described = {"second_moment": (("arm", "net"), ratios, {"units": "1"}), "cosine": (("arm", "net"), cosines, {"units": "1"})}
     quality_data = xr.Dataset(described, {"arm": list(arms)})
@@ -230,6 +241,10 @@ def estimate_quality(data: Digits, session: Session, key: Any) -> tuple[xr.Datas
         session.note(f"{NAMES[name]} at the start: E‖ĝ‖²/‖g‖² {float(mean.second_moment):.3g}, mean cosine {float(mean.cosine):.3g}")
     moment = quality_data.second_moment
     return quality_data, Measure.paired(moment.sel(arm="weight").values, moment.sel(arm="node").values, kind="log-ratio")
+
+
+def _listed(rates: Any) -> str:
+    return " or ".join(f"{rate:g}" for rate in np.unique(rates))
 
 
 def _flat(tree: Any) -> Any:
