@@ -24,7 +24,7 @@ from .quadratics import run_quadratic, run_well
 PRECISION = "double"
 SCALES = {
     "smoke": Config(
-        quadratic=Quadratic(rows=8, columns=4, work=1500),
+        quadratic=Quadratic(rows=8, columns=4, work=1500, draws=3),
         well=Well(draws=3),
         penalties=Penalties(samples=40, work=300, looks=2, precision=1e-2),
         denoising=Denoising(

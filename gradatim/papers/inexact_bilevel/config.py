@@ -20,8 +20,8 @@ class Quadratic:
     "First accuracies, of the lower solution and of the linear system alike; also the fixed ones."
     work: Annotated[int, Between(10, 100_000_000)] = 100_000
     "Lower gradients a run may spend, products counted as two."
-    draw: Annotated[int, Between(0, 2**31)] = 29
-    "Of the matrices."
+    draws: Annotated[int, Between(3, 1000)] = 6
+    "Random problems."
 
 
 @dataclass(frozen=True)

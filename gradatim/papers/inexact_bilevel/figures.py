@@ -16,7 +16,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
     """Gap and accuracies along the work, penalties by five rules, the landscape of two parameters, denoised pieces."""
     tree = findings.data
     return {
-        "quadratic": _draw_quadratic(tree["quadratic"].to_dataset()),
+        "quadratic": _draw_quadratic(tree["quadratic"].to_dataset().isel(draw=0)),
         "well": _draw_well(tree["well"].to_dataset()),
         "penalties": _draw_penalties(tree["penalties"].to_dataset()),
         "landscape": _draw_landscape(tree["landscape"].to_dataset(), tree["denoising"].to_dataset()),
@@ -38,7 +38,7 @@ def _draw_quadratic(data: xr.Dataset) -> Figure:
     axes[0, 2].plot([], [], color="grey", label="bound")
     axes[0, 2].plot([], [], ":", color="grey", label="true error")
     axes[0, 2].axhline(0.5, color="black", lw=0.8, ls="--", label="allowed")
-    label(axes[0, 0], "lower gradients and products", "gap to the least loss", title="quadratic, condition 1e5")
+    label(axes[0, 0], "lower gradients and products", "gap to the least loss", title="first of the quadratics")
     label(axes[0, 1], "lower gradients and products", "accuracy of the lower solution", title="found by itself")
     label(axes[0, 2], "lower gradients and products", "over the gradient's norm", title="error of the hypergradient")
     axes[0, 0].legend(fontsize=7)

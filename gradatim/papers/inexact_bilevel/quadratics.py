@@ -44,9 +44,8 @@ class Truth:
         return (thetas @ self.M.T + self.m) @ self.M
 
 
-def uniform_problem(config: Quadratic) -> tuple[LinearBilevel, np.ndarray]:
-    """The paper's problem and the lower start."""
-    random = np.random.default_rng(config.draw)
+def uniform_problem(config: Quadratic, random: np.random.Generator) -> tuple[LinearBilevel, np.ndarray]:
+    """A problem as the paper draws it, and the lower start."""
     return _problem([random.uniform(size=(config.rows, config.columns)) for _ in range(3)], random)
 
 
@@ -94,20 +93,28 @@ def followed(problem: LinearBilevel, theta: np.ndarray, x: np.ndarray, **setting
 
 
 def run_quadratic(config: Quadratic, session: Session) -> dict[str, xr.Dataset]:
-    """The badly conditioned problem from every first accuracy, and at every fixed one, with equal work."""
-    problem, x = uniform_problem(config)
+    """The badly conditioned problem, each draw from every first accuracy, and at every fixed one, with equal work."""
+    key = np.asarray(jax.random.key_data(session.key)).tolist()
     theta = np.ones(config.columns)
     grid = np.geomspace(config.work / 1000, config.work, LOOKS)
-    rows: dict[str, list[dict[str, Any]]] = {"adaptive": [], "fixed": []}
-    for accuracy in config.accuracies:
-        settings = {"accuracy": accuracy, "work_limit": config.work, "max_steps": 10**6}
-        for way, more in (("adaptive", {"loosen": LOOSEN}), ("fixed", FIXED)):
-            run = session.once(f"quadratic, {way}, {accuracy:g}", lambda s={**settings, **more}: followed(problem, theta, x, **s))
-            rows[way].append(_looked_at(run, grid, config.work))
-    start = float(Truth(problem).values(theta[None])[0])
-    data = _stacked([rows["adaptive"], rows["fixed"]], ("way", "accuracy"))
-    coordinates = {"way": ["adaptive", "fixed"], "accuracy": list(config.accuracies), "work": grid}
-    return {"quadratic": data.assign_coords(coordinates).assign_attrs(first_gap=start - Truth(problem).least)}
+    draws, first_gaps = [], []
+    for i in range(config.draws):
+        problem, x = uniform_problem(config, np.random.default_rng([*key, 3, i]))
+        rows: dict[str, list[dict[str, Any]]] = {"adaptive": [], "fixed": []}
+        for accuracy in config.accuracies:
+            for way, more in (("adaptive", {"loosen": LOOSEN}), ("fixed", FIXED)):
+                settings = {"accuracy": accuracy, "work_limit": config.work, "max_steps": 10**6, **more}
+
+                def one_run(problem: Any = problem, x: Any = x, settings: Any = settings) -> dict[str, np.ndarray]:
+                    return followed(problem, theta, x, **settings)
+
+                run = session.once(f"quadratic {i}, {way}, {accuracy:g}", one_run)
+                rows[way].append(_looked_at(run, grid, config.work))
+        draws.append(_stacked([rows["adaptive"], rows["fixed"]], ("way", "accuracy")))
+        truth = Truth(problem)
+        first_gaps.append(float(truth.values(theta[None])[0]) - truth.least)
+    data = xr.concat(draws, "draw").assign(first_gap=("draw", first_gaps, {"units": "1"}))
+    return {"quadratic": data.assign_coords(way=["adaptive", "fixed"], accuracy=list(config.accuracies), work=grid)}
 
 
 def run_well(config: Well, session: Session) -> dict[str, xr.Dataset]:
