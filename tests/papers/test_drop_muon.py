@@ -83,13 +83,27 @@ def test_seconds_are_those_of_the_steps_that_were_drawn():
     assert np.isclose(measures["C3.step_time_ratio"].value, 2 / 3)
 
 
-def test_rates_are_chosen_on_a_seed_of_their_own(session):
+def test_rates_are_chosen_by_the_mean_over_pilots(session, monkeypatch):
+    """The first pilot alone would take the larger rate."""
+    images = paper.Images(arms=("uniform",), rates=(0.05, 0.1))
+
+    def race(self, session, rates, *, n_seeds, **rest):
+        train = np.array([[90.0, 90.0, 90.0], [95.0, 80.0, 80.0]])[None, :, :n_seeds, None]
+        return xr.Dataset({"train": (("arm", "rate", "seed", "step"), train)}, {"arm": ["uniform"], "rate": [0.05, 0.1]}).assign(
+            diverged_at=-1
+        )
+
+    monkeypatch.setattr(paper.Race, "race", race)
+    assert paper.choose_rates(paper.Race(images, {}, 8, None, None), session)[0] == {"uniform": 0.05}
+
+
+def test_rates_are_chosen_on_seeds_of_their_own(session):
     images = paper.SCALES["smoke"].images
     # As many steps as the race has, so that the compiled steps are the same.
-    config = dataclasses.replace(images, arms=("uniform",), rates=(1e-5, 0.05), tuning_steps=images.steps)
+    config = dataclasses.replace(images, arms=("uniform",), rates=(1e-5, 0.05), n_pilots=2, tuning_steps=images.steps)
     race = paper.Race.load(config, session)
     best, tuning = paper.choose_rates(race, session)
-    assert best == {"uniform": 0.05} and dict(tuning.sizes) == {"arm": 1, "rate": 2, "seed": 1, "step": 4, "update": 15}
+    assert best == {"uniform": 0.05} and dict(tuning.sizes) == {"arm": 1, "rate": 2, "seed": 2, "step": 2, "update": 15}
     assert any("at an end of the grid" in note for note in session.notes) and images.rates == (0.05,)
 
 

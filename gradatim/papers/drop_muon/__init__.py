@@ -48,7 +48,7 @@ def run(config: Config, session: Session) -> Findings:
     if tuning is not None:
         trees["tuning"] = tuning
     chosen = {arm: (best[arm],) for arm in images.arms}
-    judged = race.race(session, chosen, fold=JUDGING, n_seeds=images.n_seeds, steps=images.steps, label="race")
+    judged = race.race(session, chosen, fold=JUDGING, n_seeds=images.n_seeds, steps=images.steps, every=images.every, label="race")
     seconds = time_steps(race, session)
     reached = seconds_to_target(images, judged, seconds)
     timed, untested = race_measures(images, reached, seconds)

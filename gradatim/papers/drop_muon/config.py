@@ -34,8 +34,8 @@ class Theory:
 class Images:
     """Small convolutional networks on images.
 
-    At laptop scale the images are 10 000, each convolution halves the image, and rates are chosen in short runs of one seed that
-    none of the judged runs has.
+    At laptop scale the images are 10 000, each convolution halves the image, and a judged run ends soon after the second target.
+    Rates are chosen by the mean over short pilots, whose seeds none of the judged runs has.
     """
 
     dataset: Annotated[str, OneOf("fashion-mnist", "mnist-5k", "digits")] = "fashion-mnist"
@@ -66,13 +66,15 @@ class Images:
     "Training accuracy that is raced for, percent."
     higher_target: Annotated[float, Between(0.0, 100.0)] = 97.0
     "A second one, later on the way."
-    tuning_steps: Annotated[int, Between(1, 1_000_000)] = 150
+    tuning_steps: Annotated[int, Between(1, 1_000_000)] = 120
     "Steps of the runs that choose a rate."
-    steps: Annotated[int, Between(5, 10_000_000)] = 350
+    n_pilots: Annotated[int, Between(1, 100)] = 3
+    "Seeds of the runs that choose a rate."
+    steps: Annotated[int, Between(5, 10_000_000)] = 250
     "Steps of the runs that are judged."
     every: Annotated[int, Between(1, 100_000)] = 10
     "Steps between two looks at the accuracy."
-    n_seeds: Annotated[int, Between(3, 100)] = 3
+    n_seeds: Annotated[int, Between(3, 100)] = 6
     "Paired seeds of the judged runs."
     repeats: Annotated[int, Between(3, 10_000)] = 30
     "Timings of each kind of step."
@@ -93,7 +95,7 @@ SCALES = {
         Theory(n_groups=20, n_chains=60, cost_steps=60, descent_steps=20, horizons=(10, 30, 100), n_seeds=3),
         Images(
             "digits", 512, 128, 128, (8, 16), 1, 128, ("muon", "uniform"), rates=(0.05,),
-            target=50.0, higher_target=60.0, tuning_steps=1, steps=15, every=5, repeats=5,
+            target=50.0, higher_target=60.0, tuning_steps=1, steps=15, every=5, n_seeds=3, repeats=5,
         ),
     ),
     "laptop": Config(),

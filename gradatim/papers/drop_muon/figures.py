@@ -141,6 +141,6 @@ def _rates(tuning: xr.Dataset) -> Figure:
         final = tuning["train"].sel(arm=arm).isel(step=-1).mean("seed")
         ax.plot(tuning.rate, final, marker="o", label=NAMES[arm], color=COLOURS[arm])
     plots.log_ticks(ax, tuning.rate)
-    plots.label(ax, "learning rate", "training accuracy of the short runs", y_unit="%")
+    plots.label(ax, "learning rate", "training accuracy, mean over pilots", y_unit="%")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return fig

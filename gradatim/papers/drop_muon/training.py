@@ -32,7 +32,7 @@ from gradatim.papers.drop_muon.config import Images
 
 N_CLASSES = 10
 TUNING, JUDGING, TIMING = 300, 301, 302
-"Folded into the keys: rates are chosen on a seed that is not judged."
+"Folded into the keys: rates are chosen on seeds that are not judged."
 
 
 class ThreeConvolutions(eqx.Module):
@@ -125,10 +125,12 @@ class Race:
         net = ThreeConvolutions(self.images, self.side, key=key)
         return net, self.optimizer(rate).init(eqx.filter(net, eqx.is_inexact_array))
 
-    def race(self, session: Session, rates: dict[str, tuple[float, ...]], *, fold: int, n_seeds: int, steps: int, label: str) -> xr.Dataset:
+    def race(
+        self, session: Session, rates: dict[str, tuple[float, ...]], *, fold: int, n_seeds: int, steps: int, every: int, label: str
+    ) -> xr.Dataset:
         """Curves of every arm at its rates over seeds, and which variant each step was; the data and first weights of a seed are shared."""
         images = self.images
-        points = np.unique([*range(0, steps, images.every), steps])
+        points = np.unique([*range(0, steps, every), steps])
         shape = (len(rates), max(map(len, rates.values())), n_seeds)
         curves = {name: np.full((*shape, len(points)), np.nan) for name in ("train", "test", "loss")}
         diverged_at = np.full(shape, NEVER)
@@ -149,7 +151,7 @@ class Race:
                         choose=choice.__getitem__,
                         args=(jnp.float32(rate), rows, self.data),
                         steps=steps,
-                        every=images.every,
+                        every=every,
                         watch=self.watch,
                         label=f"{label} {arm} {rate:.3g} seed {s}",
                         on_nonfinite="stop",
@@ -192,12 +194,13 @@ def loss(net: Any, batch: Any) -> Any:
 
 
 def choose_rates(race: Race, session: Session) -> tuple[dict[str, float], xr.Dataset | None]:
-    """The rate of each arm with the highest training accuracy at the end of a short run; notes those at an end of the grid."""
+    """The rate of each arm with the highest mean training accuracy at the end of short pilots; notes those at an end of the grid."""
     images = race.images
     if len(images.rates) == 1:
         return dict.fromkeys(images.arms, images.rates[0]), None
     grid = tuple(sorted(images.rates))
-    tuning = race.race(session, dict.fromkeys(images.arms, grid), fold=TUNING, n_seeds=1, steps=images.tuning_steps, label="tuning")
+    steps, n_pilots = images.tuning_steps, images.n_pilots
+    tuning = race.race(session, dict.fromkeys(images.arms, grid), fold=TUNING, n_seeds=n_pilots, steps=steps, every=steps, label="tuning")
     sweep = Sweep(tuning)
     best = {arm: sweep.best_rate(arm, "train", maximise=True) for arm in images.arms}
     for arm, rate in best.items():
