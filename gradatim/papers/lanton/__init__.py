@@ -17,14 +17,14 @@ SCALES = {
     "smoke": Config(
         Testbed(6, rates=(0.04, 0.08, 0.16), alphas=(1.0,), lengths=(10, 20), n_seeds=3),
         Language(
-            16, 1, 2, 16, 4, steps=10, n_train=500, n_validation=8, factors=(1.0,), arms=("adamw", "lanton"), n_batches=4, timed=("muon",),
-            timed_width=16, timed_steps=10, repeats=3,
+            16, 1, 2, 16, 4, steps=10, n_train=500, n_validation=8, factors=(1.0,), arms=("adamw", "lanton"), n_pilots=1, n_seeds=3,
+            n_batches=4, timed=("muon",), timed_width=16, timed_steps=10, repeats=3,
         ),
     ),
     "laptop": Config(),
     "full": Config(
         language=Language(
-            768, 12, 12, 256, 64, steps=20_000, n_validation=1024, n_batches=64, timed_width=768, n_seeds=3
+            768, 12, 12, 256, 64, steps=20_000, n_validation=1024, tuning_steps=12_000, n_pilots=1, n_batches=64, timed_width=768
         ),
     ),
 }  # fmt: skip
@@ -38,7 +38,7 @@ def memory(config: Config) -> int:
     c = config.language
     parameters = 12 * c.n_layers * c.width**2 + 168 * c.width
     kept = c.batch_size * c.context * c.n_layers * (20 * c.width + 3 * c.n_heads * c.context)
-    n_runs = max(len(c.factors), c.n_seeds)
+    n_runs = max(len(c.factors) * c.n_pilots, c.n_seeds)
     layers = len(config.testbed.noise) * config.testbed.width**2 * len(config.testbed.rates) * config.testbed.n_seeds
     # Of each optimiser a start, a step and an evaluation; the timed steps; three for reports of the noise.
     programs = 100_000_000 * (3 * len(c.arms) + len(c.timed) + 3)

@@ -37,8 +37,8 @@ class Testbed:
 class Language:
     """A decoder of Shakespeare's characters.
 
-    At laptop scale rates are chosen with one seed and judged with three fresh ones: the whole grid with every seed would take
-    twice as long.
+    Rates are chosen by the mean over shorter pilots and judged with fresh seeds: the whole grid with every one of those in full
+    length would take longer than all else.
     """
 
     width: Annotated[int, Between(8, 8192)] = 64
@@ -61,7 +61,11 @@ class Language:
     "Grid of base rates, as multiples of each optimiser's customary one; with a single one there is nothing to choose."
     arms: Annotated[tuple[str, ...], OneOf(*ARMS)] = ARMS
     "Optimisers to compare: LANTON is always among them."
-    n_seeds: Annotated[int, Between(3, 100)] = 3
+    tuning_steps: Annotated[int, Between(10, 10_000_000)] = 150
+    "Steps of the runs that choose rates, with a schedule as long."
+    n_pilots: Annotated[int, Between(1, 100)] = 3
+    "Seeds of those runs, and of the noise that thresholds are chosen by; none of them is judged."
+    n_seeds: Annotated[int, Between(3, 100)] = 6
     "Paired seeds of the judged runs."
     n_batches: Annotated[int, Between(4, 100_000)] = 24
     "Batches of a noise report, an even number."

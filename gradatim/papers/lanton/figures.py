@@ -123,9 +123,12 @@ def _draw_tokens(curves: xr.Dataset, tuning: xr.Dataset | None) -> Figure:
     plots.label(axes[0, 0], "characters", "validation loss", y_unit="nat", title="Each at its best rate")
     if tuning is not None:
         for arm, marker in zip(tuning.arm.values, plots.MARKERS, strict=False):
-            axes[0, 1].semilogx(tuning.rate, tuning["loss"].sel(arm=arm), color=COLOURS[arm], marker=marker, label=NAMES[arm])
+            means = tuning["loss"].sel(arm=arm).mean("seed", skipna=False)
+            axes[0, 1].semilogx(tuning.rate, means, color=COLOURS[arm], marker=marker, label=NAMES[arm])
         plots.log_ticks(axes[0, 1], tuning.rate)
-        plots.label(axes[0, 1], "rate over the customary rate", "last validation loss", y_unit="nat", title="The choice of rates, one seed")
+        plots.label(
+            axes[0, 1], "rate over the customary rate", "last validation loss", y_unit="nat", title="The choice of rates, mean over pilots"
+        )
     return fig
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 
 from gradatim import datasets
 from gradatim.lab import Measure, Session
-from gradatim.lab.sweeps import Sweep, epochs, learning_rate_sweep, take_rows, time_to_target
+from gradatim.lab.sweeps import Sweep, choice_by_others, epochs, learning_rate_sweep, take_rows, time_to_target
 from gradatim.nets import DecoderLM, norm_groups
 from gradatim.optim import lanton, layer_learning_rates, layer_noise, muon, muon_dimension_numbers, noise_report, scion
 
@@ -81,8 +81,8 @@ class Corpus(eqx.Module):
         """The optimisers that are compared, LANTON last."""
         return tuple(arm for arm in ARMS if arm in self.config.arms or arm == "lanton")
 
-    def sweep(self, session: Session, arms: Mapping[str, Any], *, purpose: int, **grid: Any) -> Sweep:
-        """Training runs of every arm."""
+    def sweep(self, session: Session, arms: Mapping[str, Any], *, purpose: int, looks: int, **grid: Any) -> Sweep:
+        """Training runs of every arm, and how many looks at the works held out after the first."""
         steps = self.config.steps
         return learning_rate_sweep(
             session,
@@ -94,7 +94,7 @@ class Corpus(eqx.Module):
             order=lambda key: self.batches(jax.random.fold_in(key, purpose), steps),
             batch=lambda data, rows: take_rows(data["train"], rows),
             steps=steps,
-            every=max(steps // 50, 1),
+            every=max(steps // looks, 1),
             **grid,
         )
 
@@ -135,12 +135,12 @@ def report(corpus: Corpus, model: Any, key: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def thresholds(corpus: Corpus, session: Session) -> dict[str, float]:
-    """α of each group: the median over its layers of √(E D) = √2 σ, before training."""
-    key = jax.random.fold_in(session.key, TUNING)
+    """α of each group: the median over its layers of √(E D) = √2 σ, before training, mean over pilots."""
+    keys = jax.random.split(jax.random.fold_in(session.key, TUNING), corpus.config.n_pilots)
 
     def medians() -> Any:
-        found = report(corpus, drawn(corpus, jax.random.fold_in(key, TUNING)), key)[1]
-        return {group: found[group] for group in ("hidden", "embed", "vector")}
+        found = [report(corpus, drawn(corpus, jax.random.fold_in(key, TUNING)), key)[1] for key in keys]
+        return {group: np.mean([float(pilot[group]) for pilot in found]) for group in ("hidden", "embed", "vector")}
 
     alpha = {group: float(value) for group, value in session.once("thresholds", medians).items()}
     session.note("α, the median noise of a group before training: " + ", ".join(f"{group} {value:.3g}" for group, value in alpha.items()))
@@ -152,43 +152,55 @@ def compare(corpus: Corpus, session: Session) -> tuple[dict[str, xr.Dataset], di
     c = corpus.config
     alpha = thresholds(corpus, session)
     known = {arm: make for arm, make in optimizers(corpus, alpha).items() if arm in corpus.arms}
+    short = dataclasses.replace(corpus, config=dataclasses.replace(c, steps=c.tuning_steps))
     trees: dict[str, xr.Dataset] = {}
     factors: dict[str, float] = dict.fromkeys(corpus.arms, c.factors[0])
     if len(c.factors) > 1:
-        tuning = corpus.sweep(session, known, purpose=TUNING, rates=c.factors, n_seeds=1, label="choose the rate of")
+        tried = {arm: make for arm, make in optimizers(short, alpha).items() if arm in known}
+        tuning = short.sweep(session, tried, purpose=TUNING, looks=1, rates=c.factors, n_seeds=c.n_pilots, label="choose the rate of")
         factors = {arm: tuning.best_rate(arm, "loss") for arm in known}
-        trees["tuning"] = tuning.data[["loss"]].isel(step=-1, seed=0, drop=True)
+        trees["tuning"] = tuning.final[["loss"]].drop_vars("step")
         at_edge = [NAMES[arm] for arm in known if factors[arm] in (min(c.factors), max(c.factors))]
         if at_edge:
             session.note("best rate at an end of the grid: " + ", ".join(at_edge))
     session.note("factors on the customary rates: " + ", ".join(f"{NAMES[arm]} {factor:g}" for arm, factor in factors.items()))
     judged = {arm: lambda factor, arm=arm: known[arm](factor * factors[arm]) for arm in known}
-    sweep = corpus.sweep(session, judged, purpose=JUDGING, rates=(1.0,), n_seeds=c.n_seeds, label="train with")
+    sweep = corpus.sweep(session, judged, purpose=JUDGING, looks=50, rates=(1.0,), n_seeds=c.n_seeds, label="train with")
     curves = sweep.data[["loss"]].isel(rate=0, drop=True)
     trees["curves"] = curves.assign_coords(tokens=("step", curves.step.values * c.batch_size * c.context))
     return trees, factors, alpha
 
 
 def token_measures(curves: xr.Dataset, session: Session) -> tuple[dict[str, Measure], dict[str, str]]:
-    """C2: tokens of the best baseline, and of one rate, over LANTON's to that baseline's last loss; 0 where LANTON never gets there."""
+    """C2: tokens of the best baseline, and of one rate, over LANTON's to that baseline's last loss; median over seeds.
+
+    A run that never gets there has a ratio below 1 of which no more is known: it counts as 0, the lowest that there is. Which
+    baseline is best for a seed is what the others say.
+    """
     last = curves["loss"].isel(step=-1)
     means = {arm: float(last.sel(arm=arm).mean(skipna=False)) for arm in last.arm.values.tolist()}
     session.note("last validation loss: " + ", ".join(f"{NAMES[arm]} {value:.4f}" for arm, value in means.items()))
-    best = min((arm for arm in means if arm != "lanton"), key=lambda arm: means[arm] if np.isfinite(means[arm]) else np.inf)
+    baselines = last.sel(arm=[arm for arm in means if arm != "lanton"])
+    chosen = baselines.arm.values[choice_by_others(baselines, "arm").values]
+    session.note("best baseline by the other seeds: " + ", ".join(NAMES[arm] for arm in chosen))
     rows = curves["loss"].sel(arm="lanton").transpose("seed", "step").values
     measures: dict[str, Measure] = {}
     untested: dict[str, str] = {}
-    for part, baseline in (("C2.token_ratio", best), ("C2.token_ratio_to_one_rate", "scion")):
-        if baseline not in means:
-            untested[part] = f"{NAMES[baseline]} is not among the optimisers of this run"
-        elif not np.isfinite([means[baseline], means["lanton"]]).all():
+    for part, arms, name in (
+        ("C2.token_ratio", chosen, "the best baseline"),
+        ("C2.token_ratio_to_one_rate", ["scion"] * len(rows), NAMES["scion"]),
+    ):
+        if not set(arms) <= means.keys():
+            untested[part] = f"{name} is not among the optimisers of this run"
+            continue
+        targets = np.array([float(last.sel(arm=arm).isel(seed=seed)) for seed, arm in enumerate(arms)])
+        if not np.isfinite([*targets, means["lanton"]]).all():
             untested[part] = "a run diverged"
-        else:
-            targets = last.sel(arm=baseline).values
-            reached = np.array([float(time_to_target(row, curves.step, float(target))) for row, target in zip(rows, targets, strict=True)])
-            if missed := int(np.isinf(reached).sum()):
-                session.note(f"LANTON does not reach the last loss of {NAMES[baseline]} within its tokens in {missed} runs, counted as 0")
-            measures[part] = Measure.over_seeds(float(curves.step[-1]) / reached)
+            continue
+        reached = np.array([float(time_to_target(row, curves.step, target)) for row, target in zip(rows, targets, strict=True)])
+        if missed := int(np.isinf(reached).sum()):
+            session.note(f"LANTON does not reach the last loss of {name} within its tokens in {missed} runs, counted as 0")
+        measures[part] = Measure.median(float(curves.step[-1]) / reached)
     return measures, untested
 
 
