@@ -181,6 +181,51 @@ def test_samples_lie_where_they_should():
     assert problems.moons(random, 200)[:, 0].max() < problems.s_curve(random, 200)[:, 0].min() + 0.5
 
 
+def test_every_seed_has_probes_of_its_own(monkeypatch):
+    """With samples, batches and first weights alike, the penalty's probes alone tell seeds apart."""
+    draw, batches = training._networks, training._batches
+
+    def alike(config, random, n, dim, **options):
+        arrays, network = draw(config, random, 1, dim, **options)
+        return jax.tree.map(lambda leaf: np.repeat(leaf, n, axis=0), arrays), network
+
+    monkeypatch.setattr(training, "_networks", alike)
+    monkeypatch.setattr(training, "_batches", lambda random, n, config: batches(np.random.default_rng(0), n, config))
+    points = np.random.default_rng(0).normal(size=(4, 1, 16, 2))
+    config = training.Training(steps=2, batch_size=8, seeds=3, pool=16, held_out=16, width=4, depth=1)
+    samples = training.Samples(*np.repeat(points, config.seeds, axis=1))
+    arms = [training.Weights(), training.Weights(asymmetry=1.0)]
+    session = Session(jax.random.key(0), scale="smoke")
+    found = training.train(config, samples, arms, session, session.key, label="alike", build=training.structured, penalised=True)
+    # Over seeds, of every number.
+    without, with_penalty = np.ptp(found.images, axis=1)
+    assert without.max() == 0 < with_penalty.min()
+
+
+def test_the_spread_of_a_grid_is_chosen_by_other_seeds():
+    errors = xr.DataArray(np.random.default_rng(0).normal(10, 1, size=(9, 19)), dims=("weights", "seed"))
+    # All weights are alike: the extremes of a seed are not.
+    ((_, low, high),) = judging._spread(errors, "weights").intervals()
+    assert low < 1 < high and (errors.max("weights") / errors.min("weights")).min() > 1.1
+    # One seed astray at the second weight is no sign that it is worst for the others.
+    errors = xr.DataArray([[1.0] * 5, [2, 2, 2, 2, 500], [9] * 5], dims=("weights", "seed"))
+    np.testing.assert_allclose(judging._spread(errors, "weights").samples, 9)
+
+
+def test_the_entropic_map_is_given_the_best_share_of_the_other_seeds(monkeypatch):
+    """The last seed does best at the second share, and the rest at the first."""
+    errors = np.array([[1.0, 1, 3.9], [2, 2, 3]])
+    of = {"entropic": errors, "converged": np.ones((2, 3)), "gaussian": np.ones(3), "constant": np.ones(3)}
+    monkeypatch.setattr(paper.high_dimensions, "_classical", lambda *parts: of)
+    monkeypatch.setattr(paper.high_dimensions, "_gaussian_maps", lambda *parts: None)
+    found = training.Trained(np.zeros((3, 3, 34, 16)), *(np.zeros((3, 3)) for _ in range(3)), missed=0, history={})
+    monkeypatch.setattr(paper.high_dimensions, "train", lambda *parts, **options: found)
+    dimensions = replace(SMOKE.dimensions, entropic_shares=(0.1, 0.3))
+    session = Session(jax.random.key(0), scale="smoke")
+    entropic = paper.high_dimensions.run_dimensions(dimensions, session, session.key)["dimensions"]["entropic"]
+    assert entropic.values.tolist() == [[1, 1, 3.9]]
+
+
 def test_batches_go_through_all_points_before_any_comes_again():
     config = training.Training(steps=7, batch_size=25, pool=100)
     rows = training._batches(np.random.default_rng(0), 100, config)

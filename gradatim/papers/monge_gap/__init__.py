@@ -3,7 +3,7 @@
 Known maps of random convex functions take the place of the pairs of Gaussian mixtures, with up to 32 dimensions instead of 256, moons and
 patches that of the article's point clouds, two powers of p-norms that of its other costs in the plane, and images of digits that of single
 cells. Networks, weights, steps and ε follow the article and the tutorial of its authors where these say them; nothing is tuned for the gap,
-and the entropic map beside it is given its best ε.
+and the entropic map beside it is given for each seed the ε that is best for the others.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Dimensions:
     asymmetry_weight: Annotated[float, Between(0, 1e6)] = 0.01
     "The article's, up to 64 dimensions; one of the grid."
     entropic_shares: Annotated[tuple[float, ...], Between(1e-5, 10)] = (0.003, 0.01, 0.03, 0.1, 0.3)
-    "ε of the entropic map over the mean cost, ascending: it is given the best of them."
+    "ε of the entropic map over the mean cost, ascending: each seed is given that which is best for the others."
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,7 @@ def _step(state: _State, i: Array, task: _Task) -> _State:
         )
 
         def loss_of(arrays: Any) -> Any:
-            probes = jax.random.fold_in(task.key, i)
+            probes = jax.random.fold_in(jax.random.fold_in(task.key, i), seed)
             return objective(task.transport(arrays, seed), task.x[seed, rows[0]], task.y[seed, rows[1]], probes)
 
         gradient, terms = jax.grad(loss_of, has_aux=True)(arrays)
