@@ -1,6 +1,5 @@
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,10 @@ import xarray as xr
 
 from gradatim.lab import Session, read_paper, validate
 from gradatim.papers import decomposed_diffusion_sampler as paper
-from gradatim.papers.decomposed_diffusion_sampler import arms, images, judging, priors, tasks
+from gradatim.papers.decomposed_diffusion_sampler import arms, images, judging, priors, reconstruction, tasks, tuning
 from gradatim.transport import Denoiser, NoiseLevel, RangeNullSpace
 
+KEY = jax.random.key(0)
 TOML = Path(paper.__file__).parents[1] / "decomposed_diffusion_sampler.toml"
 SMOKE = paper.SCALES["smoke"]
 
@@ -88,13 +88,13 @@ def test_the_work_of_every_arm_is_told(smoke):
 
 
 def test_one_matrix_for_a_group_of_images_is_one_for_each():
-    pair = images.phantoms(4, 8, part="test")
-    prior = priors.mixture(SMOKE.prior, images.phantoms(20, 8, part="training").coarse)
-    task = tasks.projections(replace(SMOKE, seeds=2), prior, pair, pair)
-    bench = arms.Bench(replace(SMOKE, seeds=2), task, Session(jax.random.key(0)), jax.random.key(0))
+    pair = images.phantoms(4, 8, part="test", key=KEY)
+    prior = priors.mixture(SMOKE.prior, images.phantoms(20, 8, part="training", key=KEY).coarse)
+    task = tasks.projections(SMOKE, prior, pair, pair)
+    ways = arms.Arms(SMOKE, task, KEY)
     inverses = RangeNullSpace.of(task.operator, cutoff=np.array([0.01, 0.3])).inverse
-    each = bench.sampled(RangeNullSpace(jnp.repeat(inverses, 2, axis=0)), task.y, 10)
-    grouped = bench.sampled(RangeNullSpace(inverses[:, None]), task.y.reshape(2, 2, *task.y.shape[1:]), 10)
+    each = ways.sampled(RangeNullSpace(jnp.repeat(inverses, 2, axis=0)), task.y, 10)
+    grouped = ways.sampled(RangeNullSpace(inverses[:, None]), task.y.reshape(2, 2, *task.y.shape[1:]), 10)
     for one, other in zip(each, grouped, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
 
@@ -113,21 +113,44 @@ def test_data_have_units(smoke):
 def test_scales_are_valid_and_fit_in_memory():
     for config in paper.SCALES.values():
         validate(config)
-        arms.same_length(config)
+        reconstruction.same_number(config)
     assert 0 < paper.memory(SMOKE) < paper.memory(paper.SCALES["laptop"]) < 4e9 < paper.memory(paper.SCALES["full"]) < 64e9
 
 
 def test_trap_a_run_that_broke_down_is_never_the_best_of_its_grid():
     truth = np.random.default_rng(0).uniform(size=(2, 8, 8)).astype(np.float32)
-    bench = SimpleNamespace(task=SimpleNamespace(validation=truth))
     broken = np.full_like(truth, np.nan)
-    scores = arms.Bench._validation_scores(bench, np.concatenate([broken, 0.9 * truth, 0.5 * truth]), 3)  # pyright: ignore[reportArgumentType]
+    scores = tuning.validation_scores(np.concatenate([broken, 0.9 * truth, 0.5 * truth]), truth, 3)
     assert scores.argmax() == 1 and scores[0] == -np.inf and np.isfinite(scores[1:]).all()
 
 
-def test_grids_of_another_length_are_refused():
-    with pytest.raises(ValueError, match="cutoffs must have 3 entries, as there are sets, got 2"):
-        arms.same_length(replace(SMOKE, cutoffs=(0.1, 0.2)))
+def test_sets_that_cannot_be_shared_out_are_refused():
+    with pytest.raises(ValueError, match="seeds must be a multiple of networks, 3, got 4"):
+        reconstruction.same_number(replace(SMOKE, seeds=4))
+
+
+@pytest.mark.parametrize("kind", ["phantoms", "mni152"])
+def test_networks_share_no_image(kind):
+    config = replace(SMOKE, resonance_images=kind, seeds=6, validation_images=2)
+    runs = [priors.learn("heads", config, Session(KEY), jax.random.key(i))[0] for i in range(2)]
+    pairs = [pair for known in runs for one in known for pair in (one.validation, one.test)]
+    drawn = np.concatenate([pair.coarse for pair in pairs])
+    assert len(drawn) == 2 * 3 * (2 + 2 * config.images)
+    assert len(np.unique(drawn.round(5), axis=0)) == len(drawn)
+    fitted = [float(sum(leaf.sum() for leaf in jax.tree.leaves(one.denoiser))) for known in runs for one in known]
+    assert len(set(fitted)) == len(fitted)
+
+
+def test_networks_have_columns_and_volumes_of_their_own():
+    config = replace(SMOKE, side=16, networks=5, seeds=10, acceleration=4)
+    pair = images.phantoms(2, 16, part="test", key=KEY)
+    none = Denoiser(lambda level, x: x, "image")
+    scans = [tasks.resonance(config, "coils", none, pair, pair, key=jax.random.fold_in(KEY, i)) for i in range(5)]
+    assert len({np.asarray(scan.y[0, 0] != 0).tobytes() for scan in scans}) > 1
+    known = priors.Known(none, None, pair, pair)
+    turned = [reconstruction._quarter_turn(config, known, jax.random.fold_in(KEY, i)) for i in range(2)]
+    volumes = np.concatenate([part.reshape(-1, config.slices, 16, 16) for one in turned for part in (one.truth, one.validation)])
+    assert len(np.unique(volumes, axis=0)) == len(volumes) == 6
 
 
 def test_slices_of_training_and_test_are_apart():
@@ -138,8 +161,8 @@ def test_slices_of_training_and_test_are_apart():
 
 
 def test_slices_of_the_template_lie_in_their_range():
-    session = Session(jax.random.key(0))
-    pair = images.slices(4, 16, part="test", session=session)
+    session = Session(KEY)
+    pair = images.slices(4, 16, part="test", key=KEY, session=session)
     assert pair.coarse.shape == (4, 16, 16) and pair.fine.shape == (4, 32, 32) and len(session.provenances) == 1
     assert (
         pair.coarse.min() >= -1
@@ -150,7 +173,7 @@ def test_slices_of_the_template_lie_in_their_range():
 
 
 def test_volumes_vary_slowly():
-    whole = images.volumes(2, 6, 16, part="test")
+    whole = images.volumes(2, 6, 16, part="test", key=KEY)
     assert whole.shape == (2, 6, 16, 16)
     assert abs(np.diff(whole, axis=1)).mean() < 0.5 * abs(np.diff(whole, axis=2)).mean()
 
@@ -168,7 +191,7 @@ def test_spectra_of_a_fine_grid_are_those_of_the_coarse_one():
 
 def test_measurements_of_several_coils_have_their_noise():
     config = replace(SMOKE, side=16, noise=0.05)
-    pairs = [images.phantoms(n, 16, part="test") for n in (6, 2)]
+    pairs = [images.phantoms(n, 16, part="test", key=KEY) for n in (6, 2)]
     none = Denoiser(lambda level, x: x, "image")
     task = tasks.resonance(config, "coils", none, *pairs, key=jax.random.key(0))
     gap = np.asarray(task.y - tasks.measure(task.operator, task.truth))[..., np.asarray(task.operator.mask)]
@@ -238,3 +261,10 @@ def test_measures_of_known_results(smoke):
         np.testing.assert_allclose(found[name].samples, samples, err_msg=name)
     assert found["C1.leak_outside_tangent"].value == 0.2
     np.testing.assert_allclose(found["C7.noise_variance_ratio"].intervals()[0], (0.9, 0.802, 0.998))
+
+
+def test_sets_of_a_network_are_one_value():
+    values = np.arange(6.0)
+    np.testing.assert_array_equal(judging._of_networks(replace(SMOKE, seeds=6), values), [0.5, 2.5, 4.5])
+    across = xr.Dataset({"error": (("arm", "set"), [[1.0, 4, 2, 2, 3, 3], [1] * 6])}, {"arm": ["dds", "dds, slice by slice"]})
+    np.testing.assert_allclose(judging._across(replace(SMOKE, seeds=6), across).samples, [2, 2, 3])

@@ -2,8 +2,9 @@
 
 The article's networks, of 256 channels on images of 256 × 256 and 320 × 320 from two archives that no package ships, become small ones on
 32 × 32: turned, shrunk and shifted slices of a template in place of knees, heads of ellipses in place of tomograms. Its tables were
-not at hand; equations are those of its abstract and of the authors' code. Every rival is tuned on images of its own, as is the weight of
-the data with several coils; images are real, and their values are judged over the one range that they may have.
+not at hand; equations are those of its abstract and of the authors' code. Of each kind of image there are several networks, each with first
+weights, training images, measured columns and judged images of its own, and intervals are over them. Every rival is tuned on images of its
+own, as is the weight of the data with several coils; images are real, and their values are judged over the one range that they may have.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ SCALES = {
         tasks=("projections",),
         resonance_images="phantoms",
         side=8,
+        networks=3,
         seeds=3,
         images=2,
+        validation_images=1,
         few_times=5,
         times=10,
         many_times=20,
@@ -62,17 +65,21 @@ SCALES = {
 
 def memory(config: Config) -> int:
     """Peak bytes: images, a batch's activations, matrices of the scanners and pseudo-inverses."""
-    pixels, prior = config.side**2, config.prior
-    batch = config.seeds * max(config.images, config.slices if "volumes" in config.tasks else 0)
-    images = 4 * pixels * (5 * 2 * prior.images + 60 * batch)
+    pixels, prior, sets = config.side**2, config.prior, config.seeds // config.networks
+    has_volumes = "volumes" in config.tasks
+    grid = max(map(len, (config.gammas, config.dps_steps, config.tv_weights, config.cutoffs)))
+    tuned = max(grid, len(config.rhos) * len(config.thresholds)) * max(config.validation_images, config.slices * has_volumes)
+    batch = max(sets * max(config.images, config.slices * has_volumes), tuned)
+    kept = 60 * config.seeds * max(config.images, config.slices * has_volumes)
+    images = 4 * pixels * (5 * 2 * prior.images + kept)
     # A stage halves the sides; about ten arrays of each are kept for a gradient.
     layers = (
         sum(width * pixels // 4 ** (i + 1) for i, width in enumerate(prior.widths)) if prior.with_network else prior.components * pixels
     )
     activations = 4 * 30 * max(batch, prior.batch_size) * layers
     scanners = 4 * (5 * config.views + config.limited_views) * 2 * config.side * pixels
-    # Of each cutoff three matrices in double precision, beside eigenvectors and what they are made from.
-    inverses = 8 * (8 + 3 * len(config.cutoffs)) * pixels**2
+    # Of each cutoff three matrices in double precision, beside eigenvectors and what they are made from, and one for each network.
+    inverses = (8 * (8 + 3 * len(config.cutoffs)) + 4 * len(config.cutoffs) * config.networks) * pixels**2
     return images + activations + scanners + inverses
 
 

@@ -26,17 +26,17 @@ class Exact:
 
 @dataclass(frozen=True)
 class Prior:
-    """The network, and the mixture beside it."""
+    """A network, and the mixture beside it."""
 
     images: Annotated[int, Between(8, 1_000_000)] = 3072
-    "For training, of either kind."
+    "For training, of each network."
     with_network: bool = True
     "Whether a network is trained; the mixture is the prior otherwise."
     widths: Annotated[tuple[int, ...], Between(4, 1024)] = (24, 48)
     "Channels of its stages, multiples of four, the first at half of the images' resolution."
-    steps: Annotated[int, Between(1, 10_000_000)] = 800
+    steps: Annotated[int, Between(1, 10_000_000)] = 900
     "Of Adam, the rate along a cosine to zero."
-    batch_size: Annotated[int, Between(1, 10_000)] = 32
+    batch_size: Annotated[int, Between(1, 10_000)] = 16
     "Images a step."
     rate: Annotated[float, Between(1e-6, 1.0)] = 2e-3
     "The first learning rate."
@@ -65,10 +65,14 @@ class Config:
     "Slices of a template, turned, shrunk and shifted, or ellipses."
     side: Annotated[int, Between(8, 512)] = 32
     "Pixels a side; data are also made on a grid twice as fine."
+    networks: Annotated[int, Between(3, 100)] = 5
+    "Of each kind of image, each with its own first weights, training images, measured columns and sets."
     seeds: Annotated[int, Between(3, 100)] = 10
-    "Sets of images and of noise."
+    "Sets of images and of noise, as many for each network."
     images: Annotated[int, Between(1, 1000)] = 6
     "Of each set."
+    validation_images: Annotated[int, Between(1, 1000)] = 2
+    "Of each network, by which all of them together tune everything; and one volume."
     slices: Annotated[int, Between(2, 1000)] = 12
     "Of a volume, one volume a set."
     few_times: Annotated[int, Between(2, 1000)] = 20
@@ -92,7 +96,7 @@ class Config:
     limited_views: Annotated[int, Between(1, 1000)] = 24
     "Angles over a quarter turn, of volumes."
     gammas: Annotated[tuple[float, ...], Between(1e-3, 1e6)] = (10.0, 30.0, 1e2, 3e2, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5)
-    "Weights of the data with several coils, the best of which is taken; as many as sets, as of the next three."
+    "Weights of the data with several coils, the best of which is taken."
     dps_steps: Annotated[tuple[float, ...], Between(0.0, 1e3)] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
     "Step sizes of the sampler by back-propagation."
     tv_weights: Annotated[tuple[float, ...], Between(0.0, 10.0)] = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)

@@ -117,8 +117,8 @@ def _tangent(config: Config, key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """Squared share of each update inside the denoiser's leading directions, and its eigenvalues along them."""
     settings, side = config.exact, config.exact.side
     small = Prior(components=config.prior.components, rank=config.prior.rank)
-    denoiser = mixture(small, phantoms(config.prior.images, side, part="training").coarse)
-    truth = phantoms(settings.images, side, part="test").coarse
+    denoiser = mixture(small, phantoms(config.prior.images, side, part="training", key=key).coarse)
+    truth = phantoms(settings.images, side, part="test", key=key).coarse
     operator = normalised(ParallelBeamCT(side, np.arange(config.views) * np.pi / config.views))
     noise = host_generator(key).normal(size=truth.shape).astype(np.float32)
     table = variance_preserving_levels(1000).levels

@@ -143,7 +143,9 @@ def _draw_way(tree: dict[str, xr.Dataset], tasks: list[str]) -> Figure:
         ax.legend(fontsize=7)
         plots.label(ax, "share of the levels done", "misfit of the estimate over the data", title=TASKS[name])
     for name, colour in zip(training, plots.COLOURS, strict=False):
-        axes[0, -1].plot(tree[name]["step"].values, tree[name]["loss"].values, color=colour, label=name.removeprefix("training_"))
+        plots.interval(
+            axes[0, -1], tree[name]["step"].values, tree[name]["loss"].values, colour=colour, name=name.removeprefix("training_")
+        )
     if training:
         axes[0, -1].legend(fontsize=7)
         plots.label(axes[0, -1], "training step", "held-out loss", title="networks")

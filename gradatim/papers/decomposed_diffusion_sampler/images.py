@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from gradatim.datasets import mni152
-from gradatim.lab import Session
+from gradatim.lab import Session, host_generator
 from gradatim.transport import SHEPP_LOGAN, draw_ellipses, random_ellipses
 
 TRAINING_HEIGHTS = (*range(24, 82), *range(118, 150))
 "mm: slices of the template apart from those that are reconstructed."
 VALIDATION_HEIGHTS = (86, 87, 88, 89, 111, 112, 113, 114)
 TEST_HEIGHTS = tuple(range(93, 108))
-SEEDS = {"training": 1, "validation": 2, "test": 3}
-"Of the images; nothing but noise depends on the run's key."
+PARTS = ("training", "validation", "test")
 
 
 class Pair(NamedTuple):
@@ -26,12 +26,13 @@ class Pair(NamedTuple):
     fine: Float[np.ndarray, "n twice twice"]
 
 
-def phantoms(n: int, side: int, *, part: str) -> Pair:
+def phantoms(n: int, side: int, *, part: str, key: jax.Array) -> Pair:
     """Random heads of ellipses."""
-    return _pair(draw_ellipses(random_ellipses(n, seed=SEEDS[part]), 2 * side, samples=1 if part == "training" else 2))
+    tables = random_ellipses(n, seed=seed_of(_generator(part, key)))
+    return _pair(draw_ellipses(tables, 2 * side, samples=1 if part == "training" else 2))
 
 
-def slices(n: int, side: int, *, part: str, session: Session) -> Pair:
+def slices(n: int, side: int, *, part: str, key: jax.Array, session: Session) -> Pair:
     """Slices of the template, turned by up to 15°, shrunk by up to a fifth, shifted by up to 4 mm, and dimmed by up to a fifth."""
     from scipy import ndimage
 
@@ -39,8 +40,9 @@ def slices(n: int, side: int, *, part: str, session: Session) -> Pair:
     session.uses(volume.provenance)
     heights = {"training": TRAINING_HEIGHTS, "validation": VALIDATION_HEIGHTS, "test": TEST_HEIGHTS}[part]
     whole = volume.slices(heights, side=96)
-    random = np.random.default_rng(SEEDS[part])
-    which, fine = random.permutation(np.arange(n) % len(whole)), 2 * side
+    random = _generator(part, key)
+    # Every slice once before any comes again.
+    which, fine = np.resize(random.permutation(len(whole)), n), 2 * side
     angles, shifts = np.radians(random.uniform(-15, 15, n)), random.uniform(-2, 2, (n, 2))
     stretches, gains = np.exp(random.uniform(0, 1 / 5, (n, 2))), random.uniform(0.8, 1, n)
     images = np.zeros((n, fine, fine), np.float32)
@@ -52,10 +54,10 @@ def slices(n: int, side: int, *, part: str, session: Session) -> Pair:
     return _pair(images)
 
 
-def volumes(n: int, depth: int, side: int, *, part: str) -> Float[np.ndarray, "n depth side side"]:
+def volumes(n: int, depth: int, side: int, *, part: str, key: jax.Array) -> Float[np.ndarray, "n depth side side"]:
     """Heads of ellipsoids: ellipses that grow and shrink from slice to slice."""
-    random = np.random.default_rng(100 + SEEDS[part])
-    tables = np.repeat(random_ellipses(n, seed=200 + SEEDS[part])[:, None], depth, axis=1)
+    random = _generator(part, key)
+    tables = np.repeat(random_ellipses(n, seed=seed_of(random))[:, None], depth, axis=1)
     heights = np.linspace(-1, 1, depth)[None, :, None]
     middles, halves = random.uniform(-0.8, 0.8, (n, 1, tables.shape[2])), random.uniform(0.5, 1.2, (n, 1, tables.shape[2]))
     middles[..., 0], halves[..., 0] = 0, 2.5
@@ -68,6 +70,15 @@ def volumes(n: int, depth: int, side: int, *, part: str) -> Float[np.ndarray, "n
 def known_head(side: int) -> Pair:
     """The phantom of Shepp and Logan, alone."""
     return _pair(draw_ellipses(SHEPP_LOGAN[None], 2 * side, samples=2))
+
+
+def seed_of(random: np.random.Generator) -> int:
+    """A seed, for what draws by one."""
+    return int(random.integers(2**63))
+
+
+def _generator(part: str, key: jax.Array) -> np.random.Generator:
+    return host_generator(jax.random.fold_in(key, PARTS.index(part)))
 
 
 def _pair(fine: Float[np.ndarray, "n twice twice"]) -> Pair:

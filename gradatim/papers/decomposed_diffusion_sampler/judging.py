@@ -29,20 +29,30 @@ def judge(config: Config, trees: Trees, session: Session) -> Findings:
         else:
             measures[part] = make()
 
-    put("C2.psnr_difference_mri", ("coils",), lambda: _gain(trees["coils"], "dds", "dps"))
-    put("C2.psnr_difference_ct", ("projections",), lambda: _gain(trees["projections"], "dds", "dps"))
+    def over_networks(by_set: np.ndarray) -> Measure:
+        return Measure.over_seeds(_of_networks(config, by_set))
+
+    def gain(name: str, ours: str, rival: str) -> Measure:
+        return over_networks(_by_set(trees[name], ours, rival))
+
+    put("C2.psnr_difference_mri", ("coils",), lambda: gain("coils", "dds", "dps"))
+    put("C2.psnr_difference_ct", ("projections",), lambda: gain("projections", "dds", "dps"))
     put("C3.parametrisation_difference", ("predictions",), lambda: Measure.exact(float(trees["predictions"]["difference"].max())))
-    put("C3.exploding_gain", ("projections",), lambda: _gain(trees["projections"], "exploding", "least squares"))
+    put("C3.exploding_gain", ("projections",), lambda: gain("projections", "exploding", "least squares"))
     for part, rival in (
         ("C4.gain_over_no_prior", "least squares"),
         ("C4.gain_over_total_variation", "variation"),
         ("C4.gain_over_null_space_projection", "projection"),
     ):
-        put(part, BOTH, lambda rival=rival: Measure.over_seeds(np.min([_by_set(trees[name], "dds", rival) for name in BOTH], axis=0)))
-    put("C4.slice_variation_ratio", ("across",), lambda: _across(trees["across"]))
+        put(part, BOTH, lambda rival=rival: over_networks(np.min([_by_set(trees[name], "dds", rival) for name in BOTH], axis=0)))
+    put("C4.slice_variation_ratio", ("across",), lambda: _across(config, trees["across"]))
     put("C5.speedup_over_predictor_corrector", ("speed",), lambda: _speedup(trees["speed"]))
     put("C5.time_over_back_propagation", ("speed",), lambda: _seconds(trees["speed"], "dds", "dps"))
-    put("C6.loss_at_20_times", ("coils", "projections"), lambda: _loss(trees))
+    put(
+        "C6.loss_at_20_times",
+        ("coils", "projections"),
+        lambda: over_networks(np.max([_by_set(trees[name], "dds, many", "dds, few") for name in ("coils", "projections")], axis=0)),
+    )
     _judge_inner_steps(config, trees, measures, untested)
     _tell(config, trees, session)
     return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
@@ -82,12 +92,15 @@ def _by_set(tree: xr.Dataset, ours: str, rival: str) -> np.ndarray:
     return np.median(ratio.sel(arm=ours).values - ratio.sel(arm=rival).values, axis=1)
 
 
-def _gain(tree: xr.Dataset, ours: str, rival: str) -> Measure:
-    return Measure.over_seeds(_by_set(tree, ours, rival))
+def _of_networks(config: Config, values: np.ndarray) -> np.ndarray:
+    """The mean over the sets of each network."""
+    return values.reshape(config.networks, -1).mean(axis=1)
 
 
-def _across(across: xr.Dataset) -> Measure:
-    return Measure.paired(across["error"].sel(arm="dds").values, across["error"].sel(arm="dds, slice by slice").values, "log-ratio")
+def _across(config: Config, across: xr.Dataset) -> Measure:
+    # Geometric means over the volumes of each network.
+    ours, rival = (np.exp(_of_networks(config, np.log(across["error"].sel(arm=arm).values))) for arm in ("dds", "dds, slice by slice"))
+    return Measure.paired(ours, rival, "log-ratio")
 
 
 def _seconds(speed: xr.Dataset, ours: str, rival: str) -> Measure:
@@ -99,16 +112,13 @@ def _speedup(speed: xr.Dataset) -> Measure:
     return Measure.paired(whole, speed["seconds"].sel(sampler="dds").values, "log-ratio")
 
 
-def _loss(trees: Trees) -> Measure:
-    return Measure.over_seeds(np.max([_by_set(trees[name], "dds, many", "dds, few") for name in ("coils", "projections")], axis=0))
-
-
 def _judge_inner_steps(config: Config, trees: Trees, measures: dict[str, Measure], untested: dict[str, str]) -> None:
     for part, other, sign in (("C6.gain_from_five_inner_steps", 1, 1), ("C6.gain_beyond_five_inner_steps", 10, -1)):
         if "projections" not in trees or other not in config.inner_steps:
             untested[part] = f"{other} inner steps were not taken in this run"
             continue
-        measures[part] = Measure.over_seeds(sign * _by_set(trees["projections"], "dds", f"dds, {other} inner"))
+        gains = sign * _by_set(trees["projections"], "dds", f"dds, {other} inner")
+        measures[part] = Measure.over_seeds(_of_networks(config, gains))
 
 
 def _tell(config: Config, trees: Trees, session: Session) -> None:
@@ -144,4 +154,7 @@ def _tell(config: Config, trees: Trees, session: Session) -> None:
             f"{median['pairs']:.3g} s, from which {speed.attrs['pairs']} are extrapolated; {speed.attrs['quality_pairs']} pairs reach "
             f"{float(speed['pairs_ratio'].median()):.2f} dB"
         )
-    session.note("Intervals are over sets of images and noise; each kind of image has one network. The spread of samples is no uncertainty")
+    session.note(
+        f"Intervals are over {config.networks} networks of each kind of image, each with its own first weights, training images, measured "
+        "columns and sets of images and noise, whose mean is one value. The spread of samples is no uncertainty"
+    )

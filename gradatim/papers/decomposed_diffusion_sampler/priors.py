@@ -1,9 +1,10 @@
-"""What is known of clean images: a network that is trained on them, and a mixture that is fitted to them."""
+"""What is known of clean images: networks that are trained on them, and mixtures that are fitted to them."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,7 +18,8 @@ from gradatim.lab import Session, host_generator
 from gradatim.nets import UNet
 from gradatim.transport import Denoiser, NoiseLevel, fit_mixture
 
-from .config import Prior
+from .config import Config, Prior
+from .images import PARTS, Pair, phantoms, slices
 
 LOG_RATIO = (-0.5, 1.2)
 "Mean and standard deviation, in training, of the logarithm of m / (a s), as Karras et al. have them."
@@ -45,15 +47,62 @@ class ImageNetwork(eqx.Module):
         return self.mean + (a * self.std**2 * centred + self.std * m * jnp.sqrt(variance) * added) / variance
 
 
+class Known(NamedTuple):
+    """A prior, and images that it has not seen."""
+
+    denoiser: Denoiser
+    mixture: Denoiser | None
+    "Beside a network."
+    validation: Pair
+    test: Pair
+
+
+def learn(name: str, config: Config, session: Session, key: jax.Array) -> tuple[list[Known], xr.Dataset | None]:
+    """As many networks, each with first weights and images of its own, and how their training went."""
+    known, histories = [], []
+    for i in range(config.networks):
+        key_images, key_network = jax.random.split(jax.random.fold_in(key, i))
+        training, validation, test = (_images(name, config, part, key_images, session) for part in PARTS)
+        denoiser, other = mixture(config.prior, training.coarse), None
+        if config.prior.with_network:
+            network, history = train(f"{name}, {i}", config.prior, session, key_network, training.coarse, validation.coarse)
+            denoiser, other = Denoiser(network, "image"), denoiser
+            histories.append(history)
+        known.append(Known(denoiser, other, validation, test))
+    if not histories:
+        return known, None
+    losses = np.stack([history["loss"] for history in histories])
+    return known, xr.Dataset({"loss": (("network", "step"), losses, {"units": "1"})}, {"step": histories[0]["step"]})
+
+
+def _images(name: str, config: Config, part: str, key: jax.Array, session: Session) -> Pair:
+    """Of one network."""
+    sets = config.seeds // config.networks
+    n = {"training": config.prior.images, "validation": config.validation_images, "test": sets * config.images}[part]
+    if name == "heads" and config.resonance_images == "mni152":
+        return slices(n, config.side, part=part, key=key, session=session)
+    return phantoms(n, config.side, part=part, key=key)
+
+
 def train(
     name: str, config: Prior, session: Session, key: jax.Array, images: Float[np.ndarray, "n side side"], held_out: np.ndarray
-) -> tuple[ImageNetwork, xr.Dataset]:
+) -> tuple[ImageNetwork, dict[str, np.ndarray]]:
     """A network from noisy images, at levels spread as in that article, errors weighted as the network scales them."""
     random = host_generator(jax.random.fold_in(key, 1))
-    data, shown = jnp.asarray(images), jnp.asarray(held_out)
     mean, std = jnp.asarray(images.mean()), jnp.asarray(images.std())
     # By the host's generator: as many draws as there are shapes of weights would be as many programs.
     net = _initial(config, random)
+    adam, step, watch = _training(config)
+    args = (jnp.asarray(images), jnp.asarray(held_out), key, mean, std)
+    every = max(config.steps // 20, 1)
+    state = net, jax.jit(adam.init)(net)
+    loop = session.loop(step, state, steps=config.steps, args=args, watch=watch, every=every, label=f"network for {name}")
+    return ImageNetwork(loop.state[0], mean, std), loop.history
+
+
+@functools.cache
+def _training(config: Prior) -> tuple[optax.GradientTransformation, Callable[..., Any], Callable[..., Any]]:
+    """Adam, its step and what is watched: the same functions, and so one program, for all networks of a size."""
     adam = optax.adam(optax.cosine_decay_schedule(config.rate, config.steps))
 
     def loss(net: UNet, clean: Array, logs: Array, noise: Array, mean: Array, std: Array) -> Array:
@@ -85,12 +134,7 @@ def train(
         _, shown, key, mean, std = args
         return {"loss": loss(state[0], *draw(jax.random.fold_in(key, 0), 64, shown), mean, std)}
 
-    loop = session.loop(
-        step, (net, jax.jit(adam.init)(net)), steps=config.steps, args=(data, shown, key, mean, std), watch=watch,
-        every=max(config.steps // 20, 1), label=f"network for {name}",
-    )  # fmt: skip
-    curve = xr.Dataset({"loss": ("step", loop.history["loss"], {"units": "1"})}, {"step": loop.history["step"]})
-    return ImageNetwork(loop.state[0], mean, std), curve
+    return adam, step, watch
 
 
 def mixture(config: Prior, images: Float[np.ndarray, "n side side"]) -> Denoiser:

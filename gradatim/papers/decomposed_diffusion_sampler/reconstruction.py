@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,13 +12,16 @@ import numpy as np
 import xarray as xr
 
 from gradatim.lab import Session
-from gradatim.transport import Denoiser, Krylov, NoiseLevel, Proximal, RangeNullSpace
+from gradatim.transport import Denoiser, Krylov, NoiseLevel, Proximal
 
-from .arms import INNER, Bench, quality, same_length
+from .arms import INNER
+from .bench import Bench, quality
 from .config import Config
-from .images import Pair, known_head, phantoms, slices, volumes
-from .priors import mixture, train
+from .images import known_head, volumes
+from .priors import Known, learn
+from .speed import time_samplers
 from .tasks import NAMES, Task, measure, projections, quarter_turn, resonance
+from .tuning import tune, tune_across
 
 PREDICTIONS = ("image", "noise", "score")
 
@@ -36,86 +40,91 @@ class Reading(eqx.Module):
 
 def run_tasks(config: Config, session: Session, key: jax.Array) -> dict[str, xr.Dataset]:
     """Training, tuning, reconstruction and timing."""
-    same_length(config)
+    same_number(config)
     keys: dict[str, jax.Array] = dict(zip(("heads", "ellipses", *NAMES), jax.random.split(key, 6), strict=True))
     trees: dict[str, xr.Dataset] = {}
     benches: dict[str, Bench] = {}
+
+    def bench(name: str, known: list[Known], task: Callable[[Known, jax.Array], Task]) -> Bench:
+        key_data, key_noise = jax.random.split(keys[name])
+        tasks = [task(one, jax.random.fold_in(key_data, i)) for i, one in enumerate(known)]
+        benches[name] = Bench(config, tasks, session, key_noise)
+        return benches[name]
+
+    def learned(name: str) -> list[Known]:
+        known, training = learn(name, config, session, keys[name])
+        if training is not None:
+            trees[f"training_{name}"] = training
+        return known
+
     resonant = [name for name in ("one coil", "coils") if name in config.tasks]
     if resonant:
-        training, validation, test = (_resonance_images(config, part, session) for part in ("training", "validation", "test"))
-        network, other = _priors("heads", config, session, keys["heads"], training, validation, trees)
+        known = learned("heads")
         for name in resonant:
-            task = resonance(config, name, network, test, validation, key=keys[name])
-            benches[name] = Bench(config, task, session, keys[name])
-            _reconstruct(benches[name], other)
+
+            def scan(one: Known, key: jax.Array, name: str = name) -> Task:
+                return resonance(config, name, one.denoiser, one.test, one.validation, key=key)
+
+            _reconstruct(bench(name, known, scan), known)
     if "projections" in config.tasks or "volumes" in config.tasks:
-        training, validation, test = (phantoms(_count(config, part), config.side, part=part) for part in ("training", "validation", "test"))
-        network, other = _priors("ellipses", config, session, keys["ellipses"], training, validation, trees)
+        known = learned("ellipses")
         if "projections" in config.tasks:
-            benches["projections"] = Bench(config, projections(config, network, test, validation), session, keys["projections"])
-            _reconstruct(benches["projections"], other)
-            trees["predictions"] = _predictions(benches["projections"])
-            trees["known_head"] = _known_head(benches["projections"])
+            flat = bench("projections", known, lambda one, _: projections(config, one.denoiser, one.test, one.validation))
+            _reconstruct(flat, known)
+            trees["predictions"] = _predictions(flat)
+            trees["known_head"] = _known_head(flat)
         if "volumes" in config.tasks:
-            many, one = (volumes(n, config.slices, config.side, part=part) for n, part in ((config.seeds, "test"), (1, "validation")))
-            benches["volumes"] = Bench(config, quarter_turn(config, network, many, one), session, keys["volumes"])
-            trees["across"] = _reconstruct_volumes(benches["volumes"])
-    for name, bench in benches.items():
-        trees[name.replace(" ", "_")] = _told(bench)
-        session.note(f"Tuned on validation images, {name}: " + ", ".join(bench.chosen.values()))
+            trees["across"] = _reconstruct_volumes(bench("volumes", known, lambda one, key: _quarter_turn(config, one, key)))
+    for name, one in benches.items():
+        trees[name.replace(" ", "_")] = _told(one)
+        session.note(f"Tuned on validation images, {name}: " + ", ".join(one.chosen.values()))
     timed = next((benches[name] for name in ("projections", "coils") if config.with_speed and name in benches), None)
     if timed is not None:
-        trees["speed"] = _speed(config, session, timed)
+        trees["speed"] = time_samplers(config, session, timed)
     return trees
 
 
-def _count(config: Config, part: str) -> int:
-    return {"training": config.prior.images, "validation": config.images, "test": config.seeds * config.images}[part]
+def same_number(config: Config) -> None:
+    """Refuses sets that cannot be shared out evenly."""
+    if config.seeds % config.networks:
+        raise ValueError(f"seeds must be a multiple of networks, {config.networks}, got {config.seeds}")
 
 
-def _resonance_images(config: Config, part: str, session: Session) -> Pair:
-    n = _count(config, part)
-    if config.resonance_images == "phantoms":
-        return phantoms(n, config.side, part=part)
-    return slices(n, config.side, part=part, session=session)
+def _quarter_turn(config: Config, known: Known, key: jax.Array) -> Task:
+    """A volume for each of the network's sets, and one for tuning."""
+    counts = {"test": config.seeds // config.networks, "validation": 1}
+    test, validation = (volumes(n, config.slices, config.side, part=part, key=key) for part, n in counts.items())
+    return quarter_turn(config, known.denoiser, test, validation)
 
 
-def _priors(
-    name: str, config: Config, session: Session, key: jax.Array, training: Pair, validation: Pair, trees: dict[str, xr.Dataset]
-) -> tuple[Denoiser, Denoiser | None]:
-    """The prior, and the mixture where it is another one."""
-    other = mixture(config.prior, training.coarse)
-    if not config.prior.with_network:
-        return other, None
-    network, trees[f"training_{name}"] = train(name, config.prior, session, key, training.coarse, validation.coarse)
-    return Denoiser(network, "image"), other
+def _reconstruct(bench: Bench, known: list[Known]) -> None:
+    config = bench.config
+    best = tune(bench)
+    networks = len(bench.tasks)
 
-
-def _reconstruct(bench: Bench, other: Denoiser | None) -> None:
-    config, task = bench.config, bench.task
-    best = bench.tune()
-    n = len(task.truth)
-
-    def fitted(inner: int = INNER) -> Any:
+    def fitted(inner: int = INNER) -> list[Krylov] | list[Proximal]:
+        if bench.name != "coils":
+            return [Krylov(inner)] * networks
         # One weight an image, as in tuning: the same program.
-        return Proximal(jnp.full(n, best["gamma"], jnp.float32), inner) if task.name == "coils" else Krylov(inner)
+        return [Proximal(jnp.full(len(y), best["gamma"], jnp.float32), inner) for y in bench.data]
 
+    mixtures = [one.mixture for one in known if one.mixture is not None]
     bench.dds("dds", fitted(), config.times)
     bench.variation("variation", best["weight"])
     bench.least_squares("least squares", int(best["steps"]))
-    if other is not None:
-        bench.dds("dds, mixture", fitted(), config.times, denoiser=other)
-    if task.name == "one coil":
+    if mixtures:
+        bench.dds("dds, mixture", fitted(), config.times, denoisers=mixtures)
+    if bench.name == "one coil":
         return
     bench.dds("dds, few", fitted(), config.few_times)
     bench.dds("dds, many", fitted(), config.many_times)
     bench.dps("dps", config.many_times, best["step"])
-    bench.dds("projection", RangeNullSpace.of(task.operator, cutoff=best["cutoff"]), config.times, noise_rule="ddim")
-    bench.dds("dds, fine", fitted(), config.times, data=task.y_fine)
-    bench.dps("dps, fine", config.many_times, best["step"], data=task.y_fine)
-    bench.variation("variation, fine", best["weight"], data=task.y_fine)
-    bench.least_squares("least squares, fine", int(best["steps"]), data=task.y_fine)
-    if task.name == "projections":
+    bench.dds("projection", bench.projections(best["cutoff"]), config.times, noise_rule="ddim")
+    bench.dds("dds, fine", fitted(), config.times, data=bench.fine)
+    bench.dps("dps, fine", config.many_times, best["step"], data=bench.fine)
+    bench.variation("variation, fine", best["weight"], data=bench.fine)
+    bench.least_squares("least squares, fine", int(best["steps"]), data=bench.fine)
+    if bench.name == "projections":
         for inner in config.inner_steps:
             if inner != INNER:
                 bench.dds(f"dds, {inner} inner", fitted(inner), config.times)
@@ -123,13 +132,13 @@ def _reconstruct(bench: Bench, other: Denoiser | None) -> None:
 
 
 def _reconstruct_volumes(bench: Bench) -> xr.Dataset:
-    config, task, truth = bench.config, bench.task, bench.task.truth
-    best = bench.tune()
-    bench.dds("dds, slice by slice", Krylov(INNER), config.times)
-    bench.across("dds", *bench.tune_across())
+    config, truth = bench.config, bench.truth
+    best = tune(bench)
+    bench.dds("dds, slice by slice", [Krylov(INNER)] * config.networks, config.times)
+    bench.across("dds", *tune_across(bench))
     bench.variation("variation", best["weight"])
     bench.least_squares("least squares", int(best["steps"]))
-    bench.dds("projection", RangeNullSpace.of(task.operator, cutoff=best["cutoff"]), config.times, noise_rule="ddim")
+    bench.dds("projection", bench.projections(best["cutoff"]), config.times, noise_rule="ddim")
 
     def variation(x: np.ndarray) -> np.ndarray:
         return np.diff(x.reshape(config.seeds, config.slices, config.side, config.side), axis=1)
@@ -140,9 +149,10 @@ def _reconstruct_volumes(bench: Bench) -> xr.Dataset:
 
 def _predictions(bench: Bench) -> xr.Dataset:
     """The same denoiser read in three ways: relative differences of what comes out."""
-    config, first = bench.config, bench.task.denoiser
+    config = bench.config
     for kind in PREDICTIONS[1:]:
-        bench.dds(f"read as {kind}", Krylov(INNER), config.times, denoiser=Denoiser(Reading(first, kind), kind))  # pyright: ignore[reportArgumentType]
+        readings = [Denoiser(Reading(task.denoiser, kind), kind) for task in bench.tasks]  # pyright: ignore[reportArgumentType]
+        bench.dds(f"read as {kind}", [Krylov(INNER)] * config.networks, config.times, denoisers=readings)
     ways = [bench.found.get(f"read as {kind}", bench.found["dds"]) for kind in PREDICTIONS]
     size = np.linalg.norm(ways[0], axis=(1, 2))
     gaps = [np.linalg.norm(a - b, axis=(1, 2)) / size for a, b in ((ways[0], ways[1]), (ways[0], ways[2]), (ways[1], ways[2]))]
@@ -150,10 +160,10 @@ def _predictions(bench: Bench) -> xr.Dataset:
 
 
 def _known_head(bench: Bench) -> xr.Dataset:
-    """The phantom that everyone knows, which the prior has never seen, with data on the same grid; from several starts."""
-    pair, n = known_head(bench.config.side), len(bench.task.truth)
-    y = jnp.repeat(measure(bench.task.operator, pair.coarse), n, axis=0)
-    bench.dds("known head", Krylov(INNER), bench.config.times, data=y)
+    """The phantom that everyone knows, which no prior has ever seen, with data on the same grid; from several starts of each."""
+    config, pair, n = bench.config, known_head(bench.config.side), len(bench.truth)
+    y = jnp.repeat(measure(bench.tasks[0].operator, pair.coarse), n // config.networks, axis=0)
+    bench.dds("known head", [Krylov(INNER)] * config.networks, config.times, data=[y] * config.networks)
     x = bench.found.pop("known head")
     found = np.asarray(quality(jnp.asarray(x), jnp.asarray(np.repeat(pair.coarse, n, axis=0)))[0])
     units = {"units": "1"}
@@ -168,6 +178,7 @@ def _known_head(bench: Bench) -> xr.Dataset:
 
 def _told(bench: Bench) -> xr.Dataset:
     """Scores, misfits and the first images."""
+    first = bench.tasks[0]
     scores = bench.scores()
     arms = list(scores)
     tree = xr.Dataset(
@@ -175,8 +186,8 @@ def _told(bench: Bench) -> xr.Dataset:
             "ratio": (("arm", "set", "image"), np.stack([scores[arm][0] for arm in arms]), {"units": "dB"}),
             "similarity": (("arm", "set", "image"), np.stack([scores[arm][1] for arm in arms]), {"units": "1"}),
             "shown": (("arm", "row", "column"), np.stack([bench.found[arm][0] for arm in arms]), {"units": "1"}),
-            "truth": (("row", "column"), bench.task.truth[0], {"units": "1"}),
-            "back": (("row", "column"), np.asarray(bench.task.operator.adjoint(bench.task.y[:1])[0]), {"units": "1"}),
+            "truth": (("row", "column"), bench.truth[0], {"units": "1"}),
+            "back": (("row", "column"), np.asarray(first.operator.adjoint(first.y[:1])[0]), {"units": "1"}),
             "network_calls": ("arm", np.array([bench.work[arm][0] for arm in arms]), {"units": "1"}),
             "products": ("arm", np.array([bench.work[arm][1] for arm in arms]), {"units": "1"}),
         },
@@ -190,36 +201,3 @@ def _told(bench: Bench) -> xr.Dataset:
         tree[f"tuned {word}"] = (f"grid of {word}", values, {"units": "dB"})
         tree[f"values of {word}"] = (f"grid of {word}", grid, {"units": "1"})
     return tree
-
-
-def _speed(config: Config, session: Session, bench: Bench) -> xr.Dataset:
-    """One set's images by three samplers in turns, compiled and warm, all with the same network."""
-    task, n = bench.task, config.images
-    y, shape = task.y[:n], (n, *task.operator.shape)
-    small = Bench(
-        config,
-        Task(task.name, task.operator, task.denoiser, task.truth[:n], y, None, task.validation, task.y_validation),
-        session,
-        bench.key,
-    )
-    steps = jnp.full(n, 0.1, jnp.float32)
-    pairs = min(config.timed_pairs, config.pairs)
-    seconds = session.timed(
-        "samplers",
-        {
-            "dds": lambda: small.sampled(Krylov(INNER), y, config.times),
-            "dps": lambda: small.propagated(y, config.many_times, steps),
-            "pairs": lambda: small.predictor_corrector(y, shape, pairs),
-        },
-        repeats=config.repeats,
-    )
-    quality_pairs = session.once("pairs", lambda: np.asarray(small.predictor_corrector(y, shape, pairs * 5)))
-    ratio = np.asarray(quality(jnp.asarray(quality_pairs), jnp.asarray(task.truth[:n]))[0])
-    return xr.Dataset(
-        {
-            "seconds": (("sampler", "repeat"), np.stack([seconds[name] for name in ("dds", "dps", "pairs")]), {"units": "s"}),
-            "pairs_ratio": ("image", ratio, {"units": "dB"}),
-        },
-        {"sampler": ["dds", "dps", "pairs"]},
-        {"task": task.name, "timed_pairs": pairs, "pairs": config.pairs, "images": n, "quality_pairs": pairs * 5},
-    )

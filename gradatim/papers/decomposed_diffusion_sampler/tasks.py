@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
 
+from gradatim.lab import host_generator
 from gradatim.transport import (
     AbstractForward,
     CartesianMRI,
@@ -21,13 +23,13 @@ from gradatim.transport import (
 )
 
 from .config import Config
-from .images import Pair
+from .images import Pair, seed_of
 
 NAMES = ("one coil", "coils", "projections", "volumes")
 
 
 class Task(NamedTuple):
-    """Images, what is measured of them, and what is known of clean ones. All images stand along one axis, set after set."""
+    """Images, what is measured of them, and what one network knows of clean ones. All images stand along one axis, set after set."""
 
     name: str
     operator: AbstractForward
@@ -42,7 +44,7 @@ class Task(NamedTuple):
 
 def resonance(config: Config, name: str, denoiser: Denoiser, test: Pair, validation: Pair, *, key: jax.Array) -> Task:
     """One coil without noise, or several with it."""
-    mask = cartesian_mask(config.side, config.acceleration, seed=0)
+    mask = cartesian_mask(config.side, config.acceleration, seed=seed_of(host_generator(key)))
     many = name == "coils"
     coils = coil_sensitivities(config.side, config.coils) if many else np.ones((1, config.side, config.side), np.complex64)
     operator = CartesianMRI(jnp.asarray(mask), jnp.asarray(coils))
@@ -62,21 +64,32 @@ def resonance(config: Config, name: str, denoiser: Denoiser, test: Pair, validat
 
 def projections(config: Config, denoiser: Denoiser, test: Pair, validation: Pair) -> Task:
     """A few views over half a turn, without noise."""
-    angles = np.arange(config.views) * np.pi / config.views
-    plain = ParallelBeamCT(config.side, angles)
-    operator = normalised(plain)
-    twice = ParallelBeamCT(2 * config.side, angles, n_detectors=plain.matrix.shape[1], pixel=0.5)
+    operator, twice = _few_views(config.side, config.views)
     y, y_validation = (measure(operator, pair.coarse) for pair in (test, validation))
-    y_fine = measure(Scaled(twice, operator.factor), test.fine)
+    y_fine = measure(twice, test.fine)
     return Task("projections", operator, denoiser, test.coarse, y, y_fine, validation.coarse, y_validation)
 
 
 def quarter_turn(config: Config, denoiser: Denoiser, test: np.ndarray, validation: np.ndarray) -> Task:
     """Volumes, slice by slice, from views over a quarter turn."""
-    angles = np.arange(config.limited_views) * np.pi / 2 / config.limited_views
-    operator = normalised(ParallelBeamCT(config.side, angles))
+    operator = _quarter(config.side, config.limited_views)
     flat, flat_validation = (volumes.reshape(-1, config.side, config.side) for volumes in (test, validation))
     return Task("volumes", operator, denoiser, flat, measure(operator, flat), None, flat_validation, measure(operator, flat_validation))
+
+
+@functools.cache
+def _few_views(side: int, views: int) -> tuple[Scaled, Scaled]:
+    """One scanner for all networks, of coarse images and of fine ones."""
+    angles = np.arange(views) * np.pi / views
+    plain = ParallelBeamCT(side, angles)
+    operator = normalised(plain)
+    twice = ParallelBeamCT(2 * side, angles, n_detectors=plain.matrix.shape[1], pixel=0.5)
+    return operator, Scaled(twice, operator.factor)
+
+
+@functools.cache
+def _quarter(side: int, views: int) -> Scaled:
+    return normalised(ParallelBeamCT(side, np.arange(views) * np.pi / 2 / views))
 
 
 @jax.jit
