@@ -1,4 +1,5 @@
 import shutil
+import signal
 import sys
 import tomllib
 from pathlib import Path
@@ -12,6 +13,14 @@ PROJECT = Path(__file__).parents[1] / "third_party"
 def install_papers():
     """Puts the package with the example papers into a folder."""
     return lambda site: install(PROJECT, site)
+
+
+@pytest.fixture
+def ctrl_c():
+    """This process and those that it starts hear SIGINT, to which a shell makes the suite deaf that starts it in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

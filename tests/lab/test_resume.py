@@ -60,7 +60,7 @@ def _session(directory, **options):
     return Session(jax.random.key(0), directory=directory, checkpoint_seconds=0.0, **options)
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_is_raised_again(tmp_path, monkeypatch):
+def test_ctrl_c_leaves_a_checkpoint_and_is_raised_again(ctrl_c, tmp_path, monkeypatch):
     session = Session(jax.random.key(0), directory=tmp_path, checkpoint_seconds=1e9)
     options = {"steps": 100, "every": 10, "watch": lambda x, args: {"x": x}, "label": "count"}
     append = Log.append

@@ -315,7 +315,7 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bits(third_party, strai
     assert not (resumed.record / "checkpoints").exists()
 
 
-def test_ctrl_c_stops_all_runs_and_says_how_to_go_on(third_party, tmp_path):
+def test_ctrl_c_stops_all_runs_and_says_how_to_go_on(third_party, ctrl_c, tmp_path):
     code = """
 import sys
 from gradatim.lab import RunRequest, run_papers
