@@ -96,8 +96,8 @@ class Bench:
         self._keep_images(name, lambda: [arms.variation(y, _full(y, weight)) for arms, y in self._with(data or self.data)])
         self.work[name] = 0, self.config.tv_steps
 
-    def projections(self, cutoff: float) -> list[RangeNullSpace]:
-        """On the measurement of each network; those of one scanner are one."""
+    def projections(self, cutoff: float | np.ndarray) -> list[RangeNullSpace]:
+        """On the measurement of each network, at one or several cutoffs; those of one scanner are one."""
         operators = {id(task.operator): task.operator for task in self.tasks}
         made = {name: RangeNullSpace.of(operator, cutoff=cutoff) for name, operator in operators.items()}
         return [made[id(task.operator)] for task in self.tasks]

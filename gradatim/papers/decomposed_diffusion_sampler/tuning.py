@@ -32,14 +32,12 @@ def tune(bench: Bench) -> dict[str, float]:
 
         best["step"] = _best(bench, "step", config.dps_steps, propagated)
     if name != "one coil":
-        made: dict[int, Array] = {}
+        projections = bench.projections(np.asarray(config.cutoffs))
 
         def projected(arms: Arms) -> np.ndarray:
-            operator, y = arms.task.operator, arms.task.y_validation
-            if id(operator) not in made:
-                made[id(operator)] = RangeNullSpace.of(operator, cutoff=np.asarray(config.cutoffs)).inverse
             # One matrix for all images of a cutoff.
-            inverses = RangeNullSpace(made[id(operator)][:, None])
+            inverses = RangeNullSpace(projections[bench.arms.index(arms)].inverse[:, None])
+            y = arms.task.y_validation
             rows = jnp.broadcast_to(y, (len(config.cutoffs), *y.shape))
             return arms.sampled(inverses, rows, config.times, noise_rule="ddim")[0]
 
