@@ -157,7 +157,7 @@ def test_ways_on_the_product_landscape_end_on_the_branch_of_their_sum():
     assert np.allclose(kept, kept[:1], atol=0.06)
 
 
-def test_one_seed_with_a_barrier_widens_no_interval_below_zero(smoke, known_results):
+def test_one_seed_with_a_barrier_is_not_left_out(smoke, known_results):
     trees, put = known_results(smoke[0])
     for arm in judging.ARMS:
         put(arm, barrier=1)
@@ -166,7 +166,7 @@ def test_one_seed_with_a_barrier_widens_no_interval_below_zero(smoke, known_resu
     repeats["tanh_layers"]["single"][4, 1, 0, 1] = 0.14
     session = Session(jax.random.key(0))
     share = judging.judge(repeats, session).measures["C4.layer_over_full"]
-    assert (share.value, share.low, share.high) == (0, 0, 0) and share.method == "order statistics of 9 seeds, 96.1 %"
+    assert np.isclose(share.value, 0.14 / 9) and share.high > 0.05
     assert any("relu 0 of 9, 0; tanh 1 of 9, 0.14" in note for note in session.notes)
 
 
