@@ -81,7 +81,8 @@ def _of_the_sphere(config: Config, trees: Mapping[str, xr.Dataset], session: Ses
     }
     worst = max(ratios, key=lambda name: max(ratios[name].intervals()[0][2], 1 / ratios[name].intervals()[0][1]))
     session.note(
-        "C2: sliced distances over those without a gauge part, for flows and reverse diffusions, of which the one furthest from 1 counts: "
+        "C2: sliced distances over those without a gauge part, for flows and reverse diffusions, of which the one furthest from 1 counts; "
+        "no diffusion along saddles, whose steps of equal size add more to the radius than the gauge part could: "
         + ", ".join(f"{way} {WORDS[field]} {ratio.value:.3f}" for (way, field), ratio in ratios.items())
         + f"; between two samples of the data {float(trees['samples']['data_distance'].mean()):.4f}, without a gauge part "
         + " and ".join(f"{float(samples.sel(way=way, field='score').mean()):.4f}" for way in samples["way"].values)
@@ -139,7 +140,7 @@ def _of_dimensions(config: Config, trees: Mapping[str, xr.Dataset], session: Ses
     if len(known) < len(names):
         left_out = ", ".join(name for i, name in enumerate(names) if i not in known)
         session.note(
-            f"C7: not judged by what networks make of {left_out}: where flows are read a score of zero would be nearer to the true one"
+            f"C7: not judged by what networks make of {left_out}: where flows are read their mean square error is above their mean square"
         )
     if not known:
         return {}
