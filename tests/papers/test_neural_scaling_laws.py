@@ -8,7 +8,7 @@ import pytest
 
 from gradatim.lab import Measure, Session, read_paper, validate
 from gradatim.papers import neural_scaling_laws as paper
-from gradatim.papers.neural_scaling_laws import images, measuring, networks, students
+from gradatim.papers.neural_scaling_laws import gaussian, images, measuring, networks, students
 
 TOML = Path(paper.__file__).parents[1] / "neural_scaling_laws.toml"
 SMOKE = paper.SCALES["smoke"]
@@ -30,9 +30,23 @@ def test_every_part_is_measured_or_told_why_not(smoke):
 def test_regression_on_gaussian_features_is_as_known_beforehand(smoke):
     measures, data = smoke[0].measures, smoke[0].data["gaussian"]
     assert measures["C1.resolution_data_deviation"].value < 0.1
+    assert measures["C1.resolution_parameter_deviation"].value < 0.1
     # Draws of projections are draws of samples, exchanged.
     assert np.allclose(data["features"].mean("draw") / data["samples"].mean("draw"), 1, atol=0.15)
     assert np.allclose(data["theory"], [0.1126, 0.0433], atol=3e-3)
+
+
+def test_either_resolution_is_held_to_the_theory_by_its_own_losses(monkeypatch):
+    theory, spread = np.array([0.1, 0.04]), np.array([0.99, 1.0, 1.01])[:, None]
+    resolved = {"samples": theory * [1.02, 0.95] * spread, "features": theory * [1.03, 1.01] * spread, "theory": theory}
+    monkeypatch.setattr(gaussian, "_resolved", lambda config, key: resolved)
+    session = Session(jax.random.key(0))
+    with jax.enable_x64(True):
+        measures = gaussian.run_gaussian(SMOKE.gaussian, session, jax.random.key(1)).measures
+    np.testing.assert_allclose(measures["C1.resolution_data_deviation"].value, 0.05)
+    np.testing.assert_allclose(measures["C1.resolution_parameter_deviation"].value, 0.03)
+    (note,) = session.notes
+    assert "in D ['1.0200', '0.9500'], farthest at D = 50, in P ['1.0300', '1.0100'], farthest at P = 20" in note
 
 
 def test_t6_fits_of_variance_stay_away_from_the_peak(smoke):

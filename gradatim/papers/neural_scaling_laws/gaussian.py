@@ -30,14 +30,18 @@ def run_gaussian(config: Gaussian, session: Session, key: PRNGKeyArray) -> Findi
     resolved = session.once("losses where resolution limits", _resolved, config, keys[0])
     excess = session.once("losses where variance limits", _excess, config, keys[1])
 
-    deviations = [Measure.over_seeds(ratio) for ratio in (resolved["samples"] / resolved["theory"]).T]
-    worst, deviation = largest_deviation(deviations)
+    ratios = {name: [Measure.over_seeds(row) for row in (resolved[name] / resolved["theory"]).T] for name in ("samples", "features")}
+    farthest = {name: largest_deviation(measures) for name, measures in ratios.items()}
     fits = {name: fit_variance_limited(long, excess[name], excess[f"{name}_limit"]) for name in ("samples", "features")}
     exact = -np.polyfit(np.log(long), np.log(config.few / (long - config.few - 1)), 1)[0]
     local = local_exponents(jnp.asarray(sizes, jnp.float64), jnp.asarray(resolved["theory"]))
     session.note(
-        f"C1: loss over the theory at D = {sizes.tolist()}: {[f'{m.value:.4f}' for m in deviations]}, farthest at D = {sizes[worst]}; "
-        f"exponents of the theory between sizes {[f'{-e:.4f}' for e in local]}; "
+        f"C1: loss over the theory at {sizes.tolist()}: "
+        + ", ".join(
+            f"in {letter} {[f'{m.value:.4f}' for m in ratios[name]]}, farthest at {letter} = {sizes[farthest[name][0]]}"
+            for name, letter in (("samples", "D"), ("features", "P"))
+        )
+        + f"; exponents of the theory between sizes {[f'{-e:.4f}' for e in local]}; "
         f"the exact exponent of n/(N - n - 1) over N = {long.tolist()} at n = {config.few} is {exact:.4f}"
     )
     data = xr.Dataset(
@@ -56,7 +60,8 @@ def run_gaussian(config: Gaussian, session: Session, key: PRNGKeyArray) -> Findi
     measures = {
         "C1.variance_data_slope": slope(fits["samples"]),
         "C1.variance_parameter_slope": slope(fits["features"]),
-        "C1.resolution_data_deviation": deviation,
+        "C1.resolution_data_deviation": farthest["samples"][1],
+        "C1.resolution_parameter_deviation": farthest["features"][1],
     }
     return Findings(measures, xr.DataTree.from_dict({"gaussian": data}))
 
