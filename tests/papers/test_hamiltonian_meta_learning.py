@@ -17,8 +17,15 @@ SMOKE = paper.SCALES["smoke"]
 
 @pytest.fixture(scope="module")
 def smoke():
-    session = Session(jax.random.key(0), scale="smoke")
-    return paper.run(SMOKE, session), session
+    session, special = Session(jax.random.key(0), scale="smoke"), []
+
+    def special_tasks(config, keys):
+        special.append(trajectories.special_tasks(config, keys))
+        return special[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "special_tasks", special_tasks)
+        return paper.run(SMOKE, session), session, special
 
 
 def test_every_part_is_measured(smoke):
@@ -118,6 +125,13 @@ def test_damping_is_what_no_energy_can_produce(double):
     assert np.isclose(floor, 0.5 / np.sqrt(2 * 2.25)) and np.linalg.norm(states, axis=1).max() < 1
 
 
+def test_every_seed_has_special_tasks_and_links_of_its_own_and_its_arms_share_them(smoke):
+    ((damped, pairs, links),) = smoke[2]
+    for drawn in (damped.support.states, pairs.support.states, pairs.query.states, jax.random.key_data(links)):
+        rows = np.asarray(drawn).reshape(3 * 4, 3, -1)
+        assert (rows == rows[0]).all() and len(np.unique(rows[0], axis=0)) == 3
+
+
 def test_damped_error_stays_above_its_floor(smoke):
     special = smoke[0].data["special"]
     assert (special["damped_error"] > 0.98 * special["damped_floor"]).all()
@@ -148,6 +162,12 @@ def test_systems_ahead_are_counted_by_their_medians():
     data = xr.DataArray(error, dims=("arm", "system", "seed", "task"), coords={"arm": ["meta", "pooled", "random"]})
     assert judging.systems_ahead(data).tolist() == [2]
     assert np.allclose(judging.remaining(data, data / 2, "meta"), 0.5)
+
+
+def test_the_worst_system_is_that_of_the_other_seeds():
+    ratios = np.array([[8.5, 1, 1], [2, 2, 2]])
+    error = xr.DataArray(np.stack([ratios, 1 + 0 * ratios]), {"arm": ["meta", "random"], "system": ["a", "b"]}, ("arm", "system", "seed"))
+    np.testing.assert_allclose(judging._worst(error, "random", Session(jax.random.key(0))).samples, [2, 1, 1])
 
 
 def test_figures_are_drawn_from_findings_alone(smoke):

@@ -79,11 +79,11 @@ def adapt(learners: Learner, tasks: Tasks, rates: Float[Array, " groups"], n_ste
 
 
 @eqx.filter_jit
-def adapt_pairs(learners: Learner, tasks: Tasks, rates: Float[Array, " groups"], n_steps: int, key: PRNGKeyArray) -> Any:
-    """Errors of graph networks of two bodies, made of networks of one, with the same new links between them in all groups."""
+def adapt_pairs(learners: Learner, tasks: Tasks, rates: Float[Array, " groups"], n_steps: int, keys: Key[Array, " groups"]) -> Any:
+    """Errors of graph networks of two bodies, made of networks of one, with new links between them: the same for the same key."""
 
-    def group(inputs: tuple[Learner, Array]) -> Float[Array, "tasks looks"]:
-        learner, rate = inputs
+    def group(inputs: tuple[Learner, Tasks, Array, PRNGKeyArray]) -> Float[Array, "tasks looks"]:
+        learner, tasks, rate, key = inputs
         network = HamiltonianGCN(learner.network, 2, key=key)
         maml = MAML(optax.sgd(rate), n_steps=n_steps)
 
@@ -99,7 +99,7 @@ def adapt_pairs(learners: Learner, tasks: Tasks, rates: Float[Array, " groups"],
 
         return jax.vmap(one)(tasks)
 
-    return jax.lax.map(group, (learners, rates))
+    return jax.lax.map(group, (learners, tasks, rates, keys))
 
 
 @eqx.filter_jit

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Key, PRNGKeyArray
+from jaxtyping import Array, Key
 
 from gradatim.lab import Session
 from gradatim.sciml import DrawnTasks, FieldPoints, Tasks, TrajectoryTasks
@@ -18,7 +18,7 @@ from .adapting import LEAST_CHANGE, adapt, adapt_pairs, capped, choose_rates, dr
 from .arms import VARIANTS, Learner, Runs, make_runs
 from .config import Config
 from .training import Trainer
-from .trajectories import NAMES, Trajectories, damped_floor, damped_tasks, make_trajectories, two_body_tasks
+from .trajectories import NAMES, Trajectories, damped_floor, make_trajectories, special_tasks
 
 ARMS = ("meta", "pooled", "random")
 "The network meta-trained with mish and log cosh, and the two that it is compared with."
@@ -38,11 +38,12 @@ class Experiment:
 
     def __init__(self, config: Config, session: Session) -> None:
         self.config, self.session = config, session
-        key_data, key_runs, key_tuning, key_test, self.key_special = jax.random.split(session.key, 5)
+        key_data, key_runs, key_tuning, key_test, key_special = jax.random.split(session.key, 5)
         # As many again for the pilots, one a seed.
         n_sets, n_systems = 2 * config.seeds, len(NAMES)
         self.keys_runs = jax.random.split(key_runs, n_sets)
         self.keys_tuning, self.keys_test = jax.random.split(key_tuning, n_sets), jax.random.split(key_test, n_sets)
+        self.keys_special = jax.random.split(key_special, config.seeds)
         self.trajectories: Trajectories = make_trajectories(config, session, jax.random.split(key_data, n_sets))
         self.trainer = Trainer(config, session, TrajectoryTasks(self.trajectories.training, config.points, config.points))
         test = FieldPoints(*(part[:, :, : config.times] for part in self.trajectories.test))
@@ -150,25 +151,16 @@ class Experiment:
         return xr.Dataset(data, {"arm": list(OTHERS), "system": list(NAMES)})
 
     def adapt_special(self, batch: Batch, rates: np.ndarray) -> xr.Dataset:
-        """A damped oscillator, and two bodies by a graph network."""
+        """A damped oscillator, and two bodies by a graph network, points and links drawn for each seed."""
         config = self.config
-        key_damped, key_pairs, key_links = jax.random.split(self.key_special, 3)
-        n_groups = len(rates)
-        n_pairs = config.two_body_tasks
-
-        @jax.jit
-        def make(key_damped: PRNGKeyArray, key_pairs: PRNGKeyArray) -> tuple[Tasks, Tasks]:
-            damped = damped_tasks(config.damping, key_damped, config.test_tasks, config.points)
-            alike = jax.tree.map(lambda x: jnp.tile(x[None], (n_groups, 1, 1, 1)), damped)
-            return alike, two_body_tasks(key_pairs, n_pairs, config.times, config.points)
-
-        damped, pairs = make(key_damped, key_pairs)
+        _, keys = self._groups(np.arange(config.seeds), self.keys_special)
+        damped, pairs, keys_links = special_tasks(config, keys)
         damped_error = self._last("adaptation to damping", batch, damped, rates)
         found = self.session.once(
             "adaptation to two bodies",
-            lambda: capped(adapt_pairs(batch.learners, pairs, jnp.asarray(rates, jnp.float32), config.adapt_steps, key_links)),
+            lambda: capped(adapt_pairs(batch.learners, pairs, jnp.asarray(rates, jnp.float32), config.adapt_steps, keys_links)),
         )
-        pair_error = np.asarray(found).reshape(*batch.shape, n_pairs, -1)
+        pair_error = np.asarray(found).reshape(*batch.shape, config.two_body_tasks, -1)
         data = {
             "damped_error": (("arm", "system", "seed", "task"), damped_error, {"units": "1"}),
             "damped_floor": ((), damped_floor(config.damping), {"units": "1"}),

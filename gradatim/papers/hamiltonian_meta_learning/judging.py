@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import Findings, Measure, Session
+from gradatim.lab import Findings, Measure, Session, best_by_others
 
 from .comparison import ARMS, OTHERS
 
@@ -103,10 +103,13 @@ def _over(values: xr.DataArray, control: str) -> Measure:
 
 
 def _worst(values: xr.DataArray, control: str, session: Session) -> Measure:
-    """Of the system on which the ratio is largest."""
+    """Of the system on which the ratio of the other seeds is largest."""
     by_system = {name: _over(values.sel(system=name), control) for name in values.system.values.tolist()}
     session.note(f"energy error over that of the {control} start: " + "; ".join(f"{name} {m!r}" for name, m in by_system.items()))
-    return max(by_system.values(), key=lambda measure: measure.intervals()[0][0])
+    ratios = xr.DataArray([measure.samples for measure in by_system.values()], dims=("system", "seed"))
+    logs: xr.DataArray = xr.apply_ufunc(np.log, ratios)
+    worst = np.exp(best_by_others(logs, "system", maximise=True).values)
+    return Measure.paired(worst, np.ones_like(worst), "log-ratio")
 
 
 def _by_system(values: xr.DataArray) -> str:

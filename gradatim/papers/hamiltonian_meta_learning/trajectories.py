@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +58,18 @@ def _of_system(system: MechanicalSystem, keys: Key[Array, " sets"], n: int, n_ti
 
     states, rates = jax.vmap(jax.vmap(one))(starts)
     return states, rates, refused
+
+
+@eqx.filter_jit
+def special_tasks(config: Config, keys: Key[Array, " groups"]) -> tuple[Tasks, Tasks, Key[Array, " groups"]]:
+    """Of every group the damped tasks, those of two bodies, and a key for the links between these; groups of one key share them."""
+
+    def group(key: PRNGKeyArray) -> tuple[Tasks, Tasks, PRNGKeyArray]:
+        key_damped, key_pairs, key_links = jax.random.split(key, 3)
+        damped = damped_tasks(config.damping, key_damped, config.test_tasks, config.points)
+        return damped, two_body_tasks(key_pairs, config.two_body_tasks, config.times, config.points), key_links
+
+    return jax.lax.map(group, keys)
 
 
 def damped_tasks(damping: float, key: PRNGKeyArray, n_tasks: int, n_points: int) -> Tasks:
