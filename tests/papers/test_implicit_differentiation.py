@@ -91,6 +91,25 @@ def test_the_energy_of_two_discs():
         np.testing.assert_allclose(slope, [[-0.625, 0], [0.625, 0]], atol=1e-12)
 
 
+def test_an_error_that_converges_late_is_large_along_the_descent_and_small_at_its_end():
+    # Rows are packings: the first two converge late, the last one never does.
+    implicit = np.full((3, 4), 1e-6)
+    unrolled = np.array([[1e6, 1e2, 1e-4, 1e-6], [1e4, 1.0, 1e-5, 1e-7], [1e2, 1e4, 1e6, 1e8]])
+    # Exponents of the ratios: means of (12, 8, 2, 0), (10, 6, 1, -1) and (8, 10, 12, 14).
+    mean = spheres.along_the_descent(unrolled, implicit)
+    np.testing.assert_allclose(mean.samples, 10.0 ** np.array([5.5, 4.0, 11.0]))
+    assert mean.value == pytest.approx(10**5.5)
+    end = spheres.at_the_end(unrolled)
+    assert end.samples == (1e-6, 1e-7, 1e8) and end.value == 1e-6
+
+
+def test_what_the_spheres_say_is_made_of_their_errors(findings):
+    data = findings.data["spheres"].to_dataset()
+    mean = np.exp(np.log(data["unrolled_error"] / data["implicit_error"]).mean("look"))
+    np.testing.assert_allclose(findings.measures["C7.unrolled_over_implicit_error"].samples, mean)
+    np.testing.assert_allclose(findings.measures["C7.unrolled_error_at_the_end"].samples, data["unrolled_error"].isel(look=-1))
+
+
 def test_the_growth_of_the_speedup_is_that_of_the_solver_where_it_is_least():
     seconds = np.ones((3, 2, 2, 4))
     # Twice as fast as unrolled at the smallest size; four times and once at the largest.

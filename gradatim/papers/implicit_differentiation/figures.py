@@ -155,6 +155,7 @@ def _draw_spheres(data: xr.Dataset) -> Figure:
         colour = WAY_COLOURS[text]
         ax.semilogy(data.look, data[name].T, color=colour, lw=0.7, alpha=0.5)
         ax.semilogy(data.look, data[name].median("packing"), MARKERS[0], ls="-", color=colour, label=f"{text}, median")
+    ax.axhline(1e-2, color="black", lw=0.8, ls=":", label="not converged above, at the last step")
     label(ax, "steps of FIRE", "error against central differences", title="relative, a line for each packing")
     ax.legend(fontsize=7.5)
     return fig
