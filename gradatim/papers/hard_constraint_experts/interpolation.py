@@ -1,48 +1,48 @@
-"""What interpolation makes of the true solution's values at the constrained points, block by block."""
+"""What interpolation makes of the true solution's values at the constrained points, block by block, and the network between them."""
 
 from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from scipy.interpolate import CloughTocher2DInterpolator, NearestNDInterpolator
+from scipy.interpolate import NearestNDInterpolator
 
+from .between import cubic_at, given_to
 from .config import Config
 from .training import Trained
 
 
 def interpolate_all(config: Config, trained: Trained) -> xr.Dataset:
-    """For every seed the mean relative error over its held-out states, on the span of the training.
+    """For every seed the mean relative error over its held-out states, on the span of the training and between the given points alone.
 
     An interpolant is given what a block's solve is given: the sampled points, and the points of the initial and boundary conditions. Those
     of the other blocks lie outside of it and are left out.
     """
-    seeds = list(zip(trained.judged_on[:, :, : config.trained_times], trained.judged_at, strict=True))
+    seeds = list(zip(trained.judged_on[:, :, : config.trained_times], trained.judged_at, trained.between, strict=True))
     both = {
-        "error": [interpolation_error(config, truth, points, with_conditions=True) for truth, points in seeds],
-        "sampled_only_error": [interpolation_error(config, truth, points, with_conditions=False) for truth, points in seeds],
+        "error": [interpolation_error(config, truth, points) for truth, points, _ in seeds],
+        "sampled_only_error": [interpolation_error(config, truth, points, with_conditions=False) for truth, points, _ in seeds],
+        "between_error": [interpolation_error(config, truth, points, within) for truth, points, within in seeds],
     }
-    return xr.Dataset({name: (("seed",), 100 * np.array(values), {"units": "%"}) for name, values in both.items()})
+    data = {name: (("seed",), 100 * np.array(values), {"units": "%"}) for name, values in both.items()}
+    data["network_between_error"] = (("seed",), trained.between_error, {"units": "%"})
+    data["between_share"] = (("seed",), trained.between.mean(axis=(1, 2)), {"units": "1"})
+    return xr.Dataset(data)
 
 
-def interpolation_error(config: Config, truth: np.ndarray, points: np.ndarray, *, with_conditions: bool) -> float:
-    """Of one set of points, axes (block, point), for true fields, axes (state, time, place)."""
-    times, width = truth.shape[1], config.places // config.blocks
-    t, x = np.meshgrid(np.linspace(0, 1, times), np.linspace(0, 1, config.places), indexing="ij")
-    known = np.zeros((config.blocks, config.times * width), bool)
-    np.put_along_axis(known, points, True, axis=1)
-    found = np.empty_like(truth)
-    for k in range(config.blocks):
-        columns = slice(k * width, (k + 1) * width)
-        given = known[k].reshape(config.times, width)[:times].copy()
-        if with_conditions:
-            given[0] = True
-            given[:, 0] |= k == 0
-            given[:, -1] |= k == config.blocks - 1
-        places = np.stack([t[:, columns], x[:, columns]], axis=-1)
-        values = np.moveaxis(truth[:, :, columns], 0, -1)
-        # Beyond the hull of the points there is no cubic: the nearest value.
-        cubic = CloughTocher2DInterpolator(places[given], values[given])(places)
-        nearest = NearestNDInterpolator(places[given], values[given])(places)
-        found[:, :, columns] = np.moveaxis(np.where(np.isfinite(cubic), cubic, nearest), -1, 0)
-    off = np.linalg.norm((found - truth).reshape(len(truth), -1), axis=1)
-    return float(np.mean(off / np.linalg.norm(truth.reshape(len(truth), -1), axis=1)))
+def interpolation_error(
+    config: Config, truth: np.ndarray, points: np.ndarray, within: np.ndarray | None = None, *, with_conditions: bool = True
+) -> float:
+    """Of one set of points, axes (block, point), for true fields, axes (state, time, place); everywhere, or where `within` says."""
+    found = interpolated(config, truth, points, with_conditions=with_conditions)
+    chosen = np.ones(truth.shape[1:], bool) if within is None else within
+    off = np.linalg.norm((found - truth)[:, chosen], axis=1)
+    return float(np.mean(off / np.linalg.norm(truth[:, chosen], axis=1)))
+
+
+def interpolated(config: Config, truth: np.ndarray, points: np.ndarray, *, with_conditions: bool = True) -> np.ndarray:
+    """What the interpolants of all blocks say; beyond the hull of its points a block has no cubic: the nearest value."""
+    values = np.moveaxis(truth, 0, -1)
+    given = given_to(config, points, truth.shape[1], with_conditions=with_conditions)
+    cubic = cubic_at(config, given, values)
+    nearest = cubic_at(config, given, values, NearestNDInterpolator)
+    return np.moveaxis(np.where(np.isfinite(cubic), cubic, nearest), -1, 0)

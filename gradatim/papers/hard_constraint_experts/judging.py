@@ -63,11 +63,16 @@ def _judge_errors(config: Config, trees: Mapping[str, xr.Dataset], measures: dic
     )
     interpolated = trees["interpolation"]
     measures["C5.error_over_interpolation"] = Measure.paired(
-        last["error"].sel(arm="blocks").values, interpolated["error"].values, "log-ratio"
+        interpolated["network_between_error"].values, interpolated["between_error"].values, "log-ratio"
     )
+    everywhere = Measure.paired(blocks, interpolated["error"].values, "log-ratio")
     session.note(
-        f"C5: relative error of the interpolation {_digits(interpolated['error'])} %, without the points of initial and boundary "
-        f"conditions {_digits(interpolated['sampled_only_error'])} %; it is given true values, which the network never sees"
+        f"C5: between the given points, {100 * float(interpolated['between_share'].mean()):.0f} % of all, the relative error of the "
+        f"interpolation is {_digits(interpolated['between_error'])} %, the network's {_digits(interpolated['network_between_error'])} %; "
+        "over all points, the given ones and those beyond their hull among them, where the nearest value stands in, the interpolation's is "
+        f"{_digits(interpolated['error'])} %, the network's {everywhere.value:.3g} times [{everywhere.low:.3g}, {everywhere.high:.3g}] as "
+        f"large; without the points of initial and boundary conditions it is {_digits(interpolated['sampled_only_error'])} %. The "
+        "interpolation is given true values, which the network never sees"
     )
 
 
@@ -89,6 +94,11 @@ def _judge_residuals(config: Config, training: xr.Dataset, measures: dict[str, M
         last["residual"].sel(arm="blocks").values, last["residual"].sel(arm="single").values, "log-ratio"
     )
     measures["C6.penalty_residual_rise"] = Measure.paired(penalty[:, 1:].max(axis=1), penalty[:, 0], "log-ratio")
+    fallen = Measure.paired(penalty[:, -1], penalty[:, 0], "log-ratio")
+    session.note(
+        f"C6: the rise of the penalised network's residual passes: its last is {_digits(penalty[:, -1] / penalty[:, 0])} of its first, "
+        f"{fallen.value:.3g} [{fallen.low:.3g}, {fallen.high:.3g}] in the mean"
+    )
     session.note(
         f"C6: root mean square residual on held-out states, jumps included: {_by_arm(last['residual'])}; of each block by itself: "
         f"{_by_arm(last['inner_residual'])}"

@@ -17,6 +17,7 @@ from gradatim.implicit import BlockPartition
 from gradatim.lab import Loop, Session
 from gradatim.sciml import BasisNetwork
 
+from .between import points_between
 from .config import Config
 from .draws import HeldOut, Seed, draw_seeds, draws_of
 from .problem import ARMS, HORIZON, Arm, Model, Span, model_of, new_network, relative_error, root_mean_square, span_of
@@ -42,6 +43,8 @@ class Work(NamedTuple):
     held_points: Int[Array, "blocks points"]
     far_span: Span
     far_points: Int[Array, "blocks points"]
+    between: Float[Array, "times places"]
+    "1 between the held-out points of the blocks, where there is something to interpolate."
 
 
 class State(NamedTuple):
@@ -94,6 +97,7 @@ class Trainer:
             held_points=jnp.asarray(draws.held_points),
             far_span=far,
             far_points=jnp.asarray(draws.far_points),
+            between=jnp.asarray(self._between(seed, key_draws), float),
         )
         state = first_state(self._begin(key_network))
         every = n_steps if is_pilot else n_steps // self.config.looks
@@ -101,6 +105,12 @@ class Trainer:
             self._step, state, steps=n_steps, args=work, every=every, watch=self._watch, label=label,
             on_nonfinite="stop" if is_pilot else "raise",
         )  # fmt: skip
+
+    def _between(self, seed: Seed, key_draws: PRNGKeyArray) -> np.ndarray:
+        """Of the blocks' points, whatever the arm, on the whole grid."""
+        points = draws_of(self.config, "blocks", seed.initial, key_draws).held_points
+        between = points_between(self.config, points, self.config.trained_times)
+        return np.pad(between, ((0, self.config.times - self.config.trained_times), (0, 0)))
 
 
 def last_error(loop: Loop) -> float:
@@ -156,6 +166,7 @@ def look(model: Model, network: BasisNetwork, work: Work) -> dict[str, Array]:
         inside, beyond = (jax.tree.map(lambda x, i=i: x[i], solved) for i in range(2))
         found = {
             "error": 100 * relative_error(inside.u, truth, is_near),
+            "between_error": 100 * relative_error(inside.u, truth, work.between),
             "far_error": 100 * relative_error(beyond.u[1:], truth[1:], is_far),
             "residual": root_mean_square(inside.residual, near.equation),
             "inner_residual": root_mean_square(inside.inner, near.equation),
@@ -197,6 +208,10 @@ class Trained(NamedTuple):
     "Axes (seed, block, point)."
     judged_on: np.ndarray
     "Axes (seed, state, time, place)."
+    between: np.ndarray
+    "Axes (seed, time, place), of the trained times: what lies between those points."
+    between_error: np.ndarray
+    "Of the blocks there, at the end, %; axis (seed,)."
 
 
 def train_all(config: Config, session: Session, key: PRNGKeyArray) -> Trained:
@@ -219,7 +234,9 @@ def train_all(config: Config, session: Session, key: PRNGKeyArray) -> Trained:
         histories[arm] = [trainer.train(seed, rate, weight, config.steps, f"{arm}, seed {i}") for i, seed in enumerate(seeds)]
     judged_at = np.stack([draws_of(config, "blocks", seed.initial, jax.random.split(seed.key)[1]).held_points for seed in seeds])
     judged_on = np.stack([np.asarray(seed.held_out.u) for seed in seeds])
-    return Trained(_curves(config, histories, judged_on[:, 0]), _pilots(config, pilots), judged_at, judged_on)
+    between = np.stack([points_between(config, points, config.trained_times) for points in judged_at])
+    between_error = np.array([history["between_error"][-1] for history in histories["blocks"]])
+    return Trained(_curves(config, histories, judged_on[:, 0]), _pilots(config, pilots), judged_at, judged_on, between, between_error)
 
 
 def _curves(config: Config, histories: dict[Arm, list[dict[str, np.ndarray]]], truth: np.ndarray) -> xr.Dataset:
