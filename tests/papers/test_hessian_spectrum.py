@@ -8,7 +8,7 @@ import pytest
 from gradatim.lab import Session, read_paper, validate
 from gradatim.numerics import GaussNewtonOperator, dense_matrix
 from gradatim.papers import hessian_spectrum as paper
-from gradatim.papers.hessian_spectrum import spectra, training
+from gradatim.papers.hessian_spectrum import spectra, switch, training
 
 TOML = Path(paper.__file__).parents[1] / "hessian_spectrum.toml"
 
@@ -148,7 +148,67 @@ def test_measures_are_those_of_the_points_and_widths_they_name(smoke):
     np.testing.assert_allclose(measures["C3.count_per_cluster"].samples, np.exp(np.log(shares).mean(axis=0)))
     over = data["switch/over"].to_dataset()
     top = {str(point): over["top"].sel(point=point).values[:, 0] for point in over["point"].values}
-    np.testing.assert_allclose(measures["C6.top_after_switch"].samples, top["continued"] / top["large"], rtol=1e-5)
+    np.testing.assert_allclose(measures["C6.top_after_switch"].samples, top["continued"] / top["gone_on"], rtol=1e-5)
     np.testing.assert_allclose(measures["C6.large_over_small"].samples, top["large"] / top["forked"], rtol=1e-5)
-    line = over.sel(path="continued")
-    np.testing.assert_allclose(measures["C6.barrier_share"].samples, line["barrier"] / np.ptp(line["line"].values, axis=1), rtol=1e-5)
+    lines = {path: over.sel(path=path) for path in ("continued", "across")}
+    heights = {path: line["barrier"].values for path, line in lines.items()}
+    np.testing.assert_allclose(lines["across"]["line"].values[:, 0], over["loss"].sel(point="gone_on"))
+    losses = np.concatenate([line["line"].values for line in lines.values()], axis=1)
+    share = np.maximum(*heights.values()) / (losses.max(1) - losses.min(1))
+    np.testing.assert_allclose(measures["C6.barrier_share"].samples, share, rtol=1e-5)
+
+
+def test_points_that_the_switch_compares_have_one_loss(smoke):
+    data = smoke[0].data["switch/over"].to_dataset()
+    target = paper.SCALES["smoke"].switch.over_loss
+    for name, of_it in {"large": 1, "forked": 1, "gone_on": switch.FALL, "continued": switch.FALL}.items():
+        losses = data["loss"].sel(point=name).values
+        assert data["reached"].sel(point=name).all() and (losses <= of_it * target).all() and (losses > 0.8 * of_it * target).all(), name
+
+
+@pytest.mark.parametrize("short", ["large_steps", "small_steps"])
+def test_ends_at_unequal_losses_are_not_judged(double, short):
+    config = paper.SCALES["smoke"]
+    # One step leaves the loss where it was.
+    config = dataclasses.replace(config, switch=dataclasses.replace(config.switch, **{short: 1}))
+    findings = switch.switch_batches(config, Session(jax.random.key(0), precision="double"), jax.random.key(1))
+    assert not findings.measures
+    assert set(findings.untested) == {"C6.barrier_share", "C6.top_after_switch", "C6.large_over_small"}
+    assert all("do not come to the loss at which they are compared" in reason for reason in findings.untested.values())
+
+
+def test_a_part_of_the_switch_is_judged_only_where_its_own_points_are_there():
+    top = {"large": np.array([8.0, 8, 8]), "gone_on": np.array([4.0, 4, 4]), "continued": np.array([1.0, 2, 4]), "forked": np.full(3, 2.0)}
+    there = {name: np.ones(3, bool) for name in top}
+    measures, untested = switch.judge_switch(np.array([0.0, 0.1, 0.2]), top, there, 0.03)
+    assert not untested and measures["C6.barrier_share"].value == pytest.approx(0.1)
+    assert measures["C6.top_after_switch"].samples == (0.25, 0.5, 1) and measures["C6.large_over_small"].samples == (4, 4, 4)
+    there["gone_on"] = np.array([True, False, True])
+    measures, untested = switch.judge_switch(np.zeros(3), top, there, 0.03)
+    assert set(measures) == {"C6.large_over_small"} and "gone on: 1" in untested["C6.top_after_switch"]
+    there["forked"] = np.array([False, False, True])
+    measures, untested = switch.judge_switch(np.zeros(3), top, there, 0.03)
+    assert not measures and untested["C6.large_over_small"].endswith("(forked: 2)")
+
+
+def test_a_barrier_that_the_falling_line_hides_is_found_between_equal_losses():
+    falling = {"loss": np.array([[2.0, 1.2, 1.0], [2.0, 1.8, 1.0]]), "barrier": np.array([0.0, 0.3])}
+    level = {"loss": np.array([[1.0, 1.5, 1.0], [1.0, 0.5, 1.0]]), "barrier": np.array([0.5, 0.0])}
+    np.testing.assert_allclose(switch.barrier_share({"continued": falling, "across": level}), [0.5, 0.2])
+
+
+def test_descents_stop_each_where_it_first_reaches_the_target(double):
+    session = Session(jax.random.key(0), precision="double")
+    problem, start = training.cluster_problem(paper.SCALES["smoke"], jax.random.key(1), 2, 0.5)
+    held = training.descend(session, problem, start, steps=400, rate=0.5, target=0.1, label="hold").state
+    ours = training.descend_to(session, problem, start, steps=400, rate=0.5, target=0.1, label="stop")
+    assert ours.reached.all() and held.reached.all()
+    for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(held.at_target), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    short = training.descend_to(session, problem, start, steps=2, rate=0.5, target=0.1, label="short")
+    assert not short.reached.any()
+    keys = jax.random.split(jax.random.key(2), len(held.reached))
+    sizes = {"batch": 5, "steps": 2000, "rate": 0.2, "target": 0.1}
+    small = training.descend_in_batches_to(session, problem, start, keys, **sizes, label="small")
+    losses = np.asarray(problem.losses(small.params))
+    assert small.reached.all() and (losses <= 0.1).all()

@@ -58,16 +58,20 @@ class SwitchConfig:
     "Units of each hidden layer of the network with fewer parameters than examples."
     large_rate: Annotated[float, Between(1e-5, 10)] = 0.1
     "Learning rate of the large batch."
-    large_steps: Annotated[int, Between(1)] = 1500
-    "Steps with the large batch."
+    large_steps: Annotated[int, Between(1)] = 10_000
+    "Steps with the large batch, at most, to the loss at which it ends, and as many again to half that loss."
+    over_loss: Annotated[float, Between(1e-6, 10)] = 0.03
+    "Loss of the over-parametrised network at which large and small batches are compared and the switch is made."
+    under_loss: Annotated[float, Between(1e-6, 10)] = 0.2
+    "The same of the other."
     small_batch: Annotated[int, Between(1, 5000)] = 10
     "Examples of a small batch, drawn with replacement."
     over_rate: Annotated[float, Between(1e-5, 10)] = 0.05
     "Small-batch learning rate of the over-parametrised network: half the large batch's."
     under_rate: Annotated[float, Between(1e-5, 10)] = 0.1
     "Small-batch learning rate of the other: noise decides there."
-    small_steps: Annotated[int, Between(1)] = 10000
-    "Steps with small batches."
+    small_steps: Annotated[int, Between(1)] = 10_000
+    "Steps with small batches, at most."
     points: Annotated[int, Between(3, 1001)] = 21
     "Points on each line."
     lanczos_steps: Annotated[int, Between(2, 500)] = 60

@@ -112,16 +112,20 @@ def _draw_gauss_newton(tree: xr.DataTree) -> Figure:
 def _draw_lines(tree: xr.DataTree) -> Figure:
     fig, axes = plots.figure(1, 2)
     titles = {"over": "More parameters than examples", "under": "Fewer parameters than examples"}
-    names = {"continued": "small batch from the large batch's end", "forked": "small batch from the start"}
+    names = {
+        "continued": "large batch's end to small batch from there",
+        "across": "large batch going on to the same, equal loss",
+        "forked": "large batch's end to small batch from the start, equal loss",
+    }
     for ax, (regime, title) in zip(axes[0], titles.items(), strict=True):
         data = _group(tree, f"switch/{regime}")
         tops = data["top"].values[:, :, 0].mean(axis=1)
         top = dict(zip(data["point"].values.tolist(), tops, strict=True))
-        for colour, path in zip(plots.COLOURS, PATHS, strict=False):
+        for colour, (path, (a, b)) in zip(plots.COLOURS, PATHS.items(), strict=False):
             for i, row in enumerate(data["line"].sel(path=path).values):
-                name = f"{names[path]}: λmax {top['large']:.2g} → {top[path]:.2g}"
+                name = f"{names[path]}: λmax {top[a]:.2g} → {top[b]:.2g}"
                 ax.plot(data["t"].values, row, color=colour, lw=1.2, alpha=0.7, label=name if i == 0 else None)
         ax.set_yscale("log")
         ax.legend(fontsize="x-small")
-        plots.label(ax, "from the large batch's end (0) to the other (1)", "training loss", title=title)
+        plots.label(ax, "from one end of the line (0) to the other (1)", "training loss", title=title)
     return fig

@@ -18,6 +18,8 @@ from .config import Config
 
 LOOKS = 40
 "Points at which each loop's losses are recorded."
+BETWEEN_LOOKS = 20
+"Steps on small batches between two looks at the loss on all examples: a look is as dear."
 
 
 class Problem(eqx.Module):
@@ -129,12 +131,48 @@ def descend(session: Session, problem: Problem, params: PyTree, *, steps: int, r
     return session.loop(_full_step, state, steps=steps, args=args, every=max(steps // LOOKS, 1), watch=_watched_descent, label=label)
 
 
-def descend_in_batches(
-    session: Session, problem: Problem, params: PyTree, keys: Array, *, batch: int, steps: int, rate: float, label: str
-) -> Any:
-    """Stochastic gradient descent of all repetitions at once, on batches drawn with replacement."""
-    args = (problem, jnp.asarray(rate), keys, batch)
-    return session.loop(_batch_step, params, steps=steps, args=args, every=max(steps // LOOKS, 1), watch=_watched, label=label)
+class Stopping(eqx.Module):
+    """Where each repetition is, and whether its loss has come to the target, from where on it stays."""
+
+    params: PyTree
+    reached: Bool[Array, "*seeds"]
+
+
+def descend_to(session: Session, problem: Problem, params: PyTree, *, steps: int, rate: float, target: float, label: str) -> Stopping:
+    """Full-batch gradient descent of all repetitions at once, each until its loss first is at most the target."""
+    args = (problem, jnp.asarray(rate), jnp.asarray(target))
+    return _stop(session, _full_step_to, problem, params, steps=steps, args=args, target=target, label=label)
+
+
+def descend_in_batches_to(
+    session: Session,
+    problem: Problem,
+    params: PyTree,
+    keys: Array,
+    *,
+    batch: int,
+    steps: int,
+    rate: float,
+    target: float,
+    label: str,
+) -> Stopping:
+    """Stochastic gradient descent on batches drawn with replacement, each repetition until its loss on all examples is at most the target.
+
+    That loss is looked at every `BETWEEN_LOOKS` steps.
+    """
+    args = (problem, jnp.asarray(rate), jnp.asarray(target), keys, batch)
+    rounds = -(-steps // BETWEEN_LOOKS)
+    return _stop(session, _batch_steps_to, problem, params, steps=rounds, args=args, target=target, label=label)
+
+
+def _stop(
+    session: Session, step: Any, problem: Problem, params: PyTree, *, steps: int, args: tuple[Any, ...], target: float, label: str
+) -> Stopping:
+    state = Stopping(params, jnp.zeros(problem.labels.shape[0], bool))
+    every = max(steps // LOOKS, 1)
+    end = session.loop(step, state, steps=steps, args=args, every=every, watch=_watched_stopping, label=label).state
+    # The last step of full batches ends unseen.
+    return Stopping(end.params, end.reached | (_losses(problem, end.params) <= target))
 
 
 # One function each for all loops, with the data in `args`: equal shapes are then compiled once.
@@ -155,16 +193,42 @@ def _watched_descent(state: Descent, args: tuple[Any, ...]) -> dict[str, Array]:
     return {"loss": args[0].losses(state.now), "held_loss": args[0].losses(state.at_target)}
 
 
-def _batch_step(params: PyTree, i: Array, args: tuple[Problem, Array, Array, int]) -> PyTree:
-    problem, rate, keys, batch = args
+def _full_step_to(state: Stopping, i: Array, args: tuple[Problem, Array, Array]) -> Stopping:
+    problem, rate, target = args
 
-    def one(params: PyTree, key: PRNGKeyArray, inputs: Array, labels: Array) -> PyTree:
-        rows = jax.random.randint(jax.random.fold_in(key, i), (batch,), 0, labels.shape[0])
-        gradient = jax.grad(problem.loss)(params, (inputs[rows], labels[rows]))
-        return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+    def one(now: PyTree, reached: Array, inputs: Array, labels: Array) -> Stopping:
+        loss, gradient = jax.value_and_grad(problem.loss)(now, (inputs, labels))
+        reached = reached | (loss <= target)
+        return Stopping(jax.tree.map(lambda p, g: jnp.where(reached, p, p - rate * g), now, gradient), reached)
 
-    return jax.vmap(one)(params, keys, problem.inputs, problem.labels)
+    # Once all are there, the steps that are left cost nothing.
+    return jax.lax.cond(
+        state.reached.all(), lambda: state, lambda: jax.vmap(one)(state.params, state.reached, problem.inputs, problem.labels)
+    )
 
 
-def _watched(params: PyTree, args: tuple[Any, ...]) -> dict[str, Array]:
-    return {"loss": args[0].losses(params)}
+def _batch_steps_to(state: Stopping, i: Array, args: tuple[Problem, Array, Array, Array, int]) -> Stopping:
+    problem, rate, target, keys, batch = args
+
+    def one(now: PyTree, reached: Array, key: PRNGKeyArray, inputs: Array, labels: Array) -> Stopping:
+        def moved(j: Array, params: PyTree) -> PyTree:
+            rows = jax.random.randint(jax.random.fold_in(key, BETWEEN_LOOKS * i + j), (batch,), 0, labels.shape[0])
+            gradient = jax.grad(problem.loss)(params, (inputs[rows], labels[rows]))
+            return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+
+        end = jax.lax.fori_loop(0, BETWEEN_LOOKS, moved, now)
+        params = jax.tree.map(lambda p, q: jnp.where(reached, p, q), now, end)
+        return Stopping(params, reached | (problem.loss(params, (inputs, labels)) <= target))
+
+    return jax.lax.cond(
+        state.reached.all(), lambda: state, lambda: jax.vmap(one)(state.params, state.reached, keys, problem.inputs, problem.labels)
+    )
+
+
+@eqx.filter_jit
+def _losses(problem: Problem, params: PyTree) -> Array:
+    return problem.losses(params)
+
+
+def _watched_stopping(state: Stopping, args: tuple[Any, ...]) -> dict[str, Array]:
+    return {"loss": args[0].losses(state.params)}
