@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
-from gradatim.lab import Measure, Session, read_paper, validate
+from gradatim.lab import Measure, Session, best_by_others, read_paper, validate
 from gradatim.landscape import PairNetwork, Pairs, cyclic_group
 from gradatim.papers import grokking_li2 as paper
 from gradatim.papers.grokking_li2 import grokking, judging, lazy, tables, training
@@ -194,12 +195,57 @@ def test_measures_are_those_of_the_runs_they_name(smoke):
     accuracy, energy = (window[name].mean("constant").values for name in ("accuracy", "energy"))
     np.testing.assert_allclose(measures["C8.accuracy_difference"].samples, accuracy[0] - accuracy[1])
     np.testing.assert_allclose(measures["C8.energy_difference"].samples, energy[1] - energy[0])
-    ends = few["test_loss"].isel(step=-1).transpose("arm", "grid", "seed").values
-    others = 1 - np.eye(ends.shape[2])
-    best = {str(arm): np.diag(rows[(rows @ others).argmin(axis=0)]) for arm, rows in zip(few["arm"].values, ends, strict=True)}
-    np.testing.assert_allclose(measures["C10.loss_over_adam"].samples, best["muon"] / best["adam"])
+    ends = few["test_loss"].isel(step=-1)
+    np.testing.assert_allclose(measures["C10.loss_over_adam"].samples, ends.sel(arm="muon") / ends.sel(arm="adam"))
+    best = few["pilot_loss"].isel(step=-1).mean("pilot").argmin("grid")
+    np.testing.assert_array_equal(few["best_rate"], few["rate"].isel(grid=best))
     np.testing.assert_allclose(measures["C10.smallest_alignment"].value, few["alignment"].min())
     np.testing.assert_allclose(measures["C2.off_diagonal_ratio"].samples, data["grams"]["off_diagonal"].values[-1].max(axis=0))
     np.testing.assert_allclose(measures["C2.gradient_cosine"].samples, data["simple_form"]["cosine"].values[-1, :, 0])
     norm = data["lazy"]["norm"].values
     np.testing.assert_allclose(measures["C1.late_gradient_without_decay"].value, norm[0, -1] / norm[0].max())
+
+
+def test_seeds_that_choose_the_rate_are_not_judged(smoke):
+    few = smoke[0].data["few"].to_dataset()
+    assert few.sizes["pilot"] == SMOKE.few.pilots and few.sizes["seed"] == SMOKE.few.seeds
+    # Both arms and all rates start from the same networks and pairs; the judged seeds from others.
+    pilots, judged = (few[name].isel(step=0) for name in ("pilot_loss", "test_loss"))
+    for losses in (pilots.std(("arm", "grid")), judged.std("arm")):
+        np.testing.assert_allclose(losses, 0, atol=1e-7)
+    starts = np.concatenate([pilots.isel(arm=0, grid=0), judged.isel(arm=0)])
+    assert len(set(starts.round(6))) == len(starts)
+    assert training.Replicas.of([{"n_train": 5, "rate": 0.1, "decay": 0.0}], 3, first=4).seed.tolist() == [4, 5, 6]
+
+
+def test_judged_seeds_that_diverge_leave_the_losses_uncompared(monkeypatch):
+    trained = grokking.train
+
+    def diverging(*args, **options):
+        found = trained(*args, **options)
+        if "pilots" not in options["label"]:
+            found.history["test_loss"][-1, 0] = np.nan
+        return found
+
+    monkeypatch.setattr(grokking, "train", diverging)
+    findings = grokking.run_few(SMOKE.few, Session(jax.random.key(0), precision="double"), jax.random.key(0))
+    assert "diverge" in findings.untested["C10.loss_over_adam"] and "C10.loss_over_adam" not in findings.measures
+
+
+def test_rates_that_are_tied_are_chosen_by_others_without_shortening_the_interval():
+    # Five rates of one optimiser against two of the other, all of one mean: the ratio is one.
+    random, n_repeats, n = np.random.default_rng(0), 400, 12
+
+    def losses(n_rates, n_seeds):
+        return np.exp(0.4 * random.normal(size=(n_repeats, n_rates, n_seeds)))
+
+    pilots, judged = ([losses(n_rates, n) for n_rates in (5, 2)] for _ in range(2))
+    chosen = [grid[range(n_repeats), [grokking._best(tuning) for tuning in by]] for grid, by in zip(judged, pilots, strict=True)]
+    others = [best_by_others(xr.DataArray(grid, dims=("repeat", "rate", "seed")), "rate").transpose("repeat", "seed") for grid in judged]
+
+    def coverage(adam, muon):
+        intervals = [Measure.paired(*pair, "log-ratio").intervals()[0] for pair in zip(muon, adam, strict=True)]
+        return np.mean([low <= 1 <= high for _, low, high in intervals])
+
+    assert coverage(*chosen) > 0.92
+    assert coverage(*(np.asarray(values) for values in others)) < 0.85

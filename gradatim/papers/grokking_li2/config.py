@@ -147,8 +147,10 @@ class Few:
     "Weight decay."
     epochs: Annotated[int, Between(1, 100_000)] = 1000
     "Steps."
-    seeds: Annotated[int, Between(3, 100)] = 12
-    "First weights and training sets."
+    pilots: Annotated[int, Between(2, 100)] = 12
+    "First weights and training sets on which the rates are chosen."
+    seeds: Annotated[int, Between(3, 100)] = 24
+    "Others, which are judged at those rates."
     features: Annotated[int, Between(1, 1000)] = 11
     "Maxima to be collected in the simulation."
     tails: Annotated[tuple[float, ...], Between(0.1, 20)] = (0.5, 1.0, 2.0)

@@ -224,9 +224,12 @@ def _draw_optimisers(data: xr.Dataset, collection: xr.Dataset) -> Figure:
     fig, axes = plots.figure(1, 3, panel=(3.8, 3.1))
     ax = axes[0, 0]
     for arm, colour, marker in zip(data["arm"].values, (RED, BLUE), plots.MARKERS, strict=False):
-        rows = data["test_loss"].sel(arm=arm).isel(step=-1).values
-        ax.loglog(data["rate"].sel(arm=arm), rows.mean(axis=1), color=colour, marker=marker, label="Muon" if arm == "muon" else "Adam")
-        ax.plot(np.repeat(data["rate"].sel(arm=arm).values, rows.shape[1]), rows.ravel(), ".", color=colour, alpha=0.4)
+        one, name = data.sel(arm=arm), "Muon" if arm == "muon" else "Adam"
+        rows, ends = (one[kind].isel(step=-1).values for kind in ("pilot_loss", "test_loss"))
+        ax.loglog(one["rate"], rows.mean(axis=1), color=colour, marker=marker, label=f"{name}, pilots")
+        ax.plot(np.repeat(one["rate"].values, rows.shape[1]), rows.ravel(), ".", color=colour, alpha=0.4)
+        # Beside the pilots, on an axis of logarithms.
+        ax.plot(np.full(len(ends), 1.15 * float(one["best_rate"])), ends, "x", ms=4, color=colour, label=f"{name}, judged")
     ax.legend(fontsize="x-small")
     plots.label(ax, "learning rate", "test loss at the end", title=f"{data.attrs['order']} elements, {data.attrs['width']} nodes")
     ax = axes[0, 1]
@@ -236,7 +239,7 @@ def _draw_optimisers(data: xr.Dataset, collection: xr.Dataset) -> Figure:
         ax.plot([], [], color=colour, label=words)
     ax.axhline(0, color="black", lw=0.8)
     ax.legend(fontsize="x-small")
-    plots.label(ax, "epoch", "cosine with the gradient", title="Muon ascends")
+    plots.label(ax, "epoch", "cosine with the gradient", title="Muon against the gradient")
     ax = axes[0, 2]
     place = np.arange(collection.sizes["tail"])
     ax.bar(place - 0.2, collection["equal_chances"], 0.4, color=RED, label="independent nodes")

@@ -11,12 +11,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import PRNGKeyArray
 
-from gradatim.lab import Findings, Measure, Session, best_by_others
+from gradatim.lab import Findings, Measure, Session
 from gradatim.landscape import FiniteGroup, cyclic_group, dihedral_group, repelled_collection_time, simulate_collection
 
 from .config import Decays, Few, Grams, Phase, Solved, Starts, Window
 from .judging import Criterion, crossings, epoch_ratio, epochs_to_generalise
-from .training import NOT_LOOKED_AT, Replicas, Trained, features_of, train
+from .training import NOT_LOOKED_AT, Method, Replicas, Trained, features_of, train
 
 LOOKS = 60
 "At which a training is watched."
@@ -234,49 +234,67 @@ def run_window(config: Window, session: Session, key: PRNGKeyArray) -> Findings:
 
 
 def run_few(config: Few, session: Session, key: PRNGKeyArray) -> Findings:
-    """C10: both optimisers at as many rates each, and the collection of features in simulation."""
+    """C10: both optimisers at the best of as many rates each, and the collection of features in simulation."""
     group = cyclic_group(config.order)
     grids = {"adam": config.adam_rates, "muon": config.muon_rates}
     if len(set(map(len, grids.values()))) != 1:
         raise ValueError(f"adam_rates and muon_rates must be as many, got {len(config.adam_rates)} and {len(config.muon_rates)}")
-    losses: dict[str, np.ndarray] = {}
-    histories: dict[str, dict[str, np.ndarray]] = {}
-    for method, rates in grids.items():
-        arms = [{"n_train": n_pairs(config.train_fraction, config.order), "rate": rate, "decay": config.decay} for rate in rates]
-        trained = train(
-            session,
-            group,
-            Replicas.of(arms, config.seeds),
-            key=key,
-            width=config.width,
-            epochs=config.epochs,
-            every=every(config.epochs),
-            label=f"few nodes, {method}",
-            method="muon" if method == "muon" else "adam",
-        )
-        histories[method] = trained.history
-        losses[method] = trained.history["test_loss"].reshape(-1, len(rates), config.seeds)
-    data = _few_data(config, grids, losses, histories)
-    best = {method: _best(losses[method][-1]) for method in grids}
-    ends = {method: best_by_others(xr.DataArray(losses[method][-1], dims=("rate", "seed")), "rate").values for method in grids}
-    for method, rates in grids.items():
-        edge = ", at the edge of the grid" if best[method] in (0, len(rates) - 1) else ""
+    pilots: dict[str, dict[str, np.ndarray]] = {}
+    judged: dict[str, dict[str, np.ndarray]] = {}
+    best: dict[str, float] = {}
+    settings: dict[str, Any] = {"key": key, "width": config.width, "epochs": config.epochs, "every": every(config.epochs)}
+    common = {"n_train": n_pairs(config.train_fraction, config.order), "decay": config.decay}
+    for name, rates in grids.items():
+        method: Method = "muon" if name == "muon" else "adam"
+        arms = [{**common, "rate": rate} for rate in rates]
+        replicas = Replicas.of(arms, config.pilots)
+        pilots[name] = train(session, group, replicas, label=f"few nodes, {name}, pilots", method=method, **settings).history
+        losses = pilots[name]["test_loss"][-1].reshape(len(rates), config.pilots)
+        chosen = _best(losses)
+        best[name] = rates[chosen]
+        # Several rates are nearly tied, so that seeds which choose for each other are tied through the choice, and a minimum over the
+        # rates is too low and not smooth enough for a jackknife. Given what pilots have chosen, the judged seeds are independent.
+        replicas = Replicas.of([arms[chosen]], config.seeds, first=config.pilots)
+        judged[name] = train(session, group, replicas, label=f"few nodes, {name}", method=method, **settings).history
+        edge = ", at the edge of the grid" if chosen in (0, len(rates) - 1) else ""
         session.note(
-            f"C10, {method}: mean test loss {losses[method][-1].mean(axis=1).round(4).tolist()} at the rates {list(rates)}; best "
-            f"{rates[best[method]]:g}{edge}"
+            f"C10, {name}: mean test loss of {config.pilots} pilots {losses.mean(axis=1).round(4).tolist()} at the rates {list(rates)}; "
+            f"best {best[name]:g}{edge}, where that of {config.seeds} judged seeds is {judged[name]['test_loss'][-1].mean():.4g}"
         )
-    alignment, stepped = (histories["muon"][name] for name in ("alignment", "step_alignment"))
+    alignment, stepped = (
+        np.concatenate([part["muon"][name] for part in (pilots, judged)], axis=1) for name in ("alignment", "step_alignment")
+    )
     session.note(
-        f"C10: cosine of Muon's step, momentum and decay in it, and the gradient: negative at {100 * np.mean(stepped < 0):.1f} % of the "
-        f"looks, {stepped.min():.3f} at least; of the gradient's own orthogonal factor {np.nanmin(alignment):.3f} at least"
+        f"C10: cosine of the gradient and Muon's step, with momentum and decay, which is not always a descent: negative at "
+        f"{100 * np.mean(stepped < 0):.1f} % of the looks, {np.nanmin(stepped):.3f} at least; of the gradient's own orthogonal factor "
+        f"{np.nanmin(alignment):.3f} at least"
     )
     ratio, simulated = _collection(config, session, jax.random.fold_in(key, 1))
-    measures = {
-        "C10.smallest_alignment": Measure.exact(float(np.nanmin(alignment))),
-        "C10.collection_ratio": ratio,
-        "C10.loss_over_adam": Measure.paired(ends["muon"], ends["adam"], "log-ratio"),
-    }
-    return Findings(measures, xr.DataTree.from_dict({"few": data, "collection": simulated}))
+    measures = {"C10.smallest_alignment": Measure.exact(float(np.nanmin(alignment))), "C10.collection_ratio": ratio}
+    untested = {}
+    ends = {name: history["test_loss"][-1] for name, history in judged.items()}
+    diverged = {name: int((~np.isfinite(end)).sum()) for name, end in ends.items()}
+    if any(diverged.values()):
+        untested["C10.loss_over_adam"] = f"judged seeds diverge at the rates that the pilots chose: {diverged}"
+    else:
+        measures["C10.loss_over_adam"] = Measure.paired(ends["muon"], ends["adam"], "log-ratio")
+    data = xr.Dataset(
+        {
+            "pilot_loss": (
+                ("arm", "step", "grid", "pilot"),
+                np.stack([pilots[name]["test_loss"].reshape(-1, len(rates), config.pilots) for name, rates in grids.items()]),
+                {"units": "1", "long_name": "test loss"},
+            ),
+            "test_loss": (("arm", "step", "seed"), np.stack([history["test_loss"] for history in judged.values()]), {"units": "1"}),
+            "rate": (("arm", "grid"), np.array(list(grids.values())), {"units": "1", "long_name": "learning rate"}),
+            "best_rate": ("arm", np.array(list(best.values())), {"units": "1", "long_name": "of the pilots"}),
+            "alignment": (("step", "run"), alignment, {"units": "1"}),
+            "step_alignment": (("step", "run"), stepped, {"units": "1"}),
+        },
+        {"arm": list(grids), "step": judged["adam"]["step"]},
+        {"width": config.width, "order": config.order},
+    )
+    return Findings(measures, xr.DataTree.from_dict({"few": data, "collection": simulated}), untested)
 
 
 def _best(losses: np.ndarray) -> int:
@@ -285,21 +303,6 @@ def _best(losses: np.ndarray) -> int:
     if not np.isfinite(means).any():
         raise ValueError("training diverges at every rate: try smaller ones")
     return int(np.where(np.isfinite(means), means, np.inf).argmin())
-
-
-def _few_data(
-    config: Few, grids: Mapping[str, tuple[float, ...]], losses: Mapping[str, np.ndarray], histories: Mapping[str, Mapping[str, np.ndarray]]
-) -> xr.Dataset:
-    return xr.Dataset(
-        {
-            "test_loss": (("arm", "step", "grid", "seed"), np.stack(list(losses.values())), {"units": "1"}),
-            "rate": (("arm", "grid"), np.array(list(grids.values())), {"units": "1", "long_name": "learning rate"}),
-            "alignment": (("step", "run"), histories["muon"]["alignment"], {"units": "1"}),
-            "step_alignment": (("step", "run"), histories["muon"]["step_alignment"], {"units": "1"}),
-        },
-        {"arm": list(grids), "step": histories["adam"]["step"]},
-        {"width": config.width, "order": config.order},
-    )
 
 
 def _collection(config: Few, session: Session, key: PRNGKeyArray) -> tuple[Measure, xr.Dataset]:

@@ -50,10 +50,13 @@ class Replicas(NamedTuple):
     readout_scale: Float[np.ndarray, " r"]
 
     @classmethod
-    def of(cls, arms: list[dict[str, Any]], seeds: int) -> Replicas:
-        """Every arm from every seed, seeds fastest; an arm gives `n_train`, `rate`, `decay` and, if it is not 1, `readout_scale`."""
+    def of(cls, arms: list[dict[str, Any]], seeds: int, first: int = 0) -> Replicas:
+        """Every arm from every seed, seeds fastest, numbered from `first`.
+
+        An arm gives `n_train`, `rate`, `decay` and, if it is not 1, `readout_scale`.
+        """
         columns = {name: np.repeat([arm.get(name, 1.0) for arm in arms], seeds) for name in ("n_train", "rate", "decay", "readout_scale")}
-        return cls(seed=np.tile(np.arange(seeds), len(arms)), **columns)
+        return cls(seed=np.tile(first + np.arange(seeds), len(arms)), **columns)
 
 
 class Work(eqx.Module):
