@@ -113,9 +113,9 @@ def _draw_lines(tree: xr.DataTree) -> Figure:
     fig, axes = plots.figure(1, 2)
     titles = {"over": "More parameters than examples", "under": "Fewer parameters than examples"}
     names = {
-        "continued": "large batch's end to small batch from there",
-        "across": "large batch going on to the same, equal loss",
-        "forked": "large batch's end to small batch from the start, equal loss",
+        "continued": "large end → small from there",
+        "across": "large going on → the same",
+        "forked": "large end → small from the start",
     }
     for ax, (regime, title) in zip(axes[0], titles.items(), strict=True):
         data = _group(tree, f"switch/{regime}")
@@ -123,7 +123,7 @@ def _draw_lines(tree: xr.DataTree) -> Figure:
         top = dict(zip(data["point"].values.tolist(), tops, strict=True))
         for colour, (path, (a, b)) in zip(plots.COLOURS, PATHS.items(), strict=False):
             for i, row in enumerate(data["line"].sel(path=path).values):
-                name = f"{names[path]}: λmax {top[a]:.2g} → {top[b]:.2g}"
+                name = f"{names[path]}: λmax {top[a]:.2g}, {top[b]:.2g}"
                 ax.plot(data["t"].values, row, color=colour, lw=1.2, alpha=0.7, label=name if i == 0 else None)
         ax.set_yscale("log")
         ax.legend(fontsize="x-small")
