@@ -8,7 +8,7 @@ import gradatim.papers
 from gradatim.lab import read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import thermodynamic_forcing
-from gradatim.papers.thermodynamic_forcing import boxes, motion, whistlers
+from gradatim.papers.thermodynamic_forcing import boxes, judging, motion, whistlers
 from gradatim.physics import plasma
 
 
@@ -107,6 +107,9 @@ def test_measures_are_those_of_the_boxes_and_times_they_name(run):
     def end(box, name):
         return box[name].values[:, -1]
 
+    def others(values, seed):
+        return np.delete(values, seed, axis=0).mean(axis=0)
+
     config = thermodynamic_forcing.SCALES["smoke"].boxes
     assert config.looks < 60
     time = both["time"].values
@@ -121,13 +124,65 @@ def test_measures_are_those_of_the_boxes_and_times_they_name(run):
         "C3.helicity_ratio": end(heat, "energy_negative") / end(heat, "energy_positive"),
         "C3.flux_over_linear": end(heat, "heat_flux") / end(data["without_waves"], "heat_flux"),
         "C4.peak_anisotropy": ratio.max(axis=1),
-        "C4.final_minus_peak": ratio[:, -1] - ratio.max(axis=1),
+        "C4.final_minus_peak": ratio[:, -1] - ratio[range(3), [others(ratio, i)[:-1].argmax() for i in range(3)]],
         "C4.final_delta_beta": beta * 3 * ((across - along) / (along + 2 * across))[:, -1],
         "C4.helicity_balance": helicities[0] / helicities[1],
         "C5.flux_difference": end(both, "heat_flux") - end(alone, "heat_flux"),
         "C5.early_energy_ratio": energies[0] / energies[1],
     }.items():
         np.testing.assert_allclose(findings.measures[name].samples, samples, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_an_anisotropy_that_still_rises_is_not_below_its_peak():
+    looks = np.arange(20.0)
+    rising = np.stack([1 + 0.01 * looks, 1 + 0.02 * looks, 1 + 0.03 * looks])
+    # The last of the means of five looks less the last that shares none of them.
+    np.testing.assert_allclose(judging.final_minus_peak(rising, 5), [0.05, 0.1, 0.15])
+
+
+def test_the_peak_is_where_the_other_seeds_have_theirs():
+    ratio = np.ones((3, 12))
+    ratio[0, 3], ratio[1, 6], ratio[2, 6], ratio[:, -1] = 1.9, 1.4, 1.4, [1.1, 1.2, 1.3]
+    # The first would look at 6, where it has 1; the others at 3, where the first's is the highest.
+    np.testing.assert_allclose(judging.final_minus_peak(ratio, 1), [0.1, 0.2, 0.3])
+    ratio[0, 3] = 1.3
+    np.testing.assert_allclose(judging.final_minus_peak(ratio, 1), [0.1, -0.2, -0.1])
+
+
+def test_the_early_flux_is_farthest_from_its_line_within_the_window():
+    eta = np.array([0.1, 0.3, 0.5, 0.7])
+    error, look = judging.early_error(0.6 * eta * np.array([[2, 1.02, 1.07, 2], [2, 0.9, 1.07, 2]]), eta, 0.6)
+    np.testing.assert_allclose(error, [0.07, 0.1], atol=1e-6)
+    assert look.tolist() == [2, 1]
+    # A run that ends before the window is judged at its end.
+    np.testing.assert_allclose(judging.early_error(np.array([[0.5, 0.03]]), np.array([0.0, 0.1]), 0.6)[0], 0.5)
+
+
+def test_the_bend_of_the_line_itself_is_told_at_either_beta(run, paper):
+    findings, session = run
+    told = [note for note in session.notes if note.startswith("early heat flux at beta")]
+    assert [note.split(":")[0] for note in told] == ["early heat flux at beta 40", "early heat flux at beta 1"]
+    assert all("the line is their linear response" in note for note in told)
+    criterion = next(claim for claim in paper.claims if claim.id == "C7").parts[0]
+    assert "linear response" in criterion.control
+    for name, box in (("without_waves", "heat_along"), ("without_waves_low_beta", "low_beta")):
+        free, waves = (findings.data[key]["heat_flux"].values for key in (name, box))
+        assert free.shape == waves.shape
+        # They begin as the same electrons, and the waves of so short a run do little.
+        np.testing.assert_allclose(free[:, 0], waves[:, 0], atol=1e-5)
+
+
+def test_measures_of_known_early_fluxes():
+    config, arm, scales = thermodynamic_forcing.Boxes(), boxes.arms(thermodynamic_forcing.Boxes())[0], plasma.PlasmaScales(0.1, 40.0)
+    eta = np.array([0.0, 0.3, 0.5])
+    line = float(plasma.heat_flux_growth(config.theta)) * eta
+    off, bent = np.array([1.04, 0.9, 1.08])[:, None] * line, np.tile(1.2 * line, (3, 1))
+    seen = {"heat_flux": off * scales.theta * scales.thermal_speed, "time": eta * config.gradient_length}
+    session = Session(jax.random.key(0), precision="single")
+    found = boxes._early_flux(config, session, [(boxes.Run(arm, seen, np.ones(1), plasma.Vector(0.0, 0.0, 0.0), scales), bent)])
+    np.testing.assert_allclose(found["C7.early_flux_error"].samples, [0.04, 0.1, 0.08], rtol=1e-5)
+    (note,) = session.notes
+    assert "is 0.073, at η" in note and "without waves 0.200" in note and f"the flux is {3.02 / 3.6:.3f} of theirs" in note
 
 
 def test_the_order_of_known_errors_and_how_far_neighbours_are_from_it():
