@@ -19,7 +19,7 @@ def draw(findings: Findings) -> dict[str, Figure]:
         "fields": _draw_fields(tree["fields"]),
         "snapshots": _draw_snapshots(tree),
         "training": _draw_training(tree),
-        "speed": _draw_speed(tree["speed"]),
+        "speed": _draw_speed(tree),
         "membrane": _draw_membrane(tree["membrane"]),
         "sizes": _draw_sizes(tree["sizes"]),
     }
@@ -100,17 +100,20 @@ def _history(ax: Axes, data: xr.Dataset, colour: str) -> None:
     ax.axvline(adam.shape[1], color="black", lw=0.8, ls="--")
 
 
-def _draw_speed(speed: xr.Dataset) -> Figure:
-    fig, axes = plots.figure(1, 1, panel=(4.6, 3.2))
-    ax = axes[0, 0]
-    seconds = speed["seconds"].median("repeat").values
-    names = {"solved": "finite elements", "operator": "EquiNO, batched", "interpolated": "cubic, on a grid"}
-    ax.bar([names[str(way)] for way in speed["way"].values], seconds, color=[plots.COLOURS[7], OURS, SPLINE], width=0.6)
-    for i, value in enumerate(seconds):
-        ax.text(i, value, f"{value:.2g} s", ha="center", va="bottom", fontsize=8)
-    ax.set_yscale("log")
-    ax.set_ylim(seconds.min() / 4, seconds.max() * 4)
-    plots.label(ax, "way to averaged stress and tangent", "time for one strain", y_unit="s")
+def _draw_speed(tree: dict[str, xr.Dataset]) -> Figure:
+    panels = [("speed", "one strain, the operator in a batch"), ("simulation", "the membrane")]
+    panels = [(name, title) for name, title in panels if name in tree]
+    fig, axes = plots.figure(1, len(panels), panel=(4.6, 3.2))
+    looks = {"solved": ("finite elements", plots.COLOURS[7]), "operator": ("EquiNO", OURS), "interpolated": ("cubic, on a grid", SPLINE)}
+    for ax, (name, title) in zip(axes[0], panels, strict=True):
+        seconds = tree[name]["seconds"].median("repeat").values
+        names, colours = zip(*(looks[str(way)] for way in tree[name]["way"].values), strict=True)
+        ax.bar(names, seconds, color=colours, width=0.6)
+        for i, value in enumerate(seconds):
+            ax.text(i, value, f"{value:.2g} s", ha="center", va="bottom", fontsize=8)
+        ax.set_yscale("log")
+        ax.set_ylim(seconds.min() / 4, seconds.max() * 4)
+        plots.label(ax, "way to averaged stress and tangent", "time", y_unit="s", title=title)
     return fig
 
 
