@@ -21,12 +21,13 @@ from .exact import EIGHTHS, run_exact
 from .figures import draw as draw
 from .generation import FRAMES, images, run_generation, spirals
 from .judging import judge
-from .networks import ARMS, WATCHED
+from .networks import JUDGED, WATCHED
 from .regression import run_regression
 
 PRECISION = "double"
 _SMALL = Generation(
-    width=16, depth=2, batch_size=32, steps=60, rates=(3e-3,), pilot_steps=20, sampler_steps=20, copies=1, directions=16
+    width=16, depth=2, batch_size=32, steps=60, rates=(3e-3,), pilot_steps=20, beside=2, sampler_steps=20, copies=1,
+    directions=16,
 )  # fmt: skip
 SCALES = {
     "smoke": Config(
@@ -71,7 +72,7 @@ def memory(config: Config) -> int:
     of_spirals = [(config.spirals, config.spiral_points, 2)] if config.with_spirals else []
     for settings, n, dim in (*of_spirals, (config.images, config.n_held_out, config.side**2)):
         size = (dim + settings.width * (settings.depth - 1) + dim) * settings.width
-        together = len(ARMS) * max(settings.seeds, len(settings.rates))
+        together = len(JUDGED) * max(settings.seeds, settings.pilots * len(settings.rates))
         activations = max(2 * settings.batch_size, WATCHED // dim) * settings.depth * settings.width
         trained = 4 * together * (5 * size + activations)
         drawn = 4 * settings.copies * n * (4 * settings.width + settings.directions + (settings.sampler_steps + 24) * dim)

@@ -24,8 +24,8 @@ class Exact:
     "Counts at which the variance is followed exactly, for the order of its error."
     mirror_steps: Annotated[int, Between(2, 100_000)] = 100
     "Of the path that is compared with mirrored Langevin dynamics."
-    models: Annotated[int, Between(2, 100)] = 5
-    "Random models whose losses are compared."
+    models: Annotated[int, Between(3, 100)] = 5
+    "Random models whose losses are compared, and as many others for the integration by parts."
     loss_samples: Annotated[int, Between(100, 10_000_000)] = 100_000
     "Behind the losses."
 
@@ -43,17 +43,21 @@ class Generation:
     steps: Annotated[int, Between(1, 10_000_000)] = 4000
     "Of Adam, its rate along a cosine to zero."
     rates: Annotated[tuple[float, ...], Between(1e-6, 1.0)] = (3e-4, 1e-3, 3e-3, 1e-2)
-    "Learning rates, from which every arm takes its best by the held-out loss of a pilot run."
+    "Learning rates, from which every arm takes its best by the mean held-out loss of pilot runs."
     pilot_steps: Annotated[int, Between(1, 10_000_000)] = 600
     "Of these pilots: too few of them tell rates apart by little but chance."
+    pilots: Annotated[int, Between(3, 100)] = 3
+    "Networks at each rate, which are not judged."
     seeds: Annotated[int, Between(3, 100)] = 3
     "Networks an arm; those of one seed share initial weights, batches and noise."
+    beside: Annotated[int, Between(1, 100)] = 3
+    "Of these, how many are trained and drawn from where no claim rests on it."
     sampler_steps: Annotated[int, Between(4, 100_000)] = 200
     "The same for every sampler; a multiple of four."
     copies: Annotated[int, Between(1, 1000)] = 3
     "Points drawn for each held-out one."
     directions: Annotated[int, Between(1, 10_000)] = 256
-    "Of the sliced distance."
+    "Of the sliced distance, for every seed its own."
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Config:
     with_spirals: bool = True
     "Whether points of the plane are learnt too, which no claim rests on."
     spirals: Generation = Generation(
-        width=64, batch_size=256, steps=3000, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), pilot_steps=3000, copies=1, directions=64
+        width=64, batch_size=256, steps=3000, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), pilot_steps=1000, copies=1, directions=64
     )
     "Points of the plane, on two arms."
     spiral_points: Annotated[int, Between(10, 1_000_000)] = 4096

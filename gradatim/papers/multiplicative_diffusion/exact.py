@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 from scipy import special
 
-from gradatim.lab import Session
+from gradatim.lab import Session, host_generator
 from gradatim.transport import (
     ENTROPY,
     GeometricBrownianMotion,
@@ -72,7 +72,7 @@ def run_exact(config: Config, session: Session, key: jax.Array) -> dict[str, xr.
         "recursion": _recursion(config, motion),
         "mirror": _mirror(config, session, motion, key_mirror),
         "losses": _losses(config, session, motion, key_losses),
-        "identity": _identity(config),
+        "identity": _identity(config, jax.random.fold_in(key, 4)),
     }
 
 
@@ -270,10 +270,10 @@ def _losses(config: Config, session: Session, motion: GeometricBrownianMotion, k
     return xr.Dataset({name: ("model", value, {"units": "1"}) for name, value in found.items()})
 
 
-def _identity(config: Config) -> xr.Dataset:
-    """Both sides of the integration by parts, mean scores and scaling, by quadrature along the logarithm."""
+def _identity(config: Config, key: jax.Array) -> xr.Dataset:
+    """Both sides of the integration by parts for random models, mean scores and scaling, by quadrature along the logarithm."""
     y = jnp.linspace(-12, 12, 4001)
-    models = jnp.asarray(np.random.default_rng(0).normal(size=(config.exact.models, 4)))
+    models = jnp.asarray(host_generator(key).normal(size=(config.exact.models, 4)))
     scales = jnp.asarray([1e-3, 0.1, 7.0, 1e3])
     data = mixture(1)
 

@@ -149,10 +149,10 @@ def _draw_distances(tree: dict[str, xr.Dataset]) -> Figure:
         plots.label(ax, "sliced distance to held-out points", "sampler", title=name)
     ax, images = axes[0, -1], tree["images"]
     held_out = images["nearest_held_out"].values
-    bins = np.linspace(0, 1.3 * float(np.quantile(images["nearest"].values, 0.99)), 50).tolist()
+    bins = np.linspace(0, 1.3 * float(np.nanquantile(images["nearest"].values, 0.99)), 50).tolist()
     ax.hist(held_out, bins, density=True, color="black", alpha=0.25, label="held out")
     for name in ("log", "space", "additive"):
-        values = images["nearest"].sel(sampler=name).values.ravel()
+        values = images["nearest"].sel(sampler=name).dropna("seed").values.ravel()
         ax.hist(values, bins, density=True, histtype="step", color=COLOURS[name], lw=1.4, label=WORDS[name])
     ax.legend(fontsize=7)
     plots.label(ax, "distance to the nearest training image", "density", title="images")
@@ -165,7 +165,7 @@ def _draw_training(tree: dict[str, xr.Dataset]) -> Figure:
     for ax, name in zip(axes[0], sets, strict=True):
         data = tree[f"{name}_training"]
         for arm in data["arm"].values:
-            loss = data["loss"].sel(arm=arm).values.T
+            loss = data["loss"].sel(arm=arm).dropna("seed").values.T
             plots.interval(ax, data["row"].values, loss, name=str(arm), colour=COLOURS["log" if arm == "multiplicative" else str(arm)])
         ax.set_yscale("log")
         ax.legend(fontsize=7)

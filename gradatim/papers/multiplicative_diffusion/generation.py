@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from gradatim.datasets import load
-from gradatim.lab import Session
+from gradatim.lab import Session, host_generator
 from gradatim.transport import (
     AbstractGeometricMotion,
     LogNormal,
@@ -41,6 +41,8 @@ NETWORK_OF = {
 weighted all noise levels alike; that with noise which comes in slowly; the first from noised training data instead of the fitted noise;
 additive diffusion of the logarithm."""
 SAMPLERS = tuple(NETWORK_OF)
+JUDGED = ("log", "additive")
+"Samplers that a claim rests on: of the others there are fewer seeds."
 FRAMES = 4
 "Parts of a sampler's way, after each of which some points are kept."
 SHOWN = {"spirals": 2000, "images": 10}
@@ -98,16 +100,18 @@ def run_generation(name: str, config: Config, settings: Generation, session: Ses
     seen = None
     if data.labels is not None and data.held_out_labels is not None:
         seen = features.fit(session, data.training, data.labels, data.held_out, data.held_out_labels)
+    directions = directions_of(jax.random.fold_in(key, 2), settings.seeds, settings.directions, data.held_out.shape[1])
     rows: dict[str, list[Any]] = {}
     for frames in found.values():
         ends = np.asarray(frames)[:, -1]
-        distances = np.array([distance(end, data.held_out, settings.directions) for end in ends])
-        row = {"distance": distances, **_readings(ends, data, seen), "shown": np.asarray(frames)[0, :, :shown]}
+        distances = np.array([distance(end, data.held_out, along) for end, along in zip(ends, directions, strict=False)])
+        row = {"distance": distances, **_readings(ends, data, seen)}
         for reading, value in row.items():
-            rows.setdefault(reading, []).append(value)
+            rows.setdefault(reading, []).append(_padded(value, settings.seeds))
+        rows.setdefault("shown", []).append(np.asarray(frames)[0, :, :shown])
     # A multiple of the held-out points, as what is drawn.
     n_floor = min(settings.copies, len(data.training) // len(data.held_out)) * len(data.held_out)
-    floor = distance(data.training[:n_floor], data.held_out, settings.directions)
+    floor = np.mean([distance(data.training[:n_floor], data.held_out, along) for along in directions])
     dims = {"shown": ("sampler", "frame", "point", "coordinate"), "nearest": ("sampler", "seed", "point_nearest")}
     tree = xr.Dataset(
         {reading: (dims.get(reading, ("sampler", "seed")), np.stack(values), {"units": "1"}) for reading, values in rows.items()},
@@ -121,16 +125,26 @@ def run_generation(name: str, config: Config, settings: Generation, session: Ses
         tree["nearest_held_out"] = ("held_out", nearest(data.held_out, data.training)[0], {"units": "1"})
         counts = np.bincount(data.held_out_labels, minlength=10)
         tree["held_out_entropy"] = ((), entropy(counts), {"units": "nat"})
-    means = {sampler: float(f"{np.mean(values):.3g}") for sampler, values in zip(SAMPLERS, rows["distance"], strict=True)}
-    session.note(f"Sliced distance to held-out {name}, mean over seeds: {means}; of as many training points: {floor:.3g}")
+    common = min(settings.beside, settings.seeds)
+    means = {sampler: float(f"{values[:common].mean():.3g}") for sampler, values in zip(SAMPLERS, rows["distance"], strict=True)}
+    session.note(f"Sliced distance to held-out {name}, mean over {common} seeds: {means}; of as many training points: {floor:.3g}")
     return {name: tree, **trees}
 
 
-def distance(points: np.ndarray, held_out: np.ndarray, n_directions: int) -> float:
-    """Sliced distance along random directions, the same for all; `points` are a multiple of `held_out` in number."""
-    random = np.random.default_rng(0)
-    directions = random.normal(size=(points.shape[1], n_directions)).astype(np.float32)
-    return float(sliced_distance(points, held_out, (directions / np.linalg.norm(directions, axis=0)).T))
+def directions_of(key: jax.Array, seeds: int, n: int, dim: int) -> Float[np.ndarray, "seeds n dim"]:
+    """Random directions for each seed, the same for all samplers."""
+    drawn = host_generator(key).normal(size=(seeds, n, dim)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
+
+
+def distance(points: np.ndarray, held_out: np.ndarray, directions: Float[np.ndarray, "n dim"]) -> float:
+    """Sliced distance along these directions; `points` are a multiple of `held_out` in number."""
+    return float(sliced_distance(points, held_out, directions))
+
+
+def _padded(values: np.ndarray, seeds: int) -> np.ndarray:
+    """With NaN for seeds that there are not."""
+    return np.concatenate([values, np.full((seeds - len(values), *values.shape[1:]), np.nan, values.dtype)])
 
 
 def nearest(points: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -177,14 +191,17 @@ def _draw(
     config: Config, settings: Generation, sampler: str, networks: Any, data: Data, n: int, key: jax.Array
 ) -> Float[np.ndarray, "seed frame n dim"]:
     """Points of one sampler with each seed's network, as they are after each part of the way."""
+    if sampler not in JUDGED:
+        networks = jax.tree.map(lambda leaf: leaf[: settings.beside], networks)
+    seeds = len(jax.tree.leaves(networks)[0])
     motion, scale = motion_of(config, NETWORK_OF[sampler]), scale_of(data.training)
-    starts = _starts(sampler, motion, data, n, settings.seeds, key)
+    starts = _starts(sampler, motion, data, n, settings.seeds, key)[:seeds]
     kind = sampler if sampler in ("space", "additive") else "log"
     times = np.linspace(0, 1, settings.sampler_steps + 1) if sampler == "additive" else np.linspace(1, 0, settings.sampler_steps + 1)
     size = settings.sampler_steps // FRAMES
     frames, x = [starts], starts
     for k in range(FRAMES):
-        keys = jax.random.split(jax.random.fold_in(key, 1 + k), settings.seeds * n).reshape(settings.seeds, n)
+        keys = jax.random.split(jax.random.fold_in(key, 1 + k), settings.seeds * n).reshape(settings.seeds, n)[:seeds]
         x = _segment(networks, scale, motion, x, jnp.asarray(times[k * size : (k + 1) * size + 1], jnp.float32), keys, kind=kind)
         frames.append(x)
     found = np.stack([np.asarray(frame) for frame in frames], axis=1)
@@ -194,19 +211,20 @@ def _draw(
 def _starts(sampler: str, motion: AbstractGeometricMotion, data: Data, n: int, seeds: int, key: jax.Array) -> Array:
     """Noise, the same for all samplers."""
     dim = data.training.shape[1]
-    rows = np.resize(np.random.default_rng(0).permutation(len(data.training)), (seeds, n))
+    random = host_generator(jax.random.fold_in(key, FRAMES + 1))
+    rows = np.stack([np.resize(random.permutation(len(data.training)), n) for _ in range(seeds)])
     noise, fitted, noised = _noise(motion, jnp.asarray(data.training[rows]), jax.random.fold_in(key, 0), shape=(seeds, n, dim))
     return {"additive": noise, "from noised data": noised}.get(sampler, fitted)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
 def _noise(motion: AbstractGeometricMotion, points: Array, key: Array, *, shape: tuple[int, int, int]) -> tuple[Array, Array, Array]:
-    """Standard normal, log-normal as fitted to noised data, and noised data."""
+    """Standard normal, log-normal as fitted to each seed's noised data, and noised data."""
     noise, other = jax.random.normal(key, (2 * math.prod(shape),), jnp.float32).reshape(2, *shape)
     noised = motion.point(points, other, 1.0)
     # Fitted as the paper does, for every coordinate by itself: what coordinates have in common at the end of the motion is lost.
-    prior = LogNormal.fit(noised.reshape(-1, shape[-1]))
-    return noise, jnp.exp(prior.mean[None, None] + prior.std[None, None] * noise), noised
+    prior = jax.vmap(LogNormal.fit)(noised)
+    return noise, jnp.exp(prior.mean[:, None] + prior.std[:, None] * noise), noised
 
 
 @functools.partial(jax.jit, static_argnames="kind")

@@ -30,6 +30,8 @@ from .config import Config, Generation
 ARMS = ("multiplicative", "evenly weighted", "ramped", "additive")
 """The paper's loss; the same with all noise levels alike; that with noise which comes in slowly, as the additive path's, so that equal
 steps end in small ones; and additive diffusion of the logarithm."""
+JUDGED = ("multiplicative", "additive")
+"Arms that a claim rests on."
 RAMP = 200.0
 "The last rate of variance over the first, of such noise: the additive path's."
 PATH = VariancePreserving()
@@ -132,49 +134,70 @@ def scale_of(data: Float[np.ndarray, "n dim"]) -> Scale:
 def train(
     name: str, config: Config, settings: Generation, session: Session, key: jax.Array, data: np.ndarray, held_out: np.ndarray
 ) -> tuple[dict[str, NoiseNetwork], dict[str, xr.Dataset]]:
-    """Networks of each arm, stacked over seeds, at the rate that is best for the arm; and their losses on held-out points."""
-    init, unravel, step, watch = _training(config, settings, data)
+    """Networks of each arm, stacked over seeds, at the rate that is best for the arm; and their losses on held-out points.
+
+    Arms that no claim rests on have only the first of the seeds.
+    """
     # The same points, noise and times for all networks and all looks.
-    n_watched = WATCHED // data.shape[1]
-    watched = jax.jit(lambda points: batch_of(jax.random.key(0), points, n_watched, 1 / settings.sampler_steps))(jnp.asarray(held_out))
+    key_watched, n_watched = jax.random.fold_in(key, 2), WATCHED // data.shape[1]
+    watched = jax.jit(lambda points: batch_of(key_watched, points, n_watched, 1 / settings.sampler_steps))(jnp.asarray(held_out))
     points = jnp.asarray(data), watched
+    networks: dict[str, NoiseNetwork] = {}
+    parts: list[dict[str, xr.Dataset]] = []
+    for arms, n_seeds in ((JUDGED, settings.seeds), (tuple(arm for arm in ARMS if arm not in JUDGED), settings.beside)):
+        pieces = _training(arms, config, settings, data)
+        found, trees = _train_arms(name, arms, n_seeds, settings, session, key, points, pieces)
+        networks |= found
+        parts.append(trees)
+    return networks, {tree: xr.concat([part[tree] for part in parts], "arm", join="outer") for tree in parts[0]}
+
+
+def _train_arms(
+    name: str, arms: tuple[str, ...], n_seeds: int, settings: Generation, session: Session, key: jax.Array, points: Any, pieces: Any
+) -> tuple[dict[str, NoiseNetwork], dict[str, xr.Dataset]]:
+    """Of arms with as many seeds."""
+    init, unravel, step, watch = pieces
+    words = f"{name}, {' and '.join(arms)}"
     trees: dict[str, xr.Dataset] = {}
-    rates = dict.fromkeys(ARMS, settings.rates[0])
+    rates = dict.fromkeys(arms, settings.rates[0])
     if len(settings.rates) > 1:
-        # One seed at all rates: those of a network stand where otherwise seeds do.
-        keys = jnp.stack([jax.random.fold_in(key, 1)] * len(settings.rates))
-        grid = jnp.asarray([settings.rates] * len(ARMS), jnp.float32)
+        # All pilots at all rates stand where otherwise seeds do, rates slowest.
+        n_rates, pilots = len(settings.rates), settings.pilots
+        keys = jax.random.split(jax.random.fold_in(key, 1), pilots)[np.tile(np.arange(pilots), n_rates)]
+        grid = jnp.asarray([np.repeat(settings.rates, pilots)] * len(arms), jnp.float32)
         args = (*points, keys, grid, jnp.asarray(settings.pilot_steps, jnp.float32))
         common: dict[str, Any] = {"watch": watch, "on_nonfinite": "keep"}
-        loop = session.loop(step, init(keys), steps=settings.pilot_steps, args=args, label=f"rates for {name}", **common)
-        final = loop.history["loss"][-1]
-        best = np.where(np.isfinite(final), final, np.inf).argmin(axis=1)
-        rates = {arm: settings.rates[row] for arm, row in zip(ARMS, best, strict=True)}
-        coordinates = {"arm": list(ARMS), "rate": list(settings.rates)}
-        trees[f"{name}_rates"] = xr.Dataset({"loss": (("arm", "rate"), final, {"units": "1"})}, coordinates)
+        loop = session.loop(step, init(keys), steps=settings.pilot_steps, args=args, label=f"rates for {words}", **common)
+        final = loop.history["loss"][-1].reshape(len(arms), n_rates, pilots)
+        best = np.where(np.isfinite(final), final, np.inf).mean(axis=2).argmin(axis=1)
+        rates = {arm: settings.rates[row] for arm, row in zip(arms, best, strict=True)}
+        coordinates = {"arm": list(arms), "rate": list(settings.rates)}
+        trees[f"{name}_rates"] = xr.Dataset({"loss": (("arm", "rate", "pilot"), final, {"units": "1"})}, coordinates)
         edges = [arm for arm, rate in rates.items() if rate in (min(settings.rates), max(settings.rates))]
         session.note(
-            f"Learning rates for {name} by the held-out loss of {settings.pilot_steps} steps, the same grid for all: "
+            f"Learning rates for {name} by the held-out loss of {settings.pilot_steps} steps, mean of {pilots} pilots, the same grid for "
+            + "all: "
             + ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
             + (f"; at an edge of the grid: {', '.join(edges)}" if edges else "")
         )
-    keys = jax.random.split(jax.random.fold_in(key, 0), settings.seeds)
-    grid = jnp.asarray([[rates[arm]] * settings.seeds for arm in ARMS], jnp.float32)
+    keys = jax.random.split(jax.random.fold_in(key, 0), settings.seeds)[:n_seeds]
+    grid = jnp.asarray([[rates[arm]] * len(keys) for arm in arms], jnp.float32)
     args = (*points, keys, grid, jnp.asarray(settings.steps, jnp.float32))
-    loop = session.loop(step, init(keys), steps=settings.steps, args=args, watch=watch, label=f"networks for {name}")
+    loop = session.loop(step, init(keys), steps=settings.steps, args=args, watch=watch, label=f"networks for {words}")
     trees[f"{name}_training"] = xr.Dataset(
-        {"loss": (("row", "arm", "seed"), loop.history["loss"], {"units": "1"})}, {"row": loop.history["step"], "arm": list(ARMS)}
+        {"loss": (("row", "arm", "seed"), loop.history["loss"], {"units": "1"})},
+        {"row": loop.history["step"], "arm": list(arms), "seed": np.arange(len(keys))},
     )
     networks = jax.jit(jax.vmap(jax.vmap(unravel)))(loop.state[0])
-    return {arm: jax.tree.map(lambda leaf, i=i: leaf[i], networks) for i, arm in enumerate(ARMS)}, trees
+    return {arm: jax.tree.map(lambda leaf, i=i: leaf[i], networks) for i, arm in enumerate(arms)}, trees
 
 
-def _training(config: Config, settings: Generation, data: np.ndarray) -> tuple[Any, Any, Any, Any]:
-    """First state, networks from it, step and what is watched, of all arms over seeds.
+def _training(arms: tuple[str, ...], config: Config, settings: Generation, data: np.ndarray) -> tuple[Any, Any, Any, Any]:
+    """First state, networks from it, step and what is watched, of these arms over seeds.
 
     The parameters of a network are one vector, so that Adam is a handful of operations for all networks together.
     """
-    motions, scale = {arm: motion_of(config, arm) for arm in ARMS}, scale_of(data)
+    motions, scale = {arm: motion_of(config, arm) for arm in arms}, scale_of(data)
     first = 1 / settings.sampler_steps
     adam: Any = optax.scale_by_adam()
 
@@ -188,12 +211,12 @@ def _training(config: Config, settings: Generation, data: np.ndarray) -> tuple[A
     def init(keys: Array) -> Any:
         one = jax.vmap(lambda key: ravel_pytree(network_of(jax.random.fold_in(key, 0)))[0])(keys)
         # The same weights for all arms.
-        parameters = jnp.stack([one] * len(ARMS))
+        parameters = jnp.stack([one] * len(arms))
         return parameters, adam.init(parameters)
 
     def losses(parameters: Array, batch: Any) -> Array:
         """Of one seed, arm by arm."""
-        return jnp.stack([loss_of(arm, unravel(row), scale, motions[arm], batch) for arm, row in zip(ARMS, parameters, strict=True)])
+        return jnp.stack([loss_of(arm, unravel(row), scale, motions[arm], batch) for arm, row in zip(arms, parameters, strict=True)])
 
     def step(state: Any, i: Array, args: Any) -> Any:
         data, _, keys, rates, horizon = args
