@@ -66,6 +66,34 @@ def test_the_jackknife_covers_95_percent_where_two_kinds_of_repetition_cross():
     assert hits / 1000 > 0.93 and hits_of_rows / 1000 < 0.88
 
 
+def read_at_the_best_of_the_others(table):
+    """Of a table of choices and repetitions, each repetition's value at the choice whose mean over the others is least."""
+    others = (table.sum(1, keepdims=True) - table) / (table.shape[1] - 1)
+    return table[others.argmin(0), np.arange(table.shape[1])]
+
+
+def test_repetitions_that_choose_for_one_another_are_covered_only_if_one_after_the_other_is_left_out():
+    random = np.random.default_rng(0)
+    held = {"seeds": 0, "left out": 0}
+    for table in random.normal(size=(300, 5, 10)):
+        # All five choices are alike: the value is 0.
+        whole = Measure.over_seeds(read_at_the_best_of_the_others(table))
+        left = Measure.leave_one_out(lambda kept, table=table: read_at_the_best_of_the_others(table[:, kept]).mean(), 10)
+        assert np.isclose(whole.value, left.value)
+        held["seeds"] += whole.low <= 0 <= whole.high
+        held["left out"] += left.low <= 0 <= left.high
+    assert held["seeds"] < 0.85 * 300 and held["left out"] > 0.9 * 300
+
+
+def test_repetitions_that_choose_alike_have_students_interval():
+    table = np.random.default_rng(1).normal(size=(3, 8)) + 100 * np.arange(3)[:, None]
+    left = Measure.leave_one_out(lambda kept: read_at_the_best_of_the_others(table[:, kept]).mean(), 8, of="networks")
+    np.testing.assert_allclose(left.intervals(), Measure.over_seeds(table[0]).intervals())
+    assert left.method == "jackknife over 8 networks"
+    with pytest.raises(ValueError, match="n must be at least 3, got 2"):
+        Measure.leave_one_out(lambda kept: 1.0, 2)
+
+
 def test_the_jackknife_says_what_is_wrong():
     with pytest.raises(ValueError, match="at least one kind"):
         Measure.jackknife(1.0, {})
