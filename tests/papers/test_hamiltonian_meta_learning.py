@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gradatim.lab import Session, read_paper, validate
+from gradatim.lab import Measure, Session, best_by_others, read_paper, validate
 from gradatim.papers import hamiltonian_meta_learning as paper
 from gradatim.papers.hamiltonian_meta_learning import adapting, arms, comparison, judging, trajectories
 
@@ -167,7 +167,23 @@ def test_systems_ahead_are_counted_by_their_medians():
 def test_the_worst_system_is_that_of_the_other_seeds():
     ratios = np.array([[8.5, 1, 1], [2, 2, 2]])
     error = xr.DataArray(np.stack([ratios, 1 + 0 * ratios]), {"arm": ["meta", "random"], "system": ["a", "b"]}, ("arm", "system", "seed"))
-    np.testing.assert_allclose(judging._worst(error, "random", Session(jax.random.key(0))).samples, [2, 1, 1])
+    assert judging._worst(error, "random", Session(jax.random.key(0))).value == pytest.approx(2 ** (1 / 3))
+
+
+@pytest.mark.parametrize("apart", [0.0, 9.0])
+def test_systems_that_are_tied_widen_the_interval(apart):
+    ratios = np.random.default_rng(0).normal(size=(4, 6))
+    ratios += np.array([0, apart, 0, 0])[:, None] - ratios.mean(1, keepdims=True)
+    logs = xr.DataArray(ratios, dims=("system", "seed"))
+    error = xr.concat([np.exp(logs), 1 + 0 * logs], "arm").assign_coords(arm=["meta", "random"], system=list("abcd"))
+    found = judging._worst(error, "random", Session(jax.random.key(0)))
+    worst = np.exp(best_by_others(logs, "system", maximise=True).values)
+    read = Measure.paired(worst, np.ones_like(worst), "log-ratio")
+    assert np.isclose(found.value, read.value) and found.method == "jackknife over 6 seeds"
+    if apart:
+        np.testing.assert_allclose(found.intervals(), read.intervals())
+    else:
+        assert np.log(found.high / found.low) > 1.2 * np.log(read.high / read.low)
 
 
 def test_figures_are_drawn_from_findings_alone(smoke):
@@ -221,7 +237,6 @@ def test_measures_of_known_errors(smoke, known_results):
         "C1.systems_ahead": (4, 4, 0),
         "C1.error_over_pooled": seeds / 2,
         "C1.error_over_random": seeds / 4,
-        "C1.energy_error_over_random": 2 * seeds,
         "C2.remaining_error": 1 / (2 * seeds),
         "C2.five_point_error_over_pooled": seeds / 8,
         "C3.rollout_error_over_pooled": seeds / 2,
@@ -235,3 +250,6 @@ def test_measures_of_known_errors(smoke, known_results):
         "C6.error_over_squares": seeds / 40,
     }.items():
         np.testing.assert_allclose(found[name].samples, samples, rtol=1e-5, err_msg=name)
+    # On every seed the third system is worst: the interval is Student's.
+    student = Measure.paired(2 * seeds, np.ones(3), "log-ratio")
+    np.testing.assert_allclose(found["C1.energy_error_over_random"].intervals(), student.intervals(), rtol=1e-5)

@@ -108,8 +108,11 @@ def _worst(values: xr.DataArray, control: str, session: Session) -> Measure:
     session.note(f"energy error over that of the {control} start: " + "; ".join(f"{name} {m!r}" for name, m in by_system.items()))
     ratios = xr.DataArray([measure.samples for measure in by_system.values()], dims=("system", "seed"))
     logs: xr.DataArray = xr.apply_ufunc(np.log, ratios)
-    worst = np.exp(best_by_others(logs, "system", maximise=True).values)
-    return Measure.paired(worst, np.ones_like(worst), "log-ratio")
+
+    def ratio(kept: np.ndarray) -> float:
+        return float(np.exp(best_by_others(logs.isel(seed=kept), "system", maximise=True).values.mean()))
+
+    return Measure.leave_one_out(ratio, logs.sizes["seed"], scale="log")
 
 
 def _by_system(values: xr.DataArray) -> str:
