@@ -4,9 +4,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 import gradatim.papers
-from gradatim.lab import read_paper, validate
+from gradatim.lab import Measure, best_by_others, read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import inexact_bilevel as paper_module
 from gradatim.papers.inexact_bilevel import judging
@@ -105,3 +106,19 @@ def test_measures_of_known_runs(findings, known_results):
         "C6.gain_over_fixed_accuracy": (2, 2, 3, 4, 5, 6),
     }.items():
         np.testing.assert_allclose(found[name].samples, samples, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("apart", [0.0, 100.0])
+def test_fixed_accuracies_that_are_tied_widen_the_interval(apart):
+    coords = {"arm": ["adaptive", "coarse", "fine", "finest"], "repeat": np.arange(8)}
+    levels = np.random.default_rng(0).normal(size=(4, 8))
+    levels += np.array([0, 0, apart, 0])[:, None] - levels.mean(1, keepdims=True)
+    unseen = xr.DataArray(levels, coords, ("arm", "repeat"))
+    found = judging.gain_over_known(unseen.T, unseen.T.isel(arm=slice(1, None)))
+    fixed = best_by_others(unseen.isel(arm=slice(1, None)), "arm", over="repeat", maximise=True)
+    read = Measure.paired(unseen.sel(arm="adaptive").values, fixed.values)
+    assert np.isclose(found.value, read.value) and found.method == "jackknife over 8 repeats"
+    if apart:
+        np.testing.assert_allclose(found.intervals(), read.intervals())
+    else:
+        assert found.high - found.low > 1.2 * (read.high - read.low)
