@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from scipy.optimize import linear_sum_assignment, minimize
 
-from gradatim.lab import Session, read_paper, validate
+from gradatim.lab import Measure, Session, best_by_others, read_paper, validate
 from gradatim.papers import monge_gap as paper
 from gradatim.papers.monge_gap import judging, problems, training
 from gradatim.transport import PNorm, exact_monge_gap
@@ -208,8 +208,24 @@ def test_the_spread_of_a_grid_is_chosen_by_other_seeds():
     ((_, low, high),) = judging._spread(errors, "weights").intervals()
     assert low < 1 < high and (errors.max("weights") / errors.min("weights")).min() > 1.1
     # One seed astray at the second weight is no sign that it is worst for the others.
-    errors = xr.DataArray([[1.0] * 5, [2, 2, 2, 2, 500], [9] * 5], dims=("weights", "seed"))
-    np.testing.assert_allclose(judging._spread(errors, "weights").samples, 9)
+    errors = xr.DataArray([[1.0] * 6, [2, 2, 2, 2, 2, 500], [9] * 6], dims=("weights", "seed"))
+    np.testing.assert_allclose(judging._spread(errors, "weights").intervals(), [[9, 9, 9]])
+
+
+def test_choices_that_are_nearly_tied_widen_the_intervals():
+    random = np.random.default_rng(2)
+    errors = xr.DataArray(np.exp(0.3 * random.normal(size=(5, 6))), dims=("share", "seed"))
+    network = np.exp(0.1 * random.normal(size=6))
+    entropic = best_by_others(errors, "share").values
+    worst, best = (np.exp(best_by_others(np.log(errors), "share", maximise=maximise).values) for maximise in (True, False))
+    for found, by_seed in (
+        (judging._over_entropic(xr.Dataset({"network": ("seed", network), "by_share": errors})), (network, entropic)),
+        (judging._spread(errors, "share"), (worst, best)),
+    ):
+        ((value, low, high),) = found.intervals()
+        ((mean, lower, upper),) = Measure.paired(*by_seed, "log-ratio").intervals()
+        np.testing.assert_allclose(value, mean)
+        assert low < lower and upper < high
 
 
 def test_the_entropic_map_is_given_the_best_share_of_the_other_seeds(monkeypatch):
@@ -246,7 +262,7 @@ def test_measures_of_known_maps(smoke, known_results):
     off = np.array([[0.1, -0.3, 0, 0], [0.2, 0, 0, 0], [0, 0, 0, -0.4]])
     put("linear", formula=[1, 2, 4, 8], gap=(1 + off) * [1, 2, 4, 8], by_size=2 - np.array([[3.0], [2], [1]]))
     put("convexity", excess=np.linspace(-1, 0.5, 100))
-    unexplained, fit = [8 * sure, 4 * sure, seeds, 5 * sure], [seeds, sure, 3 * sure, sure]
+    unexplained, fit = [8 * sure, 7 * sure, seeds, 9 * sure], [seeds, sure, 3 * sure, sure]
     names = ["none", "gap 0.1", "gap 1", "gap 10"]
     plane = {name: (("arm", "seed"), values) for name, values in {"unexplained": unexplained, "divergence": fit, "energy": fit}.items()}
     trees["plane"] = xr.Dataset({**plane, "target_energy": ("seed", sure)}, {"arm": names})
@@ -259,7 +275,7 @@ def test_measures_of_known_maps(smoke, known_results):
     put("p_norm", gap=np.stack(by_arm), displacement=np.array([50, 200])[:, None, None])
     small = trees["dimensions"]
     trees["dimensions"] = xr.concat([small, small.assign_coords(dimension=[32])], "dimension")
-    put("dimensions", network=np.stack([seeds, 3 * seeds]), entropic=[[2], [4]])
+    put("dimensions", network=np.stack([seeds, 3 * seeds]), by_share=[[[5], [2], [5], [5], [5]], [[4], [5], [5], [5], [5]]])
     corners = np.stack([sure, 2 * sure, 3 * sure, 8 * seeds]).reshape(2, 2, 3)
     trees["grid"] = xr.Dataset({"unexplained": (("gap_weight", "asymmetry_weight", "seed"), corners)})
     config = replace(SMOKE, plane=replace(SMOKE.plane, weights=(0.1, 1.0, 10.0)))
@@ -277,13 +293,17 @@ def test_measures_of_known_maps(smoke, known_results):
         "C5.unexplained_variance": seeds,
         "C5.gain": 8 / seeds,
         "C5.fit_ratio": 3 / seeds,
-        "C5.weight_spread": 5 / seeds,
         "C6.euclidean_gap": 2 * seeds,
         "C6.sphere_gap_ratio": seeds / 8,
         "C6.p_norm_gap": (3, 4, 8),
         "C6.p_norm_gap_ratio": (0.75, 0.5, 1),
+    }.items():
+        np.testing.assert_allclose(found[name].samples, samples, rtol=1e-5, err_msg=name)
+    # All seeds choose alike: the intervals are those of the ratios.
+    for name, ratios in {
+        "C5.weight_spread": 9 / seeds,
         "C7.entropic_ratio_16": seeds / 2,
         "C7.entropic_ratio_32": 3 * seeds / 4,
         "C8.grid_spread": 8 * seeds,
     }.items():
-        np.testing.assert_allclose(found[name].samples, samples, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name].intervals(), Measure.paired(ratios, sure, "log-ratio").intervals(), err_msg=name)

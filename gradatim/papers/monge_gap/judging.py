@@ -116,7 +116,7 @@ def _judge_dimensions(
         part = f"C7.entropic_ratio_{dim}"
         if dim in dimensions:
             one = data.sel(dimension=dim)
-            measures[part] = Measure.paired(one["network"].values, one["entropic"].values, "log-ratio")
+            measures[part] = _over_entropic(one)
         else:
             untested[part] = f"no map in {dim} dimensions was trained"
     shares = config.dimensions.entropic_shares
@@ -150,12 +150,29 @@ def _judge_dimensions(
         untested["C8.grid_spread"] = f"the grid is for {GRID_DIMENSION} dimensions, got {dimensions[-1]}"
 
 
+def _over_entropic(errors: xr.Dataset) -> Measure:
+    """The network's error over the entropic map's, whose share is the best of the other seeds; chosen again without each seed."""
+
+    def ratio(kept: np.ndarray) -> float:
+        those = errors.isel(seed=kept)
+        return np.exp(np.log(those["network"].values / best_by_others(those["by_share"], "share").values).mean())
+
+    return Measure.leave_one_out(ratio, errors.sizes["seed"], scale="log")
+
+
 def _spread(errors: xr.DataArray, weights: str) -> Measure:
-    """Each seed's largest error over its smallest, at the weights that are worst and best for the others by their geometric mean."""
+    """The largest error over the smallest, at the weights that are worst and best for the other seeds by their geometric mean.
+
+    For the interval weights are chosen again without each seed.
+    """
     # As the ratio is judged: one seed that goes astray does not make its weight the worst.
     logs = errors.copy(data=np.log(errors.values))
-    worst, best = (np.exp(best_by_others(logs, weights, maximise=maximise).values) for maximise in (True, False))
-    return Measure.paired(worst, best, "log-ratio")
+
+    def ratio(kept: np.ndarray) -> float:
+        worst, best = (best_by_others(logs.isel(seed=kept), weights, maximise=maximise).values for maximise in (True, False))
+        return np.exp((worst - best).mean())
+
+    return Measure.leave_one_out(ratio, logs.sizes["seed"], scale="log")
 
 
 def _tell_digits(digits: xr.Dataset, session: Session) -> None:
