@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gradatim.lab import Session, validate
+from gradatim.lab import Measure, Session, best_by_others, validate
 from gradatim.lab.paper import read_paper
 from gradatim.lab.sweeps import Sweep
 from gradatim.papers import lanton as paper
@@ -190,17 +190,40 @@ def test_measures_of_known_layers():
     means = xr.DataArray(dual, {**rates, "length": lengths}, ("length", "arm", "rate", "seed"))
     trees = {"testbed": xr.Dataset({"loss": loss}), "lengths": xr.Dataset({"mean_dual_norm": means})}
     found, _ = testbed.measures(trees, Session(jax.random.key(0)))
-    for name, samples in {
-        "C2.unequal_travel_loss_ratio": seeds / 2,
-        "C4.rate_slope": powers[0],
-        "C4.slope_over_fixed": powers[0] - powers[1],
-        "C5.window_gain": sure,
+    np.testing.assert_allclose(found["C5.window_gain"].samples, sure)
+    # All seeds choose alike: the intervals are those of the values.
+    for name, measure in {
+        "C2.unequal_travel_loss_ratio": Measure.paired(seeds, 2 * sure, "log-ratio"),
+        "C4.rate_slope": Measure.over_seeds(powers[0]),
+        "C4.slope_over_fixed": Measure.paired(powers[0], powers[1]),
     }.items():
-        np.testing.assert_allclose(found[name].samples, samples, err_msg=name)
+        np.testing.assert_allclose(found[name].intervals(), measure.intervals(), err_msg=name)
     seconds = xr.DataArray([[2.0, 4, 8], [6, 6, 6], [1, 2, 3]], {"way": ["muon", *PER_STEP]}, ("way", "repeat"))
     times = language.time_measures(xr.Dataset({"seconds": seconds}))
     np.testing.assert_allclose(times["C3.step_time_every_1"].samples, (3, 1.5, 0.75))
     np.testing.assert_allclose(times["C3.step_time_every_10"].samples, (1 / 2, 1 / 2, 3 / 8))
+
+
+def test_rates_that_are_nearly_tied_widen_the_intervals():
+    random, lengths = np.random.default_rng(0), np.array([10.0, 40])
+    rates = {"arm": [ours(1.0), FIXED], "rate": [0.04, 0.08, 0.16]}
+    axes = ("variant", "arm", "rate", "seed", "step")
+    loss = xr.DataArray(np.exp(0.3 * random.normal(size=(2, 2, 3, 5, 2))), {**rates, "variant": list(VARIANTS)}, axes)
+    norms = np.exp(0.3 * random.normal(size=(2, 2, 3, 5)))
+    means = xr.DataArray(norms, {**rates, "length": lengths}, ("length", "arm", "rate", "seed"))
+    trees = {"testbed": xr.Dataset({"loss": loss}), "lengths": xr.Dataset({"mean_dual_norm": means})}
+    found, _ = testbed.measures(trees, Session(jax.random.key(0)))
+    last = best_by_others(loss.sel(variant=VARIANTS[1]).isel(step=-1), "rate")
+    tuned = np.log(best_by_others(means, "rate"))
+    slopes = (tuned.sel(length=40) - tuned.sel(length=10)) / np.log(4)
+    for name, narrow in {
+        "C2.unequal_travel_loss_ratio": Measure.paired(*(last.sel(arm=arm).values for arm in rates["arm"]), "log-ratio"),
+        "C4.rate_slope": Measure.over_seeds(slopes.sel(arm=ours(1.0)).values),
+        "C4.slope_over_fixed": Measure.paired(*(slopes.sel(arm=arm).values for arm in rates["arm"])),
+    }.items():
+        ((value, low, high),), ((mean, lower, upper),) = found[name].intervals(), narrow.intervals()
+        np.testing.assert_allclose(value, mean, err_msg=name)
+        assert low < lower and upper < high, name
 
 
 def test_noise_is_that_of_trained_layers():
