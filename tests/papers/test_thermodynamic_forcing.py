@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import gradatim.papers
-from gradatim.lab import read_paper, validate
+from gradatim.lab import Measure, read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import thermodynamic_forcing
 from gradatim.papers.thermodynamic_forcing import boxes, judging, motion, whistlers
@@ -124,29 +124,42 @@ def test_measures_are_those_of_the_boxes_and_times_they_name(run):
         "C3.helicity_ratio": end(heat, "energy_negative") / end(heat, "energy_positive"),
         "C3.flux_over_linear": end(heat, "heat_flux") / end(data["without_waves"], "heat_flux"),
         "C4.peak_anisotropy": ratio.max(axis=1),
-        "C4.final_minus_peak": ratio[:, -1] - ratio[range(3), [others(ratio, i)[:-1].argmax() for i in range(3)]],
         "C4.final_delta_beta": beta * 3 * ((across - along) / (along + 2 * across))[:, -1],
         "C4.helicity_balance": helicities[0] / helicities[1],
         "C5.flux_difference": end(both, "heat_flux") - end(alone, "heat_flux"),
         "C5.early_energy_ratio": energies[0] / energies[1],
     }.items():
         np.testing.assert_allclose(findings.measures[name].samples, samples, rtol=1e-3, atol=1e-5, err_msg=name)
+    falls = ratio[:, -1] - ratio[range(3), [others(ratio, i)[:-1].argmax() for i in range(3)]]
+    np.testing.assert_allclose(findings.measures["C4.final_minus_peak"].value, falls.mean(), rtol=1e-3, atol=1e-5)
 
 
 def test_an_anisotropy_that_still_rises_is_not_below_its_peak():
     looks = np.arange(20.0)
     rising = np.stack([1 + 0.01 * looks, 1 + 0.02 * looks, 1 + 0.03 * looks])
-    # The last of the means of five looks less the last that shares none of them.
-    np.testing.assert_allclose(judging.final_minus_peak(rising, 5), [0.05, 0.1, 0.15])
+    # The last of the means of five looks less the last that shares none of them; all have it, so that Student's interval is right.
+    found = judging.final_minus_peak(rising, 5)
+    np.testing.assert_allclose(found.intervals(), Measure.over_seeds([0.05, 0.1, 0.15]).intervals())
 
 
 def test_the_peak_is_where_the_other_seeds_have_theirs():
     ratio = np.ones((3, 12))
     ratio[0, 3], ratio[1, 6], ratio[2, 6], ratio[:, -1] = 1.9, 1.4, 1.4, [1.1, 1.2, 1.3]
     # The first would look at 6, where it has 1; the others at 3, where the first's is the highest.
-    np.testing.assert_allclose(judging.final_minus_peak(ratio, 1), [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(judging.final_minus_peak(ratio, 1).value, np.mean([0.1, 0.2, 0.3]))
     ratio[0, 3] = 1.3
-    np.testing.assert_allclose(judging.final_minus_peak(ratio, 1), [0.1, -0.2, -0.1])
+    np.testing.assert_allclose(judging.final_minus_peak(ratio, 1).value, np.mean([0.1, -0.2, -0.1]))
+
+
+def test_peaks_that_are_nearly_tied_widen_the_interval():
+    ratio = np.ones((5, 12))
+    ratio[:, 3], ratio[:, 6] = [1.4, 1.4, 1.0, 1.1, 1.2], [1.0, 1.1, 1.4, 1.4, 1.25]
+    peaks = [np.delete(ratio, seed, axis=0)[:, :-1].mean(axis=0).argmax() for seed in range(5)]
+    assert set(peaks) == {3, 6}
+    ((value, low, high),) = judging.final_minus_peak(ratio, 1).intervals()
+    ((mean, lower, upper),) = Measure.over_seeds(1 - ratio[range(5), peaks]).intervals()
+    np.testing.assert_allclose(value, mean)
+    assert low < lower and upper < high
 
 
 def test_the_early_flux_is_farthest_from_its_line_within_the_window():

@@ -351,7 +351,7 @@ def _firehose(session: Session, run: Run, end: slice, late: slice) -> dict[str, 
     helicities = [run.energy(name)[:, late].mean(1) for name in ("positive", "negative")]
     return {
         "C4.peak_anisotropy": Measure.over_seeds(run.ratio.max(1)),
-        "C4.final_minus_peak": Measure.over_seeds(final_minus_peak(run.ratio, run.ratio[0, end].size)),
+        "C4.final_minus_peak": final_minus_peak(run.ratio, run.ratio[0, end].size),
         "C4.final_delta_beta": Measure.over_seeds(run.delta_beta[:, end].mean(1)),
         "C4.helicity_balance": Measure.paired(*helicities, kind="log-ratio"),
     }

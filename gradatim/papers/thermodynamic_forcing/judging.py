@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from gradatim.lab import best_by_others
+from gradatim.lab import Measure, best_by_others
 
 WINDOW = (0.2, 0.6)
 "η between which the heat flux is compared with its linear growth."
@@ -20,11 +20,16 @@ def early_error(flux: np.ndarray, eta: np.ndarray, slope: float) -> tuple[np.nda
     return distance.max(1), early[distance.argmax(1)]
 
 
-def final_minus_peak(ratio: np.ndarray, looks: int) -> np.ndarray:
-    """Of means over so many looks, the last less that at the peak which the other seeds have before it, for each seed.
+def final_minus_peak(ratio: np.ndarray, looks: int) -> Measure:
+    """Of means over so many looks, the last less that at the peak which the other seeds have before it, mean over seeds.
 
     A seed's own peak is never below its end. Nor is the end a candidate: where the ratio still rises, all would have their peak there.
+    For the interval peaks are sought again without each seed.
     """
     means = np.lib.stride_tricks.sliding_window_view(ratio, looks, axis=1).mean(-1)
     before = xr.DataArray(means[:, :-looks], dims=("seed", "look"))
-    return means[:, -1] - best_by_others(before, "look", maximise=True).values
+
+    def mean(kept: np.ndarray) -> float:
+        return (means[kept, -1] - best_by_others(before[kept], "look", maximise=True).values).mean(dtype=np.float64)
+
+    return Measure.leave_one_out(mean, len(means))
