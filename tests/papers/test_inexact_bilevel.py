@@ -2,15 +2,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 
 import gradatim.papers
+from gradatim.implicit import TotalVariationDenoising, maid
 from gradatim.lab import Measure, best_by_others, read_paper, validate
 from gradatim.lab.session import Session
 from gradatim.papers import inexact_bilevel as paper_module
-from gradatim.papers.inexact_bilevel import judging
+from gradatim.papers.inexact_bilevel import denoising, judging
 from gradatim.papers.inexact_bilevel.quadratics import run_quadratic
 
 
@@ -56,6 +58,23 @@ def test_every_quadratic_is_another_and_those_of_another_seed_are_others(finding
     assert len(np.unique([first, others["first_gap"]])) == 2 * config.draws
 
 
+def test_bounds_of_denoising_that_do_not_cover_are_found():
+    clean = jnp.repeat(jnp.array([0.0, 1.0, 0.5]), 4)[None, None]
+    with jax.enable_x64(True):
+        problem = TotalVariationDenoising(clean.astype(float), clean + 0.1 * np.random.default_rng(0).standard_normal(clean.shape))
+        steps = []
+        maid(problem, jnp.array(denoising.START), problem.noisy, callback=steps.append, max_steps=3)
+        sound = denoising.errors_over_bounds(problem, steps)
+        assert sound.shape == (3,) and (sound > 0).all() and denoising.n_broken(sound) == 0
+        # A gradient moved by twice its bound, and a bound of half the error.
+        moved = steps[1]._replace(gradient=steps[1].gradient + jnp.array([2 * steps[1].error_bound, 0]))
+        small = steps[2]._replace(error_bound=steps[2].error_bound * sound[2] / 2)
+        found = denoising.errors_over_bounds(problem, [steps[0], moved, small])
+    np.testing.assert_allclose(found, [sound[0], 2, 2], atol=2 * sound.max())
+    assert denoising.n_broken(found) == 2 and denoising.n_broken(np.array([0.5, np.nan])) == 1
+    assert denoising.errors_over_bounds(problem, []).shape == (0,)
+
+
 def test_figures_are_drawn_from_the_findings(findings):
     assert set(paper_module.draw(findings)) == {"quadratic", "well", "penalties", "landscape", "denoised"}
 
@@ -82,6 +101,7 @@ def test_measures_of_known_runs(findings, known_results):
     put("penalties", loss=9)
     for arm, losses in {"adaptive": [1, 1], "adaptive, certified": np.stack([3 * draws, 2 * draws], 1), "quadratic": [4, 5]}.items():
         trees["penalties"]["loss"].loc[{"arm": arm}] = losses
+    put("denoising", broken_bounds=[0, 2, 0, 1, 0, 0][: trees["denoising"].sizes["repeat"]])
     put("denoising", broken_promises=1, noisy_psnr=15, searched_loss=10**-0.7, experts_psnr=22)
     put("denoising", unseen_psnr=np.stack([20 + repeats, 19 + 0 * repeats, 18 + repeats], axis=1))
     put("denoising", loss=np.stack([10 ** (-repeats / 10), 6.5 - repeats, 5 + 0 * repeats], axis=1))
@@ -89,6 +109,7 @@ def test_measures_of_known_runs(findings, known_results):
     for name, value in {
         "C1.violations": 54,
         "C1.largest_error_over_bound": 0.9,
+        "C1.broken_bounds_denoising": 3,
         "C2.violations": 24,
         "C3.ascent_directions": 18,
     }.items():
