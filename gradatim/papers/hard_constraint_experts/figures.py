@@ -31,12 +31,16 @@ def draw(findings: Findings) -> dict[str, Figure]:
 
 
 def _draw_errors(training: xr.Dataset, interpolation: xr.Dataset) -> Figure:
-    fig, axes = plots.figure(1, 2, panel=(4.4, 3.0))
-    last = training.isel(step=-1)
-    for ax, name, title in zip(axes[0], ("error", "far_error"), ("on the trained span", "beyond it"), strict=True):
-        rows = [(WORDS[arm], last[name].sel(arm=arm).values, COLOURS[arm]) for arm in WORDS]
-        if name == "error":
-            rows.append(("interpolated\ntrue values", interpolation["error"].values, GREY))
+    last, true = training.isel(step=-1), "interpolated\ntrue values"
+    spans = [[(WORDS[arm], last[name].sel(arm=arm).values, COLOURS[arm]) for arm in WORDS] for name in ("error", "far_error")]
+    spans[0].append((f"{true}, the\nnearest outside", interpolation["error"].values, GREY))
+    between = [
+        (WORDS["blocks"], interpolation["network_between_error"].values, COLOURS["blocks"]),
+        (true, interpolation["between_error"].values, GREY),
+    ]
+    panels = {"on the trained span": spans[0], "between its given points": between, "beyond it": spans[1]}
+    fig, axes = plots.figure(1, len(panels), panel=(3.9, 3.0))
+    for ax, (title, rows) in zip(axes[0], panels.items(), strict=True):
         places = np.arange(len(rows))[::-1]
         ax.barh(places, [values.mean() for _, values, _ in rows], color=[colour for *_, colour in rows])
         for place, (_, values, _) in zip(places, rows, strict=True):
