@@ -187,7 +187,7 @@ class Measure:
 
         **Arguments:** `statistic`: takes the numbers of the repetitions that are there, ascending, and gives a number; `n`: how many there
         are, at least three; `of`: what is repeated; `scale`: as of
-        [`jackknife`][gradatim.lab.Measure.jackknife].
+        `jackknife`.
 
         **Raises:** `ValueError` for fewer than three repetitions, and as `jackknife` does.
 

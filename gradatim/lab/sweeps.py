@@ -82,7 +82,7 @@ def best_by_others(values: xr.DataArray, choice: str, *, over: str = "seed", max
 
     What is chosen on the repeats by which it is judged looks better than it is. Here no repeat has a say in its own choice
     ([`choice_by_others`][gradatim.lab.choice_by_others]). The mean of these values errs neither way; where choices are nearly tied they
-    are not independent, and their interval is that of [`Measure.leave_one_out`][gradatim.lab.Measure.leave_one_out].
+    are not independent, and their interval is that of `Measure.leave_one_out`.
 
     >>> import xarray as xr
     >>> losses = xr.DataArray([[1.0, 4.0, 4.0], [3.0, 3.0, 3.0]], dims=("rate", "seed"))
