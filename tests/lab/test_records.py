@@ -133,9 +133,9 @@ def write_many(runs, n):
         write(runs, notes=[f"{os.getpid()} {i}"])
 
 
-def test_four_processes_write_two_hundred_records_and_lose_none(tmp_path):
+def test_eight_processes_write_two_hundred_records_and_lose_none(tmp_path):
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=write_many, args=(tmp_path, 50)) for _ in range(4)]
+    writers = [context.Process(target=write_many, args=(tmp_path, 25)) for _ in range(8)]
     for writer in writers:
         writer.start()
     # Read all the while: whatever is listed must be whole.
