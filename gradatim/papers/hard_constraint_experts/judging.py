@@ -96,7 +96,7 @@ def _judge_residuals(config: Config, training: xr.Dataset, measures: dict[str, M
     measures["C6.penalty_residual_rise"] = Measure.paired(penalty[:, 1:].max(axis=1), penalty[:, 0], "log-ratio")
     fallen = Measure.paired(penalty[:, -1], penalty[:, 0], "log-ratio")
     session.note(
-        f"C6: the rise of the penalised network's residual passes: its last is {_digits(penalty[:, -1] / penalty[:, 0])} of its first, "
+        f"C6: the penalised network's last residual is {_digits(penalty[:, -1] / penalty[:, 0])} of its first, "
         f"{fallen.value:.3g} [{fallen.low:.3g}, {fallen.high:.3g}] in the mean"
     )
     session.note(

@@ -72,7 +72,7 @@ def _describe(trees: Mapping[str, xr.Dataset], session: Session) -> None:
     session.note(
         f"hypergradients of total variation, with what the precise ones may be off by themselves: errors are at most "
         f"{float(denoising['worst_error_over_bound'].max()):.2g} of their bounds and {_short(denoising['median_error_over_bound'], 2)} of "
-        "them in the median of the steps of each repeat: the bounds cover, and are far above what they cover"
+        "them in the median of the steps of each repeat"
     )
     best = penalties["loss"].fillna(np.inf).argmin("work")
     mean = penalties.mean("shuffle")
