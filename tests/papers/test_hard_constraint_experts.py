@@ -99,7 +99,7 @@ def test_trap_residuals_at_and_between_the_points_are_told(smoke):
     assert any(note.startswith("C5") and "never sees" in note for note in session.notes)
     residual = findings.data["training"]["residual"].sel(arm="penalty")
     last_over_first = judging._digits((residual[:, -1] / residual[:, 0]).values)
-    assert any(note.startswith("C6") and f"its last is {last_over_first} of its first" in note for note in session.notes)
+    assert any(note.startswith("C6") and f"last residual is {last_over_first} of its first" in note for note in session.notes)
 
 
 def test_no_two_seeds_share_a_draw():
