@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -19,13 +19,16 @@ AT_REST = 1e-9
 LEAST_COSINE = 0.01
 "A cosine below counts as this one where it is divided by."
 
+Reading = Callable[[xr.Dataset], np.ndarray]
+"Of runs, one number for each seed, NaN where it has none."
+
 
 def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> Findings:
     """Measures of all claims but C7.
 
     Accuracies are compared with every arm at its own best learning rate of the grid; what else two arms with and without the loss differ
-    in is read at one rate, the best of the arm without. All claims are about equilibria: a seed counts where the networks of every arm
-    that is compared come to rest.
+    in is read at one rate, the best of the arm without. Angles and scores are of weights alone, and every seed has them; a cosine is of
+    gradients at fixed points, and counts where the networks come to rest for all images whose gradients it compares.
     """
     measures: dict[str, Measure] = {}
     untested: dict[str, str] = {}
@@ -68,68 +71,52 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         f"convergence by angle {radii}; errors of the response at the radius 1: {far}"
     )
 
-    def on_settled(part: str, data: xr.Dataset, runs: Mapping[str, np.ndarray], measure: Callable[[np.ndarray], Measure]) -> None:
-        seeds = settled(data, runs)
-        if seeds.sum() >= 3:
-            measures[part] = measure(seeds)
+    def over_seeds(part: str, name: str, reading: Reading) -> None:
+        here = np.isfinite(reading(trees[name]))
+        if here.sum() >= 3:
+            measures[part] = _over_seeds(trees[name], reading)
         else:
-            untested[part] = (
-                f"too few seeds whose networks settle for every test image in all arms, got {seeds.sum()} of {seeds.size} ("
-                + "; ".join(f"{arm}: {settled(data, {arm: rate}).sum()}" for arm, rate in runs.items())
-                + ")"
-            )
+            untested[part] = _too_few(here)
 
-    angles = trees["angles"]
-    estimated, true = ({f"{name} {angle:g}": best_rates(angles, f"{name} {angle:g}") for angle in ANGLES} for name in ("EP", "RBP"))
+    def in_order(part: str, what: str) -> None:
+        rows = np.array([_level(f"EP {angle:g}", what)(trees["angles"]) for angle in ANGLES])
+        here = np.isfinite(rows.sum(axis=0))
+        if here.sum() >= 3:
+            measures[part] = Measure.paired_sequence(list(rows[:, here]))
+        else:
+            untested[part] = _too_few(here)
 
-    def in_order(name: str) -> Callable[[np.ndarray], Measure]:
-        return lambda seeds: Measure.paired_sequence([_first(at_rate(angles, arm, rate, name))[seeds] for arm, rate in estimated.items()])
-
-    on_settled("C3.cosine_by_angle", angles, estimated, in_order("cosine"))
-    on_settled("C3.accuracy_by_angle", angles, estimated, in_order("accuracy"))
+    in_order("C3.cosine_by_angle", "cosine")
+    in_order("C3.accuracy_by_angle", "accuracy")
     straight, turned = (f"RBP {angle:g}" for angle in (ANGLES[0], ANGLES[-1]))
-    ends = {arm: true[arm] for arm in (straight, turned)}
-    flat, wide = (at_rate(angles, arm, rate, "accuracy") for arm, rate in ends.items())
-    on_settled("C3.backpropagation_change", angles, ends, lambda seeds: Measure.paired(wide[seeds], flat[seeds]))
     furthest = f"EP {ANGLES[-1]:g}"
-    points = wide - at_best(angles, furthest, "accuracy")
-    cosine = np.maximum(_first(at_best(angles, furthest, "cosine")), LEAST_COSINE)
-    both = {turned: true[turned], furthest: estimated[furthest]}
-    either = (points / 5, 0.5 / cosine)
-    on_settled("C3.deficit_at_90", angles, both, lambda seeds: Measure.over_seeds(max((row[seeds] for row in either), key=np.mean)))
-    session.note(f"C3: at 90 degrees {points.mean():.1f} points below recurrent backpropagation, first-layer cosine {cosine.mean():.2f}")
+    over_seeds("C3.backpropagation_change", "angles", _difference(turned, straight, "accuracy"))
+    points, cosine = _difference(turned, furthest, "accuracy"), _level(furthest, "cosine")
+    over_seeds(
+        "C3.deficit_at_90", "angles", lambda data: max((points(data) / 5, 0.5 / np.maximum(cosine(data), LEAST_COSINE)), key=np.nanmean)
+    )
+    session.note(
+        f"C3: at 90 degrees {points(trees['angles']).mean():.1f} points below recurrent backpropagation, first-layer cosine "
+        f"{np.nanmean(cosine(trees['angles'])):.2f}"
+    )
 
-    chain = trees["homeostasis"]
-    rate = best_rates(chain, "90, without")
-    both = {"90, with": rate, "90, without": rate}
-    on_settled("C5.cosine_gain", chain, both, _difference(chain, both, "cosine"))
-    on_settled("C5.symmetry_score", chain, {"90, with": rate}, _level(chain, "90, with", rate, "score"))
-    best = {arm: best_rates(chain, arm) for arm in both}
-    on_settled("C5.accuracy_gain", chain, best, _difference(chain, best, "accuracy"))
-    _describe("C5", chain, both, session)
+    over_seeds("C5.cosine_gain", "homeostasis", _difference("90, with", "90, without", "cosine", like="90, without"))
+    over_seeds("C5.symmetry_score", "homeostasis", _level("90, with", "score", like="90, without"))
+    over_seeds("C5.accuracy_gain", "homeostasis", _difference("90, with", "90, without", "accuracy"))
+    _describe("C5", trees["homeostasis"], ("90, with", "90, without"), session, like="90, without")
 
-    loop = trees["loop"]
-    rate = best_rates(loop, "without")
-    both, decayed = {"with": rate, "without": rate}, {"with": rate, "decay": rate}
-    on_settled("C6.symmetry_rise", loop, both, _difference(loop, both, "score"))
-    on_settled("C6.symmetry_score", loop, {"with": rate}, _level(loop, "with", rate, "score"))
-    on_settled("C6.weight_decay_difference", loop, decayed, _difference(loop, decayed, "accuracy"))
-    _describe("C6", loop, {**both, **decayed}, session)
+    over_seeds("C6.symmetry_rise", "loop", _difference("with", "without", "score", like="without"))
+    over_seeds("C6.symmetry_score", "loop", _level("with", "score", like="without"))
+    over_seeds("C6.weight_decay_difference", "loop", _difference("with", "decay", "accuracy", like="without"))
+    _describe("C6", trees["loop"], ("with", "without", "decay"), session, like="without")
 
-    rate = best_rates(chain, "0, without")
-    both = {"0, with": rate, "0, without": rate}
-    on_settled("C8.angle_without", chain, {"0, without": rate}, _level(chain, "0, without", rate, "angle"))
-    on_settled("C8.angle_difference", chain, both, _difference(chain, both, "angle"))
-    _describe("C8", chain, both, session)
+    over_seeds("C8.angle_without", "homeostasis", _level("0, without", "angle"))
+    over_seeds("C8.angle_difference", "homeostasis", _difference("0, with", "0, without", "angle", like="0, without"))
+    _describe("C8", trees["homeostasis"], ("0, with", "0, without"), session, like="0, without")
 
     for name in ("angles", "homeostasis", "loop"):
         _tell_rates(name, trees[name], session)
     return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
-
-
-def settled(data: xr.Dataset, runs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Whether the last networks of a seed settle for every test image, in all arms at these rates, one for each seed."""
-    return np.all([at_rate(data, arm, rate, "residual") <= SETTLED for arm, rate in runs.items()], axis=0)
 
 
 def slopes(radii: np.ndarray, errors: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -167,15 +154,37 @@ def at_best(data: xr.Dataset, arm: str, name: str) -> np.ndarray:
     return at_rate(data, arm, best_rates(data, arm), name)
 
 
-def _level(data: xr.Dataset, arm: str, rate: np.ndarray, name: str) -> Callable[[np.ndarray], Measure]:
-    """Of a reading after the last epoch, over the seeds that are asked for."""
-    return lambda seeds: Measure.over_seeds(_first(at_rate(data, arm, rate, name))[seeds])
+def _level(arm: str, name: str, *, like: str | None = None) -> Reading:
+    """Of an arm after the last epoch, at its own best rates or at those of another; a cosine of networks that swing on is none."""
+
+    def of_seeds(data: xr.Dataset) -> np.ndarray:
+        rate = best_rates(data, like or arm)
+        values = _first(at_rate(data, arm, rate, name))
+        return np.where(at_rate(data, arm, rate, "compared_residual") <= SETTLED, values, np.nan) if name == "cosine" else values
+
+    return of_seeds
 
 
-def _difference(data: xr.Dataset, runs: Mapping[str, np.ndarray], name: str) -> Callable[[np.ndarray], Measure]:
-    """Of a reading of two arms after the last epoch, the first less the second, over the seeds that are asked for."""
-    ours, control = (_first(at_rate(data, arm, rate, name)) for arm, rate in runs.items())
-    return lambda seeds: Measure.paired(ours[seeds], control[seeds])
+def _difference(ours: str, control: str, name: str, *, like: str | None = None) -> Reading:
+    """Of two arms after the last epoch, the first less the second."""
+    first, second = (_level(arm, name, like=like) for arm in (ours, control))
+    return lambda data: first(data) - second(data)
+
+
+def _over_seeds(data: xr.Dataset, reading: Reading) -> Measure:
+    """The mean of the seeds that have the reading; for its interval rates are chosen again without each of them."""
+    here = np.isfinite(reading(data))
+    there, others = np.flatnonzero(here), np.flatnonzero(~here)
+
+    def mean(kept: np.ndarray) -> float:
+        rows = np.concatenate([there[kept], others])
+        return float(np.nanmean(reading(data.isel(seed=rows))[: len(kept)]))
+
+    return Measure.leave_one_out(mean, len(there))
+
+
+def _too_few(here: np.ndarray) -> str:
+    return f"too few seeds whose networks settle for all images whose gradients are compared, got {here.sum()} of {here.size}"
 
 
 def _first(rows: np.ndarray) -> np.ndarray:
@@ -187,21 +196,21 @@ def _at_one(nudging: xr.Dataset, points: int) -> float:
     return float(nudging["response_error"].sel(points=points).sel(radius=1.0, method="nearest").mean())
 
 
-def _describe(claim: str, data: xr.Dataset, runs: Mapping[str, np.ndarray], session: Session) -> None:
+def _describe(claim: str, data: xr.Dataset, arms: Sequence[str], session: Session, *, like: str) -> None:
     """Beside the claim: how asymmetric the networks are in themselves, for a score near 1 may come of small weights."""
+    chosen = best_rates(data, like)
 
     def of(arm: str, name: str) -> float:
-        return float(_first(at_rate(data, arm, runs[arm], name)).mean())
+        return float(_first(at_rate(data, arm, chosen, name)).mean())
 
     words = [
-        f"{arm}: settled {settled(data, {arm: runs[arm]}).sum()}, score {of(arm, 'score'):.3f}, norm of the antisymmetric part "
-        f"{of(arm, 'antisymmetric'):.2f}, angle {of(arm, 'angle'):.1f}, first-layer cosine {of(arm, 'cosine'):.2f}, "
-        f"accuracy {of(arm, 'accuracy'):.1f} %"
-        for arm in runs
+        f"{arm}: score {of(arm, 'score'):.3f}, norm of the antisymmetric part {of(arm, 'antisymmetric'):.2f}, angle "
+        f"{of(arm, 'angle'):.1f}, first-layer cosine {of(arm, 'cosine'):.2f}, accuracy {of(arm, 'accuracy'):.1f} %, images that do not "
+        f"settle {of(arm, 'unsettled'):.2g} %"
+        for arm in arms
     ]
-    n_seeds = data.sizes["seed"]
-    rates = " or ".join(f"{rate:g}" for rate in np.unique(next(iter(runs.values()))))
-    session.note(f"{claim}, at the rate {rates}, all {n_seeds} seeds, settled or not: " + "; ".join(words))
+    rates = " or ".join(f"{rate:g}" for rate in np.unique(chosen))
+    session.note(f"{claim}, at the rate {rates}, all {data.sizes['seed']} seeds, settled or not: " + "; ".join(words))
 
 
 def _tell_rates(name: str, data: xr.Dataset, session: Session) -> None:
@@ -212,11 +221,12 @@ def _tell_rates(name: str, data: xr.Dataset, session: Session) -> None:
         f"{name}: best rates of {rates}: " + "; ".join(f"{arm}: {rate:g}" for arm, rate in best.items())
         + (f"; on the edge of the grid: {', '.join(edge)}" if edge else "")
     )  # fmt: skip
-    words = [
-        f"{arm}: {settled(data, {arm: best_rates(data, arm)}).sum()} ({100 - at_best(data, arm, 'unsettled').mean():.1f} % of the images)"
-        for arm in best
-    ]
+    words = []
+    for arm in best:
+        rate = best_rates(data, arm)
+        compared, unsettled = (at_rate(data, arm, rate, what) for what in ("compared_residual", "unsettled"))
+        words.append(f"{arm}: {(compared <= SETTLED).sum()} and {(unsettled == 0).sum()} ({100 - unsettled.mean():.1f} % of the images)")
     session.note(
-        f"{name}: seeds of {data.sizes['seed']} whose last networks settle for every test image, each arm at its best rate: "
-        + "; ".join(words) + "; where claims are judged the others are left out"
-    )  # fmt: skip
+        f"{name}: seeds of {data.sizes['seed']} whose last networks settle for all images whose gradients are compared, and for every test "
+        "image, each arm at its best rate: " + "; ".join(words)
+    )

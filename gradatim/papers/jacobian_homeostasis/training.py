@@ -306,10 +306,12 @@ def watch(state: State, work: Work) -> dict[str, Array]:
         pairs = network.reciprocal_pairs()
         wide = jnp.sqrt(sum((jnp.sum((network.weights[w] - network.weights[b].T) ** 2) for w, b in pairs), jnp.zeros((), jnp.float32)))
         near = jnp.sqrt(sum((jnp.sum((network.weights[w] + network.weights[b].T) ** 2) for w, b in pairs), jnp.zeros((), jnp.float32)))
+        settled = residuals <= SETTLED
         return {
-            "accuracy": 100 * jnp.mean((labels == images.test_labels).astype(jnp.float32)),
-            "residual": residuals.max(),
-            "unsettled": 100 * jnp.mean((~(residuals <= SETTLED)).astype(jnp.float32)),
+            # Of an image for which a network swings on, it has no answer.
+            "accuracy": 100 * jnp.mean((settled & (labels == images.test_labels)).astype(jnp.float32)),
+            "compared_residual": residuals[: c.watched].max(),
+            "unsettled": 100 * jnp.mean((~settled).astype(jnp.float32)),
             "score": symmetry.score,
             "antisymmetric": symmetry.antisymmetric,
             "angle": jnp.rad2deg(2 * jnp.arctan2(wide, near)),
