@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 import xarray as xr
 
 from gradatim import datasets
@@ -161,6 +162,16 @@ def test_exponents_over_fewer_than_four_widths_are_not_judged(findings):
             assert findings.untested[part.format(prefix)] == f"not measured: an exponent takes four widths or more, got {widths}"
 
 
+def test_trap_rules_that_move_both_slopes_alike_do_not_decide_within_a_rule():
+    """Between rules slopes of top values and gains rise together; from matrix to matrix under each they are opposed."""
+    rules, matrices = ["constant", "root", "proportional"], [f"m{i}" for i in range(6)]
+    offset, within = np.array([1.0, 0.0, -1.0])[:, None, None], np.linspace(-0.1, 0.1, 6)[:, None]
+    coordinates = {"rule": rules, "matrix": matrices, "seed": range(3)}
+    top, gain = (xr.DataArray(offset + sign * within + np.zeros(3), coordinates, ("rule", "matrix", "seed")) for sign in (1, -1))
+    assert min(paper._rank_correlations(top, gain)) > 0.7
+    np.testing.assert_allclose(paper._correlations_within_rules(top, gain), -1)
+
+
 def test_cost_of_decay_compares_both_at_their_best():
     losses = np.zeros((2, 2, 3, 3)) + np.array([0.5, 0.0, 0.5])[:, None]
     losses[:, 1] += np.array([0.3, 0.1])[:, None, None]
@@ -222,7 +233,10 @@ def test_measures_of_known_exponents(monkeypatch):
 
     ratio = ("width", "rule"), np.multiply.outer(widths**-0.5, np.ones(3))
     data = {"top": law(powers), "gain": law(-powers), "sublayer_gain": law(powers, "sublayer"), "root_ratio": ratio}
-    texts = {"top": law(of_text), "gain": law(2 * of_text), "sublayer_gain": law(of_text[:, :4], "sublayer"), "root_ratio": ratio}
+    # Under one rule gains fall from matrix to matrix where top values rise.
+    gains_of_text = 2 * of_text
+    gains_of_text[1] = gains_of_text[1, ::-1]
+    texts = {"top": law(of_text), "gain": law(gains_of_text), "sublayer_gain": law(of_text[:, :4], "sublayer"), "root_ratio": ratio}
     flat = (("pair", "matrix", "seed"), np.ones((2, 1, n)))
     pairs = xr.Dataset({"top": flat, "root_ratio": ("pair", np.ones(2)), "spectrum": ((*flat[0], "fraction"), np.ones((2, 1, n, 2)))})
     noise = xr.Dataset(
@@ -258,7 +272,8 @@ def test_measures_of_known_exponents(monkeypatch):
         "C3.text_top_value_slope": 0.3,
         # Of the first matrix, whose slopes are -0.1 + 0.5 and -0.1 - 0.5, it is 0.3; of the third -0.1 + 4/130 + 0.5 - 0.3 = 0.13.
         "C3.text_distance_to_next_rule": 0.5 - 0.1 + 2 * 0.2 / 13 - 0.3,
-        "C6.text_rank_correlation": 1,
+        "C6.text_rank_correlation": scipy.stats.spearmanr(of_text.ravel(), gains_of_text.ravel())[0],
+        "C6.text_rank_correlation_within_a_rule": -1,
     }.items():
         np.testing.assert_allclose(found[name].value, value, rtol=1e-6, err_msg=name)
 

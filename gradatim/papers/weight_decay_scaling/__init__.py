@@ -106,6 +106,9 @@ def run(config: Config, session: Session) -> Findings:
             "C3.{}distance_to_next_rule": lambda: _least(_margins(slopes["top"])),
             "C6.{}rank_correlation": lambda: Measure.over_seeds(_rank_correlations(slopes["top"], slopes["gain"])),
         }
+        # The chain has two matrices, between which any two slopes have an order.
+        if prefix:
+            made["C6.{}rank_correlation_within_a_rule"] = lambda: _least(_correlations_within_rules(slopes["top"], slopes["gain"]))
         for part, make in made.items():
             if len(widths) < 4:
                 untested[part.format(prefix)] = f"not measured: an exponent takes four widths or more, got {', '.join(map(str, widths))}"
@@ -208,6 +211,12 @@ def _rank_correlations(top: xr.DataArray, gain: xr.DataArray) -> list[float]:
     """Spearman's, for each seed, of the slopes of singular value and gain over rules and matrices."""
     x, y = (a.transpose("seed", "rule", "matrix").values.reshape(a.sizes["seed"], -1) for a in (top, gain))
     return [float(rank_correlation(a, b[None])[0]) for a, b in zip(x, y, strict=True)]
+
+
+def _correlations_within_rules(top: xr.DataArray, gain: xr.DataArray) -> np.ndarray:
+    """Spearman's of the slopes over the matrices under one rule, `(rule, seed)`: rules, which move both alike, have no part in it."""
+    one = [_rank_correlations(top.sel(rule=[rule]), gain.sel(rule=[rule])) for rule in top.rule.values]
+    return np.array(one)
 
 
 def _notes(
