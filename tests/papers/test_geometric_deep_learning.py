@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gradatim.datasets.dataset import Dataset, Provenance
-from gradatim.lab import Session, read_paper, validate
+from gradatim.lab import Measure, Session, read_paper, validate
 from gradatim.nets.geometric import SimpleRNN, icosphere, log_map_edges
 from gradatim.papers import geometric_deep_learning as paper
 from gradatim.papers.geometric_deep_learning import Directions, Homophily, Memory, Samples, Warping
@@ -185,6 +185,18 @@ def test_parts_of_a_surface_must_not_overlap(double):
     x = np.asarray(icosphere(1).vertices)[:, 0]
     with pytest.raises(ValueError, match=r"directions\.part must be at most a third of 42 vertices, got 20"):
         PARTS["directions"].directions(Directions(part=20), icosphere(1), x, x, jax.random.key(0), session)
+
+
+def test_directions_are_judged_by_the_better_rival_at_rates_chosen_by_the_other_seeds():
+    seeds = np.array([0.0, 1, 2, 3])
+    choosing = np.stack([[[1.0] * 4, [0] * 4], [[0] * 4, [1] * 4], [[1] * 4, [0] * 4]])
+    judged = np.stack([[80 + 2 * seeds, 0 * seeds], [99 + seeds, 25 + 0 * seeds], [70 + seeds, 99 + seeds]])
+    gain = PARTS["directions"].direction_gain(choosing, judged)
+    expected = Measure.over_seeds(10 + seeds)
+    np.testing.assert_allclose(gain.intervals()[0], expected.intervals()[0])
+    # A seed that alone would take the other rate does not have a say in its own.
+    choosing[0, :, 0] = [0.0, 1.0]
+    assert PARTS["directions"].direction_gain(choosing, judged).value == pytest.approx(expected.value)
 
 
 def test_networks_of_directions_have_about_as_many_parameters_that_count(double):

@@ -36,7 +36,7 @@ class Directions:
     "Hidden entries of each order 0, 1 and 2; the isotropic network has about as many parameters that count, all of order 0."
     steps: Annotated[int, Between(1, 100_000)] = 150
     "Of Adam on the whole part."
-    rates: Annotated[tuple[float, ...], Between(1e-6, 10.0)] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    rates: Annotated[tuple[float, ...], Between(1e-6, 10.0)] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
     "From which every network takes what is best for the other seeds in the middle."
     seeds: Annotated[int, Between(3, 100)] = 5
     "First weights and frames, shared by all networks."
@@ -92,7 +92,7 @@ def directions(
     frames = random.uniform(-np.pi, np.pi, (seeds, n))
     told, held, new = (stacked([seen(kept, turn) for turn in frames]) for kept in (front, middle, rear))
     which, rates = np.tile(np.arange(seeds), len(config.rates)), np.repeat(config.rates, seeds)
-    accuracy, choices = np.zeros((len(ARMS), seeds)), np.zeros((len(ARMS), seeds), int)
+    choosing, judged = np.zeros((2, len(ARMS), len(config.rates), seeds))
     for a, arm in enumerate(ARMS):
 
         def loss(net: FrameNetwork, data: _Part, entry: Any, arm: str = arm) -> Array:
@@ -105,9 +105,10 @@ def directions(
             session, nets, loss, told, np.zeros((config.steps, seeds), np.int32), rates=rates, which=which, steps=config.steps,
             label=f"directions, {arm}",
         )  # fmt: skip
-        choosing, judged = (np.asarray(_share_right(nets, jnp.asarray(which), data, arm)).reshape(-1, seeds) for data in (held, new))
-        choices[a] = chosen_by_others(choosing, maximise=True)
-        accuracy[a] = at(judged, choices[a])
+        shares = (np.asarray(_share_right(nets, jnp.asarray(which), data, arm)) for data in (held, new))
+        choosing[a], judged[a] = (share.reshape(-1, seeds) for share in shares)
+    choices = np.stack([chosen_by_others(rows, maximise=True) for rows in choosing])
+    accuracy = np.stack([at(*rows) for rows in zip(judged, choices, strict=True)])
     edge = [arm for arm, choice in zip(ARMS, choices, strict=True) if on_edge(choice, config.rates)]
     session.note(
         f"C10: the direction in which curvature grows, told from sulcal depth, is right to {WITHIN:g}° on the rearmost {part} vertices for "
@@ -117,12 +118,32 @@ def directions(
         )
         + f", by chance 25 %; best rate on the edge of the grid: {', '.join(edge) or 'none'}"
     )
-    taken = np.asarray(config.rates)[choices]
+    taken, by_rate = np.asarray(config.rates)[choices], ("network", "rate", "seed")
     data = xr.Dataset(
-        {"accuracy": (("network", "seed"), accuracy, {"units": "%"}), "taken_rate": (("network", "seed"), taken, {"units": "1"})},
-        {"network": list(ARMS)},
+        {
+            "accuracy": (("network", "seed"), accuracy, {"units": "%"}),
+            "taken_rate": (("network", "seed"), taken, {"units": "1"}),
+            "accuracy_in_the_middle": (by_rate, choosing, {"units": "%"}),
+            "accuracy_at_the_rear": (by_rate, judged, {"units": "%"}),
+        },
+        {"network": list(ARMS), "rate": list(config.rates)},
     )
-    return {"C10.direction_gain": Measure.paired(accuracy[0], accuracy[1])}, data
+    return {"C10.direction_gain": direction_gain(choosing, judged)}, data
+
+
+def direction_gain(choosing: np.ndarray, judged: np.ndarray) -> Measure:
+    """How much more often than the better of its rivals the first network is right: both over network, rate and seed.
+
+    Every seed is read at the rate that the others choose, and for the interval all is chosen again without each.
+    """
+
+    def gain(kept: np.ndarray) -> float:
+        rows = [
+            at(there, chosen_by_others(here, maximise=True)) for here, there in zip(choosing[..., kept], judged[..., kept], strict=True)
+        ]
+        return min(float((rows[0] - rival).mean()) for rival in rows[1:])
+
+    return Measure.leave_one_out(gain, judged.shape[-1])
 
 
 def _cosines(net: FrameNetwork, data: _Part, arm: str) -> Array:
