@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gradatim.lab import Session, validate
+from gradatim.lab import Measure, Session, validate
 from gradatim.lab.paper import read_paper
 from gradatim.papers import diffgrad as paper
 from gradatim.papers.diffgrad import descent, figures, regret, training
@@ -143,10 +143,16 @@ def test_measures_of_known_accuracies(findings, monkeypatch):
     for name, samples in {
         "C4.over_adam_at_half_rate": (1, -2, 3),
         "C4.over_adam": (2, 10, 20),
-        "C5.spread": (1, -3, -1),
-        "C5.spread_beyond_adam": (-8, -3, -8),
     }.items():
         np.testing.assert_allclose(found.measures[name].samples, samples, err_msg=name)
+    # Of two seeds each is read at the other's best and worst activation.
+    assert found.measures["C5.spread"].value == pytest.approx(-1)
+    assert found.measures["C5.spread_beyond_adam"].value == pytest.approx(-19 / 3)
+    without_one = {"C5.spread": [-2.5, -0.5, 1.0], "C5.spread_beyond_adam": [-2.5 - 2.5, -0.5 - 8, 1 - 2]}
+    for part, left in without_one.items():
+        value = found.measures[part].intervals()[0][0]
+        expected = Measure.jackknife(value, {"seeds": left})
+        np.testing.assert_allclose(found.measures[part].intervals()[0], expected.intervals()[0], err_msg=part)
     assert found.untested["C4.over_sgdm"] == "a run diverged" and "C4.over_sgdm" not in found.measures
     # A network that diverges with one activation alone leaves no spread.
     activations["accuracy"][2, 1, 0] = np.nan

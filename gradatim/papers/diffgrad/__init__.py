@@ -66,15 +66,10 @@ def run(config: Config, session: Session) -> Findings:
     for control in OPTIMIZERS:
         part = "C4.over_adam_at_half_rate" if control == "adam_half" else f"C4.over_{control}"
         if control in config.images.optimizers and control != "diffgrad":
-            _judge(part, (final.sel(arm="diffgrad"), final.sel(arm=control)), measures, untested)
+            _judge(part, final.sel(arm="diffgrad"), final.sel(arm=control), measures, untested)
         elif control != "diffgrad":
             untested[part] = f"{NAMES[control]} is not among the optimisers of this run"
-    reached = activations["accuracy"]
-    # The best and the worst by the other seeds: of equal activations too, the extremes of one seed lie apart.
-    spread = best_by_others(reached, "activation", maximise=True) - best_by_others(reached, "activation")
-    spread = spread.where(reached.notnull().all("activation"))
-    _judge("C5.spread", (spread.sel(arm="diffgrad"),), measures, untested)
-    _judge("C5.spread_beyond_adam", (spread.sel(arm="diffgrad"), spread.sel(arm="adam_half")), measures, untested)
+    _judge_spreads(activations["accuracy"], measures, untested)
     there = descent["at_global_minimum"].mean(["function", "rate", "start"])
     session.note("starts that end at the global minimum: " + ", ".join(f"{NAMES[arm]} {float(there.sel(arm=arm)):.4f}" for arm in COLOURS))
     ends = descent["x"].isel(step=-1)
@@ -93,8 +88,31 @@ def run(config: Config, session: Session) -> Findings:
     return Findings(measures, xr.DataTree.from_dict({f"/{name}": data for name, data in trees.items()}), untested)
 
 
-def _judge(part: str, values: tuple[xr.DataArray, ...], measures: dict[str, Measure], untested: dict[str, str]) -> None:
-    if all(np.isfinite(value).all() for value in values):
-        measures[part] = Measure.over_seeds(values[0].values) if len(values) == 1 else Measure.paired(values[0].values, values[1].values)
+def _judge(part: str, ours: xr.DataArray, control: xr.DataArray, measures: dict[str, Measure], untested: dict[str, str]) -> None:
+    if np.isfinite(ours).all() and np.isfinite(control).all():
+        measures[part] = Measure.paired(ours.values, control.values)
     else:
         untested[part] = "a run diverged"
+
+
+def _judge_spreads(reached: xr.DataArray, measures: dict[str, Measure], untested: dict[str, str]) -> None:
+    """The best activation's accuracy less the worst's, by the other seeds: of equal activations too, the extremes of one seed lie apart.
+
+    For the interval both are chosen again without each seed.
+    """
+
+    def spread(arm: str, kept: np.ndarray) -> float:
+        of_arm = reached.sel(arm=arm).isel(seed=kept)
+        best, worst = (best_by_others(of_arm, "activation", maximise=maximise) for maximise in (True, False))
+        return float((best - worst).mean())
+
+    n = reached.sizes["seed"]
+    parts = {
+        "C5.spread": (("diffgrad",), lambda kept: spread("diffgrad", kept)),
+        "C5.spread_beyond_adam": (("diffgrad", "adam_half"), lambda kept: spread("diffgrad", kept) - spread("adam_half", kept)),
+    }
+    for part, (arms, statistic) in parts.items():
+        if np.isfinite(reached.sel(arm=list(arms))).all():
+            measures[part] = Measure.leave_one_out(statistic, n)
+        else:
+            untested[part] = "a run diverged"
