@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gradatim.lab import Session, validate
+from gradatim.lab import Measure, Session, validate
 from gradatim.lab.paper import read_paper
 from gradatim.lab.sweeps import Sweep
 from gradatim.papers import zeroth_order as paper
@@ -114,6 +114,9 @@ def test_the_worse_of_a_kind_stands_behind_backpropagation():
             "accuracy": (("arm", "seed", "look"), final[..., None]),
             "evaluations": (("arm", "look"), np.ones((5, 1))),
             "rate": (("arm", "seed"), np.ones((5, 3))),
+            # At the other rate, which no seed would take, all would be alike.
+            "accuracy_by_rate": (("arm", "tried", "seed"), np.stack([final, np.ones((5, 3))], axis=1)),
+            "validation_by_rate": (("arm", "tried", "seed"), np.stack([final, np.zeros((5, 3))], axis=1)),
         },
         {"arm": list(arms), "seed": [0, 1, 2], "look": [0]},
     )
@@ -124,6 +127,23 @@ def test_the_worse_of_a_kind_stands_behind_backpropagation():
     assert paper.training_measures(training, Session(jax.random.key(0), scale="smoke"))[1] == {
         "C3.node_deficit": "a run diverged at its best rate"
     }
+
+
+def test_rates_and_the_worse_arm_are_chosen_again_without_each_seed():
+    random = np.random.default_rng(0)
+    by_rate = {f"{what}_by_rate": (("arm", "tried", "seed"), random.normal(size=(3, 2, 5))) for what in ("accuracy", "validation")}
+    training = xr.Dataset(by_rate, {"arm": ["backpropagation", "weight", "forward_gradient"]})
+
+    def expected(kept):
+        means = []
+        for reached, held in zip(by_rate["accuracy_by_rate"][1], by_rate["validation_by_rate"][1], strict=True):
+            others = {i: [j for j in kept if j != i] for i in kept}
+            means.append(np.mean([reached[held[:, others[i]].mean(axis=1).argmax(), i] for i in kept]))
+        return means[0] - min(means[1:])
+
+    found = paper.training._deficit(training, ("weight", "forward_gradient"))
+    left = [expected([j for j in range(5) if j != i]) for i in range(5)]
+    np.testing.assert_allclose(found.intervals()[0], Measure.jackknife(expected(list(range(5))), {"seeds": left}).intervals()[0])
 
 
 def test_data_are_finite_and_named(findings):

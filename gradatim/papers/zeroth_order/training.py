@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,7 +150,8 @@ def train(data: Digits, session: Session) -> xr.Dataset:
             label="train by",
         )
         curves = sweep.data.sel(arm=name, drop=True).drop_vars("diverged_at")
-        best = choice_by_others(curves.validation.isel(step=-1, drop=True), "rate", maximise=True)
+        last = curves.isel(step=-1, drop=True)
+        best = choice_by_others(last.validation, "rate", maximise=True)
         chosen = curves.isel(rate=best).reset_coords("rate").rename(step="look")
         at_edge = np.isin(chosen.rate, (min(c.rates), max(c.rates)))
         if len(c.rates) > 1 and at_edge.any():
@@ -159,10 +160,11 @@ def train(data: Digits, session: Session) -> xr.Dataset:
         chosen = chosen.assign(evaluations=("look", looks.astype(float), {"units": "forward passes"}))
         # Arms have looks of their own, and end in NaN where another has more.
         chosen = chosen.assign(final=chosen.accuracy.isel(look=-1)).assign_coords(look=np.arange(chosen.sizes["look"]))
-        parts.append(chosen)
+        ends = {f"{what}_by_rate": last[what].rename(rate="tried").reset_coords(drop=True) for what in ("accuracy", "validation")}
+        parts.append(chosen.assign(ends).assign_coords(tried=list(c.rates)))
     together = xr.concat(parts, xr.DataArray(list(data.estimators()), dims="arm", name="arm"), join="outer")
     assert isinstance(together, xr.Dataset)
-    for name in ("accuracy", "validation", "final"):
+    for name in ("accuracy", "validation", "final", "accuracy_by_rate", "validation_by_rate"):
         together[name].attrs["units"] = "1"
     return together
 
@@ -182,20 +184,20 @@ def _evaluate(net: Any, data: Any) -> dict[str, Any]:
 
 
 def training_measures(training: xr.Dataset, session: Session) -> tuple[dict[str, Measure], dict[str, str]]:
-    """What backpropagation has ahead of the others, the worse of each kind; each seed at the rate that the other seeds choose."""
+    """What backpropagation has ahead of the others, the worse of each kind; each seed at the rate that the other seeds choose.
+
+    For the interval rates, and the worse of a kind, are chosen again without each seed.
+    """
     final = training["final"]
     measures, untested = {}, {}
     for part, arms in {"node_deficit": ("node", "activity"), "weight_deficit": ("weight", "forward_gradient")}.items():
         missing = [NAMES[arm] for arm in ("backpropagation", *arms) if arm not in training.arm]
         if missing:
             untested[f"C3.{part}"] = f"{missing[0]} is not among the estimators of this run"
-            continue
-        values = {arm: (final.sel(arm="backpropagation") - final.sel(arm=arm)).values for arm in arms}
-        if not all(np.isfinite(v).all() for v in values.values()):
+        elif not np.isfinite(final.sel(arm=["backpropagation", *arms])).all():
             untested[f"C3.{part}"] = "a run diverged at its best rate"
-            continue
-        worse = max(arms, key=lambda arm: values[arm].mean())
-        measures[f"C3.{part}"] = Measure.paired(final.sel(arm="backpropagation").values, final.sel(arm=worse).values)
+        else:
+            measures[f"C3.{part}"] = _deficit(training, arms)
     for arm in training.arm.values:
         curves = training.sel(arm=arm)
         looks = np.where(np.isfinite(curves.evaluations.values), curves.evaluations.values, np.inf)
@@ -204,6 +206,17 @@ def training_measures(training: xr.Dataset, session: Session) -> tuple[dict[str,
         accuracy = float(final.sel(arm=arm).mean())
         session.note(f"{NAMES[str(arm)]}: rate {_listed(curves.rate.values)}, test accuracy {accuracy:.3f}, 90 % {when}")
     return measures, untested
+
+
+def _deficit(training: xr.Dataset, arms: Sequence[str]) -> Measure:
+    """Of the worse of some arms."""
+
+    def mean(arm: str, kept: np.ndarray) -> float:
+        ends = training.sel(arm=arm).isel(seed=kept)
+        best = choice_by_others(ends["validation_by_rate"], "tried", maximise=True)
+        return float(ends["accuracy_by_rate"].isel(tried=best).mean())
+
+    return Measure.leave_one_out(lambda kept: mean("backpropagation", kept) - min(mean(arm, kept) for arm in arms), training.sizes["seed"])
 
 
 def estimate_quality(data: Digits, session: Session, key: Any) -> tuple[xr.Dataset, Measure]:
