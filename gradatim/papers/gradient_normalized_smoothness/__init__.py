@@ -44,8 +44,10 @@ SCALES = {
         log_sum_exp=(1000,),
         timed_equations=(1000, 2000),
         chebyshev=(1000,),
-        n_starts=2000,
-        rates=Rates(chain=1000, chain_steps=10_000, waves_steps=100_000, degrees=(0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)),
+        n_starts=10_000,
+        rates=Rates(
+            chain=1000, chain_steps=10_000, repeats=32, waves_steps=100_000, degrees=(0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+        ),
     ),
 }
 

@@ -16,7 +16,7 @@ class Rates:
     "Coordinates of the slack chain."
     chain_steps: Annotated[int, Between(10, 100_000)] = 2000
     "Steps on it, at most."
-    repeats: Annotated[int, Between(3, 100)] = 32
+    repeats: Annotated[int, Between(3, 1000)] = 100
     "Starts of the chain, phases of the waves and of the valley."
     waves_steps: Annotated[int, Between(50, 1_000_000)] = 10_000
     "Steps on the fading waves, the last tenth to all of which the slopes are fitted to."
@@ -42,7 +42,7 @@ class Config:
     "Powers of Rosenbrock's residual."
     chebyshev: Annotated[tuple[int, ...], Between(2, 5000)] = (50, 200)
     "Unknowns of the Chebyshev chain."
-    designs: Annotated[int, Between(3, 100)] = 8
+    designs: Annotated[int, Between(3, 100)] = 24
     "Draws of every problem that is random, beside the authors'."
     max_steps: Annotated[int, Between(10, 100_000)] = 1000
     "Steps of a method, at most."
@@ -52,7 +52,7 @@ class Config:
     "Of the logistic regression that has a minimum."
     beside: bool = True
     "Whether Hessians that no part asks for run beside the others."
-    n_starts: Annotated[int, Between(3, 100_000)] = 1000
+    n_starts: Annotated[int, Between(3, 100_000)] = 3000
     "Random starts of either system of nonlinear equations."
     chebyshev_starts: Annotated[int, Between(2, 12)] = 7
     "Unknowns of the Chebyshev chain that starts are drawn for; each two more take seven times as many steps."
