@@ -30,7 +30,7 @@ TOML = Path(paper.__file__).parents[1] / "hard_constraint_experts.toml"
 SMOKE = paper.SCALES["smoke"]
 FLOW = paper.Turbulence(
     times=6, horizon=0.5, side=8, fine_side=16, reference_side=16, basis=3, width=3, depth=1, modes=(1, 2, 2), hidden=4, points=64,
-    max_steps=6, tolerance=1e-4, initial_states=3, held_out=2, batch=1, steps=4, rates=(1e-3,), pilot_steps=2, pilot_seeds=2,
+    max_steps=6, tolerance=1e-4, initial_states=3, held_out=2, batch=1, steps=4, rates=(1e-3,), pilot_steps=4, pilot_seeds=2,
     looks=2, seeds=3,
 )  # fmt: skip
 TIMED = replace(SMOKE, solves=paper.Times(times=8, places=16, basis=4, points=(16, 64), repeats=3))
@@ -348,7 +348,8 @@ def test_what_lies_between_the_points_of_a_block_is_told():
     assert not between.given_to(config, points, 5, with_conditions=False)[0].any()
 
 
-def test_network_and_interpolation_are_judged_at_the_same_points():
+def test_network_and_interpolation_are_judged_at_the_same_points(monkeypatch):
+    monkeypatch.setattr(training, "ARMS", ("blocks",))
     config = replace(SMOKE, held_out=1)
     session = Session(jax.random.key(0), scale="smoke", precision="double")
     trained = training.train_all(config, session, session.key)

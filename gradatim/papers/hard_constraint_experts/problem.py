@@ -153,10 +153,14 @@ def model_of(config: Config, arm: Arm) -> Model:
     return Model(problem, grid, mixture, arm == "scattered", config.relative_initial, config.interface)
 
 
+untrained = eqx.filter_jit(BasisNetwork)
+"A network, by one program for all arms that weigh as many functions."
+
+
 def new_network(config: Config, arm: Arm, key: Array) -> BasisNetwork:
     """Untrained: basis functions where they are weighed, else the field itself."""
     constrained = arm != "penalty"
-    return BasisNetwork(
+    return untrained(
         3, config.basis if constrained else 1, width=config.width, depth=config.depth, modes=config.modes, hidden=config.hidden,
         activate_last=constrained, key=key,
     )  # fmt: skip

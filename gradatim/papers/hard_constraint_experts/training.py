@@ -63,16 +63,7 @@ class Trainer:
         self.arm: Arm = arm
         self.model = model_of(config, arm)
         self._spans = span_of(config, config.trained_times), span_of(config, config.times)
-        self._begin: Callable[[Any], BasisNetwork] = eqx.filter_jit(lambda key: new_network(config, arm, key))
-        model = self.model
-
-        def step(state: State, i: Array, work: Work) -> State:
-            return take_step(model, state, i, work)
-
-        def watch(state: State, work: Work) -> dict[str, Array]:
-            return {"loss": state.loss, **look(model, state.network, work)}
-
-        self._step, self._watch = step, watch
+        self._step, self._watch = (eqx.Partial(function, self.model) for function in (take_step, look))
 
     def train(self, seed: Seed, rate: float, weight: float, n_steps: int, label: str) -> dict[str, np.ndarray]:
         """One run: what was looked at, axis (look, …)."""
@@ -99,7 +90,7 @@ class Trainer:
             far_points=jnp.asarray(draws.far_points),
             between=jnp.asarray(self._between(seed, key_draws), float),
         )
-        state = first_state(self._begin(key_network))
+        state = first_state(new_network(self.config, self.arm, key_network))
         every = n_steps if is_pilot else n_steps // self.config.looks
         return self._session.loop(
             self._step, state, steps=n_steps, args=work, every=every, watch=self._watch, label=label,
@@ -151,9 +142,9 @@ def edge_note(rate: float, rates: Sequence[float]) -> str:
     return ", at the end of the grid" if len(rates) > 1 and rate in (min(rates), max(rates)) else ""
 
 
-def look(model: Model, network: BasisNetwork, work: Work) -> dict[str, Array]:
-    """Held-out states, solved for on the span of the training and on all of it: errors, residuals, and the first state's fields."""
-    near, far = work.span, work.far_span
+def look(model: Model, state: State, work: Work) -> dict[str, Array]:
+    """The loss; held-out states, solved for on the span of the training and on all of it: errors, residuals, the first state's fields."""
+    network, near, far = state.network, work.span, work.far_span
     is_far = (far.later - near.later)[:, None] * jnp.ones((1, model.grid.n_places))
     is_near = jnp.concatenate([jnp.ones((1, model.grid.n_places)), near.later[:, None] * jnp.ones((1, model.grid.n_places))])
 
@@ -196,7 +187,7 @@ def look(model: Model, network: BasisNetwork, work: Work) -> dict[str, Array]:
     else:
         found = jax.lax.map(lambda state: one(*state), tuple(states), batch_size=LOOKED_AT)
     fields = {name: found.pop(name)[0] for name in ("field", "far_field")}
-    return {name: jnp.mean(values) for name, values in found.items()} | fields
+    return {"loss": state.loss} | {name: jnp.mean(values) for name, values in found.items()} | fields
 
 
 class Trained(NamedTuple):

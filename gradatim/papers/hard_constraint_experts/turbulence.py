@@ -24,7 +24,7 @@ from gradatim.sciml import BasisNetwork, PlaneVorticity
 
 from .config import Config, Turbulence
 from .flow_draws import FLOW_ARMS, FlowArm, FlowSeed, HeldOutFlows, draw_flow_points, draw_flow_seeds, n_splits
-from .problem import root_mean_square
+from .problem import root_mean_square, untrained
 from .training import State, adam_step, edge_note, first_state, last_error
 
 POINT_SETS = 64
@@ -131,15 +131,7 @@ class FlowTrainer:
         self._sizes, self._session = sizes, session
         self._arm: FlowArm = arm
         coarse, fine = (flow_of(sizes, arm, side) for side in (sizes.side, sizes.fine_side))
-        self._begin = eqx.filter_jit(lambda key: new_network(sizes, arm, key))
-
-        def step(state: State, i: Array, work: FlowWork) -> State:
-            return take_step(coarse, state, i, work)
-
-        def watch(state: State, work: FlowWork) -> dict[str, Array]:
-            return look(coarse, fine, state, work)
-
-        self._step, self._watch = step, watch
+        self._step, self._watch = eqx.Partial(take_step, coarse), eqx.Partial(look, coarse, fine)
 
     def train(self, seed: FlowSeed, rate: float, n_steps: int, label: str) -> dict[str, np.ndarray]:
         """One run: what was looked at, axis (look, …)."""
@@ -160,7 +152,7 @@ class FlowTrainer:
             jnp.asarray(rate, float), jnp.asarray(n_steps, float), jnp.asarray(seed.initial), jnp.asarray(batches), jnp.asarray(points),
             jnp.asarray(fine_points), jax.tree.map(jnp.asarray, seed.held_out),
         )  # fmt: skip
-        state = first_state(self._begin(key_network))
+        state = first_state(new_network(sizes, self._arm, key_network))
         every = n_steps // sizes.looks
         return self._session.loop(
             self._step, state, steps=n_steps, args=work, every=every, watch=self._watch, label=label,
@@ -209,7 +201,7 @@ def flow_of(sizes: Turbulence, arm: FlowArm, side: int) -> Flow:
 
 def new_network(sizes: Turbulence, arm: FlowArm, key: Array) -> BasisNetwork:
     """Untrained."""
-    return BasisNetwork(
+    return untrained(
         4, 1 if arm == "penalty" else sizes.basis, width=sizes.width, depth=sizes.depth, modes=sizes.modes, hidden=sizes.hidden,
         activate_last=False, key=key,
     )  # fmt: skip
