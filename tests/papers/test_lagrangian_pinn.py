@@ -132,7 +132,7 @@ def test_the_same_seed_gives_the_same_findings(smoke):
 
 def test_measures_of_known_errors(smoke, known_results):
     trees, put = known_results(smoke[0])
-    seeds = np.array([1.0, 2, 3, 4, 5, 60])
+    seeds = np.array([1.0, 2, 60])
 
     def by_case(data):
         """One more than the speed, a thousand for Burgers, and far more with the mean learnt; another rate is better at speed 30 alone."""
@@ -146,25 +146,25 @@ def test_measures_of_known_errors(smoke, known_results):
         put(name, error=by_case(trees[name]) * seeds)
     raised = np.where(trees["moving"]["is_raised"], np.arange(1, 7), 100)[:, None]
     put("moving", path_error=raised * seeds, least_jacobian=1 / (raised * seeds) * np.where(raised == 100, 1e-6, 1))
-    put("remedies", error=np.stack([31 * np.arange(1, 7), np.ones(6)]))
-    growth = np.full((2, 2, 6, 2), 1000.0)
-    growth[..., 0] = [[np.ones(6), np.full(6, 8)], [np.full(6, 2), 2 * seeds]]
+    put("remedies", error=np.stack([31 * np.arange(1, 4), np.ones(3)]))
+    growth = np.full((2, 2, 3, 2), 1000.0)
+    growth[..., 0] = [[np.ones(3), np.full(3, 8)], [np.full(3, 2), 2 * seeds]]
     put("landscapes", eigenvalue=growth)
     found = judging.judge(SMOKE, trees, Session(jax.random.key(0))).measures
     most = max(i for i in range(1, 7) if trees["moving"]["is_raised"].values[i - 1])
     for name, value in {
-        "C1.error_at_30": 3.5 * 31 / 2,
-        "C1.error_at_10": 3.5 * 11,
-        "C3.error_by_speed": [3.5 * (1001 + speed) for speed in SMOKE.fixed_burgers],
-        "C5.worst_error": 3.5 * 31,
+        "C1.error_at_30": 2 * 31 / 2,
+        "C1.error_at_10": 2 * 11,
+        "C3.error_by_speed": [2 * (1001 + speed) for speed in SMOKE.fixed_burgers],
+        "C5.worst_error": 2 * 31,
         "C5.spread": 31 / 2,
-        "C5.burgers_error": 3.5 * 1011,
-        "C7.path_error": 3.5 * most,
+        "C5.burgers_error": 2 * 1011,
+        "C7.path_error": 2 * most,
         "C7.least_jacobian": 1 / (60 * most),
     }.items():
         np.testing.assert_allclose(found[name].value, value, err_msg=name)
     for name, samples in {
-        "C4.window_error_ratio": np.arange(1, 7) / seeds,
+        "C4.window_error_ratio": np.arange(1, 4) / seeds,
         "C6.curvature_growth_ratio": seeds / 8,
     }.items():
         np.testing.assert_allclose(found[name].samples, samples, rtol=1e-5, err_msg=name)

@@ -25,7 +25,7 @@ PRECISION = "single"
 SCALES = {
     "smoke": Config(
         places=8, times=8, width=8, depth_state=1, depth_path=1, steps=20, other_rates=(0.03,), speeds=(1.0, 10.0, 30.0),
-        fixed_burgers=(0.0, 10.0), moving_burgers=(0.0, 10.0), by_label=False, windows=4, cells=256, lanczos_steps=4, grid=3,
+        fixed_burgers=(0.0, 10.0), moving_burgers=(0.0, 10.0), by_label=False, seeds=3, windows=4, cells=256, lanczos_steps=4, grid=3,
     ),
     "laptop": Config(),
     "full": Config(
