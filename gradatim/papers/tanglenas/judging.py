@@ -71,10 +71,11 @@ def table_of(data: xr.Dataset) -> Table:
 
 def last_regrets(data: xr.Dataset) -> dict[str, np.ndarray]:
     """Points below the best of the table at the end, by seed: of each search by gradients, and of both in two stages."""
-    regrets, last = table_of(data).regrets, data["incumbent"].isel(row=-1)
-    found = {name: regrets[last.sel(arm=name).values] for name in data["arm"].values.tolist() if name != UNIFORM}
-    seconds = data["second_incumbent"].isel(evaluation=-1)
-    return found | {f"{UNIFORM}, {stage}": regrets[seconds.sel(stage=stage).values] for stage in data["stage"].values.tolist()}
+    regrets = table_of(data).regrets
+    last = data["incumbent"].isel(row=-1).transpose("arm", "seed").values
+    seconds = data["second_incumbent"].isel(evaluation=-1).transpose("stage", "seed").values
+    found = {name: regrets[row] for name, row in zip(data["arm"].values.tolist(), last, strict=True) if name != UNIFORM}
+    return found | {f"{UNIFORM}, {stage}": regrets[row] for stage, row in zip(data["stage"].values.tolist(), seconds, strict=True)}
 
 
 class Curve(NamedTuple):
