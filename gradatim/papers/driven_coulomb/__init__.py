@@ -30,14 +30,14 @@ SCALES = {
         correlations=Correlations(cells=16, samples=100, smallest_samples=400, settling_samples=240, space_cells=48),
         plates=Plates(fields=12, times=6),
         ions=Ions(pairs=64, cells=16, steps=400),
-        line=Line(cells=64, warm_steps=1000, steps=4000, every=20, seeds=3, window=(2, 6), control_window=(8, 12)),
+        line=Line(cells=64, warm_steps=1000, steps=4000, every=40, seeds=3, window=(2, 6), control_window=(8, 12)),
         # All windows hold five shells, and fits of equal shapes are one program.
         plane=Plane(
             cells=24,
             warm_steps=600,
             steps=2400,
             dt=0.01,
-            every=20,
+            every=40,
             seeds=3,
             window=(2, 6),
             life_window=(3, 7),

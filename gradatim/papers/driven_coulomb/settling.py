@@ -50,10 +50,11 @@ def _equilibrium(keys: Array, sampler: el.FluctuationSampler) -> el.Fluctuations
 def run_settling(config: Correlations, session: Session) -> Findings:
     """How long waves of the density take to come half of their way to the correlation that the field gives them."""
     grid = PeriodicGrid((8, 4), config.smallest_box)
-    field, k = jnp.asarray(config.settling_field), 2 * np.pi / config.smallest_box * np.arange(1, 4)
+    k = 2 * np.pi / config.smallest_box * np.arange(1, 4)
     slowest = 2 * (1 + config.settling_field**2) * k[0] ** 2
     dt = FOLDINGS / slowest / STEPS
-    still, driven = (_samplers(one, jnp.asarray(step), grid) for one, step in ((jnp.zeros(()), 1e3 / slowest), (field, dt)))
+    runs = ((0.0, 1e3 / slowest), (config.settling_field, dt))
+    still, driven = (_samplers(jnp.asarray(field), jnp.asarray(step), grid) for field, step in runs)
     keys = jax.random.split(jax.random.fold_in(session.key, 4), (GROUPS, -(-config.settling_samples // GROUPS)))
     loop = session.loop(
         _move, _equilibrium(keys, still), steps=STEPS, args=_Settling(driven), every=1, watch=_look, label="correlations settle"
