@@ -63,7 +63,7 @@ class Trainer:
         self.arm: Arm = arm
         self.model = model_of(config, arm)
         self._spans = span_of(config, config.trained_times), span_of(config, config.times)
-        self._step, self._watch = (eqx.Partial(function, self.model) for function in (take_step, look))
+        self._step, self._watch = eqx.Partial(take_step, self.model), eqx.Partial(look, self.model)
 
     def train(self, seed: Seed, rate: float, weight: float, n_steps: int, label: str) -> dict[str, np.ndarray]:
         """One run: what was looked at, axis (look, …)."""
