@@ -125,7 +125,7 @@ def test_cosines_of_seeds_whose_networks_swing_on_are_left_out_and_weights_are_r
 def test_an_image_for_which_a_network_swings_on_is_not_recognised():
     sizes = {"in": 16, "l1": 8, "l2": 8, "out": 10}
     network = LayeredNetwork(sizes, chain_connections(sizes), classes=10, gain=0.6, key=jax.random.key(0), dtype=jnp.float32)
-    inputs = jax.random.normal(jax.random.key(1), (40, 16))
+    inputs = jax.random.normal(jax.random.key(1), (40, 16), jnp.float32)
     config = replace(SMOKE.training, watched=10)
 
     def watched(scale, labels):
