@@ -291,7 +291,7 @@ def test_without_a_cost_a_search_prefers_what_is_right_more_often():
 def test_the_tables_belong_to_the_laptop_run(space, n):
     config = LAPTOP.search
     found = table.read_table(config, space)
-    assert found is not None and found.shape == (n, config.table_seeds_of(space)) == (n, 12)
+    assert found is not None and found.shape == (n, config.table_seeds) == (n, 12)
     # With two channels of one pixel a network may be dead from the start, and guess.
     assert 10 <= found.min() < found.mean(1).max() < 95 and np.median(found) > 50 and np.median(found.std(1, ddof=1)) < 3
     content = json.loads(table.path_of(space).read_text(encoding="utf-8"))

@@ -104,7 +104,7 @@ def _search_memory(search: Search, space: str) -> int:
         # The first convolution has 8 channels at most, the second 16 on a quarter of the pixels.
         n_architectures, n, layers = 81, 8, 10
         weights = 3500 + 10 * side * side
-    lanes = max(len(arms(space)) * search.seeds_of(space), n_architectures * search.table_seeds_of(space) if search.rebuild else 0)
+    lanes = max(len(arms(space)) * search.seeds_of(space), n_architectures * search.table_seeds if search.rebuild else 0)
     images = 4 * (search.n_train + search.n_test) * side * side
     tape = 4 * search.batch_size * n * side * side * layers
     evaluated = 4 * (search.n_scored + search.n_inherited) * n * side * side * 12

@@ -67,19 +67,13 @@ class Search:
     population: Annotated[int, Between(2, 1000)] = 10
     "Of the evolutionary second stage; the authors' 30 would be all of its evaluations."
     table_seeds: Annotated[int, Between(3, 100)] = 12
-    "Trainings of each architecture of the cell space alone."
-    macro_table_seeds: Annotated[int, Between(3, 100)] = 12
-    "The same in the macro space, where one takes a fifth of the time."
+    "Trainings of each architecture alone."
     rebuild: bool = False
     "Whether all architectures are trained alone anew, for minutes a space, in place of reading the tables that come with the package."
 
     def seeds_of(self, space: str) -> int:
         """Searches of each kind in a space."""
         return self.macro_seeds if space == "macro" else self.seeds
-
-    def table_seeds_of(self, space: str) -> int:
-        """Trainings of each architecture alone."""
-        return self.macro_table_seeds if space == "macro" else self.table_seeds
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .scores import score
 
 SEED = 0
 "Of the tables."
-DECIDES = ("dataset", "pool", "n_train", "n_test", "steps", "batch_size", "learning_rate")
+DECIDES = ("dataset", "pool", "n_train", "n_test", "steps", "batch_size", "learning_rate", "table_seeds")
 "Fields on which a table depends."
 OF_THE_CELL = ("channels", "repeats", "hidden")
 "And on these that of the cell space."
@@ -66,7 +66,7 @@ def path_of(space: str) -> Path:
 def decides(config: Search, space: str) -> dict[str, Any]:
     """What the table of a space depends on, by name."""
     fields = asdict(config)
-    shared = {"space": space} | {name: fields[name] for name in DECIDES} | {"table_seeds": config.table_seeds_of(space)}
+    shared = {"space": space} | {name: fields[name] for name in DECIDES}
     if space == "cell":
         return shared | {name: fields[name] for name in OF_THE_CELL}
     sizes = {"widths": [list(one) for one in MACRO_WIDTHS], "kernels": [list(one) for one in MACRO_KERNELS]}
@@ -87,7 +87,7 @@ def train_table(config: Search, name: str, parts: Parts, session: Session, key: 
     **Returns:** test accuracies, percent, (architecture, seed).
     """
     key_weights, key_rows = jax.random.split(key)
-    rest, n_seeds = rest_of(config, name), config.table_seeds_of(name)
+    rest, n_seeds = rest_of(config, name), config.table_seeds
     space: SearchSpace = rest.space
     n = space.n_architectures
     arrays = make_nets(config, name, jax.random.split(key_weights, n_seeds))
