@@ -67,7 +67,7 @@ class GradientNormalizedNewton(optx.AbstractMinimiser):
     values only; `search`: `"halving"`, or `"both"`; `linear_solver`: `"cholesky"` (low-rank
     matrices are solved by Woodbury's identity) or `"cg"`; `forcing` in (0, 1): θ, for conjugate gradients, ‖residual‖⁎ ≤ θ λ ‖step‖;
     `max_products`: their Hessian–vector products a trial; `gradient_tol`: stop at ‖∇f‖⁎ below it; `value_target`: stop at f below it;
-    `record`: steps to keep in `stats["trace"]`, 0 for none.
+    `record`: steps to keep in `stats["trace"]`, 0 for none; under `vmap` all of it is copied at every step: scan over `step` there.
 
     `stats` has `num_steps`, `num_solves`, `num_failed_solves` (indefinite, or residual too large), `num_gradients`, `num_products`
     (of conjugate gradients), `trace`.

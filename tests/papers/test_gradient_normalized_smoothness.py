@@ -5,11 +5,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 import pytest
 
 import gradatim.papers
 from gradatim.lab import Session, read_paper, validate
-from gradatim.optim import MatrixHessian, value_at
+from gradatim.optim import ExactHessian, GradientNormalizedNewton, MatrixHessian, ResidualPower, RosenbrockResidual, value_at
 from gradatim.papers import gradient_normalized_smoothness as paper
 from gradatim.papers.gradient_normalized_smoothness import convergence, problems, rates, steadiness
 
@@ -203,3 +204,26 @@ def test_steps_are_judged_at_their_worst_over_all_runs_and_the_search_over_desig
     costly = convergence.step_measures({linear: one, zero: other}, {linear: [one, other, long]}, session)["C5.solves_per_iteration"]
     np.testing.assert_allclose(costly.value, (3 + 2 + 2) / 3)
     assert len(costly.samples) == 3 and costly.intervals()[0][2] > 3
+
+
+@pytest.mark.parametrize("steps", [12, 60])
+def test_gradients_over_a_scan_are_those_of_the_recorded_trace(steps, double):
+    # Some 45 steps reach the minimum, beyond which the scan repeats its end.
+    solver = GradientNormalizedNewton(0.0, 0.0, value_target=1e-20, record=steps)
+    objective, start = ResidualPower(RosenbrockResidual(), 2), jnp.array([-1.2, 1.0])
+    solution = optx.minimise(value_at, solver, start, objective, max_steps=steps, throw=False)
+    n = int(solution.stats["num_steps"])
+    assert (n == steps) == (steps == 12)
+    scanned = rates._norms(GradientNormalizedNewton(0.0, 0.0, value_target=1e-20), value_at, start, objective, steps)
+    recorded = solution.stats["trace"].gradient_norm[1 : n + 1]
+    np.testing.assert_allclose(scanned[:n], recorded, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(scanned[n:], jnp.full(steps - n, scanned[n - 1]))
+
+
+def test_starts_in_blocks_arrive_as_one_by_one(double):
+    starts = jax.random.uniform(jax.random.key(3), (steadiness.BLOCK + 3, 2), minval=-3.0, maxval=3.0)
+    objective = ResidualPower(RosenbrockResidual(), 2)
+    blocks = steadiness._from_starts(objective, starts, ExactHessian(), 40)
+    for at in (0, steadiness.BLOCK - 1, steadiness.BLOCK + 2):
+        alone = steadiness._from_starts(objective, starts[at : at + 1], ExactHessian(), 40)
+        assert {name: values[at].item() for name, values in blocks.items()} == {name: values.item() for name, values in alone.items()}

@@ -58,7 +58,7 @@ def memory(config: Config) -> int:
     rates = config.rates
     cells = (len(rates.degrees) + 1) ** 2
     random_runs = 3 * len(config.log_sum_exp) + 3 + 2 * len(config.chebyshev)
-    traces = 8 * 6 * ((25 + random_runs * config.designs) * config.max_steps + 3 * config.separable_steps + cells * rates.waves_steps)
+    traces = 8 * 6 * ((25 + random_runs * config.designs) * config.max_steps + 3 * config.separable_steps)
     # Of the waves only gradients are kept, of every phase.
     return 10 * 8 * largest**2 + 2 * (traces + 8 * rates.repeats * cells * rates.waves_steps)
 

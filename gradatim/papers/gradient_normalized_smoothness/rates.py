@@ -71,14 +71,30 @@ def slope(values: np.ndarray, first: int) -> float:
     return float(np.polyfit(np.log(k[chosen]), np.log(values[chosen]), 1)[0])
 
 
+def _norms(solver: GradientNormalizedNewton, fn: Any, start: Array, args: Any, steps: int) -> Array:
+    """‖∇f‖ after each of so many steps; where a run ends before, that of its end.
+
+    A loop that each of many runs leaves when it ends copies all that it has recorded at every step, a scan nothing.
+    """
+
+    def objective(y: Array, args: Any) -> tuple[Array, None]:
+        return fn(y, args), None
+
+    def step(carry: Any, _: None) -> tuple[Any, Array]:
+        y, state = carry
+        y, state, _ = solver.step(objective, y, args, {}, state, frozenset())
+        return (y, state), state.gradient_norm
+
+    state = solver.init(objective, start, args, {}, None, None, frozenset())
+    return jax.lax.scan(step, (start, state), length=steps)[1]
+
+
 @eqx.filter_jit
 def _descend_waves(rows: Array, phases: Array, hessian: AbstractHessian, steps: int) -> Array:
     def norms(row: Array, phase: Array) -> Array:
         smoothness, size, degree = row
-        solver = GradientNormalizedNewton(0.0, 0.0, hessian=hessian, record=steps)
-        args = (FadingWaves(smoothness, phase=phase), size, degree)
-        solution = optx.minimise(_perturbed_value, solver, jnp.full(1, BEGIN), args, max_steps=steps, throw=False)
-        return solution.stats["trace"].gradient_norm
+        solver = GradientNormalizedNewton(0.0, 0.0, hessian=hessian)
+        return _norms(solver, _perturbed_value, jnp.full(1, BEGIN), (FadingWaves(smoothness, phase=phase), size, degree), steps)
 
     return jax.lax.map(lambda phase: jax.vmap(norms, (0, None))(rows, phase), phases)
 
@@ -86,10 +102,8 @@ def _descend_waves(rows: Array, phases: Array, hessian: AbstractHessian, steps: 
 @eqx.filter_jit
 def _descend_valley(phases: Array, steps: int) -> Array:
     def norms(phase: Array) -> Array:
-        solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian(), record=steps)
-        start = jnp.array([0.0, 1.0])
-        solution = optx.minimise(value_at, solver, start, FadingValley(phase=phase), max_steps=steps, throw=False)
-        return solution.stats["trace"].gradient_norm
+        solver = GradientNormalizedNewton(0.0, 0.0, hessian=ZeroHessian())
+        return _norms(solver, value_at, jnp.array([0.0, 1.0]), FadingValley(phase=phase), steps)
 
     return jax.vmap(norms)(phases)
 
@@ -162,7 +176,7 @@ def waves(config: Rates, session: Session) -> tuple[dict[str, Measure], xr.Datas
 
     def fitted(paths: Array) -> tuple[np.ndarray, np.ndarray]:
         """Slopes, axes (phase, row), and what is drawn of the first phase."""
-        least = np.fmin.accumulate(np.asarray(paths), axis=-1)[..., 1:]
+        least = np.minimum.accumulate(np.asarray(paths), axis=-1)
         slopes = np.array([[slope(path, first) for path in row] for row in least])
         return slopes, least[0][:, _looks(config.waves_steps) - 1]
 
