@@ -78,7 +78,7 @@ class Boxes:
     "Mass of mobile ions, electrons' masses; 0 for a uniform background at rest."
     looks: Annotated[int, Between(10, 10_000)] = 150
     "How often the plasma is looked at."
-    seeds: Annotated[int, Between(3, 1000)] = 12
+    seeds: Annotated[int, Between(3, 1000)] = 20
     "Repetitions with new particles, the same for every box."
 
 

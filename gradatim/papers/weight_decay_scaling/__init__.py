@@ -39,7 +39,7 @@ SCALES = {
         transfer=Transfer(
             widths=(8, 32), rates=(0.01, 0.02), decays=(0.25, 1.0), vector_widths=(8, 32), vector_rates=(0.003, 0.006, 0.012), steps=60
         ),
-        text=Text(widths=(8, 16), head_dim=8, n_layers=1, context=16, batch_size=4, steps=60, n_validation=8),
+        text=Text(widths=(8, 16), head_dim=8, n_layers=1, context=16, batch_size=4, steps=60, n_validation=8, n_seeds=3),
     ),
     "laptop": Config(),
     "full": Config(
@@ -78,7 +78,7 @@ def _text_numbers(config: Config) -> int:
     width, units = max(t.widths), int(HIDDEN * max(t.widths))
     parameters = t.n_layers * (4 * width**2 + 3 * width * units) + 2 * N_SYMBOLS * width
     kept = t.n_layers * (12 * width + 4 * units + 3 * width // t.head_dim * t.context) + 4 * N_SYMBOLS
-    return config.n_seeds * (6 * parameters + t.batch_size * t.context * kept)
+    return t.n_seeds * (6 * parameters + t.batch_size * t.context * kept)
 
 
 def run(config: Config, session: Session) -> Findings:

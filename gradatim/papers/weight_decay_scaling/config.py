@@ -72,6 +72,8 @@ class Text:
     "Steps at a constant rate; the last quarter is measured."
     n_validation: Annotated[int, Between(1, 100_000)] = 32
     "Texts of the works held out."
+    n_seeds: Annotated[int, Between(3, 100)] = 6
+    "Seeds of every run: first weights and texts; widths and rules share a seed's texts."
 
 
 @dataclass(frozen=True)
@@ -107,4 +109,4 @@ class Config:
     text: Text = field(default_factory=Text)
     "The character model."
     n_seeds: Annotated[int, Between(3, 100)] = 3
-    "Seeds of every run: first weights and tokens; widths and rules share a seed's chain, or its texts."
+    "Seeds of every run but those of the character model: first weights and tokens; widths and rules share a seed's chain."

@@ -220,9 +220,9 @@ def _rms(values: Array) -> Array:
 
 def train_on_text(config: Config, session: Session) -> xr.Dataset:
     """Readings on the plateau for every rule and width, `(width, rule, seed, …)`, and `surprise`, of who knows but frequencies."""
-    t, n_seeds = config.text, config.n_seeds
+    t = config.text
     texts, vocabulary, surprise = load_texts(t, session)
-    seeds = jax.random.split(jax.random.fold_in(session.key, PURPOSE), n_seeds)
+    seeds = jax.random.split(jax.random.fold_in(session.key, PURPOSE), t.n_seeds)
     layers = range(1, t.n_layers + 1)
     axes = {
         "matrix": [f"{name} {layer}" for layer in layers for name in CLASSES],
@@ -246,7 +246,7 @@ def train_on_text(config: Config, session: Session) -> xr.Dataset:
             for quantity in next(iter(means.values()))
         }
         shaped["root_ratio"] = ("rule", np.array([(rate / decay) ** 0.5 for rate, decay in pairs.values()]))
-        parts.append(xr.Dataset(shaped, {"rule": list(pairs), "seed": np.arange(n_seeds), **axes}))
+        parts.append(xr.Dataset(shaped, {"rule": list(pairs), "seed": np.arange(t.n_seeds), **axes}))
     data = xr.concat(parts, xr.DataArray(list(t.widths), dims="width", name="width"))
     return data.assign(surprise=surprise)
 
