@@ -114,7 +114,29 @@ class HessianOperator(AbstractCurvatureOperator):
         return jax.linearize(lambda params: jax.grad(self.loss)(params, batch), self.params)[1]
 
 
-class GaussNewtonOperator(AbstractCurvatureOperator):
+class _ComposedOperator(AbstractCurvatureOperator):
+    """A curvature of a loss ℓ of a model's outputs f."""
+
+    model: Callable[[PyTree, Any], PyTree]
+    loss: Callable[[PyTree, Any], Float[Array, ""]]
+    params: PyTree
+    batch: Any
+    batch_size: int | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        model: Callable[[PyTree, Any], PyTree],
+        loss: Callable[[PyTree, Any], Float[Array, ""]],
+        params: PyTree,
+        batch: Any,
+        *,
+        batch_size: int | None = None,
+    ) -> None:
+        _check_composed(model, loss, params, batch, batch_size)
+        self.model, self.loss, self.params, self.batch, self.batch_size = model, loss, params, batch, batch_size
+
+
+class GaussNewtonOperator(_ComposedOperator):
     """G = ⟨Jᵢᵀ Aᵢ Jᵢ⟩: the Hessian without the curvature of the network; for softmax cross-entropy also Fisher's matrix.
 
     Positive semi-definite where ℓ is convex in the outputs, of rank at most N K (N (K-1) for softmax cross-entropy).
@@ -130,24 +152,6 @@ class GaussNewtonOperator(AbstractCurvatureOperator):
     [[0.5, 0.0], [0.0, 0.5]]
     """
 
-    model: Callable[[PyTree, Any], PyTree]
-    loss: Callable[[PyTree, Any], Float[Array, ""]]
-    params: PyTree
-    batch: Any
-    batch_size: int | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        model: Callable[[PyTree, Any], PyTree],
-        loss: Callable[[PyTree, Any], Float[Array, ""]],
-        params: PyTree,
-        batch: Any,
-        *,
-        batch_size: int | None = None,
-    ) -> None:
-        _check_composed(model, loss, params, batch, batch_size)
-        self.model, self.loss, self.params, self.batch, self.batch_size = model, loss, params, batch, batch_size
-
     def linear_map(self, batch: Any) -> Callable[[PyTree], PyTree]:
         """The map v ↦ Jᵀ (A (J v))."""
         inputs, targets = batch
@@ -157,7 +161,7 @@ class GaussNewtonOperator(AbstractCurvatureOperator):
         return lambda vector: pull(curve(push(vector)))[0]
 
 
-class ResidualOperator(AbstractCurvatureOperator):
+class ResidualOperator(_ComposedOperator):
     """R = H - G, computed as the Hessian of θ ↦ ⟨∂ℓ/∂f, f(θ)⟩ with ∂ℓ/∂f held fixed: no difference of nearly equal products.
 
     Arguments and errors as [`GaussNewtonOperator`][gradatim.numerics.GaussNewtonOperator].
@@ -167,24 +171,6 @@ class ResidualOperator(AbstractCurvatureOperator):
     >>> print(operator.mv(jnp.array(1.0)))
     2.0
     """
-
-    model: Callable[[PyTree, Any], PyTree]
-    loss: Callable[[PyTree, Any], Float[Array, ""]]
-    params: PyTree
-    batch: Any
-    batch_size: int | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        model: Callable[[PyTree, Any], PyTree],
-        loss: Callable[[PyTree, Any], Float[Array, ""]],
-        params: PyTree,
-        batch: Any,
-        *,
-        batch_size: int | None = None,
-    ) -> None:
-        _check_composed(model, loss, params, batch, batch_size)
-        self.model, self.loss, self.params, self.batch, self.batch_size = model, loss, params, batch, batch_size
 
     def linear_map(self, batch: Any) -> Callable[[PyTree], PyTree]:
         """The map v ↦ d/dε ∇⟨∂ℓ/∂f, f(θ + ε v)⟩."""
