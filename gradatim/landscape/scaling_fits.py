@@ -130,7 +130,8 @@ def intrinsic_dimension(points: Real[np.ndarray, "n features"], neighbours: Sequ
     most = max(neighbours)
     if min(neighbours) < 2 or most >= len(points):
         raise ValueError(f"neighbours must lie between 2 and the {len(points) - 1} others there are, got {tuple(neighbours)}")
-    distances = KDTree(points).query(points, k=most + 1)[0][:, 1:]
+    # Leaves larger than the default, for trees cut little away in many dimensions.
+    distances = KDTree(points, leafsize=32).query(points, k=most + 1, workers=-1)[0][:, 1:]
     if not (distances[:, 0] > 0).all():
         raise ValueError(f"points must not repeat, got {int((distances[:, 0] == 0).sum())} with a copy: drop copies first")
     logs = np.log(distances)

@@ -204,7 +204,8 @@ def _curve(spectrum: Array, sizes: Array, power: Array, ridge: Array) -> tuple[A
     def shortfall(kappa: Array, args: tuple[Array, Array, Array]) -> Array:
         # A parallel sum of lines in κ: concave, so that from below Newton's steps never pass the root.
         spectrum, D, ridge = args
-        return 1 - 1 / (ridge / kappa + jnp.sum(spectrum / (kappa + D * spectrum)))
+        # A product adds up in blocks, a sum on this backend one after another.
+        return 1 - 1 / (ridge / kappa + spectrum @ (1 / (kappa + D * spectrum)))
 
     def at(D: Array) -> tuple[Array, Array, Array]:
         has_root = (ridge > 0) | (n_positive > D)
@@ -213,8 +214,9 @@ def _curve(spectrum: Array, sizes: Array, power: Array, ridge: Array) -> tuple[A
         low = jax.lax.stop_gradient(jnp.maximum(ridge, (n_positive - safe) * least) * (1 - 8 * eps))
         kappa = optx.root_find(shortfall, solver, low, (spectrum, safe, ridge), max_steps=64, throw=False).value
         shrunk = kappa + safe * spectrum
-        gamma = jnp.sum(safe * (spectrum / shrunk) ** 2)
-        loss = kappa**2 / (1 - gamma) * jnp.sum(spectrum * power / shrunk**2)
+        share = spectrum / shrunk
+        gamma = safe * (share @ share)
+        loss = kappa**2 / (1 - gamma) * (power @ (share / shrunk))
         return jnp.where(has_root, loss, 0.0), jnp.where(has_root, kappa, 0.0), jnp.where(has_root, gamma, n_positive / jnp.maximum(D, 1.0))
 
     return jax.vmap(at)(sizes)

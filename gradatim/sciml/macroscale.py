@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from gradatim.numerics.sparse import symmetric_lu
+
 from .equilibrium_operator import EquilibriumOperator
 from .periodic_cell import PeriodicCell
 from .quadratic_elements import Assembly, Corners, QuadMesh, kinematics
@@ -59,8 +61,6 @@ def solve_macro(
     >>> print(f"{abs(reaction.sum()):.6f}")
     0.000000
     """
-    from scipy.sparse.linalg import splu
-
     count = len(mesh.nodes)
     for name, array in (("is_fixed", is_fixed), ("values", values)):
         if array.shape != (2, count):
@@ -99,7 +99,7 @@ def solve_macro(
         pull = np.where(np.arange(2 * count) < n_free, 0.0, prescribed - all_values)
         pulled = forces[:n_free] + inner.vector(np.einsum("elm,em->el", by_element, pull[freedoms]))
         all_values += pull
-        all_values[:n_free] -= splu(inner.matrix(by_element)).solve(pulled)
+        all_values[:n_free] -= symmetric_lu(inner.matrix(by_element)).solve(pulled)
         step += 1
     displacement = all_values[number]
     reaction = np.where(is_fixed, forces[number], 0.0)

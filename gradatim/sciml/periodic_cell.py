@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gradatim.numerics.sparse import symmetric_lu
+
 from .elastic_materials import IsotropicElastic, materials_at
 from .quadratic_elements import UNIT_CELL, Assembly, Corners, QuadMesh, kinematics, structured_quads
 
@@ -121,8 +123,6 @@ class PeriodicCell:
 
     def solve(self, average_strain: Float[np.ndarray, " 3"], *, start: Float[np.ndarray, "2 nodes"] | None = None) -> CellSolution:
         """Fields under one average strain; `start`: a fluctuation to begin from, by default none."""
-        from scipy.sparse.linalg import splu
-
         average_strain = np.asarray(average_strain, np.float64)
         if average_strain.shape != (3,):
             raise ValueError(f"average_strain must be (E11, E22, 2 E12), got shape {average_strain.shape}; for many use snapshots")
@@ -134,7 +134,7 @@ class PeriodicCell:
             strain = self._average(average_strain)[:, None] + self._strain_of(free)
             stress, stiffness = self._respond(strain)
             forces, residual = self._forces(stress)
-            factors = splu(self._stiffness(stiffness), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.01, options={"SymmetricMode": True})
+            factors = symmetric_lu(self._stiffness(stiffness))
             if residual <= self.tolerance:
                 break
             if step == self.max_steps:

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from gradatim.numerics.sparse import symmetric_lu
+
 from .meshes import Mesh, check_closed, corner_angles, cotangent_laplacian, sparse_stiffness
 
 
@@ -152,7 +154,6 @@ class HeatMethod:
 
     def __init__(self, mesh: Mesh, *, time_factor: float = 1.0) -> None:
         import scipy.sparse
-        from scipy.sparse.linalg import splu
 
         if not time_factor > 0:
             raise ValueError(f"time_factor must be positive, got {time_factor}")
@@ -165,9 +166,10 @@ class HeatMethod:
         # Gradients of the hat functions times twice the area.
         self._hats = np.cross((normal / np.linalg.norm(normal, axis=1, keepdims=True))[:, None], opposite)
         time = time_factor * float(np.linalg.norm(opposite, axis=-1).mean()) ** 2
-        self._heat = splu(scipy.sparse.csc_matrix(scipy.sparse.diags_array(np.asarray(laplacian.mass, np.float64)) + time * stiffness))
+        masses = scipy.sparse.diags_array(np.asarray(laplacian.mass, np.float64))
+        self._heat = symmetric_lu(masses + time * stiffness, pivot_threshold=0)
         # Fixed at vertex 0, for constants are in the kernel of K; the surface must hang together.
-        self._poisson = splu(scipy.sparse.csc_matrix(stiffness[1:, 1:]))
+        self._poisson = symmetric_lu(stiffness[1:, 1:], pivot_threshold=0)
 
     def __call__(self, sources: int | Sequence[int]) -> Float[np.ndarray, " vertices"]:
         """Of each vertex from the nearest of the sources.

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gradatim.numerics.sparse import symmetric_lu
+
 from .meshes import Laplacian, Spectrum
 
 # Factorisations that are kept, each of one matrix and one scale.
@@ -236,9 +238,8 @@ def _solve(dtype: np.dtype, indices: Any, *bits: Any) -> np.ndarray:
 @functools.lru_cache(maxsize=_KEPT)
 def _factors(indices: bytes, data: bytes, mass: bytes, dtype: str, scale: float) -> Any:
     import scipy.sparse
-    from scipy.sparse.linalg import splu
 
     rows, columns = np.frombuffer(indices, dtype).reshape(-1, 2).T
     areas = np.frombuffer(mass)
     stiffness = scipy.sparse.csc_matrix((np.frombuffer(data), (rows, columns)), shape=(len(areas),) * 2)
-    return splu(scipy.sparse.csc_matrix(scale * stiffness + 1j * scipy.sparse.diags_array(areas)))
+    return symmetric_lu(scale * stiffness + 1j * scipy.sparse.diags_array(areas))
