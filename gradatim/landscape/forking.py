@@ -1,7 +1,8 @@
 """Runs that share their first steps and then part: spawning (Frankle et al., arXiv:1912.05671), and the geometry of the two ways.
 
 A fork needs no copy of anything. Of two runs from one state, the one that meets the same batches as another up to step k is that other
-run, its momentum and its schedule included; where its batches change, it forks. All forks of all seeds are then one batch of runs.
+run, its momentum and its schedule included; where its batches change, it forks. All forks of all seeds can so be one batch of runs
+(`forked_orders`), or the trunk be run once (`fork_training`).
 """
 
 from __future__ import annotations
@@ -45,22 +46,12 @@ def forked_orders(trunk: Array, branches: Array, fork_steps: Sequence[int]) -> A
     >>> forked_orders(jnp.zeros(4, int), jnp.array([[1, 1, 1, 1], [2, 2, 2, 2]]), [1, 3]).tolist()
     [[[0, 1, 1, 1], [0, 2, 2, 2]], [[0, 0, 0, 1], [0, 0, 0, 2]]]
     """
-    steps = len(trunk)
-    if branches.shape[1:] != trunk.shape:
-        raise ValueError(f"branches must have shape (children, {', '.join(map(str, trunk.shape))}), got {branches.shape}")
-    for k in fork_steps:
-        if not 0 <= k <= steps:
-            raise ValueError(f"every fork step must lie in [0, {steps}], the number of steps, got {k}")
-    if is_known(branches):
-        for i in range(len(branches)):
-            for j in range(i):
-                if bool((branches[i] == branches[j]).all()):
-                    raise ValueError(f"branches must differ, or their ends coincide; {j} and {i} are the same")
+    _check_orders(trunk, branches, fork_steps)
     return _orders(trunk, branches, jnp.asarray(list(fork_steps), jnp.int32))
 
 
 def fork_training(step: Callable[[Any, Any], Any], state: PyTree, trunk: Array, branches: Array, fork_steps: Sequence[int]) -> Forks:
-    """Trains the children of all forks at once, mapped over, from one state.
+    """Trains a trunk once, and from each fork on its children, side by side, each fork after the one before.
 
     **Arguments:** `step(state, entry)`: the state after one more batch; `state`: at step 0, with all that training carries on (parameters,
     momentum, the count behind a schedule), every leaf an array; `trunk`, `branches`, `fork_steps`: as for
@@ -74,8 +65,22 @@ def fork_training(step: Callable[[Any, Any], Any], state: PyTree, trunk: Array, 
     """
     if list(fork_steps) != sorted(set(fork_steps)):
         raise ValueError(f"fork steps must ascend, got {list(fork_steps)}")
-    orders = forked_orders(trunk, branches, fork_steps)
-    return _trained(step, state, orders, jnp.asarray([*fork_steps, len(trunk)], jnp.int32))
+    _check_orders(trunk, branches, fork_steps)
+    return _trained(step, state, trunk, branches, jnp.asarray(list(fork_steps), jnp.int32))
+
+
+def _check_orders(trunk: Array, branches: Array, fork_steps: Sequence[int]) -> None:
+    steps = len(trunk)
+    if branches.shape[1:] != trunk.shape:
+        raise ValueError(f"branches must have shape (children, {', '.join(map(str, trunk.shape))}), got {branches.shape}")
+    for k in fork_steps:
+        if not 0 <= k <= steps:
+            raise ValueError(f"every fork step must lie in [0, {steps}], the number of steps, got {k}")
+    if is_known(branches):
+        for i in range(len(branches)):
+            for j in range(i):
+                if bool((branches[i] == branches[j]).all()):
+                    raise ValueError(f"branches must differ, or their ends coincide; {j} and {i} are the same")
 
 
 @jax.jit
@@ -87,20 +92,20 @@ def _orders(trunk: Array, branches: Array, fork_steps: Array) -> Array:
     return jax.vmap(one)(fork_steps)
 
 
-# The bounds are traced and the stretches between forks one scan, so that the step is compiled once.
+# The bounds are traced and the stretches between forks one scan, so that the step is compiled twice: on the trunk, and on the branches.
 @eqx.filter_jit
-def _trained(step: Callable[[Any, Any], Any], state: PyTree, orders: Array, stops: Array) -> Forks:
-    by_step = jnp.moveaxis(orders, 2, 0)
-    states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*orders.shape[:2], *jnp.shape(x))), state)
+def _trained(step: Callable[[Any, Any], Any], state: PyTree, trunk: Array, branches: Array, fork_steps: Array) -> Forks:
+    def stretch(carry: tuple[PyTree, Array], stop: Array) -> tuple[tuple[PyTree, Array], PyTree]:
+        state, done = carry
+        state = jax.lax.fori_loop(done, stop, lambda i, state: step(state, trunk[i]), state)
+        return (state, stop), state
 
-    def stretch(carry: tuple[PyTree, Array], each: tuple[Array, Array]) -> tuple[tuple[PyTree, Array], PyTree]:
-        (states, done), (number, stop) = carry, each
-        states = jax.lax.fori_loop(done, stop, lambda i, states: jax.vmap(jax.vmap(step))(states, by_step[i]), states)
-        return (states, stop), jax.tree.map(lambda x: x[jnp.minimum(number, len(orders) - 1), 0], states)
+    def child(branch: Array, start: PyTree, first: Array) -> PyTree:
+        return jax.lax.fori_loop(first, len(trunk), lambda i, state: step(state, branch[i]), start)
 
-    # One stretch more than there are forks: what is picked after the last is no start.
-    (states, _), starts = jax.lax.scan(stretch, (states, jnp.zeros((), jnp.int32)), (jnp.arange(len(orders) + 1), stops))
-    return Forks(jax.tree.map(lambda x: x[:-1], starts), states)
+    _, starts = jax.lax.scan(stretch, (state, jnp.zeros((), jnp.int32)), fork_steps)
+    ends = jax.lax.map(lambda each: jax.vmap(child, (0, None, None))(branches, *each), (starts, fork_steps))
+    return Forks(starts, ends)
 
 
 def displacement_norms(base: PyTree, first: PyTree, second: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
