@@ -29,11 +29,13 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         measures |= of_dimensions
     else:
         untested["C7"] = "no flows of networks at this size"
-    penalised = trees["penalised"]
+    measures |= _of_penalty(trees["penalised"], session)
+    return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
+
+
+def _of_penalty(penalised: xr.Dataset, session: Session) -> dict[str, Measure]:
+    """Of the fields with the penalty and without."""
     statistic = (penalised["statistic"] ** 2).mean("level") ** 0.5
-    measures["C9.gauge_statistic_ratio"] = Measure.paired(
-        statistic.sel(arm="with").values, statistic.sel(arm="without").values, "log-ratio"
-    )
     told = {"share": penalised["share"].mean(["seed", "level"]), "statistic": statistic.mean("seed")}
     told["loss"] = penalised["loss"].isel(row=-1).mean("seed")
     share, weak, loss = (
@@ -44,7 +46,8 @@ def judge(config: Config, trees: Mapping[str, xr.Dataset], session: Session) -> 
         f"C9: the weak form is normalised, for the penalty also shrinks the free part: its share of the field is {share} (more than 1 "
         f"where the two parts cancel), the statistic {weak}, the final loss {loss}"
     )
-    return Findings(measures, xr.DataTree.from_dict(dict(trees)), untested)
+    ratio = Measure.paired(statistic.sel(arm="with").values, statistic.sel(arm="without").values, "log-ratio")
+    return {"C9.gauge_statistic_ratio": ratio}
 
 
 def _of_normal_data(trees: Mapping[str, xr.Dataset], session: Session) -> dict[str, Measure]:
