@@ -82,7 +82,7 @@ class SwitchConfig:
 class Config:
     """Everything that changes the outcome."""
 
-    seeds: Annotated[int, Between(3, 100)] = 16
+    seeds: Annotated[int, Between(3, 100)] = 32
     "Repetitions of what runs on clusters: data and initialisation anew."
     switch_seeds: Annotated[int, Between(3, 100)] = 6
     "Repetitions of the switch of batches: images and initialisation anew."
