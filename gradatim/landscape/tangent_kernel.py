@@ -116,15 +116,21 @@ def _kernels(x: Array, y: Array, weight_variance: Array, n_hidden: int, activati
 
 def relu_expectations(k: Array, p: Array, q: Array) -> tuple[Array, Array]:
     """E[φ(u) φ(v)] and E[φ'(u) φ'(v)] of φ = max(0, ·) for normal u, v of variances p, q and covariance k (Cho and Saul 2009)."""
-    is_zero = p * q == 0
-    norm = jnp.sqrt(jnp.where(is_zero, 1.0, p * q))
-    cosine = jnp.clip(k / norm, -1, 1)
-    # Equal inputs have no angle, and no slope of the arc cosine.
+    (left, over_left), (right, over_right) = _root(p), _root(q)
+    cosine = jnp.clip(k * over_left * over_right, -1, 1)
+    # Equal inputs have no angle, and no slope of the arc.
     is_inside = jnp.abs(cosine) < 1
     inside = jnp.where(is_inside, cosine, 0.0)
-    angle = jnp.where(is_inside, jnp.arccos(inside), jnp.where(cosine > 0, 0.0, math.pi))
-    sine = jnp.where(is_inside, jnp.sqrt(1 - inside**2), 0.0)
-    return jnp.where(is_zero, 0.0, norm) * (sine + (math.pi - angle) * cosine) / (2 * math.pi), (math.pi - angle) / (2 * math.pi)
+    sine = jnp.where(is_inside, jnp.sqrt((1 - inside) * (1 + inside)), 0.0)
+    # π less the angle, by the tangent of its half: twice as fast as the arc cosine.
+    rest = jnp.where(is_inside, math.pi - 2 * jnp.arctan(sine / (1 + inside)), jnp.where(cosine > 0, math.pi, 0.0))
+    return left * (right * (sine + rest * cosine) / (2 * math.pi)), rest / (2 * math.pi)
+
+
+def _root(p: Array) -> tuple[Array, Array]:
+    """√p, and what to divide by it with: of zero, whose covariances are zero, one."""
+    root = jnp.sqrt(jnp.where(p == 0, 1.0, p))
+    return jnp.where(p == 0, 0.0, root), 1 / root
 
 
 def _erf(k: Array, p: Array, q: Array) -> tuple[Array, Array]:
