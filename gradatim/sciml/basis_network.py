@@ -36,29 +36,31 @@ class SpectralLayer(eqx.Module):
         if len(grid) != len(modes) or any(n < least for n, least in zip(grid, needed, strict=True)):
             raise ValueError(f"the grid must have at least {needed} points along its axes for these modes, got {grid}")
         dtype = jnp.result_type(v, jnp.complex64)
-        *others, last = (_waves(n, m, i == len(grid) - 1, dtype) for i, (n, m) in enumerate(zip(grid, modes, strict=True)))
+        real = jnp.finfo(dtype).dtype
+        *others, last = (_waves(n, m, i == len(grid) - 1) for i, (n, m) in enumerate(zip(grid, modes, strict=True)))
         # The last axis first, while the field is real; each product takes the axis to the front, the last one back into place.
-        found = jnp.moveaxis(v.astype(dtype), -2, 0)
-        found = jnp.tensordot(last, found, 1)
+        apart = np.concatenate([last.real, last.imag])
+        found = jnp.tensordot(jnp.asarray(apart, real), jnp.moveaxis(v.astype(real), -2, 0), 1)
+        found = jax.lax.complex(*jnp.split(found, 2))
         for waves in reversed(others):
-            found = jnp.tensordot(waves, jnp.moveaxis(found, -2, 0), 1)
-        mixed = (found[..., None, :] @ (self.real + 1j * self.imaginary))[..., 0, :]
+            found = jnp.tensordot(jnp.asarray(waves, dtype), jnp.moveaxis(found, -2, 0), 1)
+        mixed = (found[..., None, :] @ jax.lax.complex(self.real, self.imaginary).astype(dtype))[..., 0, :]
         for axis, waves in enumerate(others):
-            mixed = jnp.moveaxis(jnp.tensordot(waves.conj(), mixed, ((0,), (axis,))), 0, axis)
+            mixed = jnp.moveaxis(jnp.tensordot(jnp.asarray(waves.conj().T, dtype), mixed, ((1,), (axis,))), 0, axis)
         # Each mode but the zeroth of the last axis stands for its conjugate too.
-        doubled = jnp.where(jnp.arange(modes[-1]) == 0, 1, 2).astype(v.dtype) / math.prod(grid)
-        cos, sin = doubled[:, None] * last.real, doubled[:, None] * last.imag
-        return jnp.moveaxis(jnp.tensordot(cos, mixed.real, ((0,), (-2,))) + jnp.tensordot(sin, mixed.imag, ((0,), (-2,))), 0, -2)
+        doubled = np.tile(np.where(np.arange(modes[-1]) == 0, 1, 2) / math.prod(grid), 2)
+        back = jnp.asarray((doubled[:, None] * apart).T, real)
+        return jnp.moveaxis(jnp.tensordot(back, jnp.concatenate([mixed.real, mixed.imag], axis=-2), ((1,), (-2,))), 0, -2)
 
 
 def _plus(values: Float[Array, "*grid channels"], bias: Float[Array, " channels"]) -> Float[Array, "*grid channels"]:
     return values + bias.reshape(*(1 for _ in values.shape[1:]), -1)
 
 
-def _waves(n: int, n_modes: int, is_last: bool, dtype: np.dtype) -> Array:
+def _waves(n: int, n_modes: int, is_last: bool) -> np.ndarray:
     """exp(-2πi k j / n): of both signs of k, but along the last axis."""
-    k = jnp.arange(n_modes) if is_last else jnp.concatenate([jnp.arange(n_modes // 2), jnp.arange(-(n_modes // 2), 0)])
-    return jnp.exp(-2j * math.pi / n * (k[:, None] * jnp.arange(n)[None])).astype(dtype)
+    k = np.arange(n_modes) if is_last else np.concatenate([np.arange(n_modes // 2), np.arange(-(n_modes // 2), 0)])
+    return np.exp(-2j * math.pi / n * (k[:, None] * np.arange(n)))
 
 
 class BasisNetwork(eqx.Module):
