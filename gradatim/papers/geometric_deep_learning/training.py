@@ -57,7 +57,9 @@ def train_together(
             updates, memory = optimizer.update(gradient, memory)
             return jax.tree.map(lambda p, u: p - rate * falling * u, arrays, updates), memory, value
 
-        return _State(*jax.vmap(one)(state.arrays, state.memory, rates, which))
+        # On a CPU one network after another, each within the caches.
+        together = None if jax.default_backend() == "cpu" else len(which)
+        return _State(*jax.lax.map(lambda given: one(*given), (state.arrays, state.memory, rates, which), batch_size=together))
 
     start = _State(arrays, zeros, jnp.zeros(len(which), dtype))
     args = (jnp.asarray(rates, dtype), *jax.tree.map(jnp.asarray, (which, data, entries)))
