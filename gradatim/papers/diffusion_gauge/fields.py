@@ -80,3 +80,10 @@ def over_pairs(of: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
     n, m = (len(jax.tree.leaves(tree)[0]) for tree in (first, second))
     pairs = jax.tree.map(lambda leaf: jnp.repeat(leaf, m, axis=0), first), jax.tree.map(lambda leaf: jnp.concatenate([leaf] * n), second)
     return jax.tree.map(lambda leaf: leaf.reshape(n, m, *leaf.shape[1:]), jax.vmap(of)(*pairs))
+
+
+def one_by_one(of: Callable[[Any], Any], over: Any) -> Any:
+    """`of` for every entry of two leading axes, one after another: the activations of one network fit into the caches."""
+    n, m = jax.tree.leaves(over)[0].shape[:2]
+    found = jax.lax.map(of, jax.tree.map(lambda leaf: leaf.reshape(n * m, *leaf.shape[2:]), over))
+    return jax.tree.map(lambda leaf: leaf.reshape(n, m, *leaf.shape[1:]), found)

@@ -18,7 +18,7 @@ from gradatim.lab import Session, host_generator
 from gradatim.transport import FreeScore, GradientScore, denoising_score_matching
 
 from .config import Config, Learned
-from .fields import LAST, PATH, flat_normal
+from .fields import LAST, PATH, flat_normal, one_by_one
 
 KINDS = ("free", "gradient")
 MODELS = {"free": FreeScore, "gradient": GradientScore}
@@ -136,26 +136,31 @@ def _training(config: Config, dim: int) -> tuple[Any, Any, Any]:
         memory = jax.vmap(jax.vmap(adam.init))(both)
         return dict.fromkeys(KINDS, both), dict.fromkeys(KINDS, memory)
 
+    def gradients(given: tuple[dict[str, Denoiser], tuple[Array, Array, Array]]) -> dict[str, Denoiser]:
+        networks, batch = given
+
+        def loss(network: Denoiser, kind: str) -> Array:
+            return denoising_score_matching(MODELS[kind](network, PATH), PATH, *batch)
+
+        return {kind: jax.grad(loss)(networks[kind], kind) for kind in KINDS}
+
     def step(state: Any, i: Array, args: Any) -> Any:
         data, _, keys, rates, horizon = args
         decay = (1 + jnp.cos(jnp.pi * i / horizon)) / 2
 
-        def one(networks: Any, memories: Any, key: Array, rates: Array, data: Array) -> Any:
-            batch = batch_of(jax.random.fold_in(key, i + 1), data, settings.batch_size)
-            after: dict[str, Any] = {}
-            for kind, rate in zip(KINDS, rates, strict=True):
+        def draw(key: Array, data: Array) -> tuple[Array, Array, Array]:
+            return batch_of(jax.random.fold_in(key, i + 1), data, settings.batch_size)
 
-                def loss(network: Denoiser, kind: str = kind) -> Array:
-                    return denoising_score_matching(MODELS[kind](network, PATH), PATH, *batch)
+        def move(network: Any, memory: Any, gradient: Any, rate: Array) -> Any:
+            updates, memory = adam.update(gradient, memory)
+            scale = (-rate * decay).astype(jnp.float32)
+            return optax.apply_updates(network, jax.tree.map(lambda u: scale * u, updates)), memory
 
-                updates, memory = adam.update(jax.grad(loss)(networks[kind]), memories[kind])
-                scale = (-rate * decay).astype(jnp.float32)
-                after[kind] = optax.apply_updates(networks[kind], jax.tree.map(lambda u, scale=scale: scale * u, updates)), memory
-            return {kind: pair[0] for kind, pair in after.items()}, {kind: pair[1] for kind, pair in after.items()}
-
-        per_seed = jax.vmap(one, (0, 0, 0, 1, 0))
         networks, memories = state
-        return jax.vmap(per_seed, (0, 0, None, None, 0))(networks, memories, keys, rates, data)
+        found = one_by_one(gradients, (networks, jax.vmap(jax.vmap(draw), (None, 0))(keys, data)))
+        moves = jax.vmap(jax.vmap(move), (0, 0, 0, None))
+        after = {kind: moves(networks[kind], memories[kind], found[kind], rate) for kind, rate in zip(KINDS, rates, strict=True)}
+        return {kind: pair[0] for kind, pair in after.items()}, {kind: pair[1] for kind, pair in after.items()}
 
     def watch(state: Any, args: Any) -> dict[str, Array]:
         held_out = args[1]
