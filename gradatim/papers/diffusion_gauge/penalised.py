@@ -16,7 +16,7 @@ from gradatim.lab import Session
 from gradatim.transport import FourierBasis, GradientScore, denoising_score_matching, gauge_penalty, weak_gauge_statistic
 
 from .config import Config
-from .fields import PATH, flat_normal
+from .fields import PATH, flat_normal, one_by_one
 from .networks import SURFACES, Denoiser, batch_of, surfaces
 from .reading import LEVELS
 
@@ -71,21 +71,32 @@ def run_penalised(config: Config, session: Session, key: jax.Array) -> dict[str,
         penalty = gauge_penalty(score.remainder, score.conservative, PATH, t, PATH.point(noise, clean, t))
         return denoising_score_matching(score, PATH, *batch), penalty
 
+    def gradient(given: tuple[Any, tuple[Array, Array, Array], Array]) -> Any:
+        networks, batch, weight = given
+
+        def fit(networks: Any) -> Array:
+            return denoising_score_matching(two_parts(networks), PATH, *batch)
+
+        def penalised(networks: Any) -> Array:
+            fit, penalty = parts(networks, batch)
+            return fit + weight * penalty
+
+        # One field at a time, so that without the penalty none is computed.
+        return jax.lax.cond(weight > 0, jax.grad(penalised), jax.grad(fit), networks)
+
     def step(state: Any, i: Array, args: Any) -> Any:
         data, keys, weights = args
 
-        def one(networks: Any, memory: Any, data: Array, weight: Array, key: Array) -> Any:
-            batch = batch_of(jax.random.fold_in(key, i + 2), data, settings.batch_size)
+        def draw(data: Array, key: Array, weight: Array) -> tuple[tuple[Array, Array, Array], Array]:
+            return batch_of(jax.random.fold_in(key, i + 2), data, settings.batch_size), weight
 
-            def loss(networks: Any) -> Array:
-                fit, penalty = parts(networks, batch)
-                return fit + weight * penalty
-
-            updates, memory = adam.update(jax.grad(loss)(networks), memory)
+        def move(networks: Any, memory: Any, gradient: Any) -> Any:
+            updates, memory = adam.update(gradient, memory)
             return optax.apply_updates(networks, updates), memory
 
         networks, memories = state
-        return jax.vmap(jax.vmap(one, (0, 0, 0, None, 0)), (0, 0, None, 0, None))(networks, memories, data, weights, keys)
+        found = one_by_one(gradient, (networks, *jax.vmap(jax.vmap(draw, (0, 0, None)), (None, None, 0))(data, keys, weights)))
+        return jax.vmap(jax.vmap(move))(networks, memories, found)
 
     def watch(state: Any, args: Any) -> dict[str, Array]:
         batches = jax.vmap(lambda data: batch_of(jax.random.key(0), data, 512))(args[0])
