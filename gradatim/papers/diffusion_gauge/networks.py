@@ -32,12 +32,15 @@ class Denoiser(eqx.Module):
 
     weights: list[Float[Array, "n_in n_out"]]
     biases: list[Float[Array, " n_out"]]
+    last: Float[Array, "dim n_in"]
+    "Stored by output: XLA is slow to make the gradient of a matrix of few columns."
 
     def __init__(self, dim: int, width: int, depth: int, *, key: PRNGKeyArray) -> None:
         sizes = (dim + 2, *(width for _ in range(depth)), dim)
         keys = jax.random.split(key, depth + 1)
         shapes = zip(keys, pairwise(sizes), strict=True)
-        self.weights = [jax.random.normal(key, (m * n,), jnp.float32).reshape(m, n) * (2 / m) ** 0.5 for key, (m, n) in shapes]
+        *self.weights, last = [jax.random.normal(key, (m * n,), jnp.float32).reshape(m, n) * (2 / m) ** 0.5 for key, (m, n) in shapes]
+        self.last = last.T
         self.biases = [jnp.zeros(n, jnp.float32) for n in sizes[1:]]
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " dim"]) -> Float[Array, " dim"]:
@@ -45,9 +48,9 @@ class Denoiser(eqx.Module):
         left = (1 - t).astype(x.dtype)
         # Noise levels along a root and a logarithm: near the data they differ by ratios.
         h = jnp.concatenate([x, jnp.stack([jnp.sqrt(left), jnp.log(left) / 4])])
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+        for weight, bias in zip(self.weights, self.biases[:-1], strict=True):
             h = jax.nn.silu(h @ weight + bias)
-        return h @ self.weights[-1] + self.biases[-1]
+        return self.last @ h + self.biases[-1]
 
 
 def surfaces(n: int, dim: int, key: PRNGKeyArray) -> Float[np.ndarray, "surface n dim"]:
