@@ -139,13 +139,16 @@ def _training(config: Config, dim: int) -> tuple[Any, Any, Any]:
         memory = jax.vmap(jax.vmap(adam.init))(both)
         return dict.fromkeys(KINDS, both), dict.fromkeys(KINDS, memory)
 
+    def loss(network: Denoiser, kind: str, batch: tuple[Array, Array, Array]) -> Array:
+        return denoising_score_matching(MODELS[kind](network, PATH), PATH, *batch)
+
+    def losses(given: tuple[dict[str, Denoiser], tuple[Array, Array, Array]]) -> Array:
+        networks, batch = given
+        return jnp.stack([loss(networks[kind], kind, batch) for kind in KINDS])
+
     def gradients(given: tuple[dict[str, Denoiser], tuple[Array, Array, Array]]) -> dict[str, Denoiser]:
         networks, batch = given
-
-        def loss(network: Denoiser, kind: str) -> Array:
-            return denoising_score_matching(MODELS[kind](network, PATH), PATH, *batch)
-
-        return {kind: jax.grad(loss)(networks[kind], kind) for kind in KINDS}
+        return {kind: jax.grad(loss)(networks[kind], kind, batch) for kind in KINDS}
 
     def step(state: Any, i: Array, args: Any) -> Any:
         data, _, keys, rates, horizon = args
@@ -166,16 +169,11 @@ def _training(config: Config, dim: int) -> tuple[Any, Any, Any]:
         return {kind: pair[0] for kind, pair in after.items()}, {kind: pair[1] for kind, pair in after.items()}
 
     def watch(state: Any, args: Any) -> dict[str, Array]:
-        held_out = args[1]
-        losses = []
-        for kind in KINDS:
-
-            def loss(network: Denoiser, data: Array, kind: str = kind) -> Array:
-                # The same noise and times for all networks and all looks.
-                return denoising_score_matching(MODELS[kind](network, PATH), PATH, *batch_of(jax.random.key(0), data, WATCHED))
-
-            losses.append(jax.vmap(jax.vmap(loss, (0, None)))(state[0][kind], held_out))
-        return {"loss": jnp.stack(losses)}
+        _, held_out, keys, *_ = args
+        # The same noise and times for all networks and all looks.
+        batches = jax.vmap(lambda data: batch_of(jax.random.key(0), data, WATCHED))(held_out)
+        found = one_by_one(losses, (state[0], jax.tree.map(lambda leaf: jnp.stack([leaf] * len(keys), axis=1), batches)))
+        return {"loss": jnp.moveaxis(found, -1, 0)}
 
     return init, step, watch
 
