@@ -39,7 +39,7 @@ class SpectralLayer(eqx.Module):
         real = jnp.finfo(dtype).dtype
         *others, last = (_waves(n, m, i == len(grid) - 1) for i, (n, m) in enumerate(zip(grid, modes, strict=True)))
         # The last axis first, while the field is real; each product takes the axis to the front, the last one back into place.
-        apart = np.concatenate([last.real, last.imag])
+        apart = np.concatenate([np.real(last), np.imag(last)])
         found = jnp.tensordot(jnp.asarray(apart, real), jnp.moveaxis(v.astype(real), -2, 0), 1)
         found = jax.lax.complex(*jnp.split(found, 2))
         for waves in reversed(others):
