@@ -114,8 +114,21 @@ class HessianOperator(AbstractCurvatureOperator):
         return jax.linearize(lambda params: jax.grad(self.loss)(params, batch), self.params)[1]
 
 
-class _ComposedOperator(AbstractCurvatureOperator):
-    """A curvature of a loss ℓ of a model's outputs f."""
+class GaussNewtonOperator(AbstractCurvatureOperator):
+    """G = ⟨Jᵢᵀ Aᵢ Jᵢ⟩: the Hessian without the curvature of the network; for softmax cross-entropy also Fisher's matrix.
+
+    Positive semi-definite where ℓ is convex in the outputs, of rank at most N K (N (K-1) for softmax cross-entropy).
+
+    **Arguments:** `model(params, inputs)`: the outputs of a batch; `loss(outputs, targets)`: a scalar, the mean over the batch;
+    `params`: a pytree of floating-point arrays; `batch`: `(inputs, targets)`, examples along axis 0; `batch_size`: examples a chunk.
+
+    **Raises:** as [`HessianOperator`][gradatim.numerics.HessianOperator].
+
+    >>> batch = jnp.eye(2), jnp.array([1.0, -1.0])
+    >>> squared = lambda outputs, targets: 0.5 * jnp.mean((outputs - targets) ** 2)
+    >>> GaussNewtonOperator(lambda w, inputs: jnp.tanh(inputs @ w), squared, jnp.zeros(2), batch).as_matrix().tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
+    """
 
     model: Callable[[PyTree, Any], PyTree]
     loss: Callable[[PyTree, Any], Float[Array, ""]]
@@ -135,23 +148,6 @@ class _ComposedOperator(AbstractCurvatureOperator):
         _check_composed(model, loss, params, batch, batch_size)
         self.model, self.loss, self.params, self.batch, self.batch_size = model, loss, params, batch, batch_size
 
-
-class GaussNewtonOperator(_ComposedOperator):
-    """G = ⟨Jᵢᵀ Aᵢ Jᵢ⟩: the Hessian without the curvature of the network; for softmax cross-entropy also Fisher's matrix.
-
-    Positive semi-definite where ℓ is convex in the outputs, of rank at most N K (N (K-1) for softmax cross-entropy).
-
-    **Arguments:** `model(params, inputs)`: the outputs of a batch; `loss(outputs, targets)`: a scalar, the mean over the batch;
-    `params`: a pytree of floating-point arrays; `batch`: `(inputs, targets)`, examples along axis 0; `batch_size`: examples a chunk.
-
-    **Raises:** as [`HessianOperator`][gradatim.numerics.HessianOperator].
-
-    >>> batch = jnp.eye(2), jnp.array([1.0, -1.0])
-    >>> squared = lambda outputs, targets: 0.5 * jnp.mean((outputs - targets) ** 2)
-    >>> GaussNewtonOperator(lambda w, inputs: jnp.tanh(inputs @ w), squared, jnp.zeros(2), batch).as_matrix().tolist()
-    [[0.5, 0.0], [0.0, 0.5]]
-    """
-
     def linear_map(self, batch: Any) -> Callable[[PyTree], PyTree]:
         """The map v ↦ Jᵀ (A (J v))."""
         inputs, targets = batch
@@ -161,7 +157,7 @@ class GaussNewtonOperator(_ComposedOperator):
         return lambda vector: pull(curve(push(vector)))[0]
 
 
-class ResidualOperator(_ComposedOperator):
+class ResidualOperator(AbstractCurvatureOperator):
     """R = H - G, computed as the Hessian of θ ↦ ⟨∂ℓ/∂f, f(θ)⟩ with ∂ℓ/∂f held fixed: no difference of nearly equal products.
 
     Arguments and errors as [`GaussNewtonOperator`][gradatim.numerics.GaussNewtonOperator].
@@ -171,6 +167,24 @@ class ResidualOperator(_ComposedOperator):
     >>> print(operator.mv(jnp.array(1.0)))
     2.0
     """
+
+    model: Callable[[PyTree, Any], PyTree]
+    loss: Callable[[PyTree, Any], Float[Array, ""]]
+    params: PyTree
+    batch: Any
+    batch_size: int | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        model: Callable[[PyTree, Any], PyTree],
+        loss: Callable[[PyTree, Any], Float[Array, ""]],
+        params: PyTree,
+        batch: Any,
+        *,
+        batch_size: int | None = None,
+    ) -> None:
+        _check_composed(model, loss, params, batch, batch_size)
+        self.model, self.loss, self.params, self.batch, self.batch_size = model, loss, params, batch, batch_size
 
     def linear_map(self, batch: Any) -> Callable[[PyTree], PyTree]:
         """The map v ↦ d/dε ∇⟨∂ℓ/∂f, f(θ + ε v)⟩."""
