@@ -28,6 +28,8 @@ from .spectra import (
 )
 from .training import Problem, cluster_data, cluster_problem, descend, initialised, mnist_data, network
 
+KEPT = 16
+"Seeds, at most, whose spectra are kept."
 ROUND_OFF = 1e-9
 "Negative eigenvalues smaller than this share of λmax are not counted (float64 leaves about 1e-15)."
 FITTED = 1e-3
@@ -60,9 +62,9 @@ def compare_widths(config: Config, session: Session, key: PRNGKeyArray) -> Findi
         nulls[width] = as_numpy(
             session.once(f"{label} null models", null_models, problem, points["equal"], key_probe, config.density_steps)
         )
-        # Judged in double precision, kept in single: thousands of eigenvalues of every seed.
+        # All are judged, in double precision; thousands of eigenvalues of some seeds are kept, in single.
         variables = {
-            f"{name}_{when}": (("seed", "index"), values[name].astype(np.float32))
+            f"{name}_{when}": (("kept_seed", "index"), values[name][:KEPT].astype(np.float32))
             for when, values in spectra[width].items()
             for name in ("hessian", "gauss_newton", "residual")
         }
