@@ -57,9 +57,8 @@ def train_together(
             updates, memory = optimizer.update(gradient, memory)
             return jax.tree.map(lambda p, u: p - rate * falling * u, arrays, updates), memory, value
 
-        # On a CPU one network after another, each within the caches.
-        together = None if jax.default_backend() == "cpu" else len(which)
-        return _State(*jax.lax.map(lambda given: one(*given), (state.arrays, state.memory, rates, which), batch_size=together))
+        # One network after another, each within the caches.
+        return _State(*jax.lax.map(lambda given: one(*given), (state.arrays, state.memory, rates, which)))
 
     start = _State(arrays, zeros, jnp.zeros(len(which), dtype))
     args = (jnp.asarray(rates, dtype), *jax.tree.map(jnp.asarray, (which, data, entries)))
