@@ -48,7 +48,9 @@ class Samples:
     "Of the plain network's first layer, even: later ones have twice as many, those of the equivariant one half of them for each turn."
     steps: Annotated[int, Between(1, 1_000_000)] = 1000
     "Of Adam, its rate falling to zero along a cosine, or as many as `passes` take if that is more."
-    passes: Annotated[int, Between(1, 10_000)] = 48
+    warm_up: Annotated[float, Between(0.001, 1.0)] = 0.1
+    "Share of the steps along which the rate rises first."
+    passes: Annotated[int, Between(1, 10_000)] = 32
     "Through the training set: steps grow with it."
     batch_size: Annotated[int, Between(1, 4096)] = 32
     "Images a step."
@@ -56,7 +58,7 @@ class Samples:
     "From which every network takes what is best on held-out images by the worst of its pilots."
     rate_size: Annotated[int, Between(10, 60_000)] = 1000
     "Of the training set for that."
-    pilots: Annotated[int, Between(1, 20)] = 5
+    pilots: Annotated[int, Between(1, 20)] = 4
     "Networks that choose a rate, by the worst of them, each with a training set and first weights of its own."
     seeds: Annotated[int, Between(3, 100)] = 5
     "Training sets, first weights and batches, shared by all networks."

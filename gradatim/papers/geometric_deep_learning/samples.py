@@ -40,7 +40,7 @@ def turned(images: Any, turns: Any) -> Any:
 
 # One function for all arms and sizes: what differs is in the state and in `args`.
 def _step(state: _State, i: Array, args: Any) -> _State:
-    rate, n_steps, rows, turns, images, labels = args
+    rate, warm_up, n_steps, rows, turns, images, labels = args
     batch = turned(images[rows[i]], turns[i])
 
     def loss(net: Any) -> Array:
@@ -48,8 +48,9 @@ def _step(state: _State, i: Array, args: Any) -> _State:
 
     gradient = eqx.filter_grad(loss)(state.net)
     updates, memory = OPTIMIZER.update(gradient, state.memory)
-    falling = rate * ((1 + jnp.cos(jnp.pi * i / n_steps)) / 2).astype(rate.dtype)
-    return _State(jax.tree.map(lambda p, u: p if u is None else p - falling * u, state.net, updates, is_leaf=_is_none), memory)
+    # It rises along a line first: at its highest from the first step on, whole layers may end at zero.
+    now = rate * (jnp.minimum((i + 1) / (warm_up * n_steps), 1) * (1 + jnp.cos(jnp.pi * i / n_steps)) / 2).astype(rate.dtype)
+    return _State(jax.tree.map(lambda p, u: p if u is None else p - now * u, state.net, updates, is_leaf=_is_none), memory)
 
 
 def _is_none(leaf: Any) -> bool:
@@ -161,7 +162,7 @@ def samples(config: Samples, session: Session) -> tuple[dict[str, Measure], xr.D
         turns = chosen.turns if arm == "augmented" else jnp.zeros_like(chosen.turns)
         memory = OPTIMIZER.init(eqx.filter(net, eqx.is_inexact_array))
         steps = chosen.n_steps
-        args = (jnp.asarray(rate, jnp.float32), jnp.asarray(steps, jnp.int32), chosen.rows, turns, *train)
+        args = (jnp.asarray(rate, jnp.float32), jnp.asarray(config.warm_up), jnp.asarray(steps, jnp.int32), chosen.rows, turns, *train)
         state = _State(net, jax.tree.map(jnp.asarray, memory))
         return session.loop(_step, state, steps=steps, args=args, every=steps, label=label, on_nonfinite="keep").state.net
 

@@ -124,7 +124,7 @@ class Config:
     "From which every arm takes its best."
     condition_weights: Annotated[tuple[float, ...], Between(1e-3, 1e4)] = (1.0, 10.0, 100.0)
     "Of initial and boundary terms beside the equation, in the loss and in the solves; every arm takes its best."
-    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 400
+    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 200
     "Of the short runs that choose, not more than the steps."
     pilot_seeds: Annotated[int, Between(1, 100)] = 3
     "By whose mean each arm's rate and weight are chosen; none of them is judged."
