@@ -38,6 +38,15 @@ def turned(images: Any, turns: Any) -> Any:
     )
 
 
+def share_of_rate(i: Any, n_steps: Any, warm_up: Any) -> Array:
+    """How much of the rate step i takes: less at first, for whole layers may end at zero, then along a cosine to nothing.
+
+    >>> [round(float(share_of_rate(i, 100, 0.1)), 3) for i in (0, 4, 9, 50, 100)]
+    [0.1, 0.498, 0.98, 0.5, 0.0]
+    """
+    return jnp.minimum((i + 1) / (warm_up * n_steps), 1) * (1 + jnp.cos(jnp.pi * i / n_steps)) / 2
+
+
 # One function for all arms and sizes: what differs is in the state and in `args`.
 def _step(state: _State, i: Array, args: Any) -> _State:
     rate, warm_up, n_steps, rows, turns, images, labels = args
@@ -48,8 +57,7 @@ def _step(state: _State, i: Array, args: Any) -> _State:
 
     gradient = eqx.filter_grad(loss)(state.net)
     updates, memory = OPTIMIZER.update(gradient, state.memory)
-    # It rises along a line first: at its highest from the first step on, whole layers may end at zero.
-    now = rate * (jnp.minimum((i + 1) / (warm_up * n_steps), 1) * (1 + jnp.cos(jnp.pi * i / n_steps)) / 2).astype(rate.dtype)
+    now = rate * share_of_rate(i, n_steps, warm_up).astype(rate.dtype)
     return _State(jax.tree.map(lambda p, u: p if u is None else p - now * u, state.net, updates, is_leaf=_is_none), memory)
 
 
