@@ -44,7 +44,7 @@ class Learned:
     "Of Adam, its rate falling to zero along a cosine."
     rates: Annotated[tuple[float, ...], Between(1e-6, 1)] = (3e-3, 1e-2, 3e-2)
     "Learning rates to choose from, the same for both kinds of network."
-    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 500
+    pilot_steps: Annotated[int, Between(1, 10_000_000)] = 1000
     "Of the runs in three dimensions that choose."
     seeds: Annotated[int, Between(3, 100)] = 5
     "Networks of a kind, each with data of its own; both kinds share initial weights, data, batches and noise."
