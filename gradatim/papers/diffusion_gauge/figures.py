@@ -179,10 +179,10 @@ def _draw_parts(tree: dict[str, xr.Dataset]) -> Figure:
                 other.loglog(
                     levels, error.values, line, marker=marker, color=COLOURS[kind], label=kind if title == f"{SURFACES[0]}, D = 3" else ""
                 )
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, handlelength=4)
     other.legend(fontsize=7)
     plots.label(ax, "1 - t", "share of the gauge part", title="free network, upper bound")
-    plots.label(other, "1 - t", "relative error of the score")
+    plots.label(other, "1 - t", "relative error of the score", title="dashed: sphere")
     penalised = tree["penalised"]
     for arm, colour in zip(penalised["arm"].values, plots.COLOURS, strict=False):
         values = penalised["statistic"].sel(arm=arm).values
