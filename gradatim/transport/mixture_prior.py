@@ -95,8 +95,7 @@ def fit_mixture(images: Float[np.ndarray, "n ..."], *, n_components: int, rank: 
         axes[k, :found], variances[k, :found] = rows[:found], scale[:found] ** 2 / len(members)
         if found < rank:
             # No variance along them: any that are orthonormal to the others.
-            axes[k] = np.linalg.qr(np.concatenate([rows[:found], np.eye(rank - found, pixels)]).T)[0].T
-            axes[k, :found] = rows[:found]
+            axes[k, found:] = np.linalg.qr(np.concatenate([rows[:found], np.eye(rank - found, pixels)]).T)[0].T[found:]
         rest += (scale[found:] ** 2).sum()
     floor = max(rest / (n * (pixels - rank)), 1e-5 * x.var(axis=0).mean())
     weights = np.maximum(counts, 1e-3) / np.maximum(counts, 1e-3).sum()

@@ -41,6 +41,8 @@ def turned(images: Any, turns: Any) -> Any:
 def share_of_rate(i: Any, n_steps: Any, warm_up: Any) -> Array:
     """How much of the rate step i takes: less at first, for whole layers may end at zero, then along a cosine to nothing.
 
+    Numbers of steps are traced, which optax's schedules do not take, so that all sizes share one program.
+
     >>> [round(float(share_of_rate(i, 100, 0.1)), 3) for i in (0, 4, 9, 50, 100)]
     [0.1, 0.498, 0.98, 0.5, 0.0]
     """
